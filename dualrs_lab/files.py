@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and the record of what made them. Standard library only: it loads at once."""
+"""Files that are whole or absent, and the record of what made them; standard library only, loads at once."""
 
 import hashlib
 import json
@@ -30,7 +30,7 @@ PACKAGES = (
 def replace_bytes(path: str | Path, data: bytes) -> None:
     """Write `data` to `path`; a reader, or a kill at any moment, sees the old file or the new one whole.
 
-    The bytes go to a hidden file beside `path`, reach the disk and are renamed over it. Missing folders are made.
+    The bytes go to a hidden file beside `path`, reach the disk and are renamed over it. Folders are made.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
