@@ -1,0 +1,123 @@
+"""Closed forms, exact tails (SciPy's and mpmath's), identities, and the errors."""
+
+import mpmath
+import numpy as np
+import pytest
+from scipy import stats
+
+from dualrs_lab.bounds import lower_bound, radius_ceiling, rs_radius, two_sided_pvalue, upper_bound
+
+ALPHAS = (1e-9, 1e-6, 0.0005, 0.001, 0.01, 0.05, 0.5, 0.9)
+TRIALS = (1, 2, 10, 100, 1000, 10_000, 100_000)
+
+
+def _counts(n: int) -> np.ndarray:
+    inner = np.random.default_rng(n).integers(0, n + 1, 200)
+    return np.unique(np.concatenate([[0, 1, n // 2, n - 1, n], inner]))
+
+
+@pytest.mark.parametrize("n", TRIALS)
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_level_is_spent_and_never_overspent(n: int, alpha: float) -> None:
+    k = _counts(n)
+    low, high = lower_bound(k, n, alpha), upper_bound(k, n, alpha)
+    assert np.all(stats.binom.sf(k - 1, n, low)[k > 0] <= alpha * (1 + 1e-9))
+    assert np.all(stats.binom.cdf(k, n, high)[k < n] <= alpha * (1 + 1e-9))
+    # Not merely safe but exact: a hair further in and the level is broken. The hair is 64 spacings of
+    # float64, or 1e-7 of the distance to the nearer end where that is larger.
+    inside = low + np.maximum(64 * np.spacing(low), 1e-7 * low * (1 - low))
+    assert np.all(stats.binom.sf(k - 1, n, inside)[k > 0] > alpha)
+    inside = high - np.maximum(64 * np.spacing(high), 1e-7 * high * (1 - high))
+    assert np.all(stats.binom.cdf(k, n, inside)[k < n] > alpha)
+
+
+HARD_CASES = [(100_000, 100_000), (99_990, 100_000), (50_200, 100_000), (99, 100), (3, 10_000)]
+
+
+def _tail(k: int, n: int, p: float) -> mpmath.mpf:
+    """P[Binomial(n, p) >= k] in fifty digits, summed from k upwards until a term adds nothing."""
+    with mpmath.workdps(50):
+        odds = mpmath.mpf(p) / (1 - mpmath.mpf(p))
+        term = mpmath.binomial(n, k) * mpmath.mpf(p) ** k * (1 - mpmath.mpf(p)) ** (n - k)
+        total = mpmath.mpf(0)
+        for i in range(k, n + 1):
+            total += term
+            if term < total * mpmath.mpf(10) ** -40:
+                break
+            term *= odds * (n - i) / (i + 1)
+        return total
+
+
+@pytest.mark.parametrize(("k", "n"), HARD_CASES)
+@pytest.mark.parametrize("alpha", [1e-6, 0.001])
+def test_lower_bound_agrees_with_fifty_digit_arithmetic(k: int, n: int, alpha: float) -> None:
+    assert alpha * (1 - 1e-6) < _tail(k, n, float(lower_bound(k, n, alpha))) <= alpha * (1 + 1e-9)
+
+
+def test_closed_forms() -> None:
+    n = np.array([1, 10, 1000, 100_000])
+    np.testing.assert_allclose(lower_bound(n, n, 0.001), 0.001 ** (1 / n), rtol=1e-14)
+    np.testing.assert_allclose(upper_bound(0, n, 0.001), 1 - 0.001 ** (1 / n), rtol=1e-10)
+    assert lower_bound(0, 10, 0.001) == 0.0
+    assert upper_bound(10, 10, 0.001) == 1.0
+
+
+def test_left_and_right_are_mirror_images() -> None:
+    k = np.arange(1001)
+    np.testing.assert_allclose(lower_bound(k, 1000, 0.01), 1 - upper_bound(1000 - k, 1000, 0.01), atol=1e-13)
+
+
+def test_more_votes_a_larger_alpha_and_more_draws_raise_the_bound() -> None:
+    assert np.all(np.diff(lower_bound(np.arange(101), 100, 0.001)) > 0)
+    assert np.all(np.diff(lower_bound(90, 100, np.array([1e-6, 1e-3, 0.1]))) > 0)
+    n = np.array([10, 100, 1000, 10_000])
+    assert np.all(np.diff(lower_bound(0.9 * n, n, 0.001)) > 0)
+
+
+def test_ceilings_of_the_literature() -> None:
+    """R / sigma where every vote agrees, at alpha = 0.001 and at its half."""
+    n = np.array([100, 1000, 10_000, 100_000])
+    np.testing.assert_allclose(radius_ceiling(n, 0.001, 1.0), [1.500, 2.463, 3.199, 3.812], atol=6e-4)
+    np.testing.assert_allclose(radius_ceiling(n, 0.0005, 1.0), [1.452, 2.429, 3.171, 3.788], atol=6e-4)
+
+
+def test_radius_scales_with_sigma_and_abstains_at_one_half() -> None:
+    p = np.array([0.0, 0.3, 0.5, np.nextafter(0.5, 1), 0.9, 1.0])
+    radius = rs_radius(p, 0.25)
+    np.testing.assert_array_equal(radius[:3], 0.0)
+    assert radius[3] > 0
+    assert radius[4] == pytest.approx(0.25 * stats.norm.ppf(0.9), rel=1e-14)
+    assert np.isinf(radius[5])
+    np.testing.assert_array_equal(rs_radius(p, 0.5), 2 * radius)
+
+
+def test_two_sided_test_agrees_with_scipy() -> None:
+    for k, n in [(5, 10), (6, 10), (0, 1), (9, 10), (100, 100), (480, 1000), (55_000, 100_000)]:
+        assert two_sided_pvalue(k, n) == pytest.approx(stats.binomtest(k, n, 0.5).pvalue, rel=1e-9)
+        assert two_sided_pvalue(k, n) == two_sided_pvalue(n - k, n)
+
+
+def test_scalars_give_scalars_and_arrays_broadcast() -> None:
+    assert np.ndim(lower_bound(90, 100, 0.001)) == 0
+    assert float(lower_bound(90, 100, 0.001)) < 0.9
+    assert lower_bound(np.array([[90], [95]]), 100, np.array([0.1, 0.01, 0.001])).shape == (2, 3)
+    assert lower_bound(np.array([], dtype=int), 100, 0.001).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: lower_bound(11, 10, 0.001), r"lower_bound: .*got 11 of 10"),
+        (lambda: lower_bound(-1, 10, 0.001), r"got -1 of 10"),
+        (lambda: lower_bound(0, 0, 0.001), r"trials >= 1, got 0 of 0"),
+        (lambda: upper_bound([1, 2.5], 10, 0.001), r"upper_bound: wants whole counts .*got 2.5 of 10"),
+        (lambda: lower_bound(np.nan, 10, 0.001), r"got nan of 10"),
+        (lambda: lower_bound(1, 10, 1.0), r"alpha is a failure probability in \(0, 1\), got 1"),
+        (lambda: two_sided_pvalue(3, 2), r"two_sided_pvalue: .*got 3 of 2"),
+        (lambda: rs_radius(1.2, 0.25), r"rs_radius: p_lower is a probability in \[0, 1\], got 1.2"),
+        (lambda: rs_radius(0.9, 0.0), r"rs_radius: sigma must be positive and finite, got 0.0"),
+    ],
+)
+def test_errors_name_the_call_and_the_value(call, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()
