@@ -1,0 +1,203 @@
+"""Data sets as `Images`: uint8 pixels at rest, labels, class names.
+
+A data set is a name: "digits" (embedded), "cifar10", "cifar100", "svhn", "fashion_mnist" (downloaded on first
+use), "tiny_imagenet", "imagenet" (their published folders), or "folder:PATH".
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torch import Tensor
+
+from dualrs_lab.decoding import Fit, LazyPixels, Listing, decode_cached
+from dualrs_lab.folders import list_folder, list_imagenet, list_tiny_imagenet
+
+__all__ = ["SPLITS", "Images", "load_images", "to_float"]
+
+SPLITS = ("train", "test")
+Index = Tensor | NDArray[np.integer] | NDArray[np.bool_] | Sequence[int] | range
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Images:
+    """A split of a data set: `pixels` uint8 (N, C, H, W), `labels` int64 (N,) that index `classes`.
+
+    `pixels` is a tensor, or, for a set too large for memory, a `LazyPixels` that indexes like one. `name` and
+    `split` say where the images came from.
+    """
+
+    pixels: Tensor | LazyPixels
+    labels: Tensor
+    classes: tuple[str, ...]
+    name: str
+    split: str
+
+    def __post_init__(self) -> None:
+        pixels, labels = self.pixels, self.labels
+        if pixels.dtype != torch.uint8 or len(pixels.shape) != 4:
+            raise ValueError(
+                f"Images: pixels must be uint8 (N, C, H, W), got {pixels.dtype} {tuple(pixels.shape)}; "
+                "multiply floats in [0, 1] by 255, round and convert with .to(torch.uint8)"
+            )
+        if labels.dtype != torch.int64 or tuple(labels.shape) != (len(pixels),):
+            raise ValueError(
+                f"Images: labels must be int64 ({len(pixels)},), one per image, got {labels.dtype} "
+                f"{tuple(labels.shape)}; convert with torch.as_tensor(labels, dtype=torch.int64)"
+            )
+        if labels.device != pixels.device:
+            raise ValueError(
+                f"Images: pixels are on {pixels.device}, labels on {labels.device}; move with .to(device)"
+            )
+        low, high = (int(labels.min()), int(labels.max())) if len(labels) else (0, 0)
+        if low < 0 or high >= max(1, len(self.classes)):
+            raise ValueError(
+                f"Images: labels run from {low} to {high}, but there are {len(self.classes)} classes; "
+                "name every class, and count labels from 0"
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __repr__(self) -> str:
+        size = "x".join(map(str, self.shape))
+        return f"Images({self.name!r}, {self.split!r}, {len(self)} of {size}, {len(self.classes)} classes)"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        _, channels, height, width = self.pixels.shape
+        return channels, height, width
+
+    def select(self, indices: Index) -> "Images":
+        """The images at `indices` (positions or a mask), in that order."""
+        index = self._index(indices)
+        pixels = self.pixels.select(index) if isinstance(self.pixels, LazyPixels) else self.pixels[index]
+        return replace(self, pixels=pixels, labels=self.labels[index])
+
+    def batch(self, indices: Index) -> tuple[Tensor, Tensor]:
+        """Pixels uint8 (B, C, H, W) and labels int64 (B,) at `indices`, on the device of this object."""
+        index = self._index(indices)
+        return self.pixels[index], self.labels[index]
+
+    def to(self, device: torch.device | str) -> "Images":
+        """On `device`; lazy pixels stay on disk and arrive there batch by batch."""
+        return replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device))
+
+    def fingerprint(self) -> str:
+        """16 hex digits over pixels, labels and classes; for lazy pixels over file names and sizes."""
+        if isinstance(self.pixels, LazyPixels):
+            return self.pixels.listing.digest(times=False)[:16]
+        hasher = hashlib.sha256(repr((tuple(self.pixels.shape), self.classes)).encode())
+        for tensor in (self.pixels, self.labels):
+            hasher.update(tensor.cpu().contiguous().numpy().data)
+        return hasher.hexdigest()[:16]
+
+    def _index(self, indices: Index) -> Tensor:
+        index = torch.as_tensor(indices if isinstance(indices, Tensor | np.ndarray) else list(indices))
+        if not len(index):
+            index = index.long()
+        return index.to(self.labels.device)
+
+
+def load_images(name: str, split: str, *, root: str | Path | None = None) -> Images:
+    """The "train" or "test" images of the data set `name`.
+
+    folder:PATH reads PATH/train and PATH/test with a folder per class; where PATH itself holds the class
+    folders, a fifth of each class is the test split, chosen by a hash of the file names. All images must
+    have one size; folder:PATH?size=32 scales the shorter side to 32 and crops the centre, and
+    folder:PATH?channels=1 loads grey instead of RGB. Decoded images are kept in $DUALRS_CACHE (default
+    ~/.cache/dualrs-lab/decoded) until a file changes.
+
+    `root` (default $DUALRS_DATA, else ~/.cache/dualrs-lab/data) holds what the other data sets need on disk.
+    Raises ValueError or FileNotFoundError that names the file and the remedy.
+    """
+    call = f"load_images({name!r}, {split!r})"
+    if split not in SPLITS:
+        raise ValueError(f'{call}: split must be "train" or "test"')
+    kind, _, rest = name.partition(":")
+    if kind not in _LOADERS or (kind == "folder") != bool(rest):
+        raise ValueError(f"{call}: no such data set; choose from {', '.join(_LOADERS)}:PATH")
+    base = Path(root or os.environ.get("DUALRS_DATA") or "~/.cache/dualrs-lab/data").expanduser()
+    try:
+        return _LOADERS[kind](name, split, base)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{call}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{call}: {error}") from error
+
+
+def to_float(pixels: Tensor) -> Tensor:
+    """uint8 pixels as float32 in [0, 1], any shape, same device."""
+    if pixels.dtype != torch.uint8:
+        raise ValueError(
+            f"to_float: wanted uint8 pixels, got {pixels.dtype}; floats are to be in [0, 1] already"
+        )
+    return pixels.to(torch.float32) / 255
+
+
+def _digits(name: str, split: str, root: Path) -> Images:
+    """scikit-learn's 1797 digits, 8x8, levels 0..16 spread over 0..255; 500, stratified, are the test."""
+    bunch = load_digits()
+    pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
+    parts = train_test_split(np.arange(len(pixels)), test_size=500, random_state=0, stratify=bunch.target)
+    chosen = np.sort(parts[SPLITS.index(split)])
+    labels = bunch.target[chosen]
+    return _images(pixels[chosen], labels, [str(digit) for digit in range(10)], name, split)
+
+
+def _images(pixels: object, labels: object, classes: Sequence[str], name: str, split: str) -> Images:
+    held = pixels if isinstance(pixels, LazyPixels) else torch.as_tensor(pixels).contiguous()
+    long = torch.as_tensor(labels, dtype=torch.int64)
+    return Images(pixels=held, labels=long, classes=tuple(classes), name=name, split=split)
+
+
+def _folder(name: str, split: str, root: Path) -> Images:
+    text, _, query = name.removeprefix("folder:").partition("?")
+    path = Path(text).expanduser().resolve()
+    return _decoded(list_folder(path, split, _fit(query)), path.name, name, split)
+
+
+def _tiny_imagenet(name: str, split: str, root: Path) -> Images:
+    return _decoded(list_tiny_imagenet(root.resolve(), split), name, name, split)
+
+
+def _imagenet(name: str, split: str, root: Path) -> Images:
+    listing = list_imagenet(root.resolve(), split)
+    return _images(LazyPixels(listing), listing.labels, listing.classes, name, split)
+
+
+def _fit(query: str) -> Fit:
+    """The options after folder:PATH?"""
+    match = re.fullmatch(r"(?:size=([1-9]\d{0,3}))?&?(?:channels=([13]))?", query)
+    if not match:
+        raise ValueError(
+            f"cannot read the options {query!r}; wanted ?size=32, ?channels=1 or ?size=32&channels=1"
+        )
+    size = int(match[1] or 0)
+    return Fit(resize=size, crop=size, channels=int(match[2] or 3))
+
+
+def _decoded(listing: Listing, stem: str, name: str, split: str) -> Images:
+    """One cache file for each folder, split and fit: an edited folder replaces it."""
+    folder = Path(os.environ.get("DUALRS_CACHE") or "~/.cache/dualrs-lab/decoded").expanduser()
+    place = hashlib.sha256(repr((str(listing.base), split, listing.fit)).encode()).hexdigest()[:16]
+    cache = folder / f"{stem}-{split}-{place}.safetensors"
+    pixels = decode_cached(listing, cache, label=f"decoding {stem}/{split}")
+    return _images(pixels, listing.labels, listing.classes, name, split)
+
+
+_LOADERS: dict[str, Callable[[str, str, Path], Images]] = {
+    "digits": _digits,
+    "tiny_imagenet": _tiny_imagenet,
+    "imagenet": _imagenet,
+    "folder": _folder,
+}
