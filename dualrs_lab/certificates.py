@@ -1,0 +1,414 @@
+"""What a certificate is, and tables of them: one row per image, the field's log format and our columns.
+
+A table is a TSV whose first six columns are `idx label predict radius correct time`, so published logs load
+here and ours load in the field's tools. Radii are l2 in the [0, 1] pixel unit, at full precision.
+"""
+
+import csv
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import ROUND_FLOOR, Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from dualrs_lab.bounds import lower_bound, rs_radius, upper_bound
+from dualrs_lab.files import replace_text
+
+__all__ = [
+    "ABSTAIN",
+    "COLUMNS",
+    "Certificate",
+    "agreement",
+    "append_rows",
+    "average_radius",
+    "certified_accuracy",
+    "confidence_band",
+    "decide",
+    "floor_text",
+    "frame",
+    "from_row",
+    "read_table",
+    "recompute",
+    "repair_table",
+    "summarise",
+    "to_row",
+    "write_table",
+]
+
+ABSTAIN = -1
+LOG_COLUMNS = ("idx", "label", "predict", "radius", "correct", "time")  # the format of the published logs
+COLUMNS = (*LOG_COLUMNS, "method", "sigma", "n0", "n", "successes", "alpha", "seed", "selection", "votes")
+TEXTS = ("method", "selection", "votes")
+WHOLE = ("idx", "label", "predict", "correct", "n0", "n", "successes", "seed")
+
+Votes = tuple[tuple[int, int], ...]  # (class, count), classes ascending, counts positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certificate:
+    """With probability >= 1 - alpha over the draws the smoothed class is `predict` within `radius`.
+
+    l2 radius in the [0, 1] pixel unit; `predict` is ABSTAIN exactly where it is 0, which claims nothing.
+    The evidence comes along: `selection` guessed the class on n0 draws, separate `votes` on n draws bound its
+    probability, `successes` of them for that class. `label` -1 means unknown; `seconds` is the cost.
+    Raises ValueError where the parts contradict each other or the radius is more than the votes give.
+    """
+
+    idx: int
+    label: int
+    predict: int
+    radius: float
+    seconds: float
+    method: str
+    sigma: float
+    n0: int
+    n: int
+    successes: int
+    alpha: float
+    seed: int
+    selection: Votes
+    votes: Votes
+
+    @property
+    def top(self) -> int:
+        """The class guessed on the selection draws; the lowest class wins a tie."""
+        return max(self.selection, key=lambda pair: (pair[1], -pair[0]))[0]
+
+    @property
+    def correct(self) -> bool:
+        """Whether the certified class is the label; never where abstaining or where the label is unknown."""
+        return self.predict == self.label != ABSTAIN
+
+    def __post_init__(self) -> None:
+        whole = (self.idx, self.label, self.predict, self.n0, self.n, self.successes, self.seed)
+        self._want(all(type(value) is int for value in whole), f"Python ints for idx … seed, got {whole}")
+        self._want(self.idx >= 0 and self.label >= -1, f"idx >= 0, label >= -1, got {self.idx}, {self.label}")
+        self._want(self.method.isprintable() and self.method != "", f"a method name, got {self.method!r}")
+        self._want(self.seconds >= 0, f"seconds >= 0, got {self.seconds}")
+        self._want_votes("selection", self.selection, self.n0)
+        self._want_votes("votes", self.votes, self.n)
+        counted = dict(self.votes).get(self.top, 0)
+        self._want(self.successes == counted, f"successes {counted}, as in votes, got {self.successes}")
+        self._want(self.predict in (self.top, ABSTAIN), f"predict {self.top} or -1, got {self.predict}")
+        self._want(0 <= self.radius < np.inf, f"a finite radius >= 0, got {self.radius}")
+        one = (self.predict == ABSTAIN) == (self.radius == 0)
+        self._want(one, f"radius 0 exactly where abstaining, got {self.radius} and class {self.predict}")
+        most = recompute(self) * (1 + 1e-9)  # another SciPy may differ in the last digits
+        self._want(self.radius <= most, f"at most the radius {most} of its votes, got {self.radius}")
+
+    def _want_votes(self, name: str, votes: Votes, draws: int) -> None:
+        classes, counts = [kind for kind, _ in votes], [count for _, count in votes]
+        fine = classes == sorted(set(classes)) and all(kind >= 0 < count for kind, count in votes)
+        self._want(fine, f"{name} with each class once, ascending, and positive counts, got {votes}")
+        self._want(sum(counts) == draws >= 1, f"{name} that sum to its {draws} >= 1 draws, got {sum(counts)}")
+
+    def _want(self, true: bool, what: str) -> None:
+        if not true:
+            raise ValueError(f"Certificate(idx={self.idx}): wanted {what}.")
+
+
+def decide(
+    selection_counts: ArrayLike,
+    votes_counts: ArrayLike,
+    *,
+    idx: int,
+    label: int,
+    sigma: float,
+    alpha: float,
+    seed: int,
+    seconds: float,
+    method: str = "rs",
+) -> Certificate:
+    """Cohen's CERTIFY from votes (K,) to a certificate: guess on one set of draws, bound on the other.
+
+    The two counts must come from independent draws, or the bound does not hold at level `alpha`.
+    """
+    selection, votes = _sparse("selection_counts", selection_counts), _sparse("votes_counts", votes_counts)
+    top = int(np.argmax(np.asarray(selection_counts)))
+    n, successes = sum(count for _, count in votes), dict(votes).get(top, 0)
+    p_lower = float(lower_bound(successes, n, alpha))
+    radius = float(rs_radius(p_lower, sigma))
+    return Certificate(
+        idx=int(idx),
+        label=int(label),
+        predict=top if p_lower > 0.5 else ABSTAIN,
+        radius=radius,
+        seconds=float(seconds),
+        method=method,
+        sigma=float(sigma),
+        n0=sum(count for _, count in selection),
+        n=n,
+        successes=successes,
+        alpha=float(alpha),
+        seed=int(seed),
+        selection=selection,
+        votes=votes,
+    )
+
+
+def recompute(certificate: Certificate) -> float:
+    """The radius that the votes alone give; what `decide` certifies has exactly this radius."""
+    p_lower = lower_bound(certificate.successes, certificate.n, certificate.alpha)
+    return float(rs_radius(p_lower, certificate.sigma))
+
+
+def to_row(certificate: Certificate) -> dict[str, object]:
+    """A row by COLUMNS: plain numbers, and votes as text such as "3:97 5:3"."""
+    row: dict[str, object] = {name: getattr(certificate, name) for name in COLUMNS if name != "time"}
+    row["time"], row["correct"] = certificate.seconds, int(certificate.correct)
+    for name in ("selection", "votes"):
+        row[name] = " ".join(f"{kind}:{count}" for kind, count in getattr(certificate, name))
+    return row
+
+
+def from_row(row: Mapping[str, object]) -> Certificate:
+    """The certificate back from `to_row` or a row of a table (`to_dict("records")`), checked again."""
+    if missing := [name for name in COLUMNS if name not in row]:
+        raise ValueError(f"from_row: no {', '.join(missing)} in the row; a published log carries no votes.")
+    cells = {name: str(row[name]) for name in COLUMNS}  # str(float) has all 17 digits
+    return Certificate(
+        idx=int(cells["idx"]),
+        label=int(cells["label"]),
+        predict=int(cells["predict"]),
+        radius=float(cells["radius"]),
+        seconds=float(cells["time"]),
+        method=cells["method"],
+        sigma=float(cells["sigma"]),
+        n0=int(cells["n0"]),
+        n=int(cells["n"]),
+        successes=int(cells["successes"]),
+        alpha=float(cells["alpha"]),
+        seed=int(cells["seed"]),
+        selection=_votes(cells["selection"]),
+        votes=_votes(cells["votes"]),
+    )
+
+
+def frame(certificates: Iterable[Certificate]) -> pd.DataFrame:
+    """One row per certificate, columns as COLUMNS; equal to what `read_table` reads of `append_rows`."""
+    rows = [to_row(certificate) for certificate in certificates]
+    return _typed({name: [str(row[name]) for row in rows] for name in COLUMNS})
+
+
+def append_rows(
+    path: str | Path,
+    rows: Iterable[Certificate | Mapping[str, object]],
+    *,
+    columns: Sequence[str] = COLUMNS,
+) -> None:
+    """Append whole rows and force them to the disk; the first call writes the header `columns`.
+
+    A method with more to say passes more columns, and mappings for rows; a cell that a row lacks stays empty.
+    Raises ValueError for a cell without a column, a strange header, or an unfinished last line.
+    """
+    path, call = Path(path), f"append_rows({path})"
+    started = path.exists() and path.stat().st_size > 0
+    header = _header(path, call) if started else list(columns)
+    _check_header(call, header)
+    cells = [to_row(row) if isinstance(row, Certificate) else row for row in rows]
+    for row in cells:
+        if wrong := row.keys() - set(header) or set(LOG_COLUMNS) - row.keys():
+            raise ValueError(f"{call}: {sorted(wrong)} missing in the row or in the table of {header}.")
+    text = _tsv(pd.DataFrame(cells, columns=header, dtype=object), header=not started)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        file.write(text.encode("utf-8"))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def repair_table(path: str | Path) -> int:
+    """Cut off an unfinished last line, as a kill leaves it; returns the number of whole rows (0 if no file).
+
+    A file cut within its header becomes empty, which `append_rows` takes for a new one.
+    """
+    path = Path(path)
+    if not path.exists():
+        return 0
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if len(whole) < len(data):
+        os.truncate(path, len(whole))
+    return max(0, whole.count(b"\n") - 1)
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """A table of ours, or a published log (six columns; time as h:mm:ss or in seconds): one row per line.
+
+    Every line is kept or the call fails, with a ValueError that says which line has too many or too few cells
+    or is unfinished (`repair_table` cuts that off). A log without `method` gets method "published".
+    """
+    path, call = Path(path), f"read_table({path})"
+    if not path.is_file():
+        raise FileNotFoundError(f"{call}: no such file; wanted a certificate table or a published log.")
+    header = _header(path, call)
+    _check_header(call, header)
+    rows = [line.split("\t") for line in path.read_text("utf-8")[:-1].split("\n")[1:]]
+    for number, row in enumerate(rows, start=2):
+        if len(row) != len(header):
+            raise ValueError(f"{call}: line {number} has {len(row)} cells, the header has {len(header)}.")
+    try:
+        table = _typed({name: [row[i] for row in rows] for i, name in enumerate(header)})
+    except ValueError as error:
+        raise ValueError(f"{call}: {error}.") from None
+    return table if "method" in table else table.assign(method="published")
+
+
+def write_table(path: str | Path, table: pd.DataFrame) -> None:
+    """Write a table whole or not at all, as the field's tools read it: the six columns come first."""
+    _check_header(f"write_table({path})", [name for name in LOG_COLUMNS if name in table])
+    order = [*LOG_COLUMNS, *(name for name in table.columns if name not in LOG_COLUMNS)]
+    replace_text(path, _tsv(table[order], header=True))
+
+
+def certified_accuracy(table: pd.DataFrame, radii: ArrayLike) -> NDArray[np.float64]:
+    """Share of rows that are correct with radius >= r, in the shape of `radii`; abstaining counts as wrong.
+
+    The published convention. At r = 0 it is the share that is correct and does not abstain.
+    """
+    reach, r = _reach("certified_accuracy", table), np.asarray(radii, dtype=np.float64)
+    return np.asarray((reach >= r[..., None]).mean(axis=-1), dtype=np.float64)
+
+
+def average_radius(table: pd.DataFrame) -> float:
+    """ACR: the mean radius, where wrong or abstaining rows count 0 (Zhai et al. 2020)."""
+    return float(np.maximum(_reach("average_radius", table), 0.0).mean())
+
+
+def confidence_band(
+    table: pd.DataFrame, radii: ArrayLike, level: float = 0.95
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(low, high) in the shape of `radii`: exact two-sided band of the certified accuracy on new images.
+
+    Pointwise Clopper–Pearson: at each radius it misses the true accuracy with probability <= 1 - level.
+    """
+    side = (1 - level) / 2
+    hits = np.rint(certified_accuracy(table, radii) * len(table))
+    return lower_bound(hits, len(table), side), upper_bound(hits, len(table), side)
+
+
+def summarise(tables: Mapping[str, pd.DataFrame], radii: Sequence[float]) -> pd.DataFrame:
+    """One row per table: images, share abstaining, certified accuracy at radii (columns "0.25", …), acr."""
+    rows = [
+        {"images": len(table), "abstain": float((table["predict"] == ABSTAIN).mean())}
+        | dict(zip([f"{r:g}" for r in radii], certified_accuracy(table, radii).tolist(), strict=True))
+        | {"acr": average_radius(table)}
+        for table in tables.values()
+    ]
+    return pd.DataFrame(rows, index=pd.Index(list(tables), name="table"))
+
+
+def agreement(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, float]:
+    """How far two tables agree about their common images: shares of them, and gaps between radii."""
+    if a["idx"].duplicated().any() or b["idx"].duplicated().any():
+        raise ValueError("agreement: an idx occurs twice in a table; compare one method and sigma at a time.")
+    left, right = a.set_index("idx"), b.set_index("idx")
+    common = left.index.intersection(right.index)
+    if common.empty:
+        raise ValueError(
+            f"agreement: no common idx among {len(a)} and {len(b)} rows; were they the same images?"
+        )
+    left, right = left.loc[common], right.loc[common]
+    gap = (left["radius"] - right["radius"]).abs()
+    return {
+        "images": len(common),
+        "same_prediction": float((left["predict"] == right["predict"]).mean()),
+        "abstain_a": float((left["predict"] == ABSTAIN).mean()),
+        "abstain_b": float((right["predict"] == ABSTAIN).mean()),
+        "largest_difference": float(gap.max()),
+        "mean_difference": float(gap.mean()),
+    }
+
+
+def floor_text(radius: float, digits: int = 3) -> str:
+    """A radius for a person's eyes, rounded down to `digits` decimals: rounding up would claim too much."""
+    exact = Decimal(repr(float(radius)))
+    return (
+        str(exact.quantize(Decimal(1).scaleb(-digits), rounding=ROUND_FLOOR))
+        if exact.is_finite()
+        else str(radius)
+    )
+
+
+def _reach(call: str, table: pd.DataFrame) -> NDArray[np.float64]:
+    # (N,) the radius up to which each row counts: -inf where it is wrong or abstains
+    if table.empty:
+        raise ValueError(f"{call}: the table has no rows.")
+    if (table["label"] == -1).any():
+        raise ValueError(
+            f"{call}: {int((table['label'] == -1).sum())} rows have no label (-1); accuracy needs labels."
+        )
+    return np.where(
+        table["correct"].to_numpy(dtype=bool), table["radius"].to_numpy(dtype=np.float64), -np.inf
+    )
+
+
+def _sparse(name: str, counts: ArrayLike) -> Votes:
+    given = np.asarray(counts)
+    if given.ndim != 1 or not np.issubdtype(given.dtype, np.integer):
+        raise ValueError(
+            f"decide: {name} wants whole counts per class (K,), got {given.dtype} {given.shape}."
+        )
+    return tuple((kind, int(count)) for kind, count in enumerate(given) if count)
+
+
+def _votes(text: str) -> Votes:
+    pairs = (pair.split(":") for pair in text.split())
+    return tuple((int(kind), int(count)) for kind, count in pairs)
+
+
+def _header(path: Path, call: str) -> list[str]:
+    with path.open("rb") as file:
+        header = file.readline()
+        file.seek(0, os.SEEK_END)
+        file.seek(max(0, file.tell() - 1))
+        if file.read() != b"\n":
+            raise ValueError(
+                f"{call}: the last line is unfinished; repair_table cuts it, a newline accepts it."
+            )
+    return header.decode("utf-8").rstrip("\r\n").split("\t")
+
+
+def _check_header(call: str, columns: Sequence[str]) -> None:
+    if tuple(columns[:6]) != LOG_COLUMNS or len(set(columns)) < len(columns):
+        wanted = f"a tab separated header of different names that starts with {' '.join(LOG_COLUMNS)}"
+        raise ValueError(f"{call}: wanted {wanted}, got {list(columns)}.")
+
+
+def _tsv(table: pd.DataFrame, *, header: bool) -> str:
+    # pandas writes floats by repr, so they are read back bit for bit; a tab or line end in a cell is an error
+    whole = table.assign(correct=table["correct"].astype("int64"))
+    return str(
+        whole.to_csv(None, sep="\t", header=header, index=False, lineterminator="\n", quoting=csv.QUOTE_NONE)
+    )
+
+
+def _typed(cells: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    return pd.DataFrame({name: _column(name, texts) for name, texts in cells.items()})
+
+
+def _column(name: str, texts: Sequence[str]) -> "pd.Series[Any]":
+    # Python's own int and float, exact to the last bit. A column that is not ours takes the first kind that
+    # fits all its cells; an empty cell (a row of another method) is a missing value.
+    known = str if name in TEXTS else int if name in WHOLE else float
+    failure = ""
+    for kind in (known,) if name in COLUMNS else (int, float, str):
+        read = _seconds if name == "time" else kind
+        try:
+            values = [read(text) if text else None for text in texts]
+        except ValueError as error:
+            failure = str(error)
+            continue
+        whole = "Int64" if None in values else "int64"
+        return pd.Series(values, dtype={int: whole, str: "str"}.get(kind, "float64"))
+    raise ValueError(f"column {name}: {failure}")
+
+
+def _seconds(text: str) -> float:
+    # published logs write seconds or str(timedelta)
+    return float(pd.to_timedelta(text).total_seconds()) if ":" in text else float(text)
