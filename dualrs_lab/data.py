@@ -10,13 +10,13 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from torch import Tensor
+from torchvision import datasets
 
 from dualrs_lab.decoding import Fit, LazyPixels, Listing, decode_cached
 from dualrs_lab.folders import list_folder, list_imagenet, list_tiny_imagenet
@@ -146,12 +146,48 @@ def to_float(pixels: Tensor) -> Tensor:
 
 def _digits(name: str, split: str, root: Path) -> Images:
     """scikit-learn's 1797 digits, 8x8, levels 0..16 spread over 0..255; 500, stratified, are the test."""
+    from sklearn.datasets import load_digits  # here: its import takes a second, for this set alone
+    from sklearn.model_selection import train_test_split
+
     bunch = load_digits()
     pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
     parts = train_test_split(np.arange(len(pixels)), test_size=500, random_state=0, stratify=bunch.target)
     chosen = np.sort(parts[SPLITS.index(split)])
     labels = bunch.target[chosen]
     return _images(pixels[chosen], labels, [str(digit) for digit in range(10)], name, split)
+
+
+def _cifar(name: str, split: str, root: Path) -> Images:
+    maker = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
+    found = _published(maker, root, train=split == "train")
+    return _images(found.data.transpose(0, 3, 1, 2), found.targets, found.classes, name, split)
+
+
+def _svhn(name: str, split: str, root: Path) -> Images:
+    found = _published(datasets.SVHN, root / "SVHN", split=split)
+    return _images(found.data, found.labels, [str(digit) for digit in range(10)], name, split)
+
+
+def _fashion_mnist(name: str, split: str, root: Path) -> Images:
+    found = _published(datasets.FashionMNIST, root, train=split == "train")
+    return _images(found.data[:, None], found.targets, found.classes, name, split)
+
+
+def _published(maker: Callable[..., Any], root: Path, **options: object) -> Any:
+    """A torchvision data set, from the files in `root` where they are whole, else downloaded there."""
+    try:
+        return maker(root, download=True, **options)
+    except (
+        OSError,
+        RuntimeError,
+        AssertionError,
+        ValueError,
+    ) as error:  # what torchvision raises, on any damage
+        raise FileNotFoundError(
+            f"{maker.__name__} is not whole in {root} and could not be downloaded to it ({error}); connect "
+            "to the network and repeat, or copy its published files there in place of damaged ones, or give "
+            "the folder that holds them as root or $DUALRS_DATA"
+        ) from error
 
 
 def _images(pixels: object, labels: object, classes: Sequence[str], name: str, split: str) -> Images:
@@ -197,6 +233,10 @@ def _decoded(listing: Listing, stem: str, name: str, split: str) -> Images:
 
 _LOADERS: dict[str, Callable[[str, str, Path], Images]] = {
     "digits": _digits,
+    "cifar10": _cifar,
+    "cifar100": _cifar,
+    "svhn": _svhn,
+    "fashion_mnist": _fashion_mnist,
     "tiny_imagenet": _tiny_imagenet,
     "imagenet": _imagenet,
     "folder": _folder,

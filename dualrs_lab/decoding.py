@@ -111,8 +111,10 @@ class LazyPixels:
         """The files at `index`; nothing is decoded."""
         chosen = torch.arange(len(self))[index.cpu()].tolist()
         files, labels = self.listing.files, self.listing.labels
-        kept = {"files": tuple(files[i] for i in chosen), "labels": tuple(labels[i] for i in chosen)}
-        return LazyPixels(replace(self.listing, **kept), self.device)  # type: ignore[arg-type]
+        kept = replace(
+            self.listing, files=tuple(files[i] for i in chosen), labels=tuple(labels[i] for i in chosen)
+        )
+        return LazyPixels(kept, self.device)
 
     def to(self, device: torch.device | str) -> "LazyPixels":
         return LazyPixels(self.listing, device)

@@ -28,8 +28,13 @@ def list_folder(path: Path, split: str, fit: Fit) -> Listing:
         files = _files_by_class(path, "", found)
         parts = {name: _part(path, part, split) for name, part in files.items()}
         return _listing(path, parts, fit, reference=files[found[0]][0])
+    if not {"train", "test"} <= set(found):
+        lack = "test" if "train" in found else "train"
+        raise FileNotFoundError(
+            f"there is no folder {path / lack}; {path} needs train/ and test/, or class folders only"
+        )
+    _same_classes(path / "train", path / "test")
     train, test = (_files_by_class(path, f"{part}/", _subfolders(path / part)) for part in ("train", "test"))
-    _same_classes(path / "train", train, path / "test", test)
     return _listing(path, train if split == "train" else test, fit, reference=next(iter(train.values()))[0])
 
 
@@ -67,6 +72,8 @@ def list_imagenet(root: Path, split: str) -> Listing:
             f"{folder} holds images but no folder per class; sort them into {folder}/<wnid>/, for instance "
             "with valprep.sh of https://github.com/soumith/imagenetloader.torch"
         )
+    if (base / "train").is_dir() and (base / "val").is_dir():
+        _same_classes(base / "train", base / "val")
     files = _files_by_class(base, f"{folder.name}/", wnids)
     return _listing(base, files, _IMAGENET_FIT, reference=files[wnids[0]][0], names=_words(base))
 
@@ -124,8 +131,9 @@ def _part(base: Path, files: list[str], split: str) -> list[str]:
     return sorted(ranked[:count] if split == "test" else ranked[count:])
 
 
-def _same_classes(one: Path, first: Mapping[str, object], two: Path, second: Mapping[str, object]) -> None:
-    for name in sorted(first.keys() ^ second.keys()):
+def _same_classes(one: Path, two: Path) -> None:
+    first, second = set(_subfolders(one)), set(_subfolders(two))
+    for name in sorted(first ^ second):
         have, lack = (one, two) if name in first else (two, one)
         raise ValueError(
             f"class folder {have / name} has no counterpart {lack / name}; add it, or remove the one"
