@@ -1,0 +1,223 @@
+"""The promise itself: a certificate claims more than is true with probability at most alpha.
+
+Half-space classifiers make that decidable, since randomised smoothing is tight there: at distance d from the
+plane the smoothed probability is Phi(d / sigma) and the exact radius is d. Abstaining claims nothing, so it
+is never a violation. The refutation errs with probability 0.001 against a valid method, and each control
+computes that it misses its fault no more often; with the seeds fixed, nothing here is left to chance.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from dualrs_lab.bounds import lower_bound, rs_radius, two_sided_pvalue
+from dualrs_lab.certificates import ABSTAIN, Certificate, decide, floor_text
+from dualrs_lab.sampling import GaussianNoise, GridNoise, Noise
+from dualrs_lab.smoothing import Spec, certify
+
+SIGMA, ALPHA, RUNS, ERROR = 0.12, 0.001, 100_000, 1e-3
+
+
+def _most(runs: int, alpha: float) -> int:
+    """More violations than these refute "at most alpha", wrongly with probability at most ERROR."""
+    return int(stats.binom.isf(ERROR, runs, alpha))
+
+
+def _certificate(selection: np.ndarray, votes: np.ndarray, alpha: float = ALPHA) -> Certificate:
+    return decide(selection, votes, idx=0, label=-1, sigma=SIGMA, alpha=alpha, seed=0, seconds=0.0)
+
+
+Claim = tuple[int, float]  # the certified class (or ABSTAIN) and radius
+Rule = Callable[[np.ndarray, np.ndarray], Claim]
+
+
+def _valid(selection: np.ndarray, votes: np.ndarray) -> Claim:
+    c = _certificate(selection, votes)
+    return c.predict, c.radius
+
+
+def _rounded_down(selection: np.ndarray, votes: np.ndarray) -> Claim:
+    predict, radius = _valid(selection, votes)
+    return predict, float(floor_text(radius, 3))
+
+
+def _doubled_alpha(selection: np.ndarray, votes: np.ndarray) -> Claim:
+    c = _certificate(selection, votes, alpha=2 * ALPHA)
+    return c.predict, c.radius
+
+
+def _reused_draws(selection: np.ndarray, votes: np.ndarray) -> Claim:
+    del selection  # the class is guessed on the very draws that bound it
+    return _valid(votes, votes)
+
+
+def _rounded_up(selection: np.ndarray, votes: np.ndarray) -> Claim:
+    predict, radius = _valid(selection, votes)
+    return predict, np.ceil(1000 * radius) / 1000
+
+
+@dataclass(frozen=True)
+class HalfSpace:
+    """A point at `distance` on the side of class 1, looked at with `n` draws."""
+
+    distance: float
+    n: int
+
+    @property
+    def p(self) -> float:
+        return float(stats.norm.cdf(self.distance / SIGMA))
+
+    def violated(self, claim: Claim) -> bool:
+        predict, radius = claim
+        return predict != ABSTAIN and (radius > self.distance or (predict != 1 and self.distance > 0))
+
+    def violations(self, rule: Rule, *, seed: int) -> int:
+        """How many of RUNS certificates, each from fresh draws, claim too much."""
+        rng = np.random.default_rng(seed)
+        draws = np.stack([rng.binomial(n, self.p, RUNS) for n in (100, self.n)], axis=1)
+        pairs, times = np.unique(draws, axis=0, return_counts=True)
+        broken = [self.violated(rule(np.array([100 - s, s]), np.array([self.n - k, k]))) for s, k in pairs]
+        return int(times[broken].sum())
+
+    def rate(self, rule: Rule) -> float:
+        """The exact probability of a violation where the selection guesses right, summed over all votes."""
+        k = np.arange(self.n + 1)
+        likely = k[stats.binom.pmf(k, self.n, self.p) > 1e-15]
+        broken = [self.violated(rule(np.array([0, 100]), np.array([self.n - i, i]))) for i in likely]
+        return float(stats.binom.pmf(likely[broken], self.n, self.p).sum())
+
+
+def _tight(n: int, votes: int) -> HalfSpace:
+    """The point where `votes` successes are just too many: the level is spent to the last bit there."""
+    return HalfSpace(float(rs_radius(lower_bound(votes, n, ALPHA), SIGMA)) * (1 - 1e-9), n)
+
+
+TIGHT = _tight(10_000, 9_500)
+BOUNDARY = HalfSpace(0.0, 10_000)  # two classes tie; to certify either is a violation
+NEAR_GRID = HalfSpace(0.1999, 100_000)  # rounding up to 0.2 claims too much
+
+
+@pytest.mark.parametrize("distance", [0.01, 0.1, 0.3])
+def test_smoothing_is_tight_on_half_spaces(distance: float) -> None:
+    assert rs_radius(HalfSpace(distance, 1).p, SIGMA) == pytest.approx(distance, rel=1e-12)
+
+
+@pytest.mark.parametrize("n", [1, 10, 100, 1000])
+@pytest.mark.parametrize("alpha", [0.001, 0.05])
+def test_the_level_holds_for_every_probability_and_is_spent_at_the_worst(n: int, alpha: float) -> None:
+    """No simulation: the exact probability that the bound exceeds p, over p and where it is largest."""
+    bound = lower_bound(np.arange(n + 1), n, alpha)
+    worst = bound[1:] * (1 - 1e-12)
+    p = np.concatenate([np.linspace(0.0, 1.0, 401), worst])
+    failing = bound[:, None] > p  # (votes, p)
+    rate = (failing * stats.binom.pmf(np.arange(n + 1)[:, None], n, p)).sum(axis=0)
+    assert rate.max() <= alpha * (1 + 1e-9)
+    np.testing.assert_allclose(rate[-n:], alpha, rtol=1e-6)
+
+
+POINTS = [TIGHT, BOUNDARY, NEAR_GRID, HalfSpace(0.05, 1000), HalfSpace(0.4, 1000)]
+
+
+@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("rule", [_valid, _rounded_down])
+def test_certificates_claim_too_much_with_probability_at_most_alpha(point: HalfSpace, rule: Rule) -> None:
+    assert point.rate(rule) <= ALPHA
+    assert point.violations(rule, seed=1) <= _most(RUNS, ALPHA)
+
+
+@pytest.mark.parametrize(
+    ("point", "fault"), [(TIGHT, _doubled_alpha), (BOUNDARY, _reused_draws), (NEAR_GRID, _rounded_up)]
+)
+def test_a_fault_is_caught(point: HalfSpace, fault: Rule) -> None:
+    """Negative control: the same procedure refutes a doubled alpha, reused draws and radii rounded up."""
+    # Reused, the guess always follows the votes: both sides of the tie can fail.
+    rate = 2 * point.rate(_valid) if fault is _reused_draws else point.rate(fault)
+    assert stats.binom.cdf(_most(RUNS, ALPHA), RUNS, rate) < ERROR, "too few runs to see this fault"
+    assert point.violations(fault, seed=1) > _most(RUNS, ALPHA)
+
+
+@pytest.mark.parametrize("reuse", [False, True])
+def test_ten_tying_classes_show_what_reused_draws_cost(reuse: bool) -> None:
+    """The bound on the guessed class's probability: the winner's curse multiplies its failures."""
+    rng = np.random.default_rng(2)
+    votes = rng.multinomial(1000, np.full(10, 0.1), size=RUNS)
+    guess = np.argmax(votes if reuse else rng.multinomial(100, np.full(10, 0.1), size=RUNS), axis=1)
+    failures = int((lower_bound(votes[np.arange(RUNS), guess], 1000, ALPHA) > 0.1).sum())
+    assert (failures > _most(RUNS, ALPHA)) == reuse
+    assert (failures > 5 * ALPHA * RUNS) == reuse
+
+
+@pytest.mark.parametrize("n", [10, 100, 1000])
+def test_predict_returns_the_wrong_class_with_probability_at_most_alpha(n: int) -> None:
+    votes = np.arange(n + 1)
+    wrong = (two_sided_pvalue(votes, n) <= 0.05) & (votes < n / 2)
+    for p in (0.5, 0.51, 0.6, 0.9):
+        assert stats.binom.pmf(votes, n, p)[wrong].sum() <= 0.05 / 2 * (1 + 1e-9)
+
+
+# From here on the whole chain: noise, network, votes, bound, decision.
+
+
+def _right_of(threshold: float) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Class 1 where the first coordinate exceeds `threshold`."""
+
+    def model(x: torch.Tensor) -> torch.Tensor:
+        return torch.stack([threshold - x[:, 0], x[:, 0] - threshold], dim=1)
+
+    return model
+
+
+def _points(noise: Noise) -> tuple[torch.Tensor, float, np.ndarray]:
+    """Inputs, a threshold between grid points, and each input's signed distance from it."""
+    if isinstance(noise, GridNoise):
+        x = torch.arange(50, 210, 4, dtype=torch.uint8).unsqueeze(1)
+        return x, 127.5 / 255, (x[:, 0].numpy() - 127.5) / 255
+    x = torch.stack([torch.linspace(0.2, 0.8, 40), torch.full((40,), 0.3)], dim=1)
+    return x, 0.5, x[:, 0].numpy().astype(float) - 0.5
+
+
+@pytest.mark.parametrize("noise", [GaussianNoise(SIGMA), GridNoise(SIGMA)])
+def test_certified_radii_stay_within_the_distance_and_come_near_it(noise: Noise) -> None:
+    """alpha = 1e-6 over 40 points and two kinds of noise: a failure is a fault, not bad luck."""
+    x, threshold, distance = _points(noise)
+    spec = Spec(noise=noise, n=10_000, alpha=1e-6, seed=3, batch=4000)
+    certificates = certify(_right_of(threshold), x, classes=2, spec=spec)
+    for certificate, d in zip(certificates, distance, strict=True):
+        assert certificate.predict in (ABSTAIN, int(d > 0))
+        assert certificate.radius <= abs(d)
+        # what n = 10,000 can see: 1e-6 costs 4.8 standard errors of the votes, and the votes err by 4.8 more
+        p = stats.norm.cdf(abs(d) / SIGMA)
+        seen = p - 9.6 * np.sqrt(p * (1 - p) / 10_000) - 40 / 10_000
+        assert certificate.radius >= rs_radius(seen, SIGMA)
+
+
+CHAIN_ALPHA, CHAIN_RUNS = 0.2, 300  # a level at which few runs tell it from its double
+
+
+def _again(c: Certificate, *, alpha: float = CHAIN_ALPHA, reuse: bool = False) -> Certificate:
+    """The decision anew on the votes that the chain counted, with a fault where asked for one."""
+    votes, selection = np.zeros(2, dtype=int), np.zeros(2, dtype=int)
+    votes[[kind for kind, _ in c.votes]] = [count for _, count in c.votes]
+    selection[[kind for kind, _ in c.selection]] = [count for _, count in c.selection]
+    return _certificate(votes if reuse else selection, votes, alpha=alpha)
+
+
+def test_the_chain_keeps_the_level_and_its_faults_are_caught() -> None:
+    """One point where the level is spent to the last bit, and one on the boundary, where nothing is true."""
+    d = float(rs_radius(lower_bound(80, 100, CHAIN_ALPHA), SIGMA)) * (1 - 1e-6)
+    x = torch.tensor([[0.5 + d], [0.5]], dtype=torch.float64)
+    settings = {"n": 100, "alpha": CHAIN_ALPHA, "dtype": torch.float64}
+    specs = [Spec(noise=GaussianNoise(SIGMA), seed=seed, **settings) for seed in range(CHAIN_RUNS)]
+    tight, tie = zip(*(certify(_right_of(0.5), x, classes=2, spec=spec) for spec in specs), strict=True)
+    assert [_again(c) for c in tie] == [dataclasses.replace(c, idx=0, seed=0, seconds=0.0) for c in tie]
+
+    most = _most(CHAIN_RUNS, CHAIN_ALPHA)
+    assert sum(c.radius > d for c in tight) <= most
+    assert sum(c.predict != ABSTAIN for c in tie) <= most
+    assert sum(_again(c, alpha=2 * CHAIN_ALPHA).radius > d for c in tight) > most
+    assert sum(_again(c, reuse=True).predict != ABSTAIN for c in tie) > most
