@@ -1,0 +1,332 @@
+"""The command line: `dualrs-lab run | status | certify | summary | lab`.
+
+Ends with 0 if all is well, 1 if a run failed, 2 with one line on stderr for bad input, 130 after Ctrl-C.
+Heavy modules are imported by the commands that need them: help, a dry run or a typo answer at once.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from dualrs_lab import __version__
+
+if TYPE_CHECKING:
+    from dualrs_lab.plan import Run
+    from dualrs_lab.runner import Options
+    from dualrs_lab.status import Status
+
+    _Commands = argparse._SubParsersAction["_Parser"]
+
+__all__ = ["main"]
+
+RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
+RUN_HELP = (
+    "Runs each notebook in a process of its own, needs first, and skips what is done: same source, "
+    "parameters, package and needs. Without NOTEBOOK all of them. Everything goes to the --out folder."
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the usage in front."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message} (see {self.prog} --help)")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit code."""
+    try:
+        options, rest = _parser().parse_known_args(arguments)
+        if options.name == "lab":
+            return _lab(rest)
+        if rest:
+            raise ValueError(f"unknown argument {rest[0]!r} (see dualrs-lab --help)")
+        code: int = options.command(options)
+        return code
+    except (ValueError, FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        text = " ".join(str(error).split())
+        print(f"dualrs-lab: error: {text}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("dualrs-lab: cancelled", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="dualrs-lab", description="The accuracy-robustness trade-off on one bench.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="name")
+    _add_run(commands)
+    _add_status(commands)
+    _add_certify(commands)
+    _add_summary(commands)
+    commands.add_parser("lab", help="open JupyterLab on the notebooks; ARGS go to it", add_help=False)
+    return parser
+
+
+def _add_run(commands: "_Commands") -> None:
+    run = commands.add_parser("run", help="run notebooks headless", description=RUN_HELP)
+    run.add_argument(
+        "notebooks", nargs="*", metavar="NOTEBOOK", help="names or paths; default: all notebooks"
+    )
+    run.add_argument(
+        "--profile", default="quick", help="quick (default) or paper, see notebooks/profiles.toml"
+    )
+    run.add_argument("-p", dest="settings", action="append", default=[], metavar="NAME=VALUE",
+                     help="a parameter, for every notebook of the run that has it")  # fmt: skip
+    run.add_argument("--sweep", type=Path, metavar="FILE", help="TOML or JSON with grid, zip, list or seeds")
+    run.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
+    run.add_argument("--jobs", type=int, metavar="N", help="runs at a time; default: one for each device")
+    run.add_argument("--devices", default="auto", help="auto (default), cpu, or a list such as cuda:0,cuda:1")
+    run.add_argument("--timeout", type=float, metavar="SECONDS", help="wall clock that one run may take")
+    run.add_argument("--force", action="store_true", help="run what was asked for even if it is done")
+    run.add_argument(
+        "--retry-failed", action="store_true", help="only what was tried before and did not end well"
+    )
+    run.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    run.add_argument(
+        "--shard", metavar="I/N", help="only part I of N; runs that need each other stay together"
+    )
+    ending = run.add_mutually_exclusive_group()
+    ending.add_argument(
+        "--keep-going", action="store_true", help="after a failure run what does not need it (default)"
+    )
+    ending.add_argument("--fail-fast", action="store_true", help="after a failure start nothing more")
+    run.add_argument("--junit", type=Path, metavar="FILE", help="write a JUnit XML report")
+    run.add_argument(
+        "--update", action="store_true", help="replace the source notebooks by their executed form"
+    )
+    run.set_defaults(command=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from dualrs_lab.plan import Request, find_notebooks, make_plan, take_shard
+    from dualrs_lab.progress import Progress
+    from dualrs_lab.runner import Options, execute, only_failed, raise_on_terminate
+    from dualrs_lab.slots import make_slots
+
+    here = [name for name in options.notebooks if not (name.endswith(".ipynb") or "/" in name)]
+    folder = find_notebooks() if here or not options.notebooks else Path.cwd()
+    request = Request(
+        folder=folder,
+        out=options.out,
+        notebooks=options.notebooks,
+        profile=options.profile,
+        settings=_settings(options.settings),
+        sweep=options.sweep,
+    )
+    plan = make_plan(request)
+    if options.shard:
+        plan = take_shard(plan, *_shard(options.shard))
+    if options.retry_failed:
+        plan = only_failed(plan)
+    if options.update and (changed := [run for run in plan if set(run.given) - {"folder"} or run.point]):
+        raise ValueError(
+            f"--update commits a notebook at its own parameters, but {changed[0].name} got others"
+        )
+    how = Options(
+        slots=make_slots(options.jobs, options.devices),
+        profile=options.profile,
+        timeout=_positive(options.timeout),
+        force=options.force,
+        fail_fast=options.fail_fast,
+    )
+    if options.dry_run:
+        return _show_plan(plan, how)
+    raise_on_terminate()
+    statuses = execute(plan, options.out, how, Progress())
+    if options.junit:
+        from dualrs_lab.report import write_junit
+
+        write_junit(options.junit, statuses)
+    _say_where(options.out, statuses)
+    if options.update:
+        _update(plan, statuses)
+    return 0 if all(status["state"] == "ok" for status in statuses) else 1
+
+
+def _settings(texts: Sequence[str]) -> dict[str, str]:
+    settings: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier():
+            raise ValueError(f"-p {text!r}: want name=value")
+        if name in settings:
+            raise ValueError(f"-p {name} is given twice; use --sweep for several values")
+        settings[name] = value
+    return settings
+
+
+def _shard(text: str) -> tuple[int, int]:
+    number, slash, of = text.partition("/")
+    if not slash or not number.isdecimal() or not of.isdecimal():
+        raise ValueError(f"--shard {text!r}: want I/N, for example 1/4")
+    return int(number), int(of)
+
+
+def _positive(seconds: float | None) -> float | None:
+    if seconds is not None and not seconds > 0:
+        raise ValueError(f"--timeout {seconds}: want a positive number of seconds")
+    return seconds
+
+
+def _show_plan(plan: "Sequence[Run]", how: "Options") -> int:
+    from dualrs_lab.status import is_done
+
+    for run in plan:
+        done = is_done(run) and not (how.force and run.asked)
+        given = " ".join(f"{name}={value!r}" for name, value in run.given.items())
+        needs = f" after {', '.join(run.needs)}" if run.needs else ""
+        print(f"{'done' if done else 'run ':4}  {run.name}{needs}  {given}".rstrip())
+    devices = ", ".join(slot.device for slot in how.slots)
+    print(f"{len(plan)} runs, {len(how.slots)} at a time on {devices}; nothing was started (--dry-run)")
+    return 0
+
+
+def _say_where(out: Path, statuses: "Sequence[Status]") -> None:
+    from dualrs_lab.report import outputs
+
+    good = sum(status["state"] == "ok" for status in statuses)
+    print(f"\n{good} of {len(statuses)} runs ended well")
+    print(f"  pages    {out / 'index.html'}")
+    print(f"  results  {out / 'results.csv'}")
+    if tables := [path for path in outputs(out) if path.suffix in (".tsv", ".csv")]:
+        print(f"  tables   {out / 'files'} ({len(tables)} files)")
+
+
+def _update(plan: "Sequence[Run]", statuses: "Sequence[Status]") -> None:
+    from dualrs_lab.runner import update_source
+
+    for run, status in zip(plan, statuses, strict=True):
+        if status["state"] == "ok":
+            update_source(run)
+            print(f"  updated  {run.notebook.name}")
+
+
+def _add_status(commands: "_Commands") -> None:
+    status = commands.add_parser("status", help="how the runs of a folder ended")
+    status.add_argument(
+        "folder", type=Path, nargs="?", default=Path("runs"), metavar="DIR", help="default: runs"
+    )
+    status.set_defaults(command=_status)
+
+
+def _status(options: argparse.Namespace) -> int:
+    from dualrs_lab.progress import span
+    from dualrs_lab.report import read_records
+    from dualrs_lab.status import all_statuses
+
+    statuses = all_statuses(options.folder)
+    if not statuses:
+        raise FileNotFoundError(f"no runs in {options.folder}; want the --out folder of `dualrs-lab run`")
+    width = max(len(status["run"]) for status in statuses)
+    for status in statuses:
+        results = ", ".join(f"{k}={v}" for k, v in read_records(options.folder / status["run"]).items())
+        detail = results if status["state"] == "ok" else status["message"]
+        seconds = span(status["seconds"]) if "seconds" in status else ""
+        print(f"{status['run']:{width}}  {status['state']:11}  {seconds:>8}  {detail[:100]}".rstrip())
+    return 0 if all(status["state"] == "ok" for status in statuses) else 1
+
+
+def _add_certify(commands: "_Commands") -> None:
+    certify = commands.add_parser("certify", help="certify a checkpoint; goes on where it was stopped")
+    certify.add_argument(
+        "--checkpoint", type=Path, required=True, metavar="FILE", help="a .safetensors of this package"
+    )
+    certify.add_argument("--data", required=True, help="digits, cifar10, …, or folder:PATH")
+    certify.add_argument("--split", default="test")
+    certify.add_argument(
+        "--sigma", type=float, required=True, help="noise standard deviation in [0, 1] pixel units"
+    )
+    certify.add_argument(
+        "--n", type=int, default=10_000, help="noisy copies that estimate the top class's share"
+    )
+    certify.add_argument("--n0", type=int, default=100, help="noisy copies that guess the top class")
+    certify.add_argument("--alpha", type=float, default=0.001, help="failure probability of each certificate")
+    certify.add_argument("--skip", type=int, default=1, help="certify every SKIP-th image")
+    certify.add_argument("--max", type=int, default=-1, help="certify at most MAX images; -1: all")
+    certify.add_argument("--seed", type=int, default=0)
+    certify.add_argument(
+        "--batch", type=int, help="noisy images in the model at a time; default: the package's"
+    )
+    certify.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
+    certify.add_argument(
+        "--noise", choices=("grid", "gaussian"), default="grid", help="default: grid, safe in floats"
+    )
+    certify.add_argument("--out", type=Path, required=True, metavar="TABLE.tsv")
+    certify.set_defaults(command=_certify)
+
+
+def _certify(options: argparse.Namespace) -> int:
+    if not options.checkpoint.is_file():
+        raise FileNotFoundError(f"certify: checkpoint {options.checkpoint} not found")
+    from dualrs_lab import certificates, data, models, runtime, sampling, smoothing
+
+    noise_type = sampling.GridNoise if options.noise == "grid" else sampling.GaussianNoise
+    batch = {} if options.batch is None else {"batch": options.batch}
+    spec = smoothing.Spec(
+        noise=noise_type(sigma=options.sigma),
+        n0=options.n0,
+        n=options.n,
+        alpha=options.alpha,
+        seed=options.seed,
+        **batch,
+    )
+    model, info = models.load_checkpoint(options.checkpoint)
+    device = runtime.pick_device(options.device)
+    images = data.load_images(options.data, options.split).to(device)
+    table = smoothing.certify_table(
+        model.to(device),
+        images,
+        options.out,
+        spec=spec,
+        skip=options.skip,
+        max_images=options.max,
+        info={"checkpoint": options.checkpoint.name, "trained": info},
+    )
+    print(certificates.summarise({options.out.stem: table}, RADII).to_string())
+    return 0
+
+
+def _add_summary(commands: "_Commands") -> None:
+    summary = commands.add_parser("summary", help="certified accuracy and ACR of tables or published logs")
+    summary.add_argument("tables", nargs="+", type=Path, metavar="TABLE")
+    summary.add_argument("--radii", default=",".join(map(str, RADII)), help="l2 radii, comma separated")
+    summary.set_defaults(command=_summary)
+
+
+def _summary(options: argparse.Namespace) -> int:
+    try:
+        radii = [float(text) for text in options.radii.split(",")]
+    except ValueError:
+        raise ValueError(f"--radii {options.radii!r}: want numbers separated by commas") from None
+    if missing := [path for path in options.tables if not path.is_file()]:
+        raise FileNotFoundError(f"summary: table {missing[0]} not found")
+    from dualrs_lab import certificates
+
+    short = len({path.stem for path in options.tables}) == len(options.tables)
+    tables = {path.stem if short else str(path): certificates.read_table(path) for path in options.tables}
+    print(certificates.summarise(tables, radii).to_string())
+    return 0
+
+
+def _lab(rest: Sequence[str]) -> int:
+    from dualrs_lab.plan import find_notebooks
+
+    folder = find_notebooks()
+    start = "/00_start_here.ipynb" if (folder / "00_start_here.ipynb").is_file() else ""
+    settings = str(Path(__file__).parent)  # holds labconfig/: widget callbacks on the main thread, see there
+    paths = [settings, *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
+    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={folder.parent}"]
+    command += [f"--LabApp.default_url=/lab/tree/{folder.name}{start}", *rest]
+    os.execvpe(command[0], command, {**os.environ, "JUPYTER_CONFIG_PATH": os.pathsep.join(paths)})
+
+
+if __name__ == "__main__":
+    sys.exit(main())
