@@ -126,6 +126,9 @@ def _run(options: argparse.Namespace) -> int:
         plan = take_shard(plan, *_shard(options.shard))
     if options.retry_failed:
         plan = only_failed(plan)
+        if not plan:
+            print(f"nothing to retry in {options.out}: no run of this plan has failed")
+            return 0
     if options.update and (changed := [run for run in plan if set(run.given) - {"folder"} or run.point]):
         raise ValueError(
             f"--update commits a notebook at its own parameters, but {changed[0].name} got others"

@@ -1,0 +1,178 @@
+"""The command line: one clear line for bad input, honest exit codes, and where to look at the end."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from dualrs_lab.__main__ import main
+
+LOG = "idx\tlabel\tpredict\tradius\tcorrect\ttime\n0\t3\t3\t0.6\t1\t0:00:01.5\n1\t5\t-1\t0.0\t0\t0:00:01.5\n"
+
+
+def write_notebook(path: Path, *sources: str) -> None:
+    cells = [
+        {"cell_type": "code", "id": f"c{number}", "metadata": {"tags": [] if number else ["parameters"]},
+         "execution_count": None, "outputs": [], "source": source}
+        for number, source in enumerate(sources)
+    ]  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    write_notebook(
+        tmp_path / "notebooks" / "20_train.ipynb", "sigma: float = 0.25\nepochs: int = 2", "1 / sigma"
+    )
+    write_notebook(tmp_path / "notebooks" / "21_certify.ipynb", "n: int = 100", "1")
+    (tmp_path / "notebooks" / "profiles.toml").write_text('["21_certify".paper]\nn = 10000\n')
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line that a refused command writes."""
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("dualrs-lab: error: ")
+    assert err.count("\n") == 1
+    return err.removeprefix("dualrs-lab: error: ").strip()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ("", "required: COMMAND (see dualrs-lab --help)"),
+        ("rnu", "invalid choice: 'rnu'"),
+        ("run --foo", "unknown argument '--foo'"),
+        ("run -p sgima=1", "did you mean 'sigma'?"),
+        ("run -p epochs=1.5", "parameter epochs of 20_train: '1.5' is not of type int"),
+        ("run -p sigma", "-p 'sigma': want name=value"),
+        ("run -p sigma=1 -p sigma=2", "-p sigma is given twice"),
+        ("run 20_trian", "did you mean '20_train'?"),
+        ("run --profile fast", "--profile fast: known: paper, quick"),
+        ("run --sweep none.toml", "file none.toml not found"),
+        ("run --shard 2", "--shard '2': want I/N"),
+        ("run --shard 3/2", "want i/n with 1 <= i <= n"),
+        ("run --jobs 0", "--jobs 0: want at least 1"),
+        ("run --jobs two", "invalid int value: 'two'"),
+        ("run --devices gpu", "--devices 'gpu': want auto, cpu or a list"),
+        ("run --timeout -1", "--timeout -1.0: want a positive number"),
+        ("run --timeout nan", "--timeout nan: want a positive number"),
+        ("run --keep-going --fail-fast", "not allowed with argument"),
+        (
+            "run --update -p sigma=1",
+            "--update commits a notebook at its own parameters, but 20_train got others",
+        ),
+        ("run --update --profile paper", "but 21_certify got others"),
+        ("status", "no runs in runs"),
+        ("certify", "the following arguments are required: --checkpoint, --data, --sigma, --out"),
+        ("certify --checkpoint no --data digits --sigma 1 --out t.tsv", "certify: checkpoint no not found"),
+        ("certify --checkpoint no --data digits --sigma x --out t.tsv", "argument --sigma: invalid float"),
+        (
+            "certify --checkpoint no --data digits --sigma 1 --out t.tsv --noise uniform",
+            "--noise: invalid choice",
+        ),
+        ("summary none.tsv", "summary: table none.tsv not found"),
+        ("summary none.tsv --radii 1,b", "--radii '1,b': want numbers separated by commas"),
+    ],
+)
+def test_bad_input_is_one_clear_line(
+    lab: Path, capsys: pytest.CaptureFixture[str], arguments: str, text: str
+) -> None:
+    assert text in complaint(capsys, *arguments.split())
+    assert not (lab / "runs").exists()
+
+
+def test_dry_run_prints_the_plan_and_starts_nothing(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (lab / "s.toml").write_text("grid.sigma = [0.5, 1]")
+    assert main(["run", "--dry-run", "--sweep", "s.toml", "-p", "epochs=3", "--jobs", "2"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "run   20_train@sigma=0.5  sigma=0.5 epochs=3",
+        "run   21_certify",
+        "run   20_train@sigma=1  sigma=1.0 epochs=3",
+        "3 runs, 2 at a time on auto, auto; nothing was started (--dry-run)",
+    ]
+    assert not (lab / "runs").exists()
+
+
+def test_runs_to_the_end_and_tells_where_to_look(lab: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    arguments = [
+        "run",
+        "-p",
+        "sigma=0",
+        "--fail-fast",
+        "--junit",
+        "j.xml",
+        "--out",
+        "here",
+        "--devices",
+        "cpu",
+    ]
+    assert main(arguments) == 1
+    out, err = capfd.readouterr()
+    assert err == ""
+    assert "20_train: error after" in out
+    assert "21_certify: blocked, not started because 20_train ended as error (--fail-fast)" in out
+    assert out.splitlines()[-3:] == [
+        "0 of 2 runs ended well",
+        f"  pages    {Path('here/index.html')}",
+        f"  results  {Path('here/results.csv')}",
+    ]
+    suite = ElementTree.parse(lab / "j.xml").getroot()
+    assert [child.tag for case in suite for child in case] == ["failure", "skipped"]
+    assert main(["status", "here"]) == 1
+    assert "20_train    error" in capfd.readouterr().out
+
+
+def test_update_and_status_of_a_good_run(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "21_certify", "--update"]) == 0
+    assert "updated  21_certify.ipynb" in capsys.readouterr().out
+    stamped = json.loads((lab / "notebooks" / "21_certify.ipynb").read_text())["metadata"]["dualrs_lab"]
+    assert set(stamped) == {"source_hash", "package_version"}
+    assert main(["status"]) == 0
+    assert capsys.readouterr().out.startswith("21_certify  ok")
+    assert main(["run", "21_certify"]) == 0
+    assert "1 of 1 runs are done already" in capsys.readouterr().out
+    assert main(["run", "--retry-failed"]) == 0
+    assert "nothing to retry" in capsys.readouterr().out
+
+
+def test_summary_reads_published_logs(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (lab / "cohen.tsv").write_text(LOG)
+    assert main(["summary", "cohen.tsv", "--radii", "0,0.5,1"]) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[0].split()[-4:] == ["0", "0.5", "1", "acr"]
+    assert "cohen" in out
+
+
+def test_lab_starts_jupyterlab_with_the_shipped_settings(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[list[str], dict[str, str]]] = []
+
+    def execute(_: str, command: list[str], environment: dict[str, str]) -> None:
+        seen.append((command, environment))
+        raise KeyboardInterrupt  # execvpe does not come back
+
+    monkeypatch.setattr(os, "execvpe", execute)
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", "other")
+    assert main(["lab", "--port", "9999", "--no-browser"]) == 130
+    command, environment = seen[0]
+    assert command[1:3] == ["-m", "jupyterlab"]
+    assert command[-3:] == ["--port", "9999", "--no-browser"]
+    assert f"--ServerApp.root_dir={lab}" in command
+    first, *others = environment["JUPYTER_CONFIG_PATH"].split(os.pathsep)
+    assert others == ["other"]
+    settings = json.loads((Path(first) / "labconfig" / "default_setting_overrides.json").read_text())
+    assert settings == {"@jupyterlab/apputils-extension:kernels-settings": {"commsOverSubshells": "disabled"}}
+
+
+def test_help_is_quick_and_complete() -> None:
+    command = [sys.executable, "-m", "dualrs_lab", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert all(name in done.stdout for name in ("run", "status", "certify", "summary", "lab"))
