@@ -1,0 +1,516 @@
+"""Frame or tensor in, matplotlib Axes out: one look for every figure, on the screen and in print.
+
+A function draws into `ax`, or into a new `Page` of a column's or a page's width; nothing enters pyplot's
+registry, no style outlives a call. A notebook ends a cell with `certified_accuracy(…).figure` to show it.
+Colour tells the noise level or, where all share one, the method; line style and marker tell the same in black
+and white. Radii are l2 in the [0, 1] pixel unit.
+"""
+
+import io
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import matplotlib
+import matplotlib.colors
+import matplotlib.ticker
+import numpy as np
+import pandas as pd
+import seaborn as sns
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Circle, Patch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from dualrs_lab.bounds import lower_bound
+from dualrs_lab.certificates import ABSTAIN, Certificate, confidence_band, floor_text
+from dualrs_lab.certificates import certified_accuracy as accuracy_at
+
+__all__ = [
+    "COLUMN",
+    "METHODS",
+    "PAGE",
+    "Look",
+    "Page",
+    "Plane",
+    "certified_accuracy",
+    "looks",
+    "noisy_strip",
+    "plane_field",
+    "png",
+    "radius_histogram",
+    "sigma_look",
+    "style",
+    "trade_off",
+    "training_curves",
+    "vote_bars",
+]
+
+COLUMN, PAGE = 3.4, 6.8  # widths in inches of a column and of a page of two
+RADIUS = r"$\ell_2$ radius (pixels in [0, 1])"
+_BLUE, _ORANGE, _GREEN, _RED, _PURPLE, _BROWN, _PINK, _GREY, _YELLOW, _SKY = sns.color_palette(
+    "colorblind"
+).as_hex()
+_BLACK = "#303030"
+
+
+_STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same everywhere
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "axes.grid": True,
+    "grid.color": "0.9",
+    "hatch.linewidth": 0.6,
+    "legend.fontsize": 8,
+    "legend.framealpha": 0.9,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 5,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one series looks wherever it is drawn."""
+
+    colour: str
+    line: Any
+    marker: str
+
+
+METHODS: dict[str, Look] = {
+    "standard": Look(_BLACK, ":", "X"),
+    "gaussian": Look(_BLUE, "-", "o"),
+    "rs": Look(_BLUE, "-", "o"),
+    "consistency": Look(_ORANGE, "--", "s"),
+    "dual": Look(_RED, "-.", "D"),
+    "published": Look(_GREY, "-", "v"),
+}
+"""Look of each method; the order is that of legends. Other names follow, in the order given."""
+
+_SPARE = [
+    Look(colour, line, marker)
+    for line, (colour, marker) in itertools.product(
+        ["-", "--", "-.", ":"],
+        [(_GREEN, "^"), (_PURPLE, "P"), (_BROWN, "<"), (_SKY, ">"), (_PINK, "h"), (_BLACK, "X")],
+    )
+]
+_LINES = ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2))]
+_BARS = 12  # classes in a picture of votes
+_BIN_WIDTHS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, float("inf")]
+_THIN = (0, (4, 2))  # of what others published
+_LEVELS = (
+    0.015,
+    0.03,
+    0.06,
+    0.12,
+    0.25,
+    0.5,
+    1.0,
+    2.0,
+)  # noise levels with a colour of their own; others are blends
+_LEVEL_LOOKS = [
+    Look(_PINK, "-", "<"),
+    Look(_RED, "-", ">"),
+    Look(_BROWN, "-", "v"),
+    Look(_SKY, "-", "^"),
+    Look(_BLUE, "-", "o"),
+    Look(_ORANGE, "-", "s"),
+    Look(_GREEN, "-", "D"),
+    Look(_PURPLE, "-", "P"),
+]
+
+
+_CLASSES = [Look(_SKY, "-", "o"), Look(_YELLOW, "-", "s"), Look(_PURPLE, "-", "^"), Look(_GREEN, "-", "D")]
+
+
+class Plane(Protocol):
+    """Classes of points (N, 2), and exact probabilities (N, K) of classes under Gaussian noise."""
+
+    def predict(self, points: NDArray[np.float64]) -> NDArray[np.int64]: ...
+    def probabilities(self, points: NDArray[np.float64], sigma: float) -> NDArray[np.float64]: ...
+
+
+class Page(Figure):
+    """A figure that no registry holds, drawn in our style, that a notebook shows where it ends a cell."""
+
+    def draw(self, renderer: Any) -> None:
+        with style():  # ticks are made, and read the style, as late as here
+            super().draw(renderer)
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        width, height = self.get_size_inches() * 100
+        return png(self, dpi=144), {"width": int(width), "height": int(height)}
+
+
+def png(figure: Figure, dpi: int = 100) -> bytes:
+    """The figure as a PNG; the same figure gives the same bytes."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The look of the package's figures: `with style():`, or `@style()` on a function; undone at the end."""
+    with matplotlib.rc_context(sns.axes_style("ticks") | _STYLE):
+        yield
+
+
+def sigma_look(sigma: float) -> Look:
+    """Colour and marker of a noise level, the same everywhere; between two known levels a blend."""
+    if sigma == 0:
+        return METHODS["standard"]
+    place, levels = np.log(max(sigma, 1e-9)), np.log(_LEVELS)
+    anchors = np.array([matplotlib.colors.to_rgb(look.colour) for look in _LEVEL_LOOKS])
+    red, green, blue = (float(np.interp(place, levels, part)) for part in anchors.T)
+    colour = matplotlib.colors.to_hex((red, green, blue))
+    return replace(_LEVEL_LOOKS[int(np.abs(levels - place).argmin())], colour=colour)
+
+
+def looks(tables: Mapping[str, pd.DataFrame]) -> dict[str, Look]:
+    """A look for each table, no two the same, in the order of the legend: by method, then by noise level.
+
+    Where noise levels differ, colour and marker are the level's and the line is the method's.
+    """
+    sigmas = {label: _only(table, "sigma") for label, table in tables.items()}
+    methods = {label: _method(label, tables[label]) for label in tables}
+    ranks = {method: rank for rank, method in enumerate(METHODS)}
+    order = sorted(tables, key=lambda label: (ranks.get(methods[label], len(ranks)), sigmas[label] or 0.0))
+    by_level = len(tables) == 1 or len(set(sigmas.values())) > 1
+    chosen: dict[str, Look] = {}
+    for label in order:
+        look, sigma = METHODS.get(methods[label], _SPARE[0]), sigmas[label]
+        choices = [look, *_SPARE]
+        if by_level and sigma is not None:
+            level = sigma_look(sigma)
+            choices = [replace(level, line=line) for line in (look.line, *_LINES)]
+        chosen[label] = next(choice for choice in choices if choice not in chosen.values())
+    return chosen
+
+
+@style()
+def certified_accuracy(
+    tables: Mapping[str, pd.DataFrame],
+    radii: Sequence[float] | None = None,
+    *,
+    band: float | None = 0.95,
+    published: Mapping[str, pd.DataFrame] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Certified accuracy against radius: steps that are exact at every radius, not a grid's interpolation.
+
+    Markers stand at `radii`, by default every quarter, and the axis ends at the last. `band` is the level of
+    the exact pointwise confidence bands (None for none). `published` tables are drawn thin and dashed, in the
+    colour of the table of the same label, if there is one.
+    """
+    ax = _axes(ax, PAGE, 3.6)
+    others, own, other = published or {}, looks(tables), looks(published or {})
+    series = [(label, tables[label], look, band) for label, look in own.items()]
+    for label, look in other.items():
+        thin = replace(own.get(label, look), line=_THIN, marker="")
+        series.append((f"{label} (published)", others[label], thin, None))
+    reach = max(float(table["radius"].max()) for _, table, _, _ in series)
+    marks = np.asarray(np.arange(0, reach, 0.25) if radii is None else radii, dtype=np.float64)
+    end = float(marks.max()) if radii is not None else 1.03 * reach or 1.0
+    for label, table, look, level in series:
+        _steps(ax, table, label, look, marks, end, level)
+    ax.set(xlabel=RADIUS, ylabel="certified accuracy", xlim=(0, end), ylim=(0, 1))
+    ax.legend(loc="upper right")
+    sns.despine(ax=ax)
+    return ax
+
+
+def _steps(
+    ax: Axes,
+    table: pd.DataFrame,
+    label: str,
+    look: Look,
+    marks: NDArray[np.float64],
+    end: float,
+    band: float | None,
+) -> None:
+    # the accuracy changes just after the radius of a row: a step that holds up to and including it
+    corners = table.loc[table["correct"].astype(bool), "radius"].to_numpy(dtype=np.float64)
+    x = np.unique(np.concatenate([[0.0, end], corners, marks]))
+    x = x[x <= end]
+    where = np.searchsorted(x, marks).tolist()
+    width = 0.9 if look.line == _THIN else None
+    ax.plot(
+        x, accuracy_at(table, x), color=look.colour, linestyle=look.line, marker=look.marker, markevery=where,
+        drawstyle="steps-pre", linewidth=width, label=label, markeredgecolor="white", markeredgewidth=0.5,
+    )  # fmt: skip
+    if band is not None:
+        low, high = confidence_band(table, x, band)
+        ax.fill_between(x, low, high, step="pre", color=look.colour, alpha=0.15, linewidth=0)
+
+
+@style()
+def radius_histogram(
+    tables: Mapping[str, pd.DataFrame], *, width: float | None = None, ax: Axes | None = None
+) -> Axes:
+    """Share of images by certified radius, in bins of `width` (default: a round one, at most 25).
+
+    Images that abstain or are certified in a wrong class stand apart on the left; each table sums to 1.
+    """
+    ax = _axes(ax, PAGE, 3.2)
+    reach = max(float(table["radius"].max()) for table in tables.values()) or 1.0
+    width = width or next(step for step in _BIN_WIDTHS if reach <= 25 * step)
+    edges = np.arange(0, reach + width, width)
+    hatches = itertools.cycle(["", "///", "...", "xxx", "---"])
+    slots, chosen = [-5 * width, -2 * width], looks(tables)
+    for number, (label, look) in enumerate(chosen.items()):
+        table = tables[label]
+        right, abstained = table["correct"].astype(bool), table["predict"] == ABSTAIN
+        shares = np.histogram(table.loc[right, "radius"], bins=edges)[0] / len(table)
+        ax.stairs(shares, edges, color=look.colour, linestyle=look.line, linewidth=1.4)
+        ax.stairs(shares, edges, color=look.colour, alpha=0.12, fill=True)
+        each = 2 * width / len(tables)
+        at = [slot + (number - (len(tables) - 1) / 2) * each for slot in slots]
+        ax.bar(
+            at, [float(abstained.mean()), float((~right & ~abstained).mean())], width=each, label=label,
+            color=look.colour, alpha=0.75, edgecolor="white", hatch=next(hatches),
+        )  # fmt: skip
+    ticks = [tick for tick in ax.get_xticks() if 0 <= tick <= reach]
+    ax.set_xticks([*slots, *ticks], ["abstained", "wrong", *(f"{tick:g}" for tick in ticks)])
+    ax.set(xlabel=RADIUS, ylabel="share of images", xlim=(-6.5 * width, edges[-1]))
+    ax.axvline(-0.5 * width, color=_GREY, linewidth=0.8)
+    ax.legend()
+    sns.despine(ax=ax)
+    return ax
+
+
+@style()
+def vote_bars(
+    certificate: Certificate, *, classes: Sequence[str] | None = None, ax: Axes | None = None
+) -> Axes:
+    """Share of the n votes by class, the lower bound of the guessed class's probability, and the 1/2 line.
+
+    It certifies where the bound is beyond the line; ✓ marks the label. Without names (`classes`) only those
+    with votes show, and of many the 12 with most.
+    """
+    c, votes = certificate, dict(certificate.votes)
+    kinds = list(range(len(classes))) if classes else sorted({*votes, c.top})
+    by_votes = sorted(kinds, key=lambda kind: (kind not in (c.top, c.label), -votes.get(kind, 0)))
+    kinds = sorted(by_votes[:_BARS])
+    ax = _axes(ax, COLUMN + 0.6, 1.1 + 0.17 * len(kinds))
+    colours = [_BLUE if kind == c.top else _GREY for kind in kinds]
+    ax.barh(range(len(kinds)), [votes.get(kind, 0) / c.n for kind in kinds], color=colours, height=0.75)
+    low, place = float(lower_bound(c.successes, c.n, c.alpha)), kinds.index(c.top)
+    bound = f"lower bound {floor_text(low)}, alpha = {c.alpha:g}"
+    ax.plot([low, low], [place - 0.5, place + 0.5], color=_BLACK, linewidth=2.2, label=bound)
+    ax.axvline(0.5, color=_RED, linestyle="--", linewidth=1.2, label="1/2")
+    names = [classes[kind] if classes else f"class {kind}" for kind in kinds]
+    marked = [f"{name} ✓" if kind == c.label else name for kind, name in zip(kinds, names, strict=True)]
+    ax.set_yticks(range(len(kinds)), marked)
+    verdict = "abstains" if c.predict == ABSTAIN else f"{names[place]} within radius {floor_text(c.radius)}"
+    ax.set(xlim=(0, 1.02), ylim=(len(kinds) - 0.4, -0.6), xlabel=f"share of {c.n:,} votes")
+    ax.set_title(f"σ = {c.sigma:g}: {verdict}")
+    ax.grid(axis="y", visible=False)
+    ax.legend(
+        loc="upper center", bbox_to_anchor=(0.45, -0.5 / (0.17 * len(kinds) + 0.2)), ncols=2, frameon=False
+    )
+    sns.despine(ax=ax)
+    return ax
+
+
+@style()
+def noisy_strip(
+    images: Tensor,
+    sigmas: Sequence[float],
+    *,
+    seed: int,
+    names: Sequence[str] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Images at several noise levels, one row each: uint8 or float in [0, 1], (C, H, W) or (N, C, H, W).
+
+    One draw of noise per image, scaled by sigma; values outside [0, 1] are clipped for the eye only.
+    """
+    images = images if images.ndim == 4 else images[None]
+    if images.ndim != 4 or images.shape[1] not in (1, 3):
+        got = tuple(images.shape)
+        raise ValueError(f"noisy_strip: wanted grey or RGB (C, H, W) or (N, C, H, W), got {got}.")
+    x = images.cpu().to(torch.float32) / (255 if images.dtype == torch.uint8 else 1)
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
+    noisy = torch.stack([(x + sigma * noise).clamp(0, 1) for sigma in sigmas], dim=1)
+    rows, columns, channels, height, width = noisy.shape
+    gap = max(1, width // 16)
+    tiles = torch.nn.functional.pad(noisy, (0, gap, 0, gap), value=1.0)
+    sheet = tiles.permute(0, 3, 1, 4, 2).reshape(rows * (height + gap), columns * (width + gap), channels)
+    picture = sheet[:-gap, :-gap].numpy()
+    ax = _axes(ax, PAGE, min(9.0, 0.3 + PAGE * picture.shape[0] / picture.shape[1]))
+    ax.imshow(picture, vmin=0, vmax=1, cmap="gray", interpolation="nearest")
+    ax.set_xticks([i * (width + gap) + width / 2 for i in range(columns)], [_level(s) for s in sigmas])
+    ax.set_yticks([i * (height + gap) + height / 2 for i in range(rows)], names or [""] * rows)
+    ax.xaxis.tick_top()
+    ax.tick_params(length=0)
+    ax.grid(visible=False)
+    sns.despine(ax=ax, left=True, bottom=True)
+    return ax
+
+
+@style()
+def training_curves(
+    histories: Mapping[str, pd.DataFrame], column: str = "loss", *, ax: Axes | None = None
+) -> Axes:
+    """A column of each history against the epoch: "loss", "validation" (accuracy on held-out images), "lr".
+
+    A history whose frame carries one `sigma` has the colour of that noise level.
+    """
+    ax = _axes(ax, COLUMN, 2.6)
+    for label, look in looks(histories).items():
+        history = histories[label]
+        if column not in history:
+            raise ValueError(
+                f"training_curves: no {column!r} in the history {label!r}; it has {list(history)}."
+            )
+        ax.plot(
+            history["epoch"], history[column], color=look.colour, linestyle=look.line, marker=look.marker,
+            markevery=max(1, len(history) // 8), label=label,
+        )  # fmt: skip
+    ylabel = {"loss": "training loss", "validation": "validation accuracy", "lr": "learning rate"}
+    ax.set(xlabel="epoch", ylabel=ylabel.get(column, column))
+    ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
+    ax.legend()
+    sns.despine(ax=ax)
+    return ax
+
+
+@style()
+def trade_off(
+    points: pd.DataFrame,
+    *,
+    clean: str = "clean",
+    certified: str = "certified",
+    label: str = "certified accuracy",
+    ax: Axes | None = None,
+) -> Axes:
+    """What robustness costs: `certified` (accuracy at a radius, or ACR) against `clean`, a marker per sigma.
+
+    A row of `points` is a classifier, with columns `method`, `sigma` and the two named; methods are joined in
+    the order of sigma. A method whose name begins with "published" is drawn thin and dashed for reference.
+    """
+    if missing := [name for name in ("method", "sigma", clean, certified) if name not in points]:
+        raise ValueError(f"trade_off: no {', '.join(missing)} in the points; they have {list(points)}.")
+    ax = _axes(ax, PAGE, 3.6)
+    groups = {str(name): group.sort_values("sigma") for name, group in points.groupby("method", sort=False)}
+    handles = []
+    lines = itertools.cycle(_LINES)
+    for name, group in groups.items():
+        known = name.startswith("published")
+        line, width, colour = (_THIN, 0.9, _GREY) if known else (next(lines), 1.4, _BLACK)
+        x, y = group[clean], group[certified]
+        handles += ax.plot(x, y, color=colour, linestyle=line, linewidth=width, label=name)
+        for sigma, at, height in zip(group["sigma"], x, y, strict=True):
+            level = sigma_look(sigma)
+            face = "white" if known else level.colour
+            ax.plot([at], [height], level.marker, color=face, markeredgecolor=level.colour, markersize=6.5)
+    for sigma in sorted(points["sigma"].unique()):
+        level = sigma_look(sigma)
+        dot = Line2D([], [], linestyle="", marker=level.marker, color=level.colour, label=_level(sigma))
+        handles.append(dot)
+    ax.set(xlabel="clean accuracy", ylabel=label)
+    ax.margins(0.06)
+    ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
+    sns.despine(ax=ax)
+    return ax
+
+
+@style()
+def plane_field(
+    plane: Plane,
+    sigma: float | None = None,
+    *,
+    points: ArrayLike | None = None,
+    radii: ArrayLike | None = None,
+    exact: ArrayLike | None = None,
+    draws: ArrayLike | None = None,
+    resolution: int = 240,
+    ax: Axes | None = None,
+) -> Axes:
+    """The unit square by class: of the base classifier, or smoothed at `sigma`, paler where less probable.
+
+    Smoothed, black lines part its classes and grey ones the base classes. `points` (N, 2) carry the mark of
+    their base class, discs of certified `radii` (N,), and dashed circles of `exact` ones (infinite: none).
+    `draws` (M, 2) are noisy copies of a point, each in the colour of its base class.
+    """
+    ax = _axes(ax, 4.4, 3.6)
+    middles = (np.arange(resolution) + 0.5) / resolution
+    x, y = np.meshgrid(middles, middles)
+    grid = np.stack([x.ravel(), y.ravel()], axis=1)
+    base = plane.predict(grid).reshape(x.shape)
+    shown, strength = base, np.full(x.shape, 0.45)
+    if sigma is not None:
+        p = plane.probabilities(grid, sigma)
+        shown = p.argmax(axis=1).reshape(x.shape)
+        strength = np.clip(1.4 * (p.max(axis=1) - 0.4), 0.12, 0.8).reshape(x.shape)
+        _borders(ax, base, x, y, color=_GREY, linewidth=0.7)
+        _borders(ax, shown, x, y, color=_BLACK, linewidth=1.4)
+    colours = np.array([matplotlib.colors.to_rgb(look.colour) for look in _CLASSES])[shown % len(_CLASSES)]
+    picture = 1 - strength[..., None] * (1 - colours)
+    ax.imshow(picture, extent=(0, 1, 0, 1), origin="lower", interpolation="nearest")
+    if draws is not None:
+        _marks(ax, plane, _points(draws), size=2.8, edge=0.3)
+    if points is not None:
+        centres = _points(points)
+        _circles(ax, centres, radii, linewidth=1.4)
+        _circles(ax, centres, exact, linestyle="--", linewidth=0.9)
+        _marks(ax, plane, centres, size=6.0, edge=0.8)
+    names = [Patch(facecolor=_CLASSES[k % len(_CLASSES)].colour, label=f"class {k}") for k in np.unique(base)]
+    ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="$x_1$", ylabel="$x_2$")
+    ax.set_title("base classifier" if sigma is None else f"smoothed at σ = {sigma:g}")
+    ax.legend(handles=names, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
+    ax.grid(visible=False)
+    return ax
+
+
+def _circles(ax: Axes, centres: NDArray[np.float64], radii: ArrayLike | None, **look: Any) -> None:
+    lengths = np.zeros(len(centres)) if radii is None else np.atleast_1d(np.asarray(radii, dtype=np.float64))
+    for (x, y), radius in zip(centres, lengths, strict=True):
+        if 0 < radius < np.inf:
+            ax.add_patch(Circle((x, y), radius, fill=False, edgecolor=_BLACK, **look))
+
+
+def _borders(ax: Axes, kinds: NDArray[np.int64], x: Any, y: Any, **look: Any) -> None:
+    for kind in np.unique(kinds)[:-1]:
+        ax.contour(x, y, kinds == kind, levels=[0.5], colors=look["color"], linewidths=look["linewidth"])
+
+
+def _marks(ax: Axes, plane: Plane, points: NDArray[np.float64], *, size: float, edge: float) -> None:
+    kinds = plane.predict(points)
+    for kind in np.unique(kinds):
+        look, at = _CLASSES[kind % len(_CLASSES)], points[kinds == kind]
+        ax.plot(
+            at[:, 0], at[:, 1], look.marker, color=look.colour, markersize=size,
+            markeredgecolor=_BLACK, markeredgewidth=edge,
+        )  # fmt: skip
+
+
+def _points(points: ArrayLike) -> NDArray[np.float64]:
+    return np.atleast_2d(np.asarray(points, dtype=np.float64))
+
+
+def _axes(ax: Axes | None, width: float, height: float) -> Axes:
+    return Page(figsize=(width, height), layout="constrained").add_subplot() if ax is None else ax
+
+
+def _method(label: str, table: pd.DataFrame) -> str:
+    known = [name for name in METHODS if label.startswith(name)]
+    return known[0] if known else str(_only(table, "method") or label)
+
+
+def _level(sigma: float) -> str:
+    return f"σ = {sigma:g}" if sigma else "no noise"
+
+
+def _only(table: pd.DataFrame, column: str) -> Any:
+    # what all rows agree on, or None
+    return table[column].iloc[0] if column in table and table[column].nunique() == 1 else None
