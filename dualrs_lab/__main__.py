@@ -267,6 +267,10 @@ def _add_certify(commands: "_Commands") -> None:
 
 
 def _certify(options: argparse.Namespace) -> int:
+    if options.skip < 1 or (options.max < 1 and options.max != -1):
+        raise ValueError(
+            f"certify: --skip {options.skip} --max {options.max}: want skip >= 1, max >= 1 or -1"
+        )
     if not options.checkpoint.is_file():
         raise FileNotFoundError(f"certify: checkpoint {options.checkpoint} not found")
     from dualrs_lab import certificates, data, models, runtime, sampling, smoothing

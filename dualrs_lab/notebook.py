@@ -160,9 +160,9 @@ def _tidy_outputs(outputs: list[Any]) -> list[Any]:
         if output["output_type"] == "stream" and tidy and tidy[-1].get("name") == output["name"]:
             tidy[-1]["text"] = _text(tidy[-1]["text"]) + _text(output["text"])
             continue
-        output.get("data", {}).pop(WIDGET_VIEW, None)
-        if output["output_type"] != "display_data" or output["data"]:
-            tidy.append(output)
+        view = output.get("data", {}).pop(WIDGET_VIEW, None)
+        if view is None or set(output["data"]) - {"text/plain"}:
+            tidy.append(output)  # else a control without a picture, whose text is its state at the start
     for output in tidy:
         if output["output_type"] == "stream":
             output["text"] = overwrite_lines(_text(output["text"])).splitlines(keepends=True)

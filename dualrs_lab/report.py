@@ -89,7 +89,7 @@ STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; color: #1a1a1a;
   max-width: 76rem; margin: 2rem auto; padding: 0 1rem }
 h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem }
-table { border-collapse: collapse; width: 100% }
+table { border-collapse: collapse } table.runs { width: 100% }
 th, td { text-align: left; vertical-align: top; padding: .3rem .7rem; border-bottom: 1px solid #ddd }
 th { border-bottom: 2px solid #888 } td.number { text-align: right; font-variant-numeric: tabular-nums }
 .state { font-weight: 600; white-space: nowrap }
@@ -114,8 +114,8 @@ def _page(out: Path, statuses: Sequence[Status], records: Mapping[str, Mapping[s
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<style>{STYLE}</style></head><body><h1>DualRS Lab runs</h1>",
         f"<p>{good} of {len(statuses)} runs ended well.{_origin(latest)}</p>",
-        "<h2>Runs</h2><table><thead><tr><th>Notebook</th><th>State</th><th>Time</th><th>Parameters</th>"
-        "<th>Files</th></tr></thead><tbody>",
+        "<h2>Runs</h2><table class=runs><thead><tr><th>Notebook</th><th>State</th><th>Time</th>"
+        "<th>Parameters</th><th>Files</th></tr></thead><tbody>",
         *[_run_row(out, status) for status in statuses],
         "</tbody></table>",
         *_results(statuses, records),
@@ -134,7 +134,8 @@ def _origin(status: Status | None) -> str:
         return ""
     made = status["provenance"]
     parts = [f"package {made['package']}", f"commit {made['commit'][:12]}", f"Python {made['python']}"]
-    parts += [str(status.get("device", "")), made["cpu"], _when(status)]
+    device = status.get("device", "")
+    parts += [device if device != "auto" else "", made["cpu"], _when(status).replace("T", " ")]
     return f' <span class="small">{escape(" · ".join(part for part in parts if part))}</span>'
 
 
@@ -158,13 +159,17 @@ def _run_row(out: Path, status: Status) -> str:
     if kind == "bad":
         where = f' <span class="small">at cell {cells[0]} of {cells[1]}</span>' if cells else ""
         state += where + _failure(out / status["run"], status)
-    values = status["given"] or status["parameters"]
-    values = {key: value for key, value in values.items() if key != "folder"}
-    shown = "<br>".join(f"<code>{escape(f'{key} = {_text(value)}')}</code>" for key, value in values.items())
+    shown = "<br>".join(_parameter(status, name) for name in status["parameters"] if name != "folder")
     seconds = span(status["seconds"]) if "seconds" in status else ""
     anchors = " · ".join(f'<a href="{run}/{quote(file)}">{text}</a>' for text, file in there)
     cells_html = [title, state, seconds, shown, anchors]
     return "<tr>" + "".join(f"<td>{one}</td>" for one in cells_html) + "</tr>"
+
+
+def _parameter(status: Status, name: str) -> str:
+    """One line; what differs from the notebook's own value is bold."""
+    text = f"<code>{escape(name)} = {escape(_text(status['parameters'][name]))}</code>"
+    return f"<strong>{text}</strong>" if name in status["given"] else text
 
 
 def _failure(folder: Path, status: Status) -> str:

@@ -1,37 +1,31 @@
 """Notebooks headless: a plan becomes processes, each watched to its end, each with a truthful record.
 
 `record(name=value)` is for the notebooks; `execute` for the command line. Starts without torch and papermill:
-those live in the process of each run (`worker`).
+those live in the process of each run (`worker`), which `supervision` starts and ends.
 """
 
 import json
 import os
-import secrets
-import shutil
 import signal
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dualrs_lab.files import provenance, replace_json
-from dualrs_lab.notebook import as_source, normalise, read_notebook, source_hash
+from dualrs_lab.notebook import as_source, read_notebook, source_hash
 from dualrs_lab.plan import Run
 from dualrs_lab.progress import Progress, span
 from dualrs_lab.report import write_report
-from dualrs_lab.slots import MARK, Slot, kill_marked, oom_kills
+from dualrs_lab.slots import Slot
 from dualrs_lab.status import Status, begin, is_done, now, read_status, write_status
+from dualrs_lab.supervision import RECORD, Active, start
 
 __all__ = ["Options", "execute", "log_tail", "only_failed", "record", "update_source"]
 
-RECORD = "DUALRS_RECORD"  # environment variable: the file to which a run's results go
 STAGGER = 0.3  # seconds between two starts: kernels that start at once slow each other's start
 PERIOD = 0.05  # seconds between two looks at the running processes
-PAGE_SECONDS = 120
 
 
 def record(**values: object) -> None:
@@ -75,74 +69,6 @@ class Options:
     fail_fast: bool = False
 
 
-@dataclass(kw_only=True)
-class _Active:
-    """A run in progress: its process, what it told, and the marks by which all its descendants are found."""
-
-    run: Run
-    slot: Slot
-    status: Status
-    process: subprocess.Popen[bytes]
-    mark: str
-    scratch: str
-    began: float = field(default_factory=time.monotonic)
-    oom_before: int = field(default_factory=oom_kills)
-    heard: bytes = b""
-    told: dict[str, Any] = field(default_factory=dict)
-
-    def listen(self) -> None:
-        """Take in the events that wait in the pipe."""
-        assert self.process.stdout is not None
-        while chunk := self.process.stdout.read(65536):
-            self.heard += chunk
-        *lines, self.heard = self.heard.split(b"\n")
-        for line in lines:
-            self.told |= json.loads(line)
-
-    def line(self) -> str:
-        cells = f"cell {self.told['cell']}/{self.told['of']}" if "cell" in self.told else "starting"
-        return f"  … {self.run.name}  {cells}  {span(time.monotonic() - self.began)}  {self.slot.device}"
-
-    def late(self, timeout: float | None) -> bool:
-        """Whether it is over its time; once the notebook is through, only its page is waited for."""
-        if "outcome" in self.told:
-            self.told.setdefault("through", time.monotonic())
-            return bool(time.monotonic() - self.told["through"] > PAGE_SECONDS)
-        return timeout is not None and time.monotonic() - self.began > timeout
-
-    def end(self) -> int:
-        """Kill what is left of it, down to grandchildren in sessions of their own; returns the exit code."""
-        groups = [self.told["kernel"]] if "kernel" in self.told else []
-        if self.process.poll() is None:  # else its number may be another's by now
-            groups.append(self.process.pid)
-        kill_marked(self.mark, groups)
-        code = self.process.wait()
-        self.listen()
-        for pipe in (self.process.stdin, self.process.stdout):
-            assert pipe is not None
-            pipe.close()
-        shutil.rmtree(self.scratch, ignore_errors=True)
-        return code
-
-    def verdict(self, code: int) -> dict[str, Any]:
-        """The outcome that it told, or what its silent end means."""
-        outcome: dict[str, Any] = self.told.get("outcome", {})
-        if outcome.get("state") == "ok" and code:
-            return outcome | {
-                "state": "error",
-                "message": "it ran well, but its page could not be written; see log",
-            }
-        if outcome:
-            return outcome
-        if code < 0:
-            cause = "out of memory" if oom_kills() > self.oom_before else "by someone, or for want of memory"
-            return {"state": "killed", "message": f"its process was killed (signal {-code}): {cause}"}
-        return {
-            "state": "error",
-            "message": f"its process ended with code {code} before any outcome; see its log",
-        }
-
-
 def execute(runs: Sequence[Run], out: Path, options: Options, progress: Progress) -> list[Status]:
     """Run what is not done, needs first, and return the record of every run of the plan, in its order.
 
@@ -155,13 +81,14 @@ def execute(runs: Sequence[Run], out: Path, options: Options, progress: Progress
     queued = {run.name: begin(run, profile=options.profile, provenance=made_by) for run in todo}
     for run in todo:
         write_status(run, queued[run.name])
+    write_report(out)
     if finished:
         progress.event(f"{len(finished)} of {len(runs)} runs are done already (--force runs them again)")
-    active: list[_Active] = []
+    active: list[Active] = []
     free, next_start = list(options.slots), 0.0
     try:
         while todo or active:
-            for one in [one for one in active if _over(one, options.timeout)]:
+            for one in [one for one in active if one.over(options.timeout)]:
                 active.remove(one)
                 free.append(one.slot)
                 finished[one.run.name] = _close(one, len(finished) + 1, len(runs), progress)
@@ -173,14 +100,14 @@ def execute(runs: Sequence[Run], out: Path, options: Options, progress: Progress
             ready = [run for run in todo if all(_ok(finished.get(need)) for need in run.needs)]
             if ready and free and time.monotonic() >= next_start:
                 todo.remove(ready[0])
-                active.append(_start(ready[0], free.pop(0), queued[ready[0].name]))
+                active.append(start(ready[0], free.pop(0), queued[ready[0].name]))
                 progress.event(f"        {ready[0].name}: started ({active[-1].slot.device})")
                 next_start = time.monotonic() + STAGGER
             progress.draw([one.line() for one in active])
             time.sleep(PERIOD)
     except KeyboardInterrupt:
         for one in active:
-            one.told = {**one.told, "outcome": {"state": "interrupted", "message": "cancelled"}}
+            one.cancel()
             _close(one, len(finished), len(runs), progress, page=False)
         for run in todo:
             _settle(run, queued[run.name], state="interrupted", message="cancelled before it started")
@@ -204,82 +131,9 @@ def _hopeless(todo: Sequence[Run], finished: Mapping[str, Status], fail_fast: bo
     return [(run, f"it needs {n[0]}, which ended as {failed[n[0]]}") for run in todo if (n := bad[run.name])]
 
 
-def _start(run: Run, slot: Slot, status: Status) -> _Active:
-    for name in (f"{run.notebook.stem}.ipynb", f"{run.notebook.stem}.html", "log.txt", "records.jsonl"):
-        (run.folder / name).unlink(missing_ok=True)  # what an earlier run left would pass for this one's
-    if run.files is not None:
-        run.files.mkdir(parents=True, exist_ok=True)
-    mark, scratch = secrets.token_hex(8), tempfile.mkdtemp(prefix="dualrs-")
-    status |= {"state": "running", "started": now(), "device": slot.describe()}
-    write_status(run, status)
-    with (run.folder / "log.txt").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "dualrs_lab.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            env=_environment(run, slot, mark, scratch),
-            start_new_session=True,
-        )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    os.set_blocking(process.stdout.fileno(), False)
-    process.stdin.write(json.dumps(_job(run)).encode() + b"\n")
-    process.stdin.flush()  # and kept open: its end tells the worker that we are gone
-    return _Active(run=run, slot=slot, status=status, process=process, mark=mark, scratch=scratch)
-
-
-def _job(run: Run) -> dict[str, Any]:
-    name = run.notebook.stem
-    return {
-        "notebook": str(run.notebook),
-        "cwd": str(run.notebook.parent),
-        "parameters": dict(run.given),
-        "part": str(run.folder / f".{name}.part.ipynb"),
-        "output": str(run.folder / f"{name}.ipynb"),
-        "page": str(run.folder / f"{name}.html"),
-    }
-
-
-def _environment(run: Run, slot: Slot, mark: str, scratch: str) -> dict[str, str]:
-    environment = {**os.environ, **slot.environment}
-    environment.pop("MPLBACKEND", None)  # would turn inline figures off
-    environment.setdefault("PYTHONHASHSEED", "0")  # sets print in the same order in every run
-    environment |= {
-        MARK: mark,
-        RECORD: str(run.folder / "records.jsonl"),
-        "JUPYTER_RUNTIME_DIR": scratch,
-        "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # a warning about frozen modules in each log
-        "PYTHONUNBUFFERED": "1",
-    }
-    checkout = Path(__file__).resolve().parent.parent
-    if (
-        checkout / "pyproject.toml"
-    ).is_file():  # a checkout that was not installed must be found from notebooks/
-        paths = [str(checkout), *filter(None, [environment.get("PYTHONPATH")])]
-        environment["PYTHONPATH"] = os.pathsep.join(paths)
-    return environment
-
-
-def _over(one: _Active, timeout: float | None) -> bool:
-    one.listen()
-    if one.process.poll() is not None:
-        return True
-    if one.late(timeout):
-        message = f"stopped after {span(timeout or 0)} of wall clock (--timeout)"
-        one.told.setdefault("outcome", {"state": "timeout", "message": message})
-        return True
-    return False
-
-
-def _close(one: _Active, number: int, of: int, progress: Progress, *, page: bool = True) -> Status:
-    code = one.end()
-    seconds = time.monotonic() - one.began
-    outcome = one.verdict(code)
-    _salvage(_job(one.run), page)
-    cells = {"cells": [one.told["cell"], one.told["of"]]} if "cell" in one.told else {}
-    status = _settle(one.run, one.status, seconds=round(seconds, 2), **cells, **outcome)
-    head = f"[{number}/{of}] {one.run.name}: {status['state']} after {span(seconds)}"
+def _close(one: Active, number: int, of: int, progress: Progress, *, page: bool = True) -> Status:
+    status = _settle(one.run, one.status, **one.end(page=page))
+    head = f"[{number}/{of}] {one.run.name}: {status['state']} after {span(status['seconds'])}"
     if status["state"] == "ok":
         progress.event(head)
     else:
@@ -291,22 +145,6 @@ def _settle(run: Run, status: Status, **fields: Any) -> Status:
     status = status | fields | {"finished": now()}
     write_status(run, status)
     return status
-
-
-def _salvage(job: Mapping[str, Any], page: bool) -> None:
-    """Keep what a killed run had written: papermill saves after each cell."""
-    part, output = Path(job["part"]), Path(job["output"])
-    if not part.is_file():
-        return
-    try:
-        replace_json(output, normalise(read_notebook(part)))
-    except ValueError:  # killed while papermill wrote it: the log is what is left
-        page = False
-    part.unlink()
-    if page:
-        command = [sys.executable, "-m", "dualrs_lab.worker"]
-        text = json.dumps({"page_of": job["output"], "page": job["page"]})
-        subprocess.run(command, input=text, text=True, capture_output=True, timeout=PAGE_SECONDS, check=False)
 
 
 def log_tail(folder: Path, lines: int = 15) -> str:

@@ -79,6 +79,10 @@ def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
             "certify --checkpoint no --data digits --sigma 1 --out t.tsv --noise uniform",
             "--noise: invalid choice",
         ),
+        (
+            "certify --checkpoint no --data digits --sigma 1 --out t.tsv --skip 0",
+            "--skip 0 --max -1: want skip >= 1",
+        ),
         ("summary none.tsv", "summary: table none.tsv not found"),
         ("summary none.tsv --radii 1,b", "--radii '1,b': want numbers separated by commas"),
     ],
