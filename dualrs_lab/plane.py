@@ -52,11 +52,9 @@ class Boxes:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Logits (N, classes), one-hot in the dtype and on the device of `x` (N, 2)."""
-        label = torch.full((len(x),), self.background, device=x.device)
-        for (x0, y0, x1, y1), kind in zip(self.boxes, self.labels, strict=True):
-            inside = (x[:, 0] >= x0) & (x[:, 0] < x1) & (x[:, 1] >= y0) & (x[:, 1] < y1)
-            label = torch.where(inside, kind, label)
-        return torch.nn.functional.one_hot(label, self.classes).to(x.dtype)
+        xs, ys, member = (torch.from_numpy(part).to(x.device, x.dtype) for part in _cells(self))
+        column, row = x.T.contiguous()
+        return member[torch.bucketize(column, xs, right=True), torch.bucketize(row, ys, right=True)]
 
     def predict(self, points: Floats) -> NDArray[np.int64]:
         """Class (N,) of the base classifier itself."""
@@ -144,9 +142,11 @@ def _cells(boxes: Boxes) -> tuple[Floats, Floats, Floats]:
     xs, ys = (edge[np.isfinite(edge)] for edge in edges)
     inner = [np.concatenate([e[:1] - 1, (e[1:] + e[:-1]) / 2, e[-1:] + 1]) for e in (xs, ys)]
     inner = [points if len(points) else np.zeros(1) for points in inner]  # no edge: any point will do
-    centres = np.stack(np.meshgrid(*inner, indexing="ij"), axis=-1)
-    member = np.eye(boxes.classes)[boxes.predict(centres.reshape(-1, 2))]
-    return xs, ys, member.reshape(*centres.shape[:2], boxes.classes)
+    x, y = np.meshgrid(*inner, indexing="ij")
+    member = np.eye(boxes.classes)[np.full(x.shape, boxes.background)]
+    for (x0, y0, x1, y1), kind in zip(boxes.boxes, boxes.labels, strict=True):
+        member[(x0 < x) & (x < x1) & (y0 < y) & (y < y1)] = np.eye(boxes.classes)[kind]
+    return xs, ys, member
 
 
 def _masses(at: Floats, edges: Floats, sigma: float) -> Floats:

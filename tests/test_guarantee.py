@@ -16,7 +16,8 @@ import torch
 from scipy import stats
 
 from dualrs_lab.bounds import lower_bound, rs_radius, two_sided_pvalue
-from dualrs_lab.certificates import ABSTAIN, Certificate, decide, floor_text
+from dualrs_lab.certificates import ABSTAIN, Certificate, decide, floor_text, frame
+from dualrs_lab.plane import lesson_plane, sample_points
 from dualrs_lab.sampling import GaussianNoise, GridNoise, Noise
 from dualrs_lab.smoothing import Spec, certify
 
@@ -194,6 +195,20 @@ def test_certified_radii_stay_within_the_distance_and_come_near_it(noise: Noise)
         p = stats.norm.cdf(abs(d) / SIGMA)
         seen = p - 9.6 * np.sqrt(p * (1 - p) / 10_000) - 40 / 10_000
         assert certificate.radius >= rs_radius(seen, SIGMA)
+
+
+@pytest.mark.parametrize("sigma", [0.02, 0.07, 0.25])
+def test_certificates_in_the_plane_stay_within_the_exact_radius(sigma: float) -> None:
+    """Three classes and curved boundaries; alpha = 1e-6 over 180 points: a failure is a fault, not bad luck."""
+    plane = lesson_plane()
+    points, labels = sample_points(plane, 60, seed=4)
+    spec = Spec(noise=GaussianNoise(sigma), n=2000, alpha=1e-6, seed=5, batch=4000, dtype=torch.float64)
+    table = frame(certify(plane, torch.tensor(points), classes=3, spec=spec, labels=labels.tolist()))
+    certified = table["predict"] != ABSTAIN
+    assert certified.mean() > 0.4
+    assert (table["predict"] == plane.smoothed(points, sigma))[certified].all()
+    assert (table["radius"] <= plane.exact_radius(points, sigma)).all()
+    assert (table["radius"] <= plane.rs_radius_exact(points, sigma)).all()
 
 
 CHAIN_ALPHA, CHAIN_RUNS = 0.2, 300  # a level at which few runs tell it from its double

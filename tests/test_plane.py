@@ -69,12 +69,15 @@ def test_small_sigma_is_the_base_classifier_and_large_sigma_its_background() -> 
 
 def test_it_answers_like_a_network() -> None:
     plane = lesson_plane()
-    points, labels = sample_points(plane, 50, seed=5)
+    points, labels = sample_points(plane, 500, seed=5)
     logits = plane(torch.tensor(points, dtype=torch.float32))
-    assert logits.shape == (50, 3)
+    assert logits.shape == (500, 3)
     assert logits.dtype == torch.float32
     assert (logits.sum(1) == 1).all()
     assert (logits.argmax(1).numpy() == labels).all()
+    for (x0, y0, x1, y1), kind in zip(plane.boxes, plane.labels, strict=True):  # box by box, the definition
+        inside = (points[:, 0] >= x0) & (points[:, 0] < x1) & (points[:, 1] >= y0) & (points[:, 1] < y1)
+        assert (labels[inside] == kind).all()
     corners = torch.tensor([[0.4, 0.0], [0.7, 0.0], [0.7, 0.5], [1.0, 0.9]], dtype=torch.float64)
     assert plane(corners).argmax(1).tolist() == [1, 2, 2, 0]  # boxes are half-open
 
