@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["MARK", "Slot", "alive", "birth", "kill_marked", "make_slots", "oom_kills"]
+__all__ = ["MARK", "SCRATCH", "Slot", "alive", "birth", "kill_marked", "make_slots", "oom_kills"]
 
 MARK = "DUALRS_RUN"  # environment variable that every process of a run inherits, whatever group it moves to
+SCRATCH = "dualrs-"  # how the names of the folders for kernel sockets begin
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 

@@ -17,7 +17,7 @@ from dualrs_lab.files import replace_json
 from dualrs_lab.notebook import normalise, read_notebook
 from dualrs_lab.plan import Run
 from dualrs_lab.progress import span
-from dualrs_lab.slots import MARK, Slot, kill_marked, oom_kills
+from dualrs_lab.slots import MARK, SCRATCH, Slot, kill_marked, oom_kills
 from dualrs_lab.status import Status, now, write_status
 
 __all__ = ["RECORD", "Active", "start"]
@@ -121,7 +121,7 @@ def start(run: Run, slot: Slot, status: Status) -> Active:
         (run.folder / name).unlink(missing_ok=True)  # what an earlier run left would pass for this one's
     if run.files is not None:
         run.files.mkdir(parents=True, exist_ok=True)
-    mark, scratch = secrets.token_hex(8), tempfile.mkdtemp(prefix="dualrs-")
+    mark, scratch = secrets.token_hex(8), tempfile.mkdtemp(prefix=SCRATCH)
     status |= {"state": "running", "started": now(), "device": slot.describe()}
     write_status(run, status)
     with (run.folder / "log.txt").open("wb") as log:

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import sys
 import threading
@@ -32,7 +33,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from dualrs_lab.files import replace_json, replace_text
 from dualrs_lab.notebook import normalise, overwrite_lines, read_notebook
-from dualrs_lab.slots import MARK, kill_marked, oom_kills
+from dualrs_lab.slots import MARK, SCRATCH, kill_marked, oom_kills
 
 __all__ = ["export_page", "main"]
 
@@ -68,6 +69,9 @@ def _tell(**event: object) -> None:
 def _die_with_the_runner() -> None:
     sys.stdin.read()
     kill_marked(os.environ.get(MARK, ""), [_Kernel.group] if _Kernel.group else [])
+    scratch = os.environ.get("JUPYTER_RUNTIME_DIR", "")
+    if Path(scratch).name.startswith(SCRATCH):  # the runner's to remove, if it still lived
+        shutil.rmtree(scratch, ignore_errors=True)
     os._exit(1)
 
 

@@ -342,9 +342,15 @@ def test_a_killed_runner_leaves_no_process_and_no_lie(
     sleeper: tuple["subprocess.Popen[str]", Path, list[int]],
 ) -> None:
     process, folder, pids = sleeper
+    environment = Path(f"/proc/{pids[1]}/environ").read_bytes().split(b"\0")
+    scratch = next(
+        Path(e.decode().partition("=")[2]) for e in environment if e.startswith(b"JUPYTER_RUNTIME_DIR=")
+    )
+    assert scratch.is_dir()
     process.kill()
     process.wait(10)
     assert all(gone(pid) for pid in pids)
+    assert not scratch.exists()
     status = read_status(folder / "runs" / "50_sleep")
     assert (status["state"], status["message"]) == ("interrupted", "its runner ended while it was running")
 
