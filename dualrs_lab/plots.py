@@ -8,7 +8,7 @@ and white. Radii are l2 in the [0, 1] pixel unit.
 
 import io
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -38,12 +38,15 @@ __all__ = [
     "Look",
     "Page",
     "Plane",
+    "bound_against_n",
     "certified_accuracy",
     "looks",
     "noisy_strip",
     "plane_field",
     "png",
+    "radius_against_n",
     "radius_histogram",
+    "row_of_axes",
     "sigma_look",
     "style",
     "trade_off",
@@ -203,13 +206,15 @@ def certified_accuracy(
     *,
     band: float | None = 0.95,
     published: Mapping[str, pd.DataFrame] | None = None,
+    show: Collection[str] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """Certified accuracy against radius: steps that are exact at every radius, not a grid's interpolation.
 
     Markers stand at `radii`, by default every quarter, and the axis ends at the last. `band` is the level of
     the exact pointwise confidence bands (None for none). `published` tables are drawn thin and dashed, in the
-    colour of the table of the same label, if there is one.
+    colour of the table of the same label, if there is one. With `show` only those labels of `tables` are
+    drawn, with the looks and the axis of all.
     """
     ax = _axes(ax, PAGE, 3.6)
     others, own, other = published or {}, looks(tables), looks(published or {})
@@ -221,6 +226,8 @@ def certified_accuracy(
     marks = np.asarray(np.arange(0, reach, 0.25) if radii is None else radii, dtype=np.float64)
     end = float(marks.max()) if radii is not None else 1.03 * reach or 1.0
     for label, table, look, level in series:
+        if label in own and show is not None and label not in show:
+            continue
         _steps(ax, table, label, look, marks, end, level)
     ax.set(xlabel=RADIUS, ylabel="certified accuracy", xlim=(0, end), ylim=(0, 1))
     ax.legend(loc="upper right")
@@ -300,23 +307,21 @@ def vote_bars(
     kinds = list(range(len(classes))) if classes else sorted({*votes, c.top})
     by_votes = sorted(kinds, key=lambda kind: (kind not in (c.top, c.label), -votes.get(kind, 0)))
     kinds = sorted(by_votes[:_BARS])
-    ax = _axes(ax, COLUMN + 0.6, 1.1 + 0.17 * len(kinds))
+    ax = _axes(ax, COLUMN, 1.0 + 0.17 * len(kinds))
     colours = [_BLUE if kind == c.top else _GREY for kind in kinds]
     ax.barh(range(len(kinds)), [votes.get(kind, 0) / c.n for kind in kinds], color=colours, height=0.75)
     low, place = float(lower_bound(c.successes, c.n, c.alpha)), kinds.index(c.top)
-    bound = f"lower bound {floor_text(low)}, alpha = {c.alpha:g}"
-    ax.plot([low, low], [place - 0.5, place + 0.5], color=_BLACK, linewidth=2.2, label=bound)
+    ax.plot([low, low], [place - 0.5, place + 0.5], color=_BLACK, linewidth=2.2, label="lower bound")
     ax.axvline(0.5, color=_RED, linestyle="--", linewidth=1.2, label="1/2")
     names = [classes[kind] if classes else f"class {kind}" for kind in kinds]
     marked = [f"{name} ✓" if kind == c.label else name for kind, name in zip(kinds, names, strict=True)]
     ax.set_yticks(range(len(kinds)), marked)
+    ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "1/2", "0.75", "1"])
     verdict = "abstains" if c.predict == ABSTAIN else f"{names[place]} within radius {floor_text(c.radius)}"
+    bound = f"lower bound {floor_text(low)} (alpha = {c.alpha:g})"
     ax.set(xlim=(0, 1.02), ylim=(len(kinds) - 0.4, -0.6), xlabel=f"share of {c.n:,} votes")
-    ax.set_title(f"σ = {c.sigma:g}: {verdict}")
+    ax.set_title(f"σ = {c.sigma:g}: {verdict}\n{bound}")
     ax.grid(axis="y", visible=False)
-    ax.legend(
-        loc="upper center", bbox_to_anchor=(0.45, -0.5 / (0.17 * len(kinds) + 0.2)), ncols=2, frameon=False
-    )
     sns.despine(ax=ax)
     return ax
 
@@ -425,6 +430,44 @@ def trade_off(
 
 
 @style()
+def bound_against_n(curves: pd.DataFrame, n: int, *, ax: Axes | None = None) -> Axes:
+    """What n buys: the lower bound of a probability against the draws, for one share of the votes.
+
+    `curves` has rows of increasing `n`, and `share` and `lower`; a dot marks the row at `n`.
+    """
+    ax = _against_n(curves, n, "lower", "lower bound", ax)
+    ax.plot(curves["n"], curves["share"], color=_BLACK, linestyle=":", label="share of votes")
+    ax.axhline(0.5, color=_RED, linestyle="--", linewidth=1.2, label="1/2")
+    ax.set(ylabel="probability of the class", ylim=(0.4, 1.02))
+    ax.legend(loc="lower right")
+    return ax
+
+
+@style()
+def radius_against_n(curves: pd.DataFrame, n: int, *, ax: Axes | None = None) -> Axes:
+    """What n buys: the certified radius against the draws, for one share of the votes.
+
+    `curves` also has `ceiling`, the radius if all draws agreed, and `limit`, the radius of endless draws.
+    """
+    ax = _against_n(curves, n, "radius", "certified", ax)
+    ax.plot(curves["n"], curves["ceiling"], color=_GREY, linestyle="--", label="if all votes agreed")
+    ax.plot(curves["n"], curves["limit"], color=_BLACK, linestyle=":", label="with endless draws")
+    ax.set(ylabel=RADIUS, ylim=(0, 1.05 * float(curves["ceiling"].max())))
+    ax.legend(loc="upper left")
+    return ax
+
+
+def _against_n(curves: pd.DataFrame, n: int, column: str, label: str, ax: Axes | None) -> Axes:
+    ax = _axes(ax, COLUMN, 2.8)
+    at = curves.loc[curves["n"] == n, column]
+    ax.plot(curves["n"], curves[column], color=_BLUE, label=label)
+    ax.plot([n] * len(at), at, "o", color=_BLUE, markersize=7)
+    ax.set(xscale="log", xlabel="draws n", xlim=(curves["n"].min(), curves["n"].max()))
+    sns.despine(ax=ax)
+    return ax
+
+
+@style()
 def plane_field(
     plane: Plane,
     sigma: float | None = None,
@@ -496,6 +539,13 @@ def _marks(ax: Axes, plane: Plane, points: NDArray[np.float64], *, size: float, 
 
 def _points(points: ArrayLike) -> NDArray[np.float64]:
     return np.atleast_2d(np.asarray(points, dtype=np.float64))
+
+
+@style()
+def row_of_axes(*widths: float, height: float) -> list[Axes]:
+    """Empty Axes side by side on a new page, of the given widths in inches, to draw several plots into."""
+    page = Page(figsize=(sum(widths), height), layout="constrained")
+    return list(page.subplots(1, len(widths), squeeze=False, width_ratios=widths)[0])
 
 
 def _axes(ax: Axes | None, width: float, height: float) -> Axes:

@@ -257,6 +257,31 @@ def test_the_plane_has_discs_of_the_radii_and_none_where_abstaining() -> None:
     assert ax.get_title() == "smoothed at σ = 0.1"
 
 
+def test_tables_that_are_not_shown_still_keep_the_looks_and_the_axis() -> None:
+    tables = {"a": table(0.5), "b": table(0.5, method="dual", scale=2.0)}
+    both, one = (plots.certified_accuracy(tables, show=show) for show in (None, ["a"]))
+    assert legend(one) == ["a"]
+    assert curve(one, "a").get_color() == curve(both, "a").get_color()
+    assert one.get_xlim() == both.get_xlim()
+
+
+def test_curves_against_n_mark_the_chosen_row() -> None:
+    columns = {"n": [100, 1000], "lower": [0.7, 0.8], "radius": [0.2, 0.4], "share": 0.9}
+    curves = pd.DataFrame(columns | {"ceiling": [0.6, 0.9], "limit": 0.5})
+    for draw, column in ((plots.bound_against_n, "lower"), (plots.radius_against_n, "radius")):
+        ax = draw(curves, 1000)
+        line, dot = ax.lines[:2]
+        assert line.get_ydata().tolist() == curves[column].tolist()
+        assert [*dot.get_xdata(), *dot.get_ydata()] == [1000, curves[column][1]]
+        assert ax.get_xscale() == "log"
+
+
+def test_axes_in_a_row_share_a_page() -> None:
+    left, right = plots.row_of_axes(2.0, 1.0, height=1.5)
+    assert left.figure is right.figure
+    assert left.figure.get_size_inches().tolist() == [3.0, 1.5]
+
+
 def test_a_figure_shows_itself_in_a_notebook_and_repeats_its_bytes() -> None:
     pages = [plots.certified_accuracy({"ours": table()}).figure for _ in range(2)]
     assert all(isinstance(page, plots.Page) for page in pages)

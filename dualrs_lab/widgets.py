@@ -1,0 +1,308 @@
+"""Panels of sliders around the plots: a pure function from state to figure, and a little glue.
+
+A panel shows itself where it ends a cell. The first frame is drawn without interaction and comes along as a
+PNG, so that an executed notebook shows it where no kernel runs. Callbacks may come from other threads: one
+lock guards all drawing, and what goes wrong in one is said in a red line below the picture.
+"""
+
+import base64
+import html
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import ipywidgets as widgets
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from dualrs_lab import plots
+from dualrs_lab.bounds import lower_bound, radius_ceiling, rs_radius
+from dualrs_lab.certificates import Certificate, average_radius, certified_accuracy, floor_text
+from dualrs_lab.data import Images
+from dualrs_lab.plane import Boxes, lesson_plane
+from dualrs_lab.sampling import GaussianNoise, GridNoise, NoiseBlocks, evaluation_copy
+from dualrs_lab.smoothing import Spec, certify
+
+__all__ = ["CertifiedPanel", "ImagePanel", "Panel", "PlanePanel", "State", "VotesPanel"]
+
+State = Mapping[str, Any]
+_LOCK = threading.RLock()  # matplotlib is not thread-safe, and its settings are global
+_ALPHAS = (0.1, 0.05, 0.01, 0.001, 0.0001)
+_DRAWS = (100, 200, 400, 1000, 2000, 4000, 10_000, 20_000, 40_000, 100_000)
+
+
+class Panel(ABC):
+    """Controls, a picture and a note that follow them.
+
+    `controls` are ipywidgets by name, `view` holds all, `state` their values. Raises what the first frame
+    raises; later failures leave the last picture and show in `status`.
+    """
+
+    def __init__(self, name: str, **controls: widgets.ValueWidget) -> None:
+        self.controls = controls
+        self.picture = widgets.Image(format="png").add_class("dualrs-picture")
+        self.note = widgets.HTML().add_class("dualrs-note")
+        self.status = widgets.HTML().add_class("dualrs-status")
+        for key, control in controls.items():
+            control.add_class(f"dualrs-{key}").observe(self._changed, "value")
+        self.view = widgets.VBox([*controls.values(), self.picture, self.note, self.status])
+        self.view.add_class("dualrs-panel").add_class(f"dualrs-{name}")
+        self._draw()
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The controls' values by name."""
+        return {key: control.value for key, control in self.controls.items()}
+
+    @abstractmethod
+    def render(self, state: State) -> plots.Page:
+        """The figure of a state; the same state gives the same figure, whatever came before."""
+
+    def describe(self, state: State) -> str:
+        """HTML for below the picture."""
+        return ""
+
+    def _draw(self) -> None:
+        with _LOCK:
+            state = self.state
+            self.note.value = self.describe(state)
+            self.picture.value = plots.png(self.render(state), dpi=96)
+
+    def _changed(self, _: object) -> None:
+        try:
+            self._draw()
+            self.status.value = ""
+        except Exception as error:  # otherwise it would be seen by nobody
+            message = html.escape(f"{type(error).__name__}: {error}")
+            self.status.value = (
+                f'<span style="color: #b00020">{message} (the picture is the one before)</span>'
+            )
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        bundle: dict[str, Any] = self.view._repr_mimebundle_()
+        text = ", ".join(f"{key}={value}" for key, value in self.state.items())
+        return bundle | {
+            "text/plain": f"{type(self).__name__}({text})",
+            "image/png": base64.b64encode(self.picture.value).decode("ascii"),
+        }
+
+
+class VotesPanel(Panel):
+    """What n buys: bound and radius from a share of the votes, against the number of draws."""
+
+    def __init__(
+        self, *, share: float = 0.9, n: int = 1000, alpha: float = 0.001, sigma: float = 0.5
+    ) -> None:
+        super().__init__(
+            "votes",
+            share=_slider("share of votes", share, 0.5, 1.0, 0.005, ".3f"),
+            n=_choice("draws n", _DRAWS, n, "{:,}"),
+            alpha=_choice("alpha", _ALPHAS, alpha, "{:g}"),
+            sigma=_slider("σ", sigma, 0.05, 1.0, 0.05, ".2f"),
+        )
+
+    @staticmethod
+    def curves(state: State) -> pd.DataFrame:
+        """Columns n, share, lower, radius, ceiling, limit; the share is rounded down to whole votes."""
+        n = np.unique(np.r_[_DRAWS, np.geomspace(1, 1000, 120).round() * 100])
+        successes = np.floor(n * state["share"] + 1e-6)
+        lower = lower_bound(successes, n, state["alpha"])
+        share = np.broadcast_to(state["share"], n.shape)
+        columns = {
+            "n": n.astype(int),
+            "share": share,
+            "lower": lower,
+            "radius": rs_radius(lower, state["sigma"]),
+            "ceiling": radius_ceiling(n, state["alpha"], state["sigma"]),
+            "limit": rs_radius(share, state["sigma"]),
+        }
+        return pd.DataFrame(columns)
+
+    def render(self, state: State) -> plots.Page:
+        left, right = plots.row_of_axes(plots.COLUMN, plots.COLUMN, height=2.8)
+        curves = self.curves(state)
+        plots.bound_against_n(curves, state["n"], ax=left)
+        return _page(plots.radius_against_n(curves, state["n"], ax=right))
+
+    def describe(self, state: State) -> str:
+        curves = self.curves(state)
+        row = curves[curves["n"] == state["n"]].iloc[0]
+        verdict = f"radius <b>{floor_text(row['radius'])}</b>" if row["radius"] else "<b>abstain</b>"
+        return f"lower bound <b>{floor_text(row['lower'])}</b>, {verdict}"
+
+
+class PlanePanel(Panel):
+    """A point of the lessons' plane: its noisy copies and their votes, the certified and the exact disc."""
+
+    SIGMAS = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3)
+
+    def __init__(
+        self,
+        plane: Boxes | None = None,
+        *,
+        sigma: float = 0.07,
+        x: float = 0.55,
+        y: float = 0.3,
+        n: int = 1000,
+        alpha: float = 0.001,
+    ) -> None:
+        self.plane, self.alpha = plane or lesson_plane(), alpha
+        super().__init__(
+            "plane",
+            sigma=_choice("σ", self.SIGMAS, sigma, "{:g}"),
+            x=_slider("point x₁", x, 0.0, 1.0, 0.01, ".2f"),
+            y=_slider("point x₂", y, 0.0, 1.0, 0.01, ".2f"),
+            n=_choice("draws n", _DRAWS[:8], n, "{:,}"),  # more would take seconds
+            draw=widgets.IntSlider(value=0, max=99, description="new draw", **_CALM, **_LAYOUT),
+        )
+
+    def certificate(self, state: State) -> Certificate:
+        """Of the point, from the state's own draws."""
+        point = torch.tensor([[state["x"], state["y"]]], dtype=torch.float64)
+        spec = Spec(noise=GaussianNoise(state["sigma"]), seed=state["draw"], n=state["n"], alpha=self.alpha)
+        label = int(self.plane.predict(point.numpy())[0])
+        return certify(self.plane, point, classes=self.plane.classes, spec=spec, labels=[label])[0]
+
+    def render(self, state: State) -> plots.Page:
+        field, bars = plots.row_of_axes(4.6, 3.2, height=3.5)
+        point, found = np.array([[state["x"], state["y"]]]), self.certificate(state)
+        blocks = NoiseBlocks(GaussianNoise(state["sigma"]), (2,), seed=state["draw"], stream="estimation")
+        exact = self.plane.exact_radius(point, state["sigma"])
+        draws = point + blocks[0].numpy()
+        plots.plane_field(
+            self.plane, state["sigma"], points=point, radii=found.radius, exact=exact, draws=draws,
+            resolution=160, ax=field,
+        )  # fmt: skip
+        names = [f"class {kind}" for kind in range(self.plane.classes)]
+        return _page(plots.vote_bars(found, classes=names, ax=bars))
+
+    def describe(self, state: State) -> str:
+        return (
+            "solid circle: certified from the votes; dashed: the exact radius; dots: a hundred of the draws"
+        )
+
+
+class CertifiedPanel(Panel):
+    """Certified accuracy of several tables, and their ranking at a radius."""
+
+    def __init__(self, tables: Mapping[str, pd.DataFrame], *, radius: float = 0.25) -> None:
+        self.tables = dict(tables)
+        reach = max(float(table["radius"].max()) for table in self.tables.values())
+        boxes = {
+            f"table-{i}": widgets.Checkbox(value=True, description=label, indent=False, **_LAYOUT)
+            for i, label in enumerate(self.tables)
+        }
+        most = max(0.05, float(np.ceil(20 * reach) / 20))
+        slider = _slider("radius", min(radius, most), 0.0, most, 0.05, ".2f")
+        super().__init__("certified", radius=slider, **boxes)
+
+    def chosen(self, state: State) -> list[str]:
+        """Labels of the tables that are ticked; ValueError where none is."""
+        chosen = [label for i, label in enumerate(self.tables) if state[f"table-{i}"]]
+        if not chosen:
+            raise ValueError("CertifiedPanel: no table is ticked; tick at least one")
+        return chosen
+
+    def readout(self, state: State) -> pd.DataFrame:
+        """Rows by label: images, certified accuracy at the radius, ACR, and whether it is best there."""
+        rows = {
+            label: {
+                "images": len(self.tables[label]),
+                "certified": float(certified_accuracy(self.tables[label], state["radius"])),
+                "acr": average_radius(self.tables[label]),
+            }
+            for label in self.chosen(state)
+        }
+        table = pd.DataFrame.from_dict(rows, orient="index")
+        return table.assign(best=table["certified"] == table["certified"].max())
+
+    def render(self, state: State) -> plots.Page:
+        ax = plots.certified_accuracy(self.tables, show=self.chosen(state))
+        ax.axvline(state["radius"], color="black", linewidth=1)
+        return _page(ax)
+
+    def describe(self, state: State) -> str:
+        found = self.readout(state)
+        shown = {
+            "images": found["images"],
+            f"certified at {state['radius']:.2f}": found["certified"].map("{:.3f}".format),
+            "ACR": found["acr"].map(floor_text),
+            "best": found["best"].map({True: "✓", False: ""}),
+        }
+        return str(pd.DataFrame(shown).to_html(border=0))
+
+
+class ImagePanel(Panel):
+    """One image under noise, and what a network votes on it; for networks that are fast where they live."""
+
+    SIGMAS = (0.06, 0.12, 0.25, 0.5, 0.75, 1.0)
+
+    def __init__(
+        self,
+        model: nn.Module,
+        images: Images,
+        *,
+        image: int = 0,
+        sigma: float = 0.25,
+        n: int = 1000,
+        alpha: float = 0.001,
+    ) -> None:
+        self.images, self.alpha = images, alpha
+        device = next(model.parameters()).device
+        self.model = evaluation_copy(model, device=device, dtype=torch.float32)
+        self.device = device
+        super().__init__(
+            "image",
+            image=widgets.IntSlider(
+                value=image, max=len(images) - 1, description="image", **_CALM, **_LAYOUT
+            ),
+            sigma=_choice("σ", self.SIGMAS, sigma, "{:g}"),
+            n=_choice("draws n", _DRAWS[:7], n, "{:,}"),
+            draw=widgets.IntSlider(value=0, max=99, description="new draw", **_CALM, **_LAYOUT),
+        )
+
+    def certificate(self, state: State) -> Certificate:
+        """Of the image, from the state's own draws of noise on the 1/255 grid."""
+        pixels, labels = self.images.batch([state["image"]])
+        spec = Spec(noise=GridNoise(state["sigma"]), seed=state["draw"], n=state["n"], alpha=self.alpha)
+        classes = len(self.images.classes)
+        found = certify(
+            self.model, pixels.to(self.device), classes=classes, spec=spec, labels=labels.tolist(),
+            idx=[state["image"]],
+        )  # fmt: skip
+        return found[0]
+
+    def render(self, state: State) -> plots.Page:
+        strip, bars = plots.row_of_axes(3.9, 3.4, height=2.7)
+        pixels, _ = self.images.batch([state["image"]])
+        plots.noisy_strip(pixels, [0.0, state["sigma"]], seed=state["draw"], ax=strip)
+        return _page(plots.vote_bars(self.certificate(state), classes=self.images.classes, ax=bars))
+
+
+_CALM: dict[str, Any] = {"continuous_update": False}  # a frame per move, not per pixel
+_LAYOUT: dict[str, Any] = {
+    "style": {"description_width": "7em"},
+    "layout": {"width": "30em"},
+}
+
+
+def _slider(text: str, value: float, low: float, high: float, step: float, shown: str) -> widgets.FloatSlider:
+    return widgets.FloatSlider(
+        value=value, min=low, max=high, step=step, description=text, readout_format=shown, **_CALM, **_LAYOUT
+    )
+
+
+def _choice(text: str, values: tuple[float, ...], value: float, shown: str) -> widgets.SelectionSlider:
+    if value not in values:
+        raise ValueError(f"{text}: got {value}; wanted one of {', '.join(map(str, values))}")
+    options = [(shown.format(option), option) for option in values]
+    return widgets.SelectionSlider(options=options, value=value, description=text, **_CALM, **_LAYOUT)
+
+
+def _page(ax: Any) -> plots.Page:
+    page = ax.figure
+    assert isinstance(page, plots.Page)
+    return page

@@ -1,0 +1,177 @@
+"""Panels in-process: a control moves, the picture follows, the state alone decides it, errors are seen."""
+
+import base64
+import io
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from dualrs_lab import plots
+from dualrs_lab.bounds import lower_bound, rs_radius
+from dualrs_lab.certificates import ABSTAIN, certified_accuracy, recompute
+from dualrs_lab.data import Images
+from dualrs_lab.models import make_model
+from dualrs_lab.plane import lesson_plane
+from dualrs_lab.widgets import CertifiedPanel, ImagePanel, Panel, PlanePanel, VotesPanel
+
+VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+def table(scale: float) -> pd.DataFrame:
+    rows = pd.DataFrame({"idx": range(20), "label": 0, "predict": 0, "correct": 1, "method": "rs"})
+    return rows.assign(radius=scale * np.arange(1, 21) / 20, sigma=scale)
+
+
+def image_panel() -> ImagePanel:
+    pixels = torch.randint(
+        0, 256, (3, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    images = Images(pixels=pixels, labels=torch.arange(3), classes=("a", "b", "c"), name="made", split="test")
+    model = make_model("digits_cnn", classes=3, channels=1, mean=[0.5], std=[0.5], seed=0)
+    return ImagePanel(model, images, n=100)
+
+
+PANELS: dict[str, tuple[Callable[[], Panel], dict[str, Any]]] = {
+    "votes": (VotesPanel, {"share": 0.7, "n": 10_000, "alpha": 0.1, "sigma": 0.25}),
+    "plane": (lambda: PlanePanel(n=100), {"sigma": 0.1, "x": 0.2, "y": 0.8, "n": 200, "draw": 3}),
+    "certified": (
+        lambda: CertifiedPanel({"a": table(0.5), "b": table(1.0)}),
+        {"radius": 0.5, "table-0": False},
+    ),
+    "image": (image_panel, {"image": 2, "sigma": 0.5, "n": 200, "draw": 7}),
+}
+
+
+@pytest.fixture(autouse=True)
+def _pyplot_stays_empty() -> Iterator[None]:
+    yield
+    assert matplotlib.pyplot.get_fignums() == []
+
+
+@pytest.fixture(params=PANELS)
+def case(request: pytest.FixtureRequest) -> tuple[Panel, dict[str, Any]]:
+    make, moves = PANELS[request.param]
+    return make(), moves
+
+
+def test_every_control_changes_the_picture_and_the_state_alone_decides_it(case: tuple[Panel, dict]) -> None:
+    panel, moves = case
+    first, start, seen = panel.picture.value, panel.state, {panel.picture.value}
+    for key, value in moves.items():
+        panel.controls[key].value = value
+        assert panel.status.value == ""
+        assert panel.picture.value not in seen, f"{key} changed nothing"
+        seen.add(panel.picture.value)
+    for key, value in start.items():
+        panel.controls[key].value = value
+    assert panel.picture.value == first
+    assert plots.png(panel.render(start), dpi=96) == first
+
+
+def test_a_panel_shows_itself_with_a_picture_for_where_no_kernel_runs(case: tuple[Panel, dict]) -> None:
+    panel, moves = case
+    bundle = panel._repr_mimebundle_()
+    assert bundle[VIEW]["model_id"] == panel.view.model_id
+    assert base64.b64decode(bundle["image/png"]) == panel.picture.value
+    assert Image.open(io.BytesIO(panel.picture.value)).format == "PNG"
+    assert len(bundle["image/png"]) < 150_000
+    key = next(iter(moves))
+    assert f"{key}={panel.state[key]}" in bundle["text/plain"]
+
+
+def test_controls_have_hooks_wait_for_the_hand_and_are_all_in_the_view(case: tuple[Panel, dict]) -> None:
+    panel, moves = case
+    assert set(moves) <= set(panel.controls)
+    for key, control in panel.controls.items():
+        assert f"dualrs-{key}" in control._dom_classes
+        assert getattr(control, "continuous_update", False) is False
+        assert control in panel.view.children
+    assert "dualrs-picture" in panel.picture._dom_classes
+    assert "dualrs-panel" in panel.view._dom_classes
+
+
+def test_a_failure_in_a_callback_is_said_in_red_and_the_picture_stays() -> None:
+    panel = CertifiedPanel({"a <b>": table(0.5)})
+    before = panel.picture.value
+    panel.controls["table-0"].value = False
+    assert "ValueError: CertifiedPanel: no table is ticked; tick at least one" in panel.status.value
+    assert "color: #b00020" in panel.status.value
+    assert panel.picture.value == before
+    panel.controls["table-0"].value = True
+    assert panel.status.value == ""
+    assert "<b>" not in panel.note.value
+
+
+def test_a_failure_in_the_first_frame_is_raised() -> None:
+    with pytest.raises(ValueError, match=r"draws n: got 7; wanted one of 100, 200, "):
+        VotesPanel(n=7)
+    with pytest.raises(ValueError, match="rows have no label"):
+        CertifiedPanel({"a": table(0.5).assign(label=-1)})
+
+
+def test_callbacks_from_many_threads_draw_one_after_another() -> None:
+    shares = [0.6, 0.7, 0.8]
+    panels = [VotesPanel() for _ in shares]
+    alone = [plots.png(p.render(p.state | {"share": s}), dpi=96) for p, s in zip(panels, shares, strict=True)]
+
+    def move(panel: Panel, share: float) -> None:
+        panel.controls["share"].value = share
+
+    before = dict(matplotlib.rcParams)
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(move, panels, shares))
+    assert [panel.picture.value for panel in panels] == alone
+    assert [panel.status.value for panel in panels] == [""] * 3
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_the_votes_panel_rounds_down_to_whole_votes() -> None:
+    curves = VotesPanel.curves({"share": 0.755, "n": 100, "alpha": 0.01, "sigma": 0.5})
+    row = curves[curves["n"] == 100].iloc[0]
+    assert row["lower"] == lower_bound(75, 100, 0.01)
+    assert row["radius"] == rs_radius(row["lower"], 0.5)
+    assert row["limit"] == rs_radius(0.755, 0.5)
+    whole = curves[curves["n"] == 1000].iloc[0]
+    assert whole["lower"] == lower_bound(755, 1000, 0.01)
+    panel = VotesPanel(share=0.5)
+    assert "abstain" in panel.note.value
+
+
+def test_the_plane_panel_certifies_the_point_from_its_own_votes() -> None:
+    panel = PlanePanel(x=0.2, y=0.3, n=1000)
+    found = panel.certificate(panel.state)
+    exact = lesson_plane().exact_radius(np.array([[0.2, 0.3]]), 0.07)
+    assert found.correct
+    assert 0 < found.radius == recompute(found) < exact[0]
+    assert panel.certificate(panel.state | {"draw": 1}).votes != found.votes or found.successes == found.n
+    edge = panel.certificate(panel.state | {"x": 0.4, "y": 0.3})
+    assert edge.predict == ABSTAIN
+
+
+def test_the_certified_panel_reads_out_the_tables_and_marks_the_best() -> None:
+    tables = {"a": table(0.5), "b": table(1.0)}
+    panel = CertifiedPanel(tables, radius=0.5)
+    found = panel.readout(panel.state)
+    assert found["certified"].to_dict() == {k: float(certified_accuracy(t, 0.5)) for k, t in tables.items()}
+    assert found["best"].to_dict() == {"a": False, "b": True}
+    assert "✓" in panel.note.value
+    assert panel.readout(panel.state | {"table-1": False}).index.tolist() == ["a"]
+
+
+def test_the_image_panel_leaves_the_network_as_it_was() -> None:
+    model = make_model("digits_cnn", classes=3, channels=1, mean=[0.5], std=[0.5], seed=0).train()
+    images = Images(
+        pixels=torch.zeros(1, 1, 8, 8, dtype=torch.uint8), labels=torch.tensor([1]), classes=("a", "b", "c"),
+        name="made", split="test",
+    )  # fmt: skip
+    panel = ImagePanel(model, images, n=100)
+    assert model.training
+    found = panel.certificate(panel.state)
+    assert (found.label, found.n, found.sigma) == (1, 100, 0.25)
