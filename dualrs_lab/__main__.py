@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, NoReturn
 from dualrs_lab import __version__
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
     from dualrs_lab.plan import Run
     from dualrs_lab.runner import Options
     from dualrs_lab.status import Status
@@ -162,8 +164,14 @@ def _settings(texts: Sequence[str]) -> dict[str, str]:
             raise ValueError(f"-p {text!r}: want name=value")
         if name in settings:
             raise ValueError(f"-p {name} is given twice; use --sweep for several values")
-        settings[name] = value
+        settings[name] = _from_here(value)
     return settings
+
+
+def _from_here(value: str) -> str:
+    # Notebooks run in their own folder; a relative path on the command line means the user's.
+    kind, colon, path = value.partition(":")
+    return f"folder:{Path(path).expanduser().absolute()}" if kind == "folder" and colon and path else value
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -240,7 +248,11 @@ def _status(options: argparse.Namespace) -> int:
 def _add_certify(commands: "_Commands") -> None:
     certify = commands.add_parser("certify", help="certify a checkpoint; goes on where it was stopped")
     certify.add_argument(
-        "--checkpoint", type=Path, required=True, metavar="FILE", help="a .safetensors of this package"
+        "--checkpoint",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="a .safetensors of this package, or a published .pth.tar",
     )
     certify.add_argument("--data", required=True, help="digits, cifar10, …, or folder:PATH")
     certify.add_argument("--split", default="test")
@@ -277,16 +289,18 @@ def _certify(options: argparse.Namespace) -> int:
 
     noise_type = sampling.GridNoise if options.noise == "grid" else sampling.GaussianNoise
     batch = {} if options.batch is None else {"batch": options.batch}
+    device = runtime.pick_device(options.device)
     spec = smoothing.Spec(
         noise=noise_type(sigma=options.sigma),
         n0=options.n0,
         n=options.n,
         alpha=options.alpha,
         seed=options.seed,
+        dtype=runtime.pick_dtype(device),
         **batch,
     )
-    model, info = models.load_checkpoint(options.checkpoint)
-    device = runtime.pick_device(options.device)
+    ours = options.checkpoint.suffix == ".safetensors"
+    model, info = (models.load_checkpoint if ours else models.import_checkpoint)(options.checkpoint)
     images = data.load_images(options.data, options.split).to(device)
     table = smoothing.certify_table(
         model.to(device),
@@ -295,9 +309,9 @@ def _certify(options: argparse.Namespace) -> int:
         spec=spec,
         skip=options.skip,
         max_images=options.max,
-        info={"checkpoint": options.checkpoint.name, "trained": info},
+        info={"checkpoint": options.checkpoint.name, "trained_sigma": info.get("sigma", options.sigma)},
     )
-    print(certificates.summarise({options.out.stem: table}, RADII).to_string())
+    print(_as_text(certificates.summarise({options.out.stem: table}, RADII)))
     return 0
 
 
@@ -319,8 +333,14 @@ def _summary(options: argparse.Namespace) -> int:
 
     short = len({path.stem for path in options.tables}) == len(options.tables)
     tables = {path.stem if short else str(path): certificates.read_table(path) for path in options.tables}
-    print(certificates.summarise(tables, radii).to_string())
+    print(_as_text(certificates.summarise(tables, radii)))
     return 0
+
+
+def _as_text(summary: "DataFrame") -> str:
+    from dualrs_lab.certificates import floor_text
+
+    return summary.to_string(float_format=floor_text)
 
 
 def _lab(rest: Sequence[str]) -> int:

@@ -77,6 +77,12 @@ class Images:
         _, channels, height, width = self.pixels.shape
         return channels, height, width
 
+    @property
+    def title(self) -> str:
+        """The name without the folders above it, which mean nothing elsewhere; fit for file names."""
+        kind, _, path = self.name.partition(":")
+        return re.sub(r"[^\w.-]", "_", Path(path.partition("?")[0]).name) if path else kind
+
     def select(self, indices: Index) -> "Images":
         """The images at `indices` (positions or a mask), in that order."""
         index = self._index(indices)

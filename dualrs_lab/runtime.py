@@ -1,0 +1,59 @@
+"""Where and how to compute: device, working precision, seeded generators by folding, provenance."""
+
+import zlib
+
+import numpy as np
+import torch
+
+from dualrs_lab.files import provenance
+
+__all__ = ["describe", "fold_seed", "make_generator", "pick_device", "pick_dtype"]
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """ "auto" is CUDA where there is one, then Apple's MPS, then the CPU; anything else is taken as named.
+
+    Raises ValueError for a device that is unknown or not present.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"pick_device: got {name!r}, which is not available here; use 'auto', 'cpu' or 'cuda:0'"
+        ) from error
+
+
+def pick_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the hardware multiplies it faster than float32, else float32."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float32
+    if device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return torch.bfloat16
+    return torch.float32
+
+
+def fold_seed(seed: int, *path: int | str) -> int:
+    """One 63-bit seed a question: the same (seed, path) always, unrelated streams for different paths.
+
+    Text enters through crc32, since `hash()` differs between processes; the lengths of path and text do too.
+    """
+    if seed < 0:
+        raise ValueError(f"fold_seed: got seed {seed}; wanted an integer >= 0")
+    words = [zlib.crc32(part.encode()) if isinstance(part, str) else int(part) for part in path]
+    sequence = np.random.SeedSequence(entropy=seed, spawn_key=words)
+    return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def make_generator(seed: int, *path: int | str, device: torch.device | str = "cpu") -> torch.Generator:
+    """A torch generator for one question, see `fold_seed`."""
+    return torch.Generator(device=device).manual_seed(fold_seed(seed, *path))
+
+
+def describe(device: torch.device) -> dict[str, object]:
+    """Provenance of a computation on `device`: versions and commit, device name, threads."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return {**provenance(), "device": str(device), "device_name": name, "threads": torch.get_num_threads()}
