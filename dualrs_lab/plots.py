@@ -205,7 +205,7 @@ def certified_accuracy(
     radii: Sequence[float] | None = None,
     *,
     band: float | None = 0.95,
-    published: Mapping[str, pd.DataFrame] | None = None,
+    published: Mapping[str, pd.DataFrame] | pd.DataFrame | None = None,
     show: Collection[str] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
@@ -213,15 +213,17 @@ def certified_accuracy(
 
     Markers stand at `radii`, by default every quarter, and the axis ends at the last. `band` is the level of
     the exact pointwise confidence bands (None for none). `published` tables are drawn thin and dashed, in the
-    colour of the table of the same label, if there is one. With `show` only those labels of `tables` are
-    drawn, with the looks and the axis of all.
+    colour of the table of the same label, if there is one; or it is a frame of printed numbers with columns
+    `method`, `sigma`, `radius` and `certified_accuracy`, drawn as points. With `show` only those labels of
+    `tables` are drawn, with the looks and the axis of all.
     """
     ax = _axes(ax, PAGE, 3.6)
-    others, own, other = published or {}, looks(tables), looks(published or {})
+    logs = published if isinstance(published, Mapping) else {}
+    own = looks(tables)
     series = [(label, tables[label], look, band) for label, look in own.items()]
-    for label, look in other.items():
+    for label, look in looks(logs).items():
         thin = replace(own.get(label, look), line=_THIN, marker="")
-        series.append((f"{label} (published)", others[label], thin, None))
+        series.append((f"{label} (published)", logs[label], thin, None))
     reach = max(float(table["radius"].max()) for _, table, _, _ in series)
     marks = np.asarray(np.arange(0, reach, 0.25) if radii is None else radii, dtype=np.float64)
     end = float(marks.max()) if radii is not None else 1.03 * reach or 1.0
@@ -229,6 +231,8 @@ def certified_accuracy(
         if label in own and show is not None and label not in show:
             continue
         _steps(ax, table, label, look, marks, end, level)
+    if isinstance(published, pd.DataFrame):
+        _printed(ax, published)
     ax.set(xlabel=RADIUS, ylabel="certified accuracy", xlim=(0, end), ylim=(0, 1))
     ax.legend(loc="upper right")
     sns.despine(ax=ax)
@@ -257,6 +261,16 @@ def _steps(
     if band is not None:
         low, high = confidence_band(table, x, band)
         ax.fill_between(x, low, high, step="pre", color=look.colour, alpha=0.15, linewidth=0)
+
+
+def _printed(ax: Axes, numbers: pd.DataFrame) -> None:
+    for _, rows in numbers.groupby(["method", "sigma"], sort=False):
+        method, sigma = rows["method"].iloc[0], float(rows["sigma"].iloc[0])
+        look = sigma_look(sigma)
+        ax.plot(
+            rows["radius"], rows["certified_accuracy"], color=look.colour, linestyle=_THIN, linewidth=0.9,
+            marker=look.marker, markersize=4, markerfacecolor="white", label=f"{method}, {_level(sigma)}",
+        )  # fmt: skip
 
 
 @style()

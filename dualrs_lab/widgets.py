@@ -9,19 +9,18 @@ import base64
 import html
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ipywidgets as widgets
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dualrs_lab import plots
 from dualrs_lab.bounds import lower_bound, radius_ceiling, rs_radius
 from dualrs_lab.certificates import Certificate, average_radius, certified_accuracy, floor_text
-from dualrs_lab.data import Images
 from dualrs_lab.plane import Boxes, lesson_plane
 from dualrs_lab.sampling import GaussianNoise, GridNoise, NoiseBlocks, evaluation_copy
 from dualrs_lab.smoothing import Spec, certify
@@ -143,33 +142,36 @@ class PlanePanel(Panel):
         self,
         plane: Boxes | None = None,
         *,
+        seed: int,
         sigma: float = 0.07,
         x: float = 0.55,
         y: float = 0.3,
         n: int = 1000,
         alpha: float = 0.001,
     ) -> None:
-        self.plane, self.alpha = plane or lesson_plane(), alpha
+        self.plane, self.seed, self.alpha = plane or lesson_plane(), seed, alpha
         super().__init__(
             "plane",
             sigma=_choice("σ", self.SIGMAS, sigma, "{:g}"),
             x=_slider("point x₁", x, 0.0, 1.0, 0.01, ".2f"),
             y=_slider("point x₂", y, 0.0, 1.0, 0.01, ".2f"),
             n=_choice("draws n", _DRAWS[:8], n, "{:,}"),  # more would take seconds
-            draw=widgets.IntSlider(value=0, max=99, description="new draw", **_CALM, **_LAYOUT),
+            draw=_count("new draw", 99),
         )
 
     def certificate(self, state: State) -> Certificate:
         """Of the point, from the state's own draws."""
         point = torch.tensor([[state["x"], state["y"]]], dtype=torch.float64)
-        spec = Spec(noise=GaussianNoise(state["sigma"]), seed=state["draw"], n=state["n"], alpha=self.alpha)
+        noise, seed = GaussianNoise(state["sigma"]), self.seed + state["draw"]
+        spec = Spec(noise=noise, seed=seed, n=state["n"], alpha=self.alpha)
         label = int(self.plane.predict(point.numpy())[0])
         return certify(self.plane, point, classes=self.plane.classes, spec=spec, labels=[label])[0]
 
     def render(self, state: State) -> plots.Page:
         field, bars = plots.row_of_axes(4.6, 3.2, height=3.5)
         point, found = np.array([[state["x"], state["y"]]]), self.certificate(state)
-        blocks = NoiseBlocks(GaussianNoise(state["sigma"]), (2,), seed=state["draw"], stream="estimation")
+        noise, seed = GaussianNoise(state["sigma"]), self.seed + state["draw"]
+        blocks = NoiseBlocks(noise, (2,), seed=seed, stream="estimation")
         exact = self.plane.exact_radius(point, state["sigma"])
         draws = point + blocks[0].numpy()
         plots.plane_field(
@@ -236,50 +238,52 @@ class CertifiedPanel(Panel):
 
 
 class ImagePanel(Panel):
-    """One image under noise, and what a network votes on it; for networks that are fast where they live."""
+    """An image under noise, and what a network votes on it; for networks that are fast where they live.
+
+    `pixels` are uint8 (C, H, W), or (N, C, H, W) to choose from; `labels`, if known, mark the true class.
+    """
 
     SIGMAS = (0.06, 0.12, 0.25, 0.5, 0.75, 1.0)
 
     def __init__(
         self,
         model: nn.Module,
-        images: Images,
+        pixels: Tensor,
         *,
-        image: int = 0,
+        classes: Sequence[str],
+        seed: int,
+        labels: Sequence[int] | None = None,
         sigma: float = 0.25,
         n: int = 1000,
         alpha: float = 0.001,
     ) -> None:
-        self.images, self.alpha = images, alpha
-        device = next(model.parameters()).device
-        self.model = evaluation_copy(model, device=device, dtype=torch.float32)
-        self.device = device
+        self.pixels = pixels if pixels.ndim == 4 else pixels[None]
+        self.classes, self.seed, self.alpha = classes, seed, alpha
+        self.labels = [-1] * len(self.pixels) if labels is None else list(labels)
+        self.device = next(model.parameters()).device
+        self.model = evaluation_copy(model, device=self.device, dtype=torch.float32)
+        last = len(self.pixels) - 1
+        images = {"image": _count("image", last)} if last else {}
         super().__init__(
             "image",
-            image=widgets.IntSlider(
-                value=image, max=len(images) - 1, description="image", **_CALM, **_LAYOUT
-            ),
+            **images,
             sigma=_choice("σ", self.SIGMAS, sigma, "{:g}"),
             n=_choice("draws n", _DRAWS[:7], n, "{:,}"),
-            draw=widgets.IntSlider(value=0, max=99, description="new draw", **_CALM, **_LAYOUT),
+            draw=_count("new draw", 99),
         )
 
     def certificate(self, state: State) -> Certificate:
         """Of the image, from the state's own draws of noise on the 1/255 grid."""
-        pixels, labels = self.images.batch([state["image"]])
-        spec = Spec(noise=GridNoise(state["sigma"]), seed=state["draw"], n=state["n"], alpha=self.alpha)
-        classes = len(self.images.classes)
-        found = certify(
-            self.model, pixels.to(self.device), classes=classes, spec=spec, labels=labels.tolist(),
-            idx=[state["image"]],
-        )  # fmt: skip
-        return found[0]
+        at, seed = state.get("image", 0), self.seed + state["draw"]
+        spec = Spec(noise=GridNoise(state["sigma"]), seed=seed, n=state["n"], alpha=self.alpha)
+        x, label = self.pixels[at : at + 1].to(self.device), self.labels[at]
+        return certify(self.model, x, classes=len(self.classes), spec=spec, labels=[label], idx=[at])[0]
 
     def render(self, state: State) -> plots.Page:
         strip, bars = plots.row_of_axes(3.9, 3.4, height=2.7)
-        pixels, _ = self.images.batch([state["image"]])
-        plots.noisy_strip(pixels, [0.0, state["sigma"]], seed=state["draw"], ax=strip)
-        return _page(plots.vote_bars(self.certificate(state), classes=self.images.classes, ax=bars))
+        image = self.pixels[state.get("image", 0)]
+        plots.noisy_strip(image, [0.0, state["sigma"]], seed=self.seed + state["draw"], ax=strip)
+        return _page(plots.vote_bars(self.certificate(state), classes=self.classes, ax=bars))
 
 
 _CALM: dict[str, Any] = {"continuous_update": False}  # a frame per move, not per pixel
@@ -293,6 +297,10 @@ def _slider(text: str, value: float, low: float, high: float, step: float, shown
     return widgets.FloatSlider(
         value=value, min=low, max=high, step=step, description=text, readout_format=shown, **_CALM, **_LAYOUT
     )
+
+
+def _count(text: str, last: int) -> widgets.IntSlider:
+    return widgets.IntSlider(value=0, max=last, description=text, **_CALM, **_LAYOUT)
 
 
 def _choice(text: str, values: tuple[float, ...], value: float, shown: str) -> widgets.SelectionSlider:

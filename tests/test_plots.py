@@ -122,6 +122,18 @@ def test_published_curves_are_thin_dashed_and_in_the_colour_of_their_partner() -
     assert not ours.is_dashed()
 
 
+def test_printed_numbers_are_points_in_the_colour_of_their_level() -> None:
+    numbers = pd.DataFrame({"method": "Cohen", "sigma": [0.5, 0.5, 1.0], "radius": [0, 0.5, 0]})
+    ax = plots.certified_accuracy(
+        {"ours": table(0.5)}, published=numbers.assign(certified_accuracy=[0.6, 0.4, 0.3])
+    )
+    line = curve(ax, "Cohen, σ = 0.5")
+    assert (line.get_xdata().tolist(), line.get_ydata().tolist()) == ([0, 0.5], [0.6, 0.4])
+    assert line.get_color() == plots.sigma_look(0.5).colour
+    assert line.is_dashed()
+    assert legend(ax) == ["ours", "Cohen, σ = 0.5", "Cohen, σ = 1"]
+
+
 def test_a_noise_level_has_one_colour_in_every_figure() -> None:
     colour = plots.sigma_look(0.5).colour
     tables = {"a": table(0.5), "b": table(1.0)}

@@ -16,7 +16,6 @@ from PIL import Image
 from dualrs_lab import plots
 from dualrs_lab.bounds import lower_bound, rs_radius
 from dualrs_lab.certificates import ABSTAIN, certified_accuracy, recompute
-from dualrs_lab.data import Images
 from dualrs_lab.models import make_model
 from dualrs_lab.plane import lesson_plane
 from dualrs_lab.widgets import CertifiedPanel, ImagePanel, Panel, PlanePanel, VotesPanel
@@ -29,18 +28,15 @@ def table(scale: float) -> pd.DataFrame:
     return rows.assign(radius=scale * np.arange(1, 21) / 20, sigma=scale)
 
 
-def image_panel() -> ImagePanel:
-    pixels = torch.randint(
-        0, 256, (3, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
-    images = Images(pixels=pixels, labels=torch.arange(3), classes=("a", "b", "c"), name="made", split="test")
+def image_panel(images: int = 3) -> ImagePanel:
+    pixels = torch.randint(0, 256, (images, 1, 8, 8), generator=torch.Generator().manual_seed(0)).byte()
     model = make_model("digits_cnn", classes=3, channels=1, mean=[0.5], std=[0.5], seed=0)
-    return ImagePanel(model, images, n=100)
+    return ImagePanel(model, pixels, classes="abc", labels=range(images), n=100, seed=0)
 
 
 PANELS: dict[str, tuple[Callable[[], Panel], dict[str, Any]]] = {
     "votes": (VotesPanel, {"share": 0.7, "n": 10_000, "alpha": 0.1, "sigma": 0.25}),
-    "plane": (lambda: PlanePanel(n=100), {"sigma": 0.1, "x": 0.2, "y": 0.8, "n": 200, "draw": 3}),
+    "plane": (lambda: PlanePanel(seed=0, n=100), {"sigma": 0.1, "x": 0.2, "y": 0.8, "n": 200, "draw": 3}),
     "certified": (
         lambda: CertifiedPanel({"a": table(0.5), "b": table(1.0)}),
         {"radius": 0.5, "table-0": False},
@@ -55,7 +51,7 @@ def _pyplot_stays_empty() -> Iterator[None]:
     assert matplotlib.pyplot.get_fignums() == []
 
 
-@pytest.fixture(params=PANELS)
+@pytest.fixture(params=PANELS, scope="module")
 def case(request: pytest.FixtureRequest) -> tuple[Panel, dict[str, Any]]:
     make, moves = PANELS[request.param]
     return make(), moves
@@ -145,7 +141,7 @@ def test_the_votes_panel_rounds_down_to_whole_votes() -> None:
 
 
 def test_the_plane_panel_certifies_the_point_from_its_own_votes() -> None:
-    panel = PlanePanel(x=0.2, y=0.3, n=1000)
+    panel = PlanePanel(x=0.2, y=0.3, n=1000, seed=5)
     found = panel.certificate(panel.state)
     exact = lesson_plane().exact_radius(np.array([[0.2, 0.3]]), 0.07)
     assert found.correct
@@ -167,11 +163,8 @@ def test_the_certified_panel_reads_out_the_tables_and_marks_the_best() -> None:
 
 def test_the_image_panel_leaves_the_network_as_it_was() -> None:
     model = make_model("digits_cnn", classes=3, channels=1, mean=[0.5], std=[0.5], seed=0).train()
-    images = Images(
-        pixels=torch.zeros(1, 1, 8, 8, dtype=torch.uint8), labels=torch.tensor([1]), classes=("a", "b", "c"),
-        name="made", split="test",
-    )  # fmt: skip
-    panel = ImagePanel(model, images, n=100)
+    panel = ImagePanel(model, torch.zeros(1, 8, 8, dtype=torch.uint8), classes=["a", "b", "c"], seed=0, n=100)
     assert model.training
     found = panel.certificate(panel.state)
-    assert (found.label, found.n, found.sigma) == (1, 100, 0.25)
+    assert (found.label, found.n, found.sigma) == (-1, 100, 0.25)
+    assert list(panel.controls) == ["sigma", "n", "draw"]
