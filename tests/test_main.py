@@ -180,3 +180,51 @@ def test_help_is_quick_and_complete() -> None:
     command = [sys.executable, "-m", "dualrs_lab", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert all(name in done.stdout for name in ("run", "status", "certify", "summary", "lab"))
+
+
+def test_certify_writes_a_table_and_goes_on(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from dualrs_lab.models import make_model, save_checkpoint
+
+    save_checkpoint(
+        "m.safetensors", make_model("digits_cnn", classes=10, channels=1, mean=[0.3], std=[0.3], seed=0)
+    )
+    command = ["certify", "--checkpoint", "m.safetensors", "--data", "digits", "--sigma", "0.25"]
+    command += ["--n", "100", "--n0", "20", "--skip", "50", "--device", "cpu", "--out", "t.tsv"]
+    assert main([*command, "--max", "4"]) == 0
+    first = (lab / "t.tsv").read_text()
+    assert [line.split("\t")[0] for line in first.splitlines()] == ["idx", "0", "50", "100", "150"]
+    assert main(command) == 0
+    assert (lab / "t.tsv").read_text().startswith(first)
+    assert capsys.readouterr().out.splitlines()[-1].split()[:2] == ["t", "10"]
+    assert main([*command, "--seed", "1"]) == 2
+    assert "t.tsv was made with other settings (seed)" in capsys.readouterr().err
+    assert main(["summary", "t.tsv"]) == 0
+
+
+def test_certify_reads_a_published_checkpoint(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    from dualrs_lab.models import MODELS
+
+    state = {f"1.{name}": tensor for name, tensor in MODELS["resnet20"](10, 3).state_dict().items()}
+    torch.save({"arch": "cifar_resnet20", "state_dict": state}, "checkpoint.pth.tar")
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for label in range(10):
+            (lab / "images" / split / str(label)).mkdir(parents=True)
+            pixels = rng.integers(256, size=(32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(lab / "images" / split / str(label) / "a.png")
+    command = ["certify", "--checkpoint", "checkpoint.pth.tar", "--data", "folder:images", "--sigma", "0.5"]
+    assert main([*command, "--n", "100", "--max", "2", "--device", "cpu", "--out", "t.tsv"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].split()[:2] == ["t", "2"]
+
+
+def test_relative_image_folders_are_the_users_not_the_notebooks(
+    lab: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dualrs_lab.__main__ import _settings
+
+    assert _settings(["dataset=folder:here?size=32"]) == {"dataset": f"folder:{lab / 'here'}?size=32"}
+    assert _settings(["dataset=digits", "x=1"]) == {"dataset": "digits", "x": "1"}

@@ -1,0 +1,37 @@
+# Two commands are enough: `make run` and `make lab`. Everything lives in .venv; nothing else is touched.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/installed
+
+.PHONY: install run test lab notebooks lint clean
+
+install: $(STAMP)
+
+# Only pyproject.toml decides what is installed; editing it installs again.
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "DualRS Lab needs Python 3.11 or newer; try: make PYTHON=python3.12" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	@touch $(STAMP)
+
+run: $(STAMP)
+	$(BIN)/dualrs-lab run
+
+lab: $(STAMP)
+	$(BIN)/dualrs-lab lab
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest
+
+# Executes the notebooks with their defaults and puts the normalised results back into notebooks/.
+notebooks: $(STAMP)
+	$(BIN)/dualrs-lab run --update --force --out runs/update
+
+clean:
+	rm -rf runs build .mypy_cache .ruff_cache .pytest_cache
