@@ -16,11 +16,12 @@ import ipywidgets as widgets
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dualrs_lab import plots
 from dualrs_lab.bounds import lower_bound, radius_ceiling, rs_radius
 from dualrs_lab.certificates import Certificate, average_radius, certified_accuracy, floor_text
+from dualrs_lab.data import Images
 from dualrs_lab.plane import Boxes, lesson_plane
 from dualrs_lab.sampling import GaussianNoise, GridNoise, NoiseBlocks, evaluation_copy
 from dualrs_lab.smoothing import Spec, certify
@@ -29,7 +30,7 @@ __all__ = ["CertifiedPanel", "ImagePanel", "Panel", "PlanePanel", "State", "Vote
 
 State = Mapping[str, Any]
 _LOCK = threading.RLock()  # matplotlib is not thread-safe, and its settings are global
-_ALPHAS = (0.1, 0.05, 0.01, 0.001, 0.0001)
+_ALPHAS = (0.0001, 0.001, 0.01, 0.05, 0.1)
 _DRAWS = (100, 200, 400, 1000, 2000, 4000, 10_000, 20_000, 40_000, 100_000)
 
 
@@ -106,7 +107,7 @@ class VotesPanel(Panel):
     @staticmethod
     def curves(state: State) -> pd.DataFrame:
         """Columns n, share, lower, radius, ceiling, limit; the share is rounded down to whole votes."""
-        n = np.unique(np.r_[_DRAWS, np.geomspace(1, 1000, 120).round() * 100])
+        n = np.unique(np.r_[_DRAWS, state["n"], np.geomspace(1, 1000, 120).round() * 100])
         successes = np.floor(n * state["share"] + 1e-6)
         lower = lower_bound(successes, n, state["alpha"])
         share = np.broadcast_to(state["share"], n.shape)
@@ -134,7 +135,10 @@ class VotesPanel(Panel):
 
 
 class PlanePanel(Panel):
-    """A point of the lessons' plane: its noisy copies and their votes, the certified and the exact disc."""
+    """A point of the lessons' plane: its noisy copies and their votes, the certified and the exact disc.
+
+    The slider "new draw" is the seed of the noise.
+    """
 
     SIGMAS = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3)
 
@@ -142,14 +146,13 @@ class PlanePanel(Panel):
         self,
         plane: Boxes | None = None,
         *,
-        seed: int,
         sigma: float = 0.07,
         x: float = 0.55,
         y: float = 0.3,
         n: int = 1000,
         alpha: float = 0.001,
     ) -> None:
-        self.plane, self.seed, self.alpha = plane or lesson_plane(), seed, alpha
+        self.plane, self.alpha = plane or lesson_plane(), alpha
         super().__init__(
             "plane",
             sigma=_choice("σ", self.SIGMAS, sigma, "{:g}"),
@@ -162,16 +165,16 @@ class PlanePanel(Panel):
     def certificate(self, state: State) -> Certificate:
         """Of the point, from the state's own draws."""
         point = torch.tensor([[state["x"], state["y"]]], dtype=torch.float64)
-        noise, seed = GaussianNoise(state["sigma"]), self.seed + state["draw"]
-        spec = Spec(noise=noise, seed=seed, n=state["n"], alpha=self.alpha)
+        noise = GaussianNoise(state["sigma"])
+        spec = Spec(noise=noise, seed=state["draw"], n=state["n"], alpha=self.alpha)
         label = int(self.plane.predict(point.numpy())[0])
         return certify(self.plane, point, classes=self.plane.classes, spec=spec, labels=[label])[0]
 
     def render(self, state: State) -> plots.Page:
         field, bars = plots.row_of_axes(4.6, 3.2, height=3.5)
         point, found = np.array([[state["x"], state["y"]]]), self.certificate(state)
-        noise, seed = GaussianNoise(state["sigma"]), self.seed + state["draw"]
-        blocks = NoiseBlocks(noise, (2,), seed=seed, stream="estimation")
+        noise = GaussianNoise(state["sigma"])
+        blocks = NoiseBlocks(noise, (2,), seed=state["draw"], stream="estimation")
         exact = self.plane.exact_radius(point, state["sigma"])
         draws = point + blocks[0].numpy()
         plots.plane_field(
@@ -234,13 +237,13 @@ class CertifiedPanel(Panel):
             "ACR": found["acr"].map(floor_text),
             "best": found["best"].map({True: "✓", False: ""}),
         }
-        return str(pd.DataFrame(shown).to_html(border=0))
+        return str(pd.DataFrame(shown).to_html(border=0, col_space="7em", justify="left"))
 
 
 class ImagePanel(Panel):
     """An image under noise, and what a network votes on it; for networks that are fast where they live.
 
-    `pixels` are uint8 (C, H, W), or (N, C, H, W) to choose from; `labels`, if known, mark the true class.
+    The slider "new draw" is the seed of the noise; `image` is a position in `images`.
     """
 
     SIGMAS = (0.06, 0.12, 0.25, 0.5, 0.75, 1.0)
@@ -248,25 +251,19 @@ class ImagePanel(Panel):
     def __init__(
         self,
         model: nn.Module,
-        pixels: Tensor,
+        images: Images,
         *,
-        classes: Sequence[str],
-        seed: int,
-        labels: Sequence[int] | None = None,
+        image: int = 0,
         sigma: float = 0.25,
         n: int = 1000,
         alpha: float = 0.001,
     ) -> None:
-        self.pixels = pixels if pixels.ndim == 4 else pixels[None]
-        self.classes, self.seed, self.alpha = classes, seed, alpha
-        self.labels = [-1] * len(self.pixels) if labels is None else list(labels)
+        self.images, self.alpha = images, alpha
         self.device = next(model.parameters()).device
         self.model = evaluation_copy(model, device=self.device, dtype=torch.float32)
-        last = len(self.pixels) - 1
-        images = {"image": _count("image", last)} if last else {}
         super().__init__(
             "image",
-            **images,
+            image=_count("image", len(images) - 1, image),
             sigma=_choice("σ", self.SIGMAS, sigma, "{:g}"),
             n=_choice("draws n", _DRAWS[:7], n, "{:,}"),
             draw=_count("new draw", 99),
@@ -274,22 +271,23 @@ class ImagePanel(Panel):
 
     def certificate(self, state: State) -> Certificate:
         """Of the image, from the state's own draws of noise on the 1/255 grid."""
-        at, seed = state.get("image", 0), self.seed + state["draw"]
-        spec = Spec(noise=GridNoise(state["sigma"]), seed=seed, n=state["n"], alpha=self.alpha)
-        x, label = self.pixels[at : at + 1].to(self.device), self.labels[at]
-        return certify(self.model, x, classes=len(self.classes), spec=spec, labels=[label], idx=[at])[0]
+        at = [state["image"]]
+        pixels, labels = self.images.batch(at)
+        spec = Spec(noise=GridNoise(state["sigma"]), seed=state["draw"], n=state["n"], alpha=self.alpha)
+        x, classes = pixels.to(self.device), len(self.images.classes)
+        return certify(self.model, x, classes=classes, spec=spec, labels=labels.tolist(), idx=at)[0]
 
     def render(self, state: State) -> plots.Page:
         strip, bars = plots.row_of_axes(3.9, 3.4, height=2.7)
-        image = self.pixels[state.get("image", 0)]
-        plots.noisy_strip(image, [0.0, state["sigma"]], seed=self.seed + state["draw"], ax=strip)
-        return _page(plots.vote_bars(self.certificate(state), classes=self.classes, ax=bars))
+        pixels, _ = self.images.batch([state["image"]])
+        plots.noisy_strip(pixels, [0.0, state["sigma"]], seed=state["draw"], ax=strip)
+        return _page(plots.vote_bars(self.certificate(state), classes=self.images.classes, ax=bars))
 
 
 _CALM: dict[str, Any] = {"continuous_update": False}  # a frame per move, not per pixel
 _LAYOUT: dict[str, Any] = {
-    "style": {"description_width": "7em"},
-    "layout": {"width": "30em"},
+    "style": {"description_width": "8em"},
+    "layout": {"width": "32em"},
 }
 
 
@@ -299,14 +297,12 @@ def _slider(text: str, value: float, low: float, high: float, step: float, shown
     )
 
 
-def _count(text: str, last: int) -> widgets.IntSlider:
-    return widgets.IntSlider(value=0, max=last, description=text, **_CALM, **_LAYOUT)
+def _count(text: str, last: int, value: int = 0) -> widgets.IntSlider:
+    return widgets.IntSlider(value=value, max=last, description=text, **_CALM, **_LAYOUT)
 
 
-def _choice(text: str, values: tuple[float, ...], value: float, shown: str) -> widgets.SelectionSlider:
-    if value not in values:
-        raise ValueError(f"{text}: got {value}; wanted one of {', '.join(map(str, values))}")
-    options = [(shown.format(option), option) for option in values]
+def _choice(text: str, values: Sequence[float], value: float, shown: str) -> widgets.SelectionSlider:
+    options = [(shown.format(option), option) for option in sorted({*values, value})]
     return widgets.SelectionSlider(options=options, value=value, description=text, **_CALM, **_LAYOUT)
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 from dualrs_lab import plots
 from dualrs_lab.bounds import lower_bound, rs_radius
 from dualrs_lab.certificates import ABSTAIN, certified_accuracy, recompute
+from dualrs_lab.data import Images
 from dualrs_lab.models import make_model
 from dualrs_lab.plane import lesson_plane
 from dualrs_lab.widgets import CertifiedPanel, ImagePanel, Panel, PlanePanel, VotesPanel
@@ -28,15 +29,20 @@ def table(scale: float) -> pd.DataFrame:
     return rows.assign(radius=scale * np.arange(1, 21) / 20, sigma=scale)
 
 
-def image_panel(images: int = 3) -> ImagePanel:
-    pixels = torch.randint(0, 256, (images, 1, 8, 8), generator=torch.Generator().manual_seed(0)).byte()
+def images(pixels: torch.Tensor) -> Images:
+    labels = torch.arange(len(pixels)) % 3
+    return Images(pixels=pixels, labels=labels, classes=("a", "b", "c"), name="made", split="test")
+
+
+def image_panel() -> ImagePanel:
+    pixels = torch.randint(0, 256, (4, 1, 8, 8), generator=torch.Generator().manual_seed(0)).byte()
     model = make_model("digits_cnn", classes=3, channels=1, mean=[0.5], std=[0.5], seed=0)
-    return ImagePanel(model, pixels, classes="abc", labels=range(images), n=100, seed=0)
+    return ImagePanel(model, images(pixels), n=100)
 
 
 PANELS: dict[str, tuple[Callable[[], Panel], dict[str, Any]]] = {
     "votes": (VotesPanel, {"share": 0.7, "n": 10_000, "alpha": 0.1, "sigma": 0.25}),
-    "plane": (lambda: PlanePanel(seed=0, n=100), {"sigma": 0.1, "x": 0.2, "y": 0.8, "n": 200, "draw": 3}),
+    "plane": (lambda: PlanePanel(n=100), {"sigma": 0.1, "x": 0.2, "y": 0.8, "n": 200, "draw": 3}),
     "certified": (
         lambda: CertifiedPanel({"a": table(0.5), "b": table(1.0)}),
         {"radius": 0.5, "table-0": False},
@@ -106,10 +112,17 @@ def test_a_failure_in_a_callback_is_said_in_red_and_the_picture_stays() -> None:
 
 
 def test_a_failure_in_the_first_frame_is_raised() -> None:
-    with pytest.raises(ValueError, match=r"draws n: got 7; wanted one of 100, 200, "):
-        VotesPanel(n=7)
+    with pytest.raises(ValueError, match="alpha is a failure probability"):
+        VotesPanel(alpha=2.0)
     with pytest.raises(ValueError, match="rows have no label"):
         CertifiedPanel({"a": table(0.5).assign(label=-1)})
+
+
+def test_a_setting_between_the_steps_becomes_a_step() -> None:
+    panel = VotesPanel(n=1234)
+    assert [value for _, value in panel.controls["n"].options[3:6]] == [1000, 1234, 2000]
+    assert panel.state["n"] == 1234
+    assert "radius" in panel.note.value
 
 
 def test_callbacks_from_many_threads_draw_one_after_another() -> None:
@@ -141,7 +154,7 @@ def test_the_votes_panel_rounds_down_to_whole_votes() -> None:
 
 
 def test_the_plane_panel_certifies_the_point_from_its_own_votes() -> None:
-    panel = PlanePanel(x=0.2, y=0.3, n=1000, seed=5)
+    panel = PlanePanel(x=0.2, y=0.3, n=1000)
     found = panel.certificate(panel.state)
     exact = lesson_plane().exact_radius(np.array([[0.2, 0.3]]), 0.07)
     assert found.correct
@@ -163,8 +176,7 @@ def test_the_certified_panel_reads_out_the_tables_and_marks_the_best() -> None:
 
 def test_the_image_panel_leaves_the_network_as_it_was() -> None:
     model = make_model("digits_cnn", classes=3, channels=1, mean=[0.5], std=[0.5], seed=0).train()
-    panel = ImagePanel(model, torch.zeros(1, 8, 8, dtype=torch.uint8), classes=["a", "b", "c"], seed=0, n=100)
+    panel = ImagePanel(model, images(torch.zeros(2, 1, 8, 8, dtype=torch.uint8)), n=100, image=1)
     assert model.training
     found = panel.certificate(panel.state)
-    assert (found.label, found.n, found.sigma) == (-1, 100, 0.25)
-    assert list(panel.controls) == ["sigma", "n", "draw"]
+    assert (found.idx, found.label, found.n, found.sigma) == (1, 1, 100, 0.25)

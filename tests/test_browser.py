@@ -1,0 +1,243 @@
+"""The panels in a real JupyterLab in a real browser: every slider moves its picture, and nothing complains.
+
+Needs chromium and the extra `browser` (playwright drives the chromium that is installed; nothing is fetched).
+"""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).parent.parent
+CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), "")
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+SETTINGS = {
+    "apputils-extension/notification": {
+        "fetchNews": "false",
+        "checkForUpdates": False,
+        "doNotDisturbMode": True,
+    },
+    "notebook-extension/tracker": {"windowingMode": "none"},  # else cells out of sight are not in the page
+}
+MADE = [
+    "from dualrs_lab.widgets import VotesPanel\nVotesPanel()",
+    "from dualrs_lab.widgets import PlanePanel\nPlanePanel()",
+    """
+import pandas as pd
+from dualrs_lab.widgets import CertifiedPanel
+rows = pd.DataFrame({"label": 0, "predict": 0, "correct": 1, "radius": [0.1, 0.3, 0.6, 0.9]})
+tables = {"σ = 0.5": rows.assign(sigma=0.5), "σ = 1": rows.assign(radius=[0.1, 0.2, 1.0, 1.8], sigma=1.0)}
+CertifiedPanel(tables)
+""",
+    """
+from dualrs_lab.data import load_images
+from dualrs_lab.models import make_model
+from dualrs_lab.widgets import ImagePanel
+digits = load_images("digits", "test")
+network = make_model("digits_cnn", classes=10, channels=1, mean=[0.3], std=[0.4], seed=0)
+ImagePanel(network, digits)
+""",
+]
+STATE = "window.jupyterapp?.shell.currentWidget?.context?.sessionContext.session?.kernel?.status"
+RUN = """() => { window.ran = false;
+    window.jupyterapp.commands.execute('notebook:run-all-cells').then(() => { window.ran = true; }); }"""
+ERRORS = """() => window.jupyterapp.shell.currentWidget.content.model.toJSON().cells
+    .flatMap(cell => cell.outputs || []).filter(out => out.output_type === 'error')
+    .map(out => out.ename + ': ' + out.evalue)"""
+DIGEST = """async image => { const data = await (await fetch(image.src)).arrayBuffer();
+    const hash = await crypto.subtle.digest('SHA-256', data);
+    return Array.from(new Uint8Array(hash)).join(); }"""
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not CHROMIUM, reason="no chromium on the PATH")]
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="playwright is missing: pip install -e .[browser]"
+)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """A JupyterLab with the shipped settings on a copy of the notebooks: its address and its root folder."""
+    home, root = tmp_path_factory.mktemp("jupyter"), tmp_path_factory.mktemp("root")
+    shutil.copytree(ROOT / "notebooks", root / "notebooks")
+    for name in ("data", "runs"):
+        if (ROOT / name).is_dir():
+            (root / name).symlink_to(ROOT / name)
+    cells = [nbformat.v4.new_code_cell(source.strip()) for source in MADE]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(
+        nbformat.v4.new_notebook(cells=cells, metadata=kernel), root / "notebooks" / "panels.ipynb"
+    )
+    for name, values in SETTINGS.items():
+        path = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(values))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1",
+        f"--port={port}", "--ServerApp.port_retries=0", "--IdentityProvider.token=", "--ServerApp.password=",
+        f"--ServerApp.root_dir={root}", "--LabApp.expose_app_in_browser=True",
+    ]  # fmt: skip
+    address, log = f"http://127.0.0.1:{port}", home / "log.txt"
+    with (
+        log.open("w") as out,
+        subprocess.Popen(
+            command, env=environment(home), stdout=out, stderr=out, start_new_session=True
+        ) as server,
+    ):
+        try:
+            wait_for(f"{address}/api/status", server, log)
+            yield address, root
+        finally:
+            stop(server)
+
+
+def environment(home: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
+    folders = {
+        "JUPYTER_CONFIG_DIR": "config", "JUPYTER_DATA_DIR": "data", "JUPYTER_RUNTIME_DIR": "runtime",
+        "JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
+        "IPYTHONDIR": "ipython",
+    }  # fmt: skip
+    shipped = {"JUPYTER_CONFIG_PATH": str(ROOT / "dualrs_lab"), "PYTHONPATH": str(ROOT)}
+    return kept | shipped | {name: str(home / folder) for name, folder in folders.items()}
+
+
+def wait_for(address: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            with urllib.request.urlopen(address, timeout=5):
+                return
+        except OSError:
+            time.sleep(0.2)
+    pytest.fail(f"JupyterLab did not answer at {address}:\n{log.read_text()[-3000:]}")
+
+
+def stop(server: "subprocess.Popen[bytes]") -> None:
+    for number, patience in ((signal.SIGINT, 10), (signal.SIGKILL, 10)):
+        if server.poll() is None:
+            os.killpg(server.pid, number)
+            try:
+                server.wait(patience)
+            except subprocess.TimeoutExpired:
+                continue
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Iterator[Any]:
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        page.set_default_timeout(120_000)
+        failures: list[str] = []
+        page.on("pageerror", lambda error: failures.append(str(error)))
+        yield page
+        page.screenshot(path=tmp_path / "end.png")
+        browser.close()
+    assert not failures
+
+
+def run_all(page: Any, address: str, notebook: str) -> None:
+    page.goto(f"{address}/lab/tree/notebooks/{notebook}?reset")
+    page.wait_for_function(f"{STATE} === 'idle'")
+    page.evaluate(RUN)
+    page.wait_for_function("window.ran", timeout=300_000)
+    assert page.evaluate(ERRORS) == []
+
+
+def wait_for_change(panel: Any, before: str, what: str) -> str:
+    deadline = time.monotonic() + 60
+    while (now := picture(panel)) == before:
+        assert time.monotonic() < deadline, f"{what} left the picture as it was"
+        panel.page.wait_for_timeout(100)
+    return now
+
+
+def picture(panel: Any) -> str:
+    return str(panel.locator("img.dualrs-picture").evaluate(DIGEST))
+
+
+def move_everything(panel: Any) -> None:
+    """Every slider one step, then every tick off but the first; the picture must follow each time."""
+    assert panel.locator("img").count() == 1
+    seen = picture(panel)
+    handles = panel.locator(".noUi-handle")
+    assert handles.count() > 0
+    for i in range(handles.count()):
+        handles.nth(i).focus()
+        handles.nth(i).press("ArrowRight")
+        seen = wait_for_change(panel, seen, f"slider {i}")
+    ticks = panel.locator("input[type=checkbox]")
+    for i in range(1, ticks.count()):
+        ticks.nth(i).click()
+        seen = wait_for_change(panel, seen, f"tick {i}")
+    assert panel.locator(".dualrs-status").inner_text().strip() == ""
+    assert panel.locator("img").count() == 1
+
+
+def test_the_shipped_settings_reach_the_lab(lab: tuple[str, Path]) -> None:
+    name = "@jupyterlab/apputils-extension:kernels-settings"
+    with urllib.request.urlopen(f"{lab[0]}/lab/api/settings/{name}", timeout=30) as answer:
+        schema = json.load(answer)["schema"]
+    assert schema["properties"]["commsOverSubshells"]["default"] == "disabled"
+
+
+def test_every_panel_follows_its_sliders(lab: tuple[str, Path], page: Any, tmp_path: Path) -> None:
+    run_all(page, lab[0], "panels.ipynb")
+    names = ["votes", "plane", "certified", "image"]
+    assert page.locator(".jp-OutputArea-output img").count() == len(
+        names
+    )  # the fallback PNG does not show too
+    for name in names:
+        panel = page.locator(f".dualrs-{name}.dualrs-panel")
+        panel.scroll_into_view_if_needed()
+        panel.screenshot(path=tmp_path / f"{name}_before.png")
+        move_everything(panel)
+        panel.screenshot(path=tmp_path / f"{name}_after.png")
+
+
+def test_a_failure_shows_in_red_and_goes_away(lab: tuple[str, Path], page: Any, tmp_path: Path) -> None:
+    run_all(page, lab[0], "panels.ipynb")
+    panel = page.locator(".dualrs-certified.dualrs-panel")
+    ticks, status = panel.locator("input[type=checkbox]"), panel.locator(".dualrs-status")
+    for i in range(ticks.count()):
+        ticks.nth(i).click()
+    playwright.expect(status).to_contain_text("no table is ticked", timeout=60_000)
+    panel.screenshot(path=tmp_path / "failure.png")
+    ticks.nth(0).click()
+    playwright.expect(status).to_have_text("", timeout=60_000)
+    assert page.evaluate(ERRORS) == []
+
+
+@pytest.mark.parametrize("name", ["00_start_here", "10_lesson_smoothing", "30_tradeoff"])
+def test_the_panels_of_the_notebooks_work_too(
+    lab: tuple[str, Path], page: Any, tmp_path: Path, name: str
+) -> None:
+    path = lab[1] / "notebooks" / f"{name}.ipynb"
+    if not path.is_file():
+        pytest.skip(f"{name} is not there yet")
+    if name == "30_tradeoff" and not list((ROOT / "runs" / "files").glob("*.tsv")):
+        pytest.skip("30_tradeoff needs the tables of 21_certify: run `dualrs-lab run` first")
+    run_all(page, lab[0], path.name)
+    panels = page.locator(".dualrs-panel")
+    assert panels.count() > 0
+    for i in range(panels.count()):
+        panels.nth(i).scroll_into_view_if_needed()
+        move_everything(panels.nth(i))
+        panels.nth(i).screenshot(path=tmp_path / f"{name}_{i}.png")
