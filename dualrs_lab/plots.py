@@ -44,6 +44,7 @@ __all__ = [
     "noisy_strip",
     "plane_field",
     "png",
+    "probability_paths",
     "radius_against_n",
     "radius_histogram",
     "row_of_axes",
@@ -578,3 +579,30 @@ def _level(sigma: float) -> str:
 def _only(table: pd.DataFrame, column: str) -> Any:
     # what all rows agree on, or None
     return table[column].iloc[0] if column in table and table[column].nunique() == 1 else None
+
+
+@style()
+def probability_paths(
+    moved: ArrayLike, along: ArrayLike, worst: ArrayLike, *, ax: Axes | None = None
+) -> Axes:
+    """Probability of a class as its point moves: `along` (D, P) on P paths, `worst` (D,) what is promised.
+
+    `moved` (D,) are the distances. The promise holds the class up to where `worst` falls to 1/2: the radius.
+    """
+    ax = _axes(ax, COLUMN, 3.0)
+    distance, promised = np.asarray(moved, dtype=np.float64), np.asarray(worst, dtype=np.float64)
+    paths = np.atleast_2d(np.asarray(along, dtype=np.float64).T)
+    for number, path in enumerate(paths):
+        label = "a path" if number == 0 else None
+        ax.plot(distance, path, color=_SKY, linewidth=1.1, label=label)
+    ax.plot(distance, promised, color=_BLACK, linestyle=(0, (4, 1.5)), linewidth=1.8, label="worst case")
+    ax.axhline(0.5, color=_RED, linestyle="--", linewidth=1.2, label="1/2")
+    if promised.min() < 0.5 < promised.max():
+        radius = float(np.interp(-0.5, -promised, distance))
+        ax.axvline(radius, color=_BLACK, linestyle=":", linewidth=1.2, label="radius")
+    ax.set(xlabel="distance moved", ylabel="probability of the class", ylim=(0, 1.02))
+    ax.set_xlim(distance.min(), distance.max())
+    ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
+    ax.legend(loc="lower left")
+    sns.despine(ax=ax)
+    return ax
