@@ -223,7 +223,7 @@ def certified_accuracy(
     own = looks(tables)
     series = [(label, tables[label], look, band) for label, look in own.items()]
     for label, look in looks(logs).items():
-        thin = replace(own.get(label, look), line=_THIN, marker="")
+        thin = replace(own.get(label, look), line=_THIN)
         series.append((f"{label} (published)", logs[label], thin, None))
     reach = max(float(table["radius"].max()) for _, table, _, _ in series)
     marks = np.asarray(np.arange(0, reach, 0.25) if radii is None else radii, dtype=np.float64)
@@ -254,10 +254,11 @@ def _steps(
     x = np.unique(np.concatenate([[0.0, end], corners, marks]))
     x = x[x <= end]
     where = np.searchsorted(x, marks).tolist()
-    width = 0.9 if look.line == _THIN else None
+    thin: dict[str, Any] = {"linewidth": 0.9, "markersize": 4, "markerfacecolor": "white"}
+    bold: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.5}
     ax.plot(
         x, accuracy_at(table, x), color=look.colour, linestyle=look.line, marker=look.marker, markevery=where,
-        drawstyle="steps-pre", linewidth=width, label=label, markeredgecolor="white", markeredgewidth=0.5,
+        drawstyle="steps-pre", label=label, **(thin if look.line == _THIN else bold),
     )  # fmt: skip
     if band is not None:
         low, high = confidence_band(table, x, band)
@@ -288,23 +289,27 @@ def radius_histogram(
     edges = np.arange(0, reach + width, width)
     hatches = itertools.cycle(["", "///", "...", "xxx", "---"])
     slots, chosen = [-5 * width, -2 * width], looks(tables)
+    handles: list[Any] = []
     for number, (label, look) in enumerate(chosen.items()):
         table = tables[label]
         right, abstained = table["correct"].astype(bool), table["predict"] == ABSTAIN
         shares = np.histogram(table.loc[right, "radius"], bins=edges)[0] / len(table)
         ax.stairs(shares, edges, color=look.colour, linestyle=look.line, linewidth=1.4)
         ax.stairs(shares, edges, color=look.colour, alpha=0.12, fill=True)
+        middles = (edges[:-1] + edges[1:])[shares > 0] / 2
+        (dots,) = ax.plot(middles, shares[shares > 0], look.marker, color=look.colour, markersize=4)
         each = 2 * width / len(tables)
         at = [slot + (number - (len(tables) - 1) / 2) * each for slot in slots]
-        ax.bar(
-            at, [float(abstained.mean()), float((~right & ~abstained).mean())], width=each, label=label,
+        bars = ax.bar(
+            at, [float(abstained.mean()), float((~right & ~abstained).mean())], width=each,
             color=look.colour, alpha=0.75, edgecolor="white", hatch=next(hatches),
         )  # fmt: skip
+        handles.append((bars, dots))
     ticks = [tick for tick in ax.get_xticks() if 0 <= tick <= reach]
     ax.set_xticks([*slots, *ticks], ["abstained", "wrong", *(f"{tick:g}" for tick in ticks)])
     ax.set(xlabel=RADIUS, ylabel="share of images", xlim=(-6.5 * width, edges[-1]))
     ax.axvline(-0.5 * width, color=_GREY, linewidth=0.8)
-    ax.legend()
+    ax.legend(handles, list(chosen))
     sns.despine(ax=ax)
     return ax
 

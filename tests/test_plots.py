@@ -119,6 +119,7 @@ def test_published_curves_are_thin_dashed_and_in_the_colour_of_their_partner() -
     assert other.get_color() == ours.get_color()
     assert other.get_linewidth() < ours.get_linewidth()
     assert other.is_dashed()
+    assert other.get_markerfacecolor() == "white"
     assert not ours.is_dashed()
 
 
@@ -180,6 +181,8 @@ def test_the_histogram_accounts_for_every_image() -> None:
     ax = plots.radius_histogram(tables)
     names = [label.get_text() for label in ax.get_xticklabels()]
     assert names[:2] == ["abstained", "wrong"]
+    assert legend(ax) == ["a", "b"]
+    assert [line.get_marker() for line in ax.lines[:2]] == [plots.sigma_look(s).marker for s in (0.25, 0.5)]
     filled = [patch for patch in ax.patches if hasattr(patch, "get_data") and patch.get_fill()]
     for (label, made), bars, stairs in zip(tables.items(), ax.containers, filled, strict=True):
         apart = [bar.get_height() for bar in bars]
