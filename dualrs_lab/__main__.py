@@ -268,7 +268,7 @@ def _add_certify(commands: "_Commands") -> None:
     certify.add_argument("--max", type=int, default=-1, help="certify at most MAX images; -1: all")
     certify.add_argument("--seed", type=int, default=0)
     certify.add_argument(
-        "--batch", type=int, help="noisy images in the model at a time; default: the package's"
+        "--batch", type=int, help="noisy images in the model at a time; default: as suits the device"
     )
     certify.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
     certify.add_argument(
@@ -288,7 +288,6 @@ def _certify(options: argparse.Namespace) -> int:
     from dualrs_lab import certificates, data, models, runtime, sampling, smoothing
 
     noise_type = sampling.GridNoise if options.noise == "grid" else sampling.GaussianNoise
-    batch = {} if options.batch is None else {"batch": options.batch}
     device = runtime.pick_device(options.device)
     spec = smoothing.Spec(
         noise=noise_type(sigma=options.sigma),
@@ -297,7 +296,7 @@ def _certify(options: argparse.Namespace) -> int:
         alpha=options.alpha,
         seed=options.seed,
         dtype=runtime.pick_dtype(device),
-        **batch,
+        batch=options.batch,
     )
     ours = options.checkpoint.suffix == ".safetensors"
     model, info = (models.load_checkpoint if ours else models.import_checkpoint)(options.checkpoint)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dualrs_lab import __version__
 
-__all__ = ["digest", "provenance", "replace_bytes", "replace_json", "replace_text"]
+__all__ = ["digest", "provenance", "replace_bytes", "replace_json", "replace_text", "set_aside"]
 
 # What a result may depend on; a reader of an old table wants these numbers first.
 PACKAGES = (
@@ -63,6 +63,21 @@ def replace_json(path: str | Path, value: object) -> None:
             f"replace_json({Path(path).name}): {error}; convert it to numbers, text, lists or dicts first"
         ) from None
     replace_text(path, text + "\n")
+
+
+def set_aside(*paths: str | Path) -> list[Path]:
+    """Rename files that are in the way to NAME_old1, NAME_old2, …: the first number free for all of them.
+
+    Nothing is overwritten and nothing lost. Returns the new paths of those that existed.
+    """
+    present = [Path(path) for path in paths if Path(path).exists()]
+    for number in range(1, 1_000_000):
+        renamed = [path.with_name(f"{path.stem}_old{number}{path.suffix}") for path in present]
+        if not any(path.exists() for path in renamed):
+            break
+    for path, new in zip(present, renamed, strict=True):
+        path.rename(new)
+    return renamed
 
 
 def digest(*parts: bytes | str | Path) -> str:

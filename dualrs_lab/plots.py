@@ -390,7 +390,7 @@ def training_curves(
 
     A history whose frame carries one `sigma` has the colour of that noise level.
     """
-    ax = _axes(ax, COLUMN, 2.6)
+    ax = _axes(ax, PAGE, 2.8)
     for label, look in looks(histories).items():
         history = histories[label]
         if column not in history:
@@ -404,7 +404,7 @@ def training_curves(
     ylabel = {"loss": "training loss", "validation": "validation accuracy", "lr": "learning rate"}
     ax.set(xlabel="epoch", ylabel=ylabel.get(column, column))
     ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
-    ax.legend()
+    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
     sns.despine(ax=ax)
     return ax
 

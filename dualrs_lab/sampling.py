@@ -11,6 +11,7 @@ network behind rounding to the grid.
 """
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,7 +25,16 @@ from torch.fx.experimental.optimization import fuse
 
 from dualrs_lab.runtime import make_generator
 
-__all__ = ["BLOCK", "GaussianNoise", "GridNoise", "Noise", "NoiseBlocks", "count_votes", "evaluation_copy"]
+__all__ = [
+    "BLOCK",
+    "GaussianNoise",
+    "GridNoise",
+    "Noise",
+    "NoiseBlocks",
+    "count_votes",
+    "evaluation_copy",
+    "images_together",
+]
 
 BLOCK = 100
 """Draws in a noise block: divides the usual n0 = 100 and n = 10,000."""
@@ -35,8 +45,7 @@ _COARSE = 16  # leading bits that decide nearly every draw through one table
 
 @dataclass(frozen=True)
 class GridNoise:
-    """Gaussian noise rounded to the 1/255 grid of 8-bit images, P[i] = Phi((2i+1)/(510 sigma)) -
-    Phi((2i-1)/(510 sigma)).
+    """Gaussian noise rounded to the 1/255 grid: P[i] = Phi((2i+1)/(510 sigma)) - Phi((2i-1)/(510 sigma)).
 
     x on the grid plus this noise is exactly `round(x + sigma Z)`, so the radius formula of randomized
     smoothing applies unchanged. `sigma` is in the unit of [0, 1] pixels.
@@ -161,6 +170,16 @@ class NoiseBlocks:
         return self._kept[number]
 
 
+def images_together(shape: tuple[int, ...], device: torch.device, batch: int | None = None) -> int:
+    """How many images of `shape` go through the network with one block of noise.
+
+    From `batch`, a number of noisy inputs, or by default from the device: what stays in the caches of a CPU,
+    what fills a GPU.
+    """
+    numbers = 650_000 if device.type == "cpu" else 32_000_000
+    return max(1, (min(20_000, numbers // math.prod(shape)) if batch is None else batch) // BLOCK)
+
+
 def evaluation_copy(model: nn.Module, *, device: torch.device, dtype: torch.dtype) -> nn.Module:
     """The network that is sampled: a copy in evaluation mode, BatchNorm folded, channels last, in `dtype`.
 
@@ -178,18 +197,18 @@ def count_votes(
     *,
     n: int,
     classes: int,
-    batch: int = 1000,
+    batch: int | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> NDArray[np.int64]:
     """How often `model` answers each class over `n` draws of noise: int64 (N, classes), rows sum to n.
 
     `x` is (N, ...), uint8 for `GridNoise`; `model` maps (B, ...) in `dtype` to logits (B, classes). About
-    `batch` noisy inputs go through the network at a time; votes are counted on the device of `x`. Memory does
-    not grow with n. Raises ValueError for shapes, dtypes or logits that do not fit, FloatingPointError for
-    logits that are NaN.
+    `batch` noisy inputs go through the network at a time (None: as suits the device), and votes are counted
+    on the device of `x`. Raises ValueError for shapes, dtypes or logits that do not fit, FloatingPointError
+    for logits that are NaN.
     """
     _check_input(x, blocks, n)
-    together = max(1, batch // BLOCK)
+    together = images_together(blocks.shape, x.device, batch)
     counts = torch.zeros((len(x), classes), dtype=torch.int64, device=x.device)
     for number in range(-(-n // BLOCK)):
         noise = blocks[number][: n - number * BLOCK].unsqueeze(0)

@@ -8,6 +8,7 @@ probability at most alpha.
 import json
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -31,9 +32,9 @@ from dualrs_lab.certificates import (
     repair_table,
 )
 from dualrs_lab.data import Images
-from dualrs_lab.files import digest, replace_json
+from dualrs_lab.files import digest, replace_json, set_aside
 from dualrs_lab.runtime import describe
-from dualrs_lab.sampling import BLOCK, Noise, NoiseBlocks, count_votes, evaluation_copy
+from dualrs_lab.sampling import Noise, NoiseBlocks, count_votes, evaluation_copy, images_together
 
 __all__ = ["Spec", "certify", "certify_table", "predict"]
 
@@ -47,19 +48,12 @@ class Spec:
     n0: int = 100  # draws to guess the class
     n: int = 10_000  # separate draws to bound its probability
     alpha: float = 0.001  # failure probability of each certificate
-    batch: int = 1000  # noisy images per pass: speed and memory, not votes
+    batch: int | None = None  # noisy images per pass: speed and memory, not votes; None: as suits the device
     dtype: torch.dtype = torch.float32  # of the noisy images
 
     def __post_init__(self) -> None:
-        if min(self.n0, self.n, self.batch) < 1 or not 0 < self.alpha < 1 or self.seed < 0:
+        if min(self.n0, self.n, self.batch or 1) < 1 or not 0 < self.alpha < 1 or self.seed < 0:
             raise ValueError(f"Spec: wanted n0, n, batch >= 1, 0 < alpha < 1 and seed >= 0; got {self}")
-
-    @property
-    def group(self) -> int:
-        """Images that go through the network together with a block of noise, and whose rows are flushed
-        together.
-        """
-        return max(1, self.batch // BLOCK)
 
 
 Model = Callable[[Tensor], Tensor]
@@ -98,8 +92,8 @@ def certify(
         raise ValueError(
             f"certify: got {len(x)} inputs, {len(labels)} labels, {len(idx)} indices; wanted as many of each"
         )
-    steps = range(0, len(x), spec.group)
-    groups = ((x[i : i + spec.group], labels[i : i + spec.group], idx[i : i + spec.group]) for i in steps)
+    size = images_together(tuple(x.shape[1:]), x.device, spec.batch)
+    groups = ((x[i : i + size], labels[i : i + size], idx[i : i + size]) for i in range(0, len(x), size))
     certified = _certify_groups(
         model, groups, tuple(x.shape[1:]), classes=classes, spec=spec, device=x.device
     )
@@ -114,6 +108,7 @@ def certify_table(
     spec: Spec,
     skip: int = 1,
     max_images: int = -1,
+    replace: bool = False,
     progress: bool = True,
     info: dict[str, Any] | None = None,
 ) -> pd.DataFrame:
@@ -122,13 +117,15 @@ def certify_table(
 
     The network is sampled as `evaluation_copy`, on the device it lives on. Rows are flushed as they are done:
     after a kill, the same call loses nothing and repeats nothing. `path` with ending `.json` says how the
-    table was made (`info` is kept there too). Raises ValueError when the table there was made in another way.
+    table was made (`info` is kept there too). A
+    table that was made in another way is in the way: with `replace` it is kept under another name and a
+    warning says so, otherwise ValueError.
     """
     path = Path(path)
     positions = range(0, len(images), skip)[: None if max_images < 0 else max_images]
     device = next(model.parameters()).device
     identity = _identity(model, images, spec)
-    done = _resume(path, identity)
+    done = _resume(path, identity, replace)
     record = {
         "identity": identity,
         "info": info or {},
@@ -139,7 +136,7 @@ def certify_table(
     replace_json(path.with_suffix(".json"), record | {"provenance": describe(device)})
     todo = [position for position in positions if position not in done]
     network = evaluation_copy(model, device=device, dtype=spec.dtype)
-    groups = _batches(images, todo, spec.group, device)
+    groups = _batches(images, todo, images_together(images.shape, device, spec.batch), device)
     classes = len(images.classes)
     certified = _certify_groups(network, groups, images.shape, classes=classes, spec=spec, device=device)
     _append(path, certified, total=len(positions), initial=len(positions) - len(todo), progress=progress)
@@ -218,17 +215,23 @@ def _raw(tensor: Tensor) -> bytes:
     return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
 
 
-def _resume(path: Path, identity: dict[str, Any]) -> set[int]:
+def _resume(path: Path, identity: dict[str, Any], replace: bool) -> set[int]:
     """Positions that the table at `path` already holds; an unfinished last line is cut."""
     if repair_table(path) == 0:
         return set()
     made = path.with_suffix(".json")
     found = json.loads(made.read_text())["identity"] if made.exists() else None
-    if found != identity:
-        differing = sorted(k for k in identity if not found or found.get(k) != identity[k])
+    if found == identity:
+        return set(read_table(path)["idx"].tolist())
+    differing = {key for key in identity if not found or found.get(key) != identity[key]}
+    if not replace:
+        there = {key: found.get(key) for key in sorted(differing)} if found else "no record beside it"
+        wanted = {key: identity[key] for key in sorted(differing)}
         raise ValueError(
-            f"certify_table: {path} was made with other settings ({', '.join(differing)}): found "
-            f"{found and {k: found.get(k) for k in differing}}, wanted "
-            f"{ ({k: identity[k] for k in differing}) }; choose another file or remove it"
+            f"certify_table: {path} was made with other settings ({', '.join(sorted(differing))}): found "
+            f"{there}, "
+            f"wanted {wanted}; choose another file or remove it"
         )
-    return set(read_table(path)["idx"].tolist())
+    kept = set_aside(path, made)
+    warnings.warn(f"{path.name} was made with other settings; it is now {kept[0].name}", stacklevel=3)
+    return set()

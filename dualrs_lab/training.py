@@ -10,6 +10,7 @@ import io
 import json
 import math
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from dualrs_lab.data import Images, to_float
-from dualrs_lab.files import replace_bytes
+from dualrs_lab.files import digest, replace_bytes, set_aside
 from dualrs_lab.models import Classifier, load_checkpoint, save_checkpoint
 from dualrs_lab.runtime import describe, make_generator, pick_dtype
 
@@ -122,11 +123,11 @@ class TrainConfig:
 
 
 def recipe(images: Images, *, epochs: int, seed: int) -> TrainConfig:
-    """A sound start for these images: gentle augmentation for tiny ones, mirrors for photographs only."""
+    """A sound start for these images: no shifts for tiny ones, mirrors for photographs only."""
     tiny = max(images.shape[1:]) <= 16
     mirror = images.name.partition(":")[0] not in ("digits", "svhn", "fashion_mnist")
     if tiny:
-        return TrainConfig(epochs=epochs, seed=seed, batch=128, lr=0.1, crop=1, flip=mirror)
+        return TrainConfig(epochs=epochs, seed=seed, batch=128, lr=0.1, crop=0, flip=mirror)
     return TrainConfig(epochs=epochs, seed=seed, flip=mirror)
 
 
@@ -177,26 +178,32 @@ def train_checkpoint(
     config: TrainConfig,
     device: torch.device,
     validate: Callable[[Classifier], float] | None = None,
+    replace: bool = False,
     progress: bool = True,
 ) -> tuple[Classifier, dict[str, Any]]:
     """The checkpoint at `path`, trained now unless it is already there with these very settings.
 
+    A network that was trained in another way is in the way: with `replace` it is kept under another name and
+    a warning says so, otherwise ValueError. Nothing is ever overwritten.
+
     Returns the network in evaluation mode and its info: `sigma`, `training`, `history`, `seconds`,
-    `provenance`. Raises ValueError when `path` holds a network that was trained in another way: nothing is
-    overwritten.
+    `provenance`.
     """
     path = Path(path)
     settings = {"config": asdict(config), "objective": _named(objective), "data": images.fingerprint()}
     if path.exists():
         model, info = load_checkpoint(path, device=device)
-        if info.get("training") != json.loads(json.dumps(settings)):
+        if info.get("training") == json.loads(json.dumps(settings)):
+            return model, info
+        if not replace:
             raise ValueError(
                 f"train_checkpoint: {path} was trained with {info.get('training')}, wanted {settings}; "
-                "choose another folder or remove the file"
+                "choose another folder, or replace=True to keep it under another name"
             )
-        return model, info
+        kept = set_aside(path, path.with_suffix(".json"))
+        warnings.warn(f"{path.name} was trained with other settings; it is now {kept[0].name}", stacklevel=2)
     path.parent.mkdir(parents=True, exist_ok=True)
-    state = path.with_suffix(".state.pt")
+    state = path.with_suffix(f".{digest(json.dumps(settings))[:8]}.state.pt")  # other settings, another state
     model = make().to(device)
     history = train(
         model, images, objective=objective, config=config, state=state, validate=validate, progress=progress

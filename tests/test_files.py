@@ -100,3 +100,17 @@ def test_loads_without_anything_heavy() -> None:
     code = "import sys, dualrs_lab.files as f; f.provenance(); print({'torch', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_files_in_the_way_are_kept_under_another_name(tmp_path: Path) -> None:
+    for turn in ("first", "second"):
+        (tmp_path / "a.tsv").write_text(turn)
+        (tmp_path / "a.json").write_text(turn)
+        files.set_aside(tmp_path / "a.tsv", tmp_path / "a.json", tmp_path / "none")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "a_old1.tsv": "first",
+        "a_old1.json": "first",
+        "a_old2.tsv": "second",
+        "a_old2.json": "second",
+    }
+    assert files.set_aside(tmp_path / "none") == []

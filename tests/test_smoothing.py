@@ -139,6 +139,16 @@ def test_table_of_other_settings_is_refused_and_left_alone(tmp_path, digits, net
     assert (path.read_bytes(), path.with_suffix(".json").read_bytes()) == before
 
 
+def test_table_of_other_settings_can_be_set_aside(tmp_path: Path, digits, network) -> None:
+    path = tmp_path / "t.tsv"
+    certify_table(network, digits, path, spec=spec(), max_images=3, progress=False)
+    before = path.read_bytes()
+    with pytest.warns(UserWarning, match=r"t\.tsv was made with other settings; it is now t_old1\.tsv"):
+        certify_table(network, digits, path, spec=spec(seed=1), max_images=4, replace=True, progress=False)
+    assert (tmp_path / "t_old1.tsv").read_bytes() == before
+    assert len(path.read_text().splitlines()) == 5
+
+
 def test_table_of_another_network_is_refused(tmp_path: Path, digits, network) -> None:
     certify_table(network, digits, tmp_path / "t.tsv", spec=spec(), max_images=3, progress=False)
     other = make_model("digits_cnn", classes=10, channels=1, mean=[0.3], std=[0.3], seed=1)
@@ -154,7 +164,8 @@ from dualrs_lab.sampling import GridNoise
 from dualrs_lab.smoothing import Spec, certify_table
 network = make_model("digits_cnn", classes=10, channels=1, mean=[0.3], std=[0.3], seed=0)
 spec = Spec(noise=GridNoise(0.25), seed=0, n0=50, n=500, batch=500)
-certify_table(network, load_images("digits", "test").select(range(120)), sys.argv[1], spec=spec, progress=False)
+images = load_images("digits", "test").select(range(120))
+certify_table(network, images, sys.argv[1], spec=spec, progress=False)
 """
 
 
