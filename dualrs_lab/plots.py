@@ -428,10 +428,10 @@ def trade_off(
     ax = _axes(ax, PAGE, 3.6)
     groups = {str(name): group.sort_values("sigma") for name, group in points.groupby("method", sort=False)}
     handles = []
-    lines = itertools.cycle(_LINES)
+    lines, thin = itertools.cycle(_LINES), itertools.cycle([_THIN, *_LINES[2:]])
     for name, group in groups.items():
         known = name.startswith("published")
-        line, width, colour = (_THIN, 0.9, _GREY) if known else (next(lines), 1.4, _BLACK)
+        line, width, colour = (next(thin), 0.9, _GREY) if known else (next(lines), 1.4, _BLACK)
         x, y = group[clean], group[certified]
         handles += ax.plot(x, y, color=colour, linestyle=line, linewidth=width, label=name)
         for sigma, at, height in zip(group["sigma"], x, y, strict=True):

@@ -211,11 +211,12 @@ def count_votes(
     together = images_together(blocks.shape, x.device, batch)
     counts = torch.zeros((len(x), classes), dtype=torch.int64, device=x.device)
     for number in range(-(-n // BLOCK)):
-        noise = blocks[number][: n - number * BLOCK].unsqueeze(0)
+        noise = blocks[number].unsqueeze(0)
         for first in range(0, len(x), together):
             part = x[first : first + together].unsqueeze(1)
             noisy = blocks.noise.add(part, noise, dtype).flatten(0, 1)
-            votes = _votes(model, noisy, classes).view(len(part), -1)
+            # Whole blocks always: kernels may round differently for other batch shapes, a vote must not.
+            votes = _votes(model, noisy, classes).view(len(part), -1)[:, : n - number * BLOCK]
             counts[first : first + together].scatter_add_(1, votes, torch.ones_like(votes))
     return counts.cpu().numpy()
 

@@ -183,7 +183,8 @@ def _append(
     show rate, time left and the share certified correct so far in this call.
     """
     right = seen = 0
-    interval = 0.5 if sys.stderr.isatty() else 30.0  # a log file gets a line now and then
+    watched = sys.stderr.isatty() or "ipykernel" in sys.modules
+    interval = 0.5 if watched else 30.0  # a log file gets a line now and then
     with tqdm(
         total=total, initial=initial, unit="image", desc=path.name, disable=not progress, mininterval=interval
     ) as bar:

@@ -114,6 +114,17 @@ def test_an_image_gets_the_same_votes_alone_in_company_and_at_any_batch_size(dty
         ).all()
 
 
+def test_a_photograph_gets_the_same_votes_in_bfloat16_alone_and_in_company() -> None:
+    model = make_model("fast_narrow", classes=10, channels=3, mean=[0.5] * 3, std=[0.25] * 3, seed=0)
+    model = evaluation_copy(model, device=torch.device("cpu"), dtype=torch.bfloat16)
+    x = torch.randint(256, (3, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    noise = blocks(shape=(3, 32, 32))
+    together = count_votes(model, x, noise, n=130, classes=10, batch=300, dtype=torch.bfloat16)
+    for i in range(3):
+        alone = count_votes(model, x[i : i + 1], noise, n=130, classes=10, dtype=torch.bfloat16)
+        assert (alone == together[i]).all()
+
+
 def test_blocks_that_are_not_kept_are_drawn_again_alike() -> None:
     kept, drawn = blocks(), blocks(keep_bytes=0)
     assert kept[3] is kept[3]
