@@ -166,7 +166,16 @@ def _tidy_outputs(outputs: list[Any]) -> list[Any]:
     for output in tidy:
         if output["output_type"] == "stream":
             output["text"] = overwrite_lines(_text(output["text"])).splitlines(keepends=True)
+        for mime, value in output.get("data", {}).items():
+            if mime in ("text/plain", "text/html"):
+                text = _without_chance(_text(value))
+                output["data"][mime] = text if isinstance(value, str) else text.splitlines(keepends=True)
     return tidy
+
+
+def _without_chance(text: str) -> str:
+    """Without what differs from run to run: memory addresses, and the random id of a styled pandas table."""
+    return re.sub(r"\bT_[0-9a-f]{5}(?=_|\b)", "T_table", re.sub(r" at 0x[0-9a-f]+>", ">", text))
 
 
 def _readable(output: Any) -> str:

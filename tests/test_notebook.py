@@ -198,3 +198,16 @@ def test_a_web_address_is_no_machine_path(tmp_path: Path) -> None:
     nb = executed()
     nb["cells"][0]["source"] = "see https://host/home/page and ../runs/files and 1/work"
     assert check_notebook(save(tmp_path, stamp(nb))) == []
+
+
+def test_addresses_and_random_table_ids_do_not_make_two_runs_differ() -> None:
+    def shown(address: str, uuid: str) -> dict[str, object]:
+        html = f'<style>#T_{uuid}_row0_col0 {{color: red}}</style><table id="T_{uuid}"></table>'
+        data = {"text/plain": f"<pandas.io.formats.style.Styler at {address}>", "text/html": html}
+        output = {"output_type": "execute_result", "metadata": {}, "execution_count": 1, "data": data}
+        cell = {"cell_type": "code", "id": "a", "metadata": {}, "source": "t", "execution_count": 1}
+        return {"cells": [cell | {"outputs": [output]}], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+
+    first = normalise(shown("0x7faf72e46790", "9defd"))
+    assert first == normalise(shown("0x7f2e7fb2cf90", "01abc"))
+    assert "#T_table_row0_col0" in first["cells"][0]["outputs"][0]["data"]["text/html"]
