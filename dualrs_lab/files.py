@@ -101,7 +101,7 @@ def provenance() -> dict[str, object]:
         "package": __version__,
         "commit": _commit(),
         "python": platform.python_version(),
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.machine()}",
         "cpu": _processor(),
         "cores": os.cpu_count() or 0,
         "versions": {name: version for name in PACKAGES if (version := _version(name))},
