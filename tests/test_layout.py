@@ -1,0 +1,175 @@
+"""The repository is what README and pyproject.toml say: imports, dependencies, notebooks, nothing foreign."""
+
+import ast
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from dualrs_lab.notebook import check_notebook
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "dualrs_lab"
+MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+README = (ROOT / "README.md").read_text()
+
+# What a module may import from the package. Anything else is a new arrow: say why in the commit.
+ARROWS = {
+    "files": "",
+    "runtime": "files",
+    "bounds": "",
+    "certificates": "bounds files",
+    "plane": "",
+    "decoding": "",
+    "folders": "decoding",
+    "data": "folders decoding",
+    "models": "files",
+    "sampling": "runtime",
+    "smoothing": "bounds certificates data files runtime sampling",
+    "training": "data files models runtime",
+    "plots": "bounds certificates",
+    "widgets": "plots bounds certificates plane sampling smoothing data",
+    "parameters": "",
+    "notebook": "files parameters",
+    "sweep": "files parameters",
+    "plan": "files notebook parameters sweep",
+    "slots": "",
+    "status": "files plan slots",
+    "progress": "",
+    "report": "files progress status",
+    "worker": "files notebook slots",
+    "supervision": "files notebook plan progress slots status",
+    "runner": "files notebook plan progress report slots status supervision",
+}
+# Libraries that belong to one place only.
+ONLY = {
+    "matplotlib": {"plots"},
+    "seaborn": {"plots"},
+    "ipywidgets": {"widgets"},
+    "papermill": {"worker"},
+}
+
+
+def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
+    tree = ast.parse(path.read_text())
+    nodes = tree.body if top_level_only else list(ast.walk(tree))
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def own(path: Path) -> set[str]:
+    return {name.split(".")[1] for name in imports(path) if name.startswith("dualrs_lab.")} & set(MODULES)
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module != "__main__"])
+def test_arrows_between_modules(module: str) -> None:
+    assert own(PACKAGE / f"{module}.py") <= set(ARROWS[module].split())
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_libraries_stay_in_their_place(module: str) -> None:
+    used = {name.split(".")[0] for name in imports(PACKAGE / f"{module}.py")}
+    for library, homes in ONLY.items():
+        assert library not in used or module in homes, f"{module} imports {library}"
+
+
+def test_no_notebook_code_reaches_for_private_names() -> None:
+    for path in NOTEBOOKS:
+        assert not re.search(r"from dualrs_lab\.\w+ import .*\b_\w", path.read_text()), path.name
+
+
+def test_every_module_is_on_the_map_and_has_tests() -> None:
+    for module in MODULES:
+        assert f"`{module}`" in README, f"{module} is missing from README's map"
+    tested = {path.stem.removeprefix("test_") for path in (ROOT / "tests").glob("test_*.py")}
+    assert set(MODULES) - tested == {"__main__"}  # tests/test_main.py
+
+
+def test_every_notebook_is_in_the_table_of_the_readme() -> None:
+    table = set(re.findall(r"^\| \[`(\d\d_\w+)`\]", README, flags=re.MULTILINE))
+    assert table == {path.stem for path in NOTEBOOKS}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_committed_notebooks_are_executed_normalised_and_current(path: Path) -> None:
+    assert check_notebook(path) == []
+
+
+def test_environment_yml_points_at_pyproject_and_adds_nothing() -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert environment["channels"][0] == "conda-forge"
+    conda = [Requirement(entry) for entry in environment["dependencies"] if isinstance(entry, str)]
+    assert {requirement.name for requirement in conda} == {"python", "pip"}
+    (python,) = (requirement for requirement in conda if requirement.name == "python")
+    assert python.specifier == SpecifierSet(PYPROJECT["project"]["requires-python"])
+    (pip,) = (entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
+    (line,) = pip
+    extras = re.fullmatch(r"-e \.\[([\w,]+)\]", line)
+    assert extras
+    assert set(extras[1].split(",")) <= set(PYPROJECT["project"]["optional-dependencies"])
+
+
+def test_dependencies_have_lower_bounds_and_nothing_more() -> None:
+    extras = PYPROJECT["project"]["optional-dependencies"]
+    for text in [
+        *PYPROJECT["project"]["dependencies"],
+        *(line for extra in extras.values() for line in extra),
+    ]:
+        requirement = Requirement(text)
+        if requirement.name != "dualrs-lab":
+            assert [clause.operator for clause in requirement.specifier] == [">="], text
+
+
+def test_every_third_party_import_is_declared() -> None:
+    names = {Requirement(text).name for text in PYPROJECT["project"]["dependencies"]}
+    modules = {"scikit-learn": "sklearn", "pillow": "PIL"}
+    declared = {modules.get(name, name) for name in names}
+    for path in PACKAGE.glob("*.py"):
+        used = {name.split(".")[0] for name in imports(path)} - {"dualrs_lab"}
+        foreign = used - set(__import__("sys").stdlib_module_names)
+        # Parts of jupyterlab's and papermill's own dependencies.
+        assert foreign <= declared | {"nbclient", "jupyter_client", "traitlets", "zmq", "IPython"}, path.name
+
+
+def test_no_trace_of_a_machine_in_tracked_files() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    foreign = re.compile(r"/(?:home|Users|root|work|mnt)/\w")
+    text = {".py", ".md", ".toml", ".yml", ".json", ".ipynb", ".cff"}
+    names = [name for name in listed.stdout.splitlines() if not name.startswith("tests/")]
+    for path in (ROOT / name for name in names):
+        if path.suffix in text and path.is_file():
+            assert not foreign.search(path.read_text()), path.name
+
+
+def test_importing_the_package_changes_nothing() -> None:
+    code = """
+import random, sys, warnings, os, importlib
+import numpy, torch, matplotlib
+def state():
+    return (random.getstate(), numpy.random.get_state()[1].tolist(), torch.random.get_rng_state().tolist(),
+            warnings.filters[:], torch.get_num_threads(), matplotlib.get_backend(auto_select=False),
+            dict(matplotlib.rcParams), dict(os.environ), torch.get_default_dtype())
+import torch.fx.experimental.optimization, seaborn, sklearn.model_selection, pandas, ipywidgets, tqdm.auto,
+scipy.stats import sklearn.datasets, torchvision, safetensors.torch, mpmath, torch.utils.data before = state()
+for name in sys.argv[1:]:
+    importlib.import_module("dualrs_lab." + name)
+after = state()
+for i, (a, b) in enumerate(zip(before, after)):
+    assert a == b, (i, a, b)
+"""
+    names = [name for name in MODULES if name not in ("__main__", "worker")]
+    subprocess.run([__import__("sys").executable, "-c", code, *names], check=True)
