@@ -161,10 +161,12 @@ import random, sys, warnings, os, importlib
 import numpy, torch, matplotlib
 def state():
     return (random.getstate(), numpy.random.get_state()[1].tolist(), torch.random.get_rng_state().tolist(),
-            warnings.filters[:], torch.get_num_threads(), matplotlib.get_backend(auto_select=False),
-            dict(matplotlib.rcParams), dict(os.environ), torch.get_default_dtype())
-import torch.fx.experimental.optimization, seaborn, sklearn.model_selection, pandas, ipywidgets, tqdm.auto,
-scipy.stats import sklearn.datasets, torchvision, safetensors.torch, mpmath, torch.utils.data before = state()
+            warnings.filters[:], torch.get_num_threads(), torch.get_default_dtype(), dict(os.environ),
+            # Reading rcParams["backend"] would choose one; the raw entry says whether somebody did.
+            {key: dict.__getitem__(matplotlib.rcParams, key) for key in matplotlib.rcParams})
+import ipywidgets, mpmath, pandas, safetensors.torch, scipy.stats, seaborn, sklearn.datasets
+import sklearn.model_selection, torch.fx.experimental.optimization, torch.utils.data, torchvision, tqdm.auto
+before = state()
 for name in sys.argv[1:]:
     importlib.import_module("dualrs_lab." + name)
 after = state()
