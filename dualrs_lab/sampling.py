@@ -117,17 +117,14 @@ def _grid_tables(sigma: float) -> tuple[Tensor, Tensor, Tensor]:
     Threshold t_i = floor(2^60 Phi((2i+1)/(510 sigma))): a 60-bit uniform u in (t_{i-1}, t_i) means step i.
     """
     with mpmath.workprec(120):
-        reach = 1
         upper: list[int] = []  # floor(2^60 (1 - Phi)) for i = 0, 1, …: precise in the tail
         while not upper or upper[-1] > 0:
             tail = mpmath.ncdf(-mpmath.mpf(2 * len(upper) + 1) / (510 * mpmath.mpf(sigma)))
             upper.append(int(mpmath.floor(tail * 2**_BITS)))
-        reach = len(upper) - 1
-        # Phi(-z) gives the lower half; by symmetry the upper half is 2^60 - 1 - floor(2^60 (1 - Phi)).
-        lower_half = [upper[i] for i in range(reach, -1, -1)]
-        upper_half = [2**_BITS - 1 - upper[i] for i in range(reach + 1)]
-    thresholds = torch.tensor(lower_half + upper_half, dtype=torch.int64)
-    lowest = -(reach + 1)
+    # Phi(-z) gives the lower half; by symmetry the upper half is 2^60 - 1 - floor(2^60 (1 - Phi)).
+    upper_half = [2**_BITS - 1 - tail for tail in upper]
+    thresholds = torch.tensor(upper[::-1] + upper_half, dtype=torch.int64)
+    lowest = -len(upper)
     cells = torch.arange(2**_COARSE, dtype=torch.int64) << (_BITS - _COARSE)
     width = 1 << (_BITS - _COARSE)
     first = torch.searchsorted(thresholds, cells, right=False)

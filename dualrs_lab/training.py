@@ -153,7 +153,7 @@ def train(
     device = next(model.parameters()).device
     model.to(memory_format=torch.channels_last)
     optimizer = _optimizer(model, config)
-    identity = {"config": asdict(config), "objective": _named(objective), "data": images.fingerprint()}
+    identity = _settings(config, objective, images)
     done, history = _restore(state, identity, model, optimizer)
     images = images.to(device)
     bar = tqdm(range(done, config.epochs), desc="train", unit="epoch", disable=not progress)
@@ -190,7 +190,7 @@ def train_checkpoint(
     `provenance`.
     """
     path = Path(path)
-    settings = {"config": asdict(config), "objective": _named(objective), "data": images.fingerprint()}
+    settings = _settings(config, objective, images)
     if path.exists():
         model, info = load_checkpoint(path, device=device)
         if info.get("training") == json.loads(json.dumps(settings)):
@@ -334,8 +334,10 @@ def _check_finite(losses: Tensor, model: nn.Module, epoch: int, optimizer: torch
         )
 
 
-def _named(objective: Objective) -> dict[str, Any]:
-    return {"name": type(objective).__name__, **vars(objective)}
+def _settings(config: TrainConfig, objective: Objective, images: Images) -> dict[str, Any]:
+    """What the weights depend on: a state or checkpoint of other settings is not taken up."""
+    named = {"name": type(objective).__name__, **vars(objective)}
+    return {"config": asdict(config), "objective": named, "data": images.fingerprint()}
 
 
 def _store(
