@@ -6,6 +6,9 @@ never spends more than alpha; the radius formula then adds a relative error of a
 
 Paper symbols (Cohen, Rosenfeld and Kolter 2019): k = `successes`, n = `trials`, p_A lower bound = `p_lower`,
 R = sigma * Phi^-1(p_lower).
+
+A Clopper–Pearson bound holds for a number of draws fixed beforehand. The `anytime` bounds hold at all numbers
+of draws at once, so the votes may be looked at while they come in, and decide when to stop (Voráček 2024).
 """
 
 from collections.abc import Callable
@@ -14,7 +17,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-__all__ = ["lower_bound", "radius_ceiling", "rs_radius", "two_sided_pvalue", "upper_bound"]
+__all__ = [
+    "anytime_lower_bound",
+    "anytime_upper_bound",
+    "log_wealth",
+    "lower_bound",
+    "radius_ceiling",
+    "rs_radius",
+    "two_sided_pvalue",
+    "upper_bound",
+]
 
 Floats = NDArray[np.float64]
 
@@ -42,6 +54,39 @@ def upper_bound(successes: ArrayLike, trials: ArrayLike, alpha: ArrayLike) -> Fl
     p = np.asarray(special.betainccinv(a, b, level), dtype=np.float64)
     p = _settle(p, lambda p: special.betaincc(a, b, p) > level, towards=1.0)
     return np.where(k == n, 1.0, p)[()]
+
+
+def log_wealth(successes: ArrayLike, trials: ArrayLike, p0: ArrayLike) -> Floats:
+    """Log of what a gambler has who bet 1 against "p <= p0": -inf where it underflows, far below 1.
+
+    The likelihood ratio of q and p0, averaged over q by the Beta(1/2, 1/2) prior cut to q > p0. If p <= p0, it
+    is a nonnegative supermartingale from 1, so it ever reaches 1/alpha with probability <= alpha (Ville).
+    Above 1 it falls in p0: in the angle arcsin(sqrt(q)) the prior is uniform and the likelihood log-concave.
+    Raises ValueError unless 0 <= k <= n and 0 < p0 < 1.
+    """
+    k, n, p = _checked("log_wealth", successes, trials, p0, level="p0 is a probability", least=0)
+    with np.errstate(divide="ignore"):
+        beyond = np.log(special.betaincc(k + 0.5, n - k + 0.5, p))
+    prior = np.log(2 / np.pi * np.arcsin(np.sqrt(1 - p)))
+    wealth = _log_evidence(k, n) - k * np.log(p) - (n - k) * np.log1p(-p) + beyond - prior
+    return np.where(n == 0, 0.0, wealth)[()]
+
+
+def anytime_lower_bound(successes: ArrayLike, trials: ArrayLike, alpha: ArrayLike) -> Floats:
+    """p >= anytime_lower_bound at all numbers of draws at once fails with probability <= alpha, for every p.
+
+    The largest p0 whose `log_wealth` is at least log(1/alpha), 0 where k = 0; rounded down, for alpha <= 0.01
+    by at most 2e-4 of the wealth. Raises ValueError as `lower_bound` does, but allows n = 0.
+    """
+    k, n, level = _checked("anytime_lower_bound", successes, trials, alpha, least=0)
+    angle = _crossing(np.maximum(k, 1.0), np.maximum(n, 1.0), -np.log(level))
+    return np.where(k == 0, 0.0, np.sin(angle) ** 2 * (1 - 1e-15))[()]
+
+
+def anytime_upper_bound(successes: ArrayLike, trials: ArrayLike, alpha: ArrayLike) -> Floats:
+    """p <= anytime_upper_bound at all numbers of draws at once; mirrors `anytime_lower_bound`."""
+    k, n, level = _checked("anytime_upper_bound", successes, trials, alpha, least=0)
+    return np.asarray(1 - anytime_lower_bound(n - k, n, level), dtype=np.float64)[()]
 
 
 def rs_radius(p_lower: ArrayLike, sigma: ArrayLike) -> Floats:
@@ -84,21 +129,71 @@ def _settle(p: Floats, too_bold: Callable[[Floats], NDArray[np.bool_]], *, towar
     return p
 
 
+def _log_evidence(k: Floats, n: Floats) -> Floats:
+    # log of the integral of q^k (1-q)^(n-k) over the Beta(1/2, 1/2) prior
+    return np.asarray(
+        special.gammaln(k + 0.5) + special.gammaln(n - k + 0.5) - special.gammaln(n + 1) - np.log(np.pi),
+        dtype=np.float64,
+    )
+
+
+def _crossing(k: Floats, n: Floats, goal: Floats) -> Floats:
+    """An angle arcsin(sqrt(p0)) where the log wealth is surely >= goal > 0, and < goal + 1e-5; for k >= 1.
+
+    Newton's method inside a bracket; an element stays where it arrived, so that others do not change it.
+    """
+    evidence = _log_evidence(k, n) - 1e-15 * (n * np.log(n + 2) + 100)  # less what rounding may have added
+    low, high = np.zeros_like(evidence), np.arcsin(np.sqrt(k / n))
+    angle = np.maximum(high - np.sqrt((goal + np.log(n) / 2) / (2 * n)), high / 8)
+    for _ in range(200):
+        wealth, slope = _wealth_below(k, n, evidence, angle)
+        gain = wealth - goal
+        low, high = np.where(gain >= 0, angle, low), np.where(gain >= 0, high, angle)
+        arrived = (gain >= 0) & (gain <= 1e-6)
+        if arrived.all():
+            break
+        newton = angle - (gain - 5e-7) / slope
+        inside = (newton > low) & (newton < high)
+        angle = np.where(arrived, angle, np.where(inside, newton, (low + high) / 2))
+    return low
+
+
+def _wealth_below(k: Floats, n: Floats, evidence: Floats, angle: Floats) -> tuple[Floats, Floats]:
+    """A closed form just below the log wealth, without the slow incomplete Beta, and about its slope.
+
+    Of the likelihood averaged over the whole prior it takes away more than the part below p0: the integral of
+    the exponential that touches the log-concave likelihood at p0. -inf where that leaves nothing.
+    """
+    tangent, beyond = np.tan(angle), np.pi / 2 - angle
+    rise = 2 * (k / tangent - (n - k) * tangent)  # slope of the log likelihood in the angle
+    with np.errstate(divide="ignore", over="ignore"):
+        whole = evidence - 2 * (k * np.log(np.sin(angle)) + (n - k) * np.log(np.cos(angle)))
+        left = np.where(rise > 0, 1 - np.exp(-whole) * 2 / (np.pi * rise), 0.0)
+        wealth = whole + np.log(np.maximum(left, 0.0)) - np.log(beyond * 2 / np.pi)
+    return wealth, 1 / beyond - rise
+
+
 def _checked(
-    call: str, successes: ArrayLike, trials: ArrayLike, alpha: ArrayLike
+    call: str,
+    successes: ArrayLike,
+    trials: ArrayLike,
+    alpha: ArrayLike,
+    *,
+    level: str = "alpha is a failure probability",
+    least: int = 1,
 ) -> tuple[Floats, Floats, Floats]:
-    k, n, level = np.broadcast_arrays(*(np.asarray(v, dtype=np.float64) for v in (successes, trials, alpha)))
+    k, n, share = np.broadcast_arrays(*(np.asarray(v, dtype=np.float64) for v in (successes, trials, alpha)))
     whole = (k == np.floor(k)) & (n == np.floor(n)) & np.isfinite(n)
-    fine = whole & (k >= 0) & (k <= n) & (n >= 1)
+    fine = whole & (k >= 0) & (k <= n) & (n >= least)
     if not fine.all():
         raise ValueError(
-            f"{call}: wants whole counts with 0 <= successes <= trials and trials >= 1, "
+            f"{call}: wants whole counts with 0 <= successes <= trials and trials >= {least}, "
             f"got {_first(k, fine):g} of {_first(n, fine):g}."
         )
-    fine = (level > 0) & (level < 1)
+    fine = (share > 0) & (share < 1)
     if not fine.all():
-        raise ValueError(f"{call}: alpha is a failure probability in (0, 1), got {_first(level, fine):g}.")
-    return k, n, level
+        raise ValueError(f"{call}: {level} in (0, 1), got {_first(share, fine):g}.")
+    return k, n, share
 
 
 def _first(values: Floats, fine: NDArray[np.bool_]) -> float:

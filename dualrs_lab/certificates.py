@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from dualrs_lab.bounds import lower_bound, rs_radius, upper_bound
+from dualrs_lab.bounds import anytime_lower_bound, lower_bound, rs_radius, upper_bound
 from dualrs_lab.files import replace_text
 
 __all__ = [
@@ -42,9 +42,14 @@ __all__ = [
 
 ABSTAIN = -1
 LOG_COLUMNS = ("idx", "label", "predict", "radius", "correct", "time")  # the format of the published logs
-COLUMNS = (*LOG_COLUMNS, "method", "sigma", "n0", "n", "successes", "alpha", "seed", "selection", "votes")
-TEXTS = ("method", "selection", "votes")
-WHOLE = ("idx", "label", "predict", "correct", "n0", "n", "successes", "seed")
+_REQUIRED = (*LOG_COLUMNS, "method", "sigma", "n0", "n", "successes", "alpha", "seed", "selection", "votes")
+COLUMNS = (*_REQUIRED, "bound", "drawn")  # tables that lack these two are Clopper–Pearson on all draws
+TEXTS = ("method", "selection", "votes", "bound")
+WHOLE = ("idx", "label", "predict", "correct", "n0", "n", "successes", "seed", "drawn")
+BOUNDS = {
+    "clopper-pearson": lower_bound,  # at a number of draws that the votes did not choose
+    "betting": anytime_lower_bound,  # wherever the votes made it stop
+}
 
 Votes = tuple[tuple[int, int], ...]  # (class, count), classes ascending, counts positive
 
@@ -55,7 +60,8 @@ class Certificate:
 
     l2 radius in the [0, 1] pixel unit; `predict` is ABSTAIN exactly where it is 0, which claims nothing.
     The evidence comes along: `selection` guessed the class on n0 draws, separate `votes` on n draws bound its
-    probability, `successes` of them for that class. `label` -1 means unknown; `seconds` is the cost.
+    probability, `successes` of them for that class; `bound` names the bound, `drawn` >= n counts every draw
+    that was looked at. `label` -1 means unknown; `seconds` is the cost.
     Raises ValueError where the parts contradict each other or the radius is more than the votes give.
     """
 
@@ -73,6 +79,8 @@ class Certificate:
     seed: int
     selection: Votes
     votes: Votes
+    bound: str = "clopper-pearson"
+    drawn: int
 
     @property
     def top(self) -> int:
@@ -85,13 +93,15 @@ class Certificate:
         return self.predict == self.label != ABSTAIN
 
     def __post_init__(self) -> None:
-        whole = (self.idx, self.label, self.predict, self.n0, self.n, self.successes, self.seed)
-        self._want(all(type(value) is int for value in whole), f"Python ints for idx … seed, got {whole}")
+        whole = (self.idx, self.label, self.predict, self.n0, self.n, self.successes, self.seed, self.drawn)
+        self._want(all(type(value) is int for value in whole), f"Python ints for idx … drawn, got {whole}")
         self._want(self.idx >= 0 and self.label >= -1, f"idx >= 0, label >= -1, got {self.idx}, {self.label}")
         self._want(self.method.isprintable() and self.method != "", f"a method name, got {self.method!r}")
         self._want(self.seconds >= 0, f"seconds >= 0, got {self.seconds}")
         self._want_votes("selection", self.selection, self.n0)
         self._want_votes("votes", self.votes, self.n)
+        self._want(self.drawn >= self.n, f"at least its {self.n} votes drawn, got {self.drawn}")
+        self._want(self.bound in BOUNDS, f"a bound of {', '.join(BOUNDS)}, got {self.bound!r}")
         counted = dict(self.votes).get(self.top, 0)
         self._want(self.successes == counted, f"successes {counted}, as in votes, got {self.successes}")
         self._want(self.predict in (self.top, ABSTAIN), f"predict {self.top} or -1, got {self.predict}")
@@ -123,15 +133,21 @@ def decide(
     seed: int,
     seconds: float,
     method: str = "rs",
+    bound: str = "clopper-pearson",
+    drawn: int | None = None,
 ) -> Certificate:
     """Cohen's CERTIFY from votes (K,) to a certificate: guess on one set of draws, bound on the other.
 
-    The two counts must come from independent draws, or the bound does not hold at level `alpha`.
+    The two counts must come from independent draws, or the bound does not hold at level `alpha`. Votes that
+    had a say in their own number, or are a part of the `drawn` chosen afterwards (None: there are no others),
+    need the bound "betting". Raises ValueError for counts that are no counts and for an unknown bound.
     """
+    if bound not in BOUNDS:
+        raise ValueError(f"decide: wanted a bound of {', '.join(BOUNDS)}, got {bound!r}.")
     selection, votes = _sparse("selection_counts", selection_counts), _sparse("votes_counts", votes_counts)
     top = int(np.argmax(np.asarray(selection_counts)))
     n, successes = sum(count for _, count in votes), dict(votes).get(top, 0)
-    p_lower = float(lower_bound(successes, n, alpha))
+    p_lower = float(BOUNDS[bound](successes, n, alpha))
     radius = float(rs_radius(p_lower, sigma))
     return Certificate(
         idx=int(idx),
@@ -148,13 +164,15 @@ def decide(
         seed=int(seed),
         selection=selection,
         votes=votes,
+        bound=bound,
+        drawn=n if drawn is None else int(drawn),
     )
 
 
 def recompute(certificate: Certificate) -> float:
     """The radius that the votes alone give; what `decide` certifies has exactly this radius."""
-    p_lower = lower_bound(certificate.successes, certificate.n, certificate.alpha)
-    return float(rs_radius(p_lower, certificate.sigma))
+    c = certificate
+    return float(rs_radius(BOUNDS[c.bound](c.successes, c.n, c.alpha), c.sigma))
 
 
 def to_row(certificate: Certificate) -> dict[str, object]:
@@ -167,10 +185,14 @@ def to_row(certificate: Certificate) -> dict[str, object]:
 
 
 def from_row(row: Mapping[str, object]) -> Certificate:
-    """The certificate back from `to_row` or a row of a table (`to_dict("records")`), checked again."""
-    if missing := [name for name in COLUMNS if name not in row]:
+    """The certificate back from `to_row` or a row of a table (`to_dict("records")`), checked again.
+
+    A row without `bound` and `drawn`, as tables had it first, is Clopper–Pearson on all draws.
+    """
+    if missing := [name for name in _REQUIRED if name not in row]:
         raise ValueError(f"from_row: no {', '.join(missing)} in the row; a published log carries no votes.")
-    cells = {name: str(row[name]) for name in COLUMNS}  # str(float) has all 17 digits
+    given = {"bound": "clopper-pearson", "drawn": row["n"]} | dict(row)
+    cells = {name: str(given[name]) for name in COLUMNS}  # str(float) has all 17 digits
     return Certificate(
         idx=int(cells["idx"]),
         label=int(cells["label"]),
@@ -186,6 +208,8 @@ def from_row(row: Mapping[str, object]) -> Certificate:
         seed=int(cells["seed"]),
         selection=_votes(cells["selection"]),
         votes=_votes(cells["votes"]),
+        bound=cells["bound"],
+        drawn=int(cells["drawn"]),
     )
 
 

@@ -5,7 +5,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dualrs_lab.bounds import lower_bound, radius_ceiling, rs_radius, two_sided_pvalue, upper_bound
+from dualrs_lab.bounds import (
+    anytime_lower_bound,
+    anytime_upper_bound,
+    log_wealth,
+    lower_bound,
+    radius_ceiling,
+    rs_radius,
+    two_sided_pvalue,
+    upper_bound,
+)
 
 ALPHAS = (1e-9, 1e-6, 0.0005, 0.001, 0.01, 0.05, 0.5, 0.9)
 TRIALS = (1, 2, 10, 100, 1000, 10_000, 100_000)
@@ -97,11 +106,86 @@ def test_two_sided_test_agrees_with_scipy() -> None:
         assert two_sided_pvalue(k, n) == two_sided_pvalue(n - k, n)
 
 
+def _exact_log_wealth(k: int, n: int, p0: float) -> float:
+    """By its definition, in sixty digits, seen from the side of the failures."""
+    with mpmath.workdps(60):
+        rest, half = 1 - mpmath.mpf(p0), mpmath.mpf(1) / 2
+        average = mpmath.betainc(n - k + half, k + half, 0, rest) / mpmath.betainc(half, half, 0, rest)
+        return float(mpmath.log(average) - k * mpmath.log1p(-rest) - (n - k) * mpmath.log(rest))
+
+
+@pytest.mark.parametrize("p0", [1e-6, 0.3, 0.5, 0.9, 0.999, 1 - 1e-9])
+def test_wealth_agrees_with_sixty_digit_arithmetic(p0: float) -> None:
+    for n in (1, 7, 100, 3000):
+        for k in {0, 1, n // 2, n - n // 100, n}:
+            exact, found = _exact_log_wealth(k, n, p0), log_wealth(k, n, p0)
+            if np.isinf(found):
+                assert exact < -4  # it underflows where nothing could be certified
+            else:
+                assert found == pytest.approx(exact, rel=1e-10, abs=1e-10)
+
+
+@pytest.mark.parametrize("p0", [0.5, 0.8, 0.99])
+def test_wealth_is_a_fair_game_at_p0_and_unfair_below(p0: float) -> None:
+    n = np.repeat(np.arange(100), np.arange(1, 101))
+    k = np.concatenate([np.arange(n + 1) for n in range(100)])
+    now, won, lost = (np.exp(log_wealth(*votes, p0)) for votes in ((k, n), (k + 1, n + 1), (k, n + 1)))
+    np.testing.assert_allclose(p0 * won + (1 - p0) * lost, now, rtol=1e-9)
+    assert np.all(won > lost)  # so for a smaller p it is expected to fall
+    assert now[0] == 1.0
+
+
+def test_wealth_falls_in_p0_where_it_exceeds_one() -> None:
+    """So that the null hypotheses it rejects are an interval, and one bound speaks for all of them."""
+    p0 = np.sin(np.linspace(0, np.pi / 2, 2002)[1:-1]) ** 2
+    for n in (1, 5, 50, 2000):
+        wealth = np.maximum(log_wealth(np.unique([0, 1, n // 2, n - 1, n])[:, None], n, p0), 0.0)
+        assert np.diff(wealth).max() < 1e-9
+
+
+def test_wealth_and_bounds_hold_up_at_a_hundred_million_draws() -> None:
+    n = 10**8
+    k = np.array([0, 1, n // 2, n // 2 + 40_000, n - 100, n])
+    assert not np.isnan(log_wealth(k[:, None], n, [1e-9, 0.5, 1 - 1e-9])).any()
+    bound = anytime_lower_bound(k, n, 0.001)
+    assert np.all(np.diff(bound) > 0)
+    np.testing.assert_allclose(log_wealth(k[1:], n, bound[1:]), np.log(1000), atol=1e-4)
+
+
+@pytest.mark.parametrize("n", TRIALS)
+@pytest.mark.parametrize("alpha", [1e-9, 0.001, 0.01, 0.2, 0.9])
+def test_the_anytime_bound_is_where_the_wealth_reaches_its_goal(n: int, alpha: float) -> None:
+    k = _counts(n)[1:]
+    bound, goal = anytime_lower_bound(k, n, alpha), -np.log(alpha)
+    spare = log_wealth(k, n, bound) - goal
+    assert np.all(spare > 0)
+    assert np.all(spare < (2e-4 if alpha <= 0.01 else 0.3))  # hardly any of the level is left
+    assert np.all(np.diff(bound) > 0)
+    assert np.all(bound < lower_bound(k, n, alpha))  # what holding at all times costs
+    np.testing.assert_array_equal(anytime_upper_bound(n - k, n, alpha), 1 - bound)
+
+
+def test_the_anytime_bound_has_no_opinion_without_successes_or_draws() -> None:
+    assert anytime_lower_bound([0, 0], [0, 10], 0.001).tolist() == [0.0, 0.0]
+    assert anytime_upper_bound([0, 10], [0, 10], 0.001).tolist() == [1.0, 1.0]
+    assert log_wealth(0, 0, [0.3, 0.999]).tolist() == [0.0, 0.0]
+
+
+def test_anytime_bounds_do_not_depend_on_what_else_is_asked() -> None:
+    k = np.random.default_rng(0).integers(5000, 10_001, 300)
+    together = anytime_lower_bound(k, 10_000, 0.001)
+    alone = [anytime_lower_bound(each, 10_000, 0.001) for each in k]
+    np.testing.assert_allclose(together, alone, rtol=1e-14)
+
+
 def test_scalars_give_scalars_and_arrays_broadcast() -> None:
-    assert np.ndim(lower_bound(90, 100, 0.001)) == 0
+    assert np.ndim(lower_bound(90, 100, 0.001)) == np.ndim(anytime_lower_bound(90, 100, 0.001)) == 0
+    assert np.ndim(log_wealth(90, 100, 0.5)) == 0
     assert float(lower_bound(90, 100, 0.001)) < 0.9
     assert lower_bound(np.array([[90], [95]]), 100, np.array([0.1, 0.01, 0.001])).shape == (2, 3)
+    assert anytime_lower_bound([[90], [95]], 100, [0.1, 0.01, 0.001]).shape == (2, 3)
     assert lower_bound(np.array([], dtype=int), 100, 0.001).shape == (0,)
+    assert anytime_lower_bound(np.array([], dtype=int), 100, 0.001).shape == (0,)
 
 
 @pytest.mark.parametrize(
@@ -114,6 +198,9 @@ def test_scalars_give_scalars_and_arrays_broadcast() -> None:
         (lambda: lower_bound(np.nan, 10, 0.001), r"got nan of 10"),
         (lambda: lower_bound(1, 10, 1.0), r"alpha is a failure probability in \(0, 1\), got 1"),
         (lambda: two_sided_pvalue(3, 2), r"two_sided_pvalue: .*got 3 of 2"),
+        (lambda: anytime_lower_bound(3, 2, 0.1), r"anytime_lower_bound: .*trials >= 0, got 3 of 2"),
+        (lambda: anytime_upper_bound(1, 2, 0.0), r"anytime_upper_bound: alpha .* got 0"),
+        (lambda: log_wealth(1, 2, 1.0), r"log_wealth: p0 is a probability in \(0, 1\), got 1"),
         (lambda: rs_radius(1.2, 0.25), r"rs_radius: p_lower is a probability in \[0, 1\], got 1.2"),
         (lambda: rs_radius(0.9, 0.0), r"rs_radius: sigma must be positive and finite, got 0.0"),
     ],

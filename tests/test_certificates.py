@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dualrs_lab.bounds import lower_bound, rs_radius, upper_bound
+from dualrs_lab.bounds import anytime_lower_bound, lower_bound, rs_radius, upper_bound
 from dualrs_lab.certificates import (
     ABSTAIN,
     COLUMNS,
@@ -29,6 +29,7 @@ from dualrs_lab.certificates import (
     write_table,
 )
 
+TABLES = sorted((Path(__file__).parents[1] / "data" / "cifar10_jpeg").glob("*.tsv"))
 LOGS = Path(__file__).parents[2] / "shared" / "data" / "certify_logs"
 needs_logs = pytest.mark.skipif(not LOGS.is_dir(), reason="the published certification logs are not at hand")
 SIX = ["idx", "label", "predict", "radius", "correct", "time"]
@@ -55,6 +56,17 @@ def test_decide_is_cohens_certify() -> None:
     assert certificate.votes == ((0, 10), (1, 985), (2, 5))
     assert certificate.selection == ((0, 3), (1, 97))
     assert certificate.radius == rs_radius(lower_bound(985, 1000, 0.001), 0.25) == recompute(certificate)
+
+
+def test_votes_that_chose_when_to_stop_are_bounded_at_every_number_of_draws() -> None:
+    stopped = _decide(bound="betting", drawn=4000)
+    assert (stopped.bound, stopped.n, stopped.drawn) == ("betting", 1000, 4000)
+    assert stopped.radius == rs_radius(anytime_lower_bound(985, 1000, 0.001), 0.25) == recompute(stopped)
+    assert stopped.radius < _decide().radius
+    with pytest.raises(ValueError, match=r"at most the radius 0.4.* of its votes"):
+        dataclasses.replace(stopped, radius=_decide().radius)
+    with pytest.raises(ValueError, match="decide: wanted a bound of clopper-pearson, betting, got 'normal'"):
+        _decide(bound="normal")
 
 
 def test_the_guess_comes_from_the_selection_alone() -> None:
@@ -96,6 +108,9 @@ def test_an_unknown_label_is_never_correct() -> None:
         ({"idx": np.int64(7)}, "Python ints"),
         ({"method": "a\tb"}, r"a method name, got 'a\\tb'"),
         ({"seconds": -1.0}, "seconds >= 0, got -1.0"),
+        ({"drawn": 999}, "at least its 1000 votes drawn, got 999"),
+        ({"drawn": None}, "Python ints"),
+        ({"bound": "normal"}, "a bound of clopper-pearson, betting, got 'normal'"),
         ({"votes": ((1, 985), (0, 15))}, "votes with each class once, ascending"),
         ({"votes": ((0, 15), (1, 985), (2, 0))}, "positive counts"),
         ({"alpha": 0.0}, "alpha is a failure probability"),
@@ -118,7 +133,7 @@ def test_decide_refuses_what_is_not_a_count_per_class(counts) -> None:
 
 
 def test_rows_and_tables_come_back_bit_for_bit(tmp_path: Path) -> None:
-    certificates = _many()
+    certificates = [*_many(), _decide(idx=900, bound="betting", drawn=2500)]
     append_rows(tmp_path / "t.tsv", certificates[:15])
     append_rows(tmp_path / "t.tsv", certificates[15:])
     table = read_table(tmp_path / "t.tsv")
@@ -130,12 +145,25 @@ def test_rows_and_tables_come_back_bit_for_bit(tmp_path: Path) -> None:
     assert (tmp_path / "whole.tsv").read_bytes() == (tmp_path / "t.tsv").read_bytes()
 
 
+def test_tables_without_bound_and_drawn_are_clopper_pearson_on_all_draws(tmp_path: Path) -> None:
+    certificates = _many()
+    write_table(tmp_path / "old.tsv", frame(certificates).drop(columns=["bound", "drawn"]))
+    table = read_table(tmp_path / "old.tsv")
+    assert tuple(table.columns) == COLUMNS[:-2]
+    assert [from_row(row) for row in table.to_dict("records")] == certificates
+    assert len(TABLES) == 3
+    for path in TABLES:
+        rows = read_table(path).to_dict("records")
+        assert [recompute(from_row(row)) for row in rows] == [row["radius"] for row in rows]
+
+
 def test_the_file_is_the_log_format_of_the_field(tmp_path: Path) -> None:
     append_rows(tmp_path / "t.tsv", [_decide(), _decide(votes=(500, 500, 0), idx=8)])
     lines = (tmp_path / "t.tsv").read_text().splitlines()
     assert lines[0].split("\t") == list(COLUMNS)
     assert lines[1].split("\t")[:6] == ["7", "1", "1", repr(_decide().radius), "1", "0.125"]
-    assert lines[1].split("\t")[-2:] == ["0:3 1:97", "0:10 1:985 2:5"]
+    assert lines[1].split("\t")[-2:] == ["clopper-pearson", "1000"]
+    assert lines[1].split("\t")[-4:-2] == ["0:3 1:97", "0:10 1:985 2:5"]
     assert lines[2].split("\t")[:6] == ["8", "1", "-1", "0.0", "0", "0.125"]
     # as the analysis scripts of the field read it
     table = pd.read_csv(tmp_path / "t.tsv", delimiter="\t")
