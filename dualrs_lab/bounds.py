@@ -20,6 +20,7 @@ from scipy import special
 __all__ = [
     "anytime_lower_bound",
     "anytime_upper_bound",
+    "enough_draws",
     "log_wealth",
     "lower_bound",
     "radius_ceiling",
@@ -59,8 +60,8 @@ def upper_bound(successes: ArrayLike, trials: ArrayLike, alpha: ArrayLike) -> Fl
 def log_wealth(successes: ArrayLike, trials: ArrayLike, p0: ArrayLike) -> Floats:
     """Log of what a gambler has who bet 1 against "p <= p0": -inf where it underflows, far below 1.
 
-    The likelihood ratio of q and p0, averaged over q by the Beta(1/2, 1/2) prior cut to q > p0. If p <= p0, it
-    is a nonnegative supermartingale from 1, so it ever reaches 1/alpha with probability <= alpha (Ville).
+    The likelihood ratio of q and p0, averaged by the Beta(1/2, 1/2) prior of q cut to q > p0. If p <= p0,
+    it is a nonnegative supermartingale from 1, so it ever reaches 1/alpha with probability <= alpha (Ville).
     Above 1 it falls in p0: in the angle arcsin(sqrt(q)) the prior is uniform and the likelihood log-concave.
     Raises ValueError unless 0 <= k <= n and 0 < p0 < 1.
     """
@@ -106,6 +107,36 @@ def rs_radius(p_lower: ArrayLike, sigma: ArrayLike) -> Floats:
 def radius_ceiling(trials: ArrayLike, alpha: ArrayLike, sigma: ArrayLike) -> Floats:
     """The radius when all n votes agree: no certificate from n draws at this alpha and sigma is larger."""
     return rs_radius(lower_bound(trials, trials, alpha), sigma)
+
+
+def enough_draws(
+    p: ArrayLike, most: ArrayLike, alpha: ArrayLike, loss: float, *, step: int = 1
+) -> NDArray[np.int64]:
+    """Draws that give nearly the radius of `most` draws, where a share p of them votes for the class.
+
+    The smallest multiple of `step` (else `most`) whose Clopper–Pearson radius is positive and at most `loss`
+    times sigma below that of `most` draws; 0 where `most` draws certify nothing. The rule of input-specific
+    sampling (Chen et al. 2022). Raises ValueError for p outside [0, 1], a loss <= 0 and what `lower_bound`
+    refuses.
+    """
+    share, most, level = np.broadcast_arrays(*(np.asarray(v, dtype=np.float64) for v in (p, most, alpha)))
+    fine = (share >= 0) & (share <= 1)
+    if not fine.all() or not loss > 0 or step < 1:
+        raise ValueError(
+            f"enough_draws: wanted p in [0, 1], loss > 0 and step >= 1, got {share}, {loss} and {step}."
+        )
+
+    def bound(n: Floats) -> Floats:
+        return lower_bound(np.floor(n * share + 1e-9), n, level)
+
+    goal = bound(most)
+    wish = special.ndtr(np.maximum(special.ndtri(goal) - loss, 0.0))
+    low, high = np.zeros_like(share), np.ceil(most / step)  # in steps
+    while (high - low > 1).any():
+        middle = np.maximum(np.floor((low + high) / 2), 1.0)
+        enough = bound(np.minimum(middle * step, most)) > wish
+        low, high = np.where(enough, low, middle), np.where(enough, middle, high)
+    return np.where(goal > 0.5, np.minimum(high * step, most), 0).astype(np.int64)[()]
 
 
 def two_sided_pvalue(successes: ArrayLike, trials: ArrayLike) -> Floats:

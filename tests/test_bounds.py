@@ -8,6 +8,7 @@ from scipy import stats
 from dualrs_lab.bounds import (
     anytime_lower_bound,
     anytime_upper_bound,
+    enough_draws,
     log_wealth,
     lower_bound,
     radius_ceiling,
@@ -178,6 +179,27 @@ def test_anytime_bounds_do_not_depend_on_what_else_is_asked() -> None:
     np.testing.assert_allclose(together, alone, rtol=1e-14)
 
 
+@pytest.mark.parametrize("loss", [0.01, 0.05, 0.5])
+def test_enough_draws_lose_no_more_than_allowed_and_fewer_would(loss: float) -> None:
+    most, p = 100_000, np.array([0.51, 0.6, 0.8, 0.9, 0.95, 0.99, 0.999, 1.0])
+
+    def radius(draws: np.ndarray | int) -> np.ndarray:
+        return rs_radius(lower_bound(np.floor(p * draws + 1e-9), draws, 0.001), 1.0)
+
+    enough = enough_draws(p, most, 0.001, loss, step=100)
+    assert np.all(enough % 100 == 0)
+    assert np.all(radius(most) - radius(enough) <= loss)
+    assert np.all(radius(enough) > 0)
+    fewer = radius(np.maximum(enough - 100, 1))
+    assert np.all((radius(most) - fewer > loss) | (fewer == 0))
+
+
+def test_enough_draws_are_none_where_nothing_can_be_certified_and_at_most_all() -> None:
+    assert enough_draws([0.0, 0.5], 100_000, 0.001, 0.05).tolist() == [0, 0]
+    assert enough_draws(1.0, 250, 0.001, 1e-9, step=100) == 250
+    assert enough_draws(1.0, 50, 0.001, 0.05, step=100) == 50
+
+
 def test_scalars_give_scalars_and_arrays_broadcast() -> None:
     assert np.ndim(lower_bound(90, 100, 0.001)) == np.ndim(anytime_lower_bound(90, 100, 0.001)) == 0
     assert np.ndim(log_wealth(90, 100, 0.5)) == 0
@@ -201,6 +223,8 @@ def test_scalars_give_scalars_and_arrays_broadcast() -> None:
         (lambda: anytime_lower_bound(3, 2, 0.1), r"anytime_lower_bound: .*trials >= 0, got 3 of 2"),
         (lambda: anytime_upper_bound(1, 2, 0.0), r"anytime_upper_bound: alpha .* got 0"),
         (lambda: log_wealth(1, 2, 1.0), r"log_wealth: p0 is a probability in \(0, 1\), got 1"),
+        (lambda: enough_draws(1.5, 100, 0.001, 0.05), r"enough_draws: wanted p in \[0, 1\].* got 1.5"),
+        (lambda: enough_draws(0.5, 100, 0.001, 0.0), r"enough_draws: .* got 0.5, 0.0 and 1"),
         (lambda: rs_radius(1.2, 0.25), r"rs_radius: p_lower is a probability in \[0, 1\], got 1.2"),
         (lambda: rs_radius(0.9, 0.0), r"rs_radius: sigma must be positive and finite, got 0.0"),
     ],
