@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, NoReturn
 from dualrs_lab import __version__
 
 if TYPE_CHECKING:
+    import torch
     from pandas import DataFrame
 
     from dualrs_lab.plan import Run
     from dualrs_lab.runner import Options
     from dualrs_lab.status import Status
+    from dualrs_lab.stopping import Stopping
 
     _Commands = argparse._SubParsersAction["_Parser"]
 
@@ -260,7 +262,7 @@ def _add_certify(commands: "_Commands") -> None:
         "--sigma", type=float, required=True, help="noise standard deviation in [0, 1] pixel units"
     )
     certify.add_argument(
-        "--n", type=int, default=10_000, help="noisy copies that estimate the top class's share"
+        "--n", type=int, default=10_000, help="noisy copies that estimate the top class's share, at most"
     )
     certify.add_argument("--n0", type=int, default=100, help="noisy copies that guess the top class")
     certify.add_argument("--alpha", type=float, default=0.001, help="failure probability of each certificate")
@@ -275,7 +277,25 @@ def _add_certify(commands: "_Commands") -> None:
         "--noise", choices=("grid", "gaussian"), default="grid", help="default: grid, safe in floats"
     )
     certify.add_argument("--out", type=Path, required=True, metavar="TABLE.tsv")
+    fewer = certify.add_argument_group("fewer copies, same guarantee (default: n for every image)")
+    rule = fewer.add_mutually_exclusive_group()
+    rule.add_argument("--at-radii", metavar="R,R,…", help="stop an image once these radii are decided")
+    rule.add_argument(
+        "--loss", type=float, metavar="X", help="give an image as few copies as cost X * sigma of its radius"
+    )
+    fast = certify.add_argument_group("steps to the network that is sampled (default: all that repay)")
+    fast.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto")
+    for step, explained in _STEPS.items():
+        fast.add_argument(f"--{step}", action=argparse.BooleanOptionalAction, help=explained)
     certify.set_defaults(command=_certify)
+
+
+_STEPS = {
+    "fold": "BatchNorm into the convolutions",
+    "channels-last": "memory layout",
+    "compile": "noise, network and votes as one program",
+    "cuda-graph": "a pass launched as one, on a GPU",
+}
 
 
 def _certify(options: argparse.Namespace) -> int:
@@ -285,7 +305,7 @@ def _certify(options: argparse.Namespace) -> int:
         )
     if not options.checkpoint.is_file():
         raise FileNotFoundError(f"certify: checkpoint {options.checkpoint} not found")
-    from dualrs_lab import certificates, data, models, runtime, sampling, smoothing
+    from dualrs_lab import certificates, data, fastpath, models, runtime, sampling, smoothing
 
     noise_type = sampling.GridNoise if options.noise == "grid" else sampling.GaussianNoise
     device = runtime.pick_device(options.device)
@@ -295,7 +315,9 @@ def _certify(options: argparse.Namespace) -> int:
         n=options.n,
         alpha=options.alpha,
         seed=options.seed,
-        dtype=runtime.pick_dtype(device),
+        stop=_stopping(options),
+        dtype=_dtype(options.dtype, device),
+        fast=fastpath.FastPath(**_chosen_steps(options)),
         batch=options.batch,
     )
     ours = options.checkpoint.suffix == ".safetensors"
@@ -314,6 +336,34 @@ def _certify(options: argparse.Namespace) -> int:
     return 0
 
 
+def _stopping(options: argparse.Namespace) -> "Stopping":
+    from dualrs_lab.stopping import AllDraws, AtRadii, InputSpecific
+
+    if options.at_radii is not None:
+        return AtRadii(radii=tuple(_numbers("--at-radii", options.at_radii)))
+    return AllDraws() if options.loss is None else InputSpecific(loss=options.loss)
+
+
+def _dtype(name: str, device: "torch.device") -> "torch.dtype":
+    import torch
+
+    from dualrs_lab.runtime import pick_dtype
+
+    return pick_dtype(device) if name == "auto" else getattr(torch, name)
+
+
+def _chosen_steps(options: argparse.Namespace) -> dict[str, bool]:
+    chosen = {step.replace("-", "_"): getattr(options, step.replace("-", "_")) for step in _STEPS}
+    return {step: choice for step, choice in chosen.items() if choice is not None}
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"{option} {text!r}: want numbers separated by commas") from None
+
+
 def _add_summary(commands: "_Commands") -> None:
     summary = commands.add_parser("summary", help="certified accuracy and ACR of tables or published logs")
     summary.add_argument("tables", nargs="+", type=Path, metavar="TABLE")
@@ -322,10 +372,7 @@ def _add_summary(commands: "_Commands") -> None:
 
 
 def _summary(options: argparse.Namespace) -> int:
-    try:
-        radii = [float(text) for text in options.radii.split(",")]
-    except ValueError:
-        raise ValueError(f"--radii {options.radii!r}: want numbers separated by commas") from None
+    radii = _numbers("--radii", options.radii)
     if missing := [path for path in options.tables if not path.is_file()]:
         raise FileNotFoundError(f"summary: table {missing[0]} not found")
     from dualrs_lab import certificates

@@ -10,8 +10,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +29,14 @@ from dualrs_lab.certificates import (
     decide,
     read_table,
     repair_table,
+    write_table,
 )
 from dualrs_lab.data import Images
+from dualrs_lab.fastpath import FastPath, FrozenVoter, disagreement, freeze, settle
 from dualrs_lab.files import digest, replace_json, set_aside
 from dualrs_lab.runtime import describe
-from dualrs_lab.sampling import Noise, NoiseBlocks, count_votes, evaluation_copy, images_together
+from dualrs_lab.sampling import Noise, NoiseBlocks, Voter, count_votes, images_together, sample
+from dualrs_lab.stopping import AllDraws, Stopping
 
 __all__ = ["Spec", "certify", "certify_table", "predict"]
 
@@ -46,10 +48,12 @@ class Spec:
     noise: Noise
     seed: int
     n0: int = 100  # draws to guess the class
-    n: int = 10_000  # separate draws to bound its probability
+    n: int = 10_000  # separate draws to bound its probability; with early stopping the most
     alpha: float = 0.001  # failure probability of each certificate
+    stop: Stopping = AllDraws()  # how many of the n draws an image gets  # noqa: RUF009
     batch: int | None = None  # noisy images per pass: speed and memory, not votes; None: as suits the device
-    dtype: torch.dtype = torch.float32  # of the noisy images
+    dtype: torch.dtype = torch.float32  # of the noisy images, and of the network that a table freezes
+    fast: FastPath = FastPath()  # other steps of freezing it  # noqa: RUF009
 
     def __post_init__(self) -> None:
         if min(self.n0, self.n, self.batch or 1) < 1 or not 0 < self.alpha < 1 or self.seed < 0:
@@ -57,6 +61,7 @@ class Spec:
 
 
 Model = Callable[[Tensor], Tensor]
+_WAVE = 64  # images whose class is selected at a time, or more where a pass holds many
 Group = tuple[Tensor, Sequence[int], Sequence[int]]  # images (B, ...), labels, indices
 
 
@@ -92,12 +97,12 @@ def certify(
         raise ValueError(
             f"certify: got {len(x)} inputs, {len(labels)} labels, {len(idx)} indices; wanted as many of each"
         )
-    size = images_together(tuple(x.shape[1:]), x.device, spec.batch)
-    groups = ((x[i : i + size], labels[i : i + size], idx[i : i + size]) for i in range(0, len(x), size))
-    certified = _certify_groups(
-        model, groups, tuple(x.shape[1:]), classes=classes, spec=spec, device=x.device
-    )
-    return [certificate for group in certified for certificate in group]
+    shape = tuple(x.shape[1:])
+    units = images_together(shape, x.device, spec.batch)
+    voter = Voter(model, spec.noise, classes=classes, units=units, dtype=spec.dtype)
+    waves = [(x, labels, range(len(x)))] if len(x) else []
+    certified = [c for group in _certify_waves(voter, waves, shape, spec, x.device) for c in group]
+    return [replace(c, idx=int(idx[c.idx])) for c in sorted(certified, key=lambda c: c.idx)]
 
 
 def certify_table(
@@ -115,16 +120,32 @@ def certify_table(
     """Certify every `skip`-th image (at most `max_images`, -1 for all) into the table at `path`, and return
     it.
 
-    The network is sampled as `evaluation_copy`, on the device it lives on. Rows are flushed as they are done:
-    after a kill, the same call loses nothing and repeats nothing. `path` with ending `.json` says how the
-    table was made (`info` is kept there too). A
-    table that was made in another way is in the way: with `replace` it is kept under another name and a
-    warning says so, otherwise ValueError.
+    The network is frozen by `spec.fast` (see `fastpath`) on the device it lives on. Rows are flushed as
+    images are done, and sorted at the end: after a kill, the same call loses nothing and repeats nothing.
+    `path` with ending `.json` says how the table was made: what the rows depend on, how often the frozen
+    network votes otherwise than the float32 original, and `info`. A table that was made in another way is in
+    the way: with `replace` it is kept under another name and a warning says so, otherwise ValueError.
     """
     path = Path(path)
     positions = range(0, len(images), skip)[: None if max_images < 0 else max_images]
     device = next(model.parameters()).device
-    identity = _identity(model, images, spec)
+    classes, n = len(images.classes), spec.stop.selection(spec.n0) + spec.n
+    found = _read_record(path)
+    fast = settle(_as_before(spec.fast, found), model, images.shape, inputs=len(positions) * n)
+    identity = _identity(model, images, spec) | {"fast": fast.steps(spec.dtype)}
+    if found.get("identity") == identity and repair_table(path) and _holds(path, positions):
+        return _rows(path, positions)
+    voter = freeze(
+        model,
+        spec.noise,
+        images.shape,
+        classes=classes,
+        device=device,
+        dtype=spec.dtype,
+        fast=fast,
+        batch=spec.batch,
+    )
+    identity["fast"] = voter.steps
     done = _resume(path, identity, replace)
     record = {
         "identity": identity,
@@ -132,56 +153,60 @@ def certify_table(
         "skip": skip,
         "max_images": max_images,
         "batch": spec.batch,
+        "disagreement": found.get("disagreement") if done else _disagreement(model, images, voter, spec),
     }
     replace_json(path.with_suffix(".json"), record | {"provenance": describe(device)})
     todo = [position for position in positions if position not in done]
-    network = evaluation_copy(model, device=device, dtype=spec.dtype)
-    groups = _batches(images, todo, images_together(images.shape, device, spec.batch), device)
-    classes = len(images.classes)
-    certified = _certify_groups(network, groups, images.shape, classes=classes, spec=spec, device=device)
+    waves = _waves(images, todo, max(_WAVE, 8 * voter.units), device)
+    certified = _certify_waves(voter, waves, images.shape, spec, device)
     _append(path, certified, total=len(positions), initial=len(positions) - len(todo), progress=progress)
-    table = read_table(path)
-    return table[table["idx"].isin(positions)].reset_index(drop=True)
+    _sort(path)
+    return _rows(path, positions)
 
 
-def _batches(images: Images, positions: Sequence[int], size: int, device: torch.device) -> Iterator[Group]:
+def _waves(images: Images, positions: Sequence[int], size: int, device: torch.device) -> Iterator[Group]:
     for first in range(0, len(positions), size):
         idx = positions[first : first + size]
         pixels, labels = images.batch(torch.tensor(idx))
         yield pixels.to(device), labels.tolist(), idx
 
 
-def _certify_groups(
-    model: Model,
-    groups: Iterable[Group],
-    shape: tuple[int, ...],
-    *,
-    classes: int,
-    spec: Spec,
-    device: torch.device,
+def _certify_waves(
+    voter: Voter, waves: Iterable[Group], shape: tuple[int, ...], spec: Spec, device: torch.device
 ) -> Iterator[list[Certificate]]:
-    """Select the class on n0 draws, bound its probability on n others, a group of images at a time."""
+    """Select the class on some draws, bound its probability on others; images come as they are done."""
     selection, estimation = (
         NoiseBlocks(spec.noise, shape, seed=spec.seed, stream=stream, device=device)
         for stream in ("selection", "estimation")
     )
-    count = partial(count_votes, model, classes=classes, batch=spec.batch, dtype=spec.dtype)
-    decided = partial(decide, sigma=spec.noise.sigma, alpha=spec.alpha, seed=spec.seed)
-    for x, labels, idx in groups:
+    n0 = spec.stop.selection(spec.n0)
+    for x, labels, idx in waves:
         start = time.perf_counter()
-        selected, votes = count(x, selection, n=spec.n0), count(x, estimation, n=spec.n)
-        seconds = (time.perf_counter() - start) / len(x)
-        rows = zip(selected, votes, idx, labels, strict=True)
-        yield [decided(s, v, idx=i, label=label, seconds=seconds) for s, v, i, label in rows]
+        selected = count_votes(voter, x, selection, n=n0, classes=voter.classes)
+        each = (time.perf_counter() - start) / len(x)
+        watch = spec.stop.watch(selected, n=spec.n, alpha=spec.alpha, sigma=spec.noise.sigma)
+        for finished in sample(voter, x, estimation, draws=watch.draws, done=watch.done):
+            yield [
+                decide(
+                    selected[i],
+                    watch.evidence(i, counts),
+                    idx=idx[i],
+                    label=labels[i],
+                    sigma=spec.noise.sigma,
+                    alpha=spec.alpha,
+                    seed=spec.seed,
+                    seconds=each + seconds,
+                    bound=spec.stop.bound,
+                    drawn=int(counts.sum()),
+                )
+                for i, counts, seconds in finished
+            ]
 
 
 def _append(
     path: Path, certified: Iterable[list[Certificate]], *, total: int, initial: int, progress: bool
 ) -> None:
-    """Append and flush each group;
-
-    show rate, time left and the share certified correct so far in this call.
-    """
+    """Append and flush each group; show rate, time left and the share certified correct so far."""
     right = seen = 0
     watched = sys.stderr.isatty() or "ipykernel" in sys.modules
     interval = 0.5 if watched else 30.0  # a log file gets a line now and then
@@ -193,6 +218,36 @@ def _append(
             right, seen = right + sum(c.correct for c in group), seen + len(group)
             bar.set_postfix(certified=f"{right / seen:.3f}", refresh=False)
             bar.update(len(group))
+
+
+def _sort(path: Path) -> None:
+    # With early stopping images are done in another order than they came.
+    table = read_table(path)
+    if not table["idx"].is_monotonic_increasing:
+        write_table(path, table.sort_values("idx"))
+
+
+def _rows(path: Path, positions: Sequence[int]) -> pd.DataFrame:
+    table = read_table(path)
+    return table[table["idx"].isin(positions)].reset_index(drop=True)
+
+
+def _holds(path: Path, positions: Sequence[int]) -> bool:
+    return set(positions) <= set(read_table(path)["idx"].tolist())
+
+
+def _disagreement(model: nn.Module, images: Images, voter: FrozenVoter, spec: Spec) -> dict[str, float]:
+    first, _ = images.batch(torch.arange(min(voter.units, len(images))))
+    device = next(model.parameters()).device
+    blocks = NoiseBlocks(spec.noise, images.shape, seed=spec.seed, stream="disagreement", device=device)
+    return disagreement(model, voter, first.to(device), blocks)
+
+
+def _as_before(fast: FastPath, found: dict[str, Any]) -> FastPath:
+    # A choice that was left open stays what it was when the table was begun.
+    steps = found.get("identity", {}).get("fast", {})
+    open_steps = [name for name, value in asdict(fast).items() if value is None and name in steps]
+    return replace(fast, **{name: steps[name] for name in open_steps})
 
 
 def _identity(model: nn.Module, images: Images, spec: Spec) -> dict[str, Any]:
@@ -208,7 +263,7 @@ def _identity(model: nn.Module, images: Images, spec: Spec) -> dict[str, Any]:
         "n": spec.n,
         "alpha": spec.alpha,
         "seed": spec.seed,
-        "dtype": str(spec.dtype).removeprefix("torch."),
+        "stop": json.loads(json.dumps({"rule": type(spec.stop).__name__, **asdict(spec.stop)})),
     }
 
 
@@ -216,12 +271,16 @@ def _raw(tensor: Tensor) -> bytes:
     return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
 
 
+def _read_record(path: Path) -> dict[str, Any]:
+    made = path.with_suffix(".json")
+    return dict(json.loads(made.read_text())) if made.exists() else {}
+
+
 def _resume(path: Path, identity: dict[str, Any], replace: bool) -> set[int]:
     """Positions that the table at `path` already holds; an unfinished last line is cut."""
     if repair_table(path) == 0:
         return set()
-    made = path.with_suffix(".json")
-    found = json.loads(made.read_text())["identity"] if made.exists() else None
+    found = _read_record(path).get("identity")
     if found == identity:
         return set(read_table(path)["idx"].tolist())
     differing = {key for key in identity if not found or found.get(key) != identity[key]}
@@ -233,6 +292,6 @@ def _resume(path: Path, identity: dict[str, Any], replace: bool) -> set[int]:
             f"{there}, "
             f"wanted {wanted}; choose another file or remove it"
         )
-    kept = set_aside(path, made)
+    kept = set_aside(path, path.with_suffix(".json"))
     warnings.warn(f"{path.name} was made with other settings; it is now {kept[0].name}", stacklevel=3)
     return set()

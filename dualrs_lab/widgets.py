@@ -22,8 +22,9 @@ from dualrs_lab import plots
 from dualrs_lab.bounds import lower_bound, radius_ceiling, rs_radius
 from dualrs_lab.certificates import Certificate, average_radius, certified_accuracy, floor_text
 from dualrs_lab.data import Images
+from dualrs_lab.fastpath import evaluation_copy
 from dualrs_lab.plane import Boxes, lesson_plane
-from dualrs_lab.sampling import GaussianNoise, GridNoise, NoiseBlocks, evaluation_copy
+from dualrs_lab.sampling import GaussianNoise, GridNoise, NoiseBlocks
 from dualrs_lab.smoothing import Spec, certify
 
 __all__ = ["CertifiedPanel", "ImagePanel", "Panel", "PlanePanel", "State", "VotesPanel"]

@@ -201,6 +201,35 @@ def test_certify_writes_a_table_and_goes_on(lab: Path, capsys: pytest.CaptureFix
     assert main(["summary", "t.tsv"]) == 0
 
 
+def test_certify_stops_early_and_leaves_steps_out_where_it_is_told_to(
+    lab: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dualrs_lab.models import make_model, save_checkpoint
+
+    save_checkpoint(
+        "m.safetensors", make_model("digits_cnn", classes=10, channels=1, mean=[0.3], std=[0.3], seed=0)
+    )
+    command = ["certify", "--checkpoint", "m.safetensors", "--data", "digits", "--sigma", "0.25"]
+    command += ["--n", "400", "--max", "3", "--device", "cpu"]
+    assert main([*command, "--at-radii", "0.1,0.2", "--dtype", "float32", "--no-fold", "--out", "a.tsv"]) == 0
+    assert main([*command, "--loss", "0.5", "--no-channels-last", "--no-compile", "--out", "b.tsv"]) == 0
+    capsys.readouterr()
+    a, b = (json.loads((lab / name).read_text())["identity"] for name in ("a.json", "b.json"))
+    assert a["stop"] == {"rule": "AtRadii", "radii": [0.1, 0.2], "futility": 0.001}
+    assert b["stop"] == {"rule": "InputSpecific", "pilot": 1000, "loss": 0.5}
+    assert (a["fast"]["dtype"], a["fast"]["fold"], a["fast"]["channels_last"]) == ("float32", False, True)
+    assert (b["fast"]["fold"], b["fast"]["channels_last"]) == (True, False)
+
+    for wrong, text in [
+        (["--at-radii", "0.2,0.1"], "ascending"),
+        (["--at-radii", "x"], "--at-radii 'x': want numbers"),
+        (["--at-radii", "0.1", "--loss", "0.1"], "not allowed with"),
+        (["--loss", "-1"], "loss > 0"),
+    ]:
+        assert main([*command, *wrong, "--out", "c.tsv"]) == 2
+        assert text in capsys.readouterr().err
+
+
 def test_certify_reads_a_published_checkpoint(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import numpy as np
     import torch

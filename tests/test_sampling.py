@@ -6,15 +6,17 @@ import pytest
 import torch
 from scipy import stats
 
+from dualrs_lab.fastpath import evaluation_copy
 from dualrs_lab.models import make_model
 from dualrs_lab.sampling import (
     BLOCK,
     GaussianNoise,
     GridNoise,
     NoiseBlocks,
+    Voter,
     _grid_tables,
     count_votes,
-    evaluation_copy,
+    sample,
 )
 
 SHAPE = (3, 8, 8)
@@ -140,19 +142,6 @@ def test_kept_noise_stays_within_its_limit() -> None:
     assert len(limited._kept) == 2
 
 
-def test_evaluation_copy_answers_like_the_original() -> None:
-    model = network()
-    with torch.no_grad():  # BatchNorm statistics that are worth folding
-        model.train()
-        for seed in range(3):
-            model(pixels(64, seed).float() / 255)
-        model.eval()
-        x = pixels(200, 9).float() / 255
-        folded = evaluation_copy(model, device=torch.device("cpu"), dtype=torch.float32)
-        assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in folded.modules())
-        torch.testing.assert_close(folded(x), model(x), rtol=1e-4, atol=1e-5)
-
-
 def test_half_space_votes_match_their_closed_form() -> None:
     # P[x1 + sigma Z > 0.5]; n = 40,000 and |z| < 5: a right engine fails with probability < 1e-6.
     x = torch.tensor([[0.45, 0.1], [0.5, 0.7], [0.8, 0.2]])
@@ -179,3 +168,74 @@ def test_errors_say_what_came_and_what_to_do() -> None:
         count_votes(lambda z: torch.full((len(z), 5), torch.nan), x, blocks(), n=10, classes=5)
     with pytest.raises(ValueError, match="sigma 0"):
         GridNoise(0)
+
+
+class Watched(Voter):
+    """Remembers how full its passes were."""
+
+    def __init__(self, **settings) -> None:
+        super().__init__(network(), GridNoise(0.25), classes=5, units=4, **settings)
+        self.sizes: list[int] = []
+
+    def __call__(self, x, noise):
+        self.sizes.append(len(x))
+        return super().__call__(x, noise)
+
+
+def collect(voter: Voter, x: torch.Tensor, **settings) -> dict[int, np.ndarray]:
+    found = [item for group in sample(voter, x, blocks(), **settings) for item in group]
+    assert len({item.position for item in found}) == len(found)
+    assert all(item.seconds > 0 for item in found)
+    return {item.position: item.counts for item in found}
+
+
+def alone(x: torch.Tensor, position: int, n: int) -> np.ndarray:
+    return count_votes(network(), x[position : position + 1], blocks(), n=n, classes=5)[0]
+
+
+def leave_early(positions: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    return counts.sum(axis=1) >= 100 * (1 + positions % 5)
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 3])
+@pytest.mark.parametrize("padded", [False, True])
+def test_images_that_leave_early_get_the_votes_of_their_first_draws(ahead: int, padded: bool) -> None:
+    x = pixels(11)
+    counts = collect(Watched(padded=padded), x, draws=1000, done=leave_early, ahead=ahead)
+    assert sorted(counts) == list(range(11))
+    for position, votes in counts.items():
+        assert (votes == alone(x, position, 100 * (1 + position % 5))).all()
+
+
+def test_every_image_may_have_its_own_number_of_draws() -> None:
+    x, draws = pixels(6), [30, 250, 100, 1, 470, 200]
+    counts = collect(Watched(), x, draws=draws)
+    for position, votes in counts.items():
+        assert votes.sum() == draws[position]
+        assert (votes == alone(x, position, draws[position])).all()
+
+
+def test_passes_stay_full_while_images_leave_early() -> None:
+    voter = Watched()
+    collect(voter, pixels(23), draws=700, done=leave_early)
+    needed = sum(1 + position % 5 for position in range(23))
+    assert set(voter.sizes[:-4]) == {4}
+    # At the end three images' places are filled with blocks that may come too late to count.
+    assert sum(voter.sizes) <= needed + 3 * 4
+
+
+def test_done_sees_each_image_once_a_call_and_block_by_block() -> None:
+    seen: dict[int, list[int]] = {}
+
+    def watch(positions: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        assert len(set(positions.tolist())) == len(positions)
+        for position, total in zip(positions.tolist(), counts.sum(axis=1).tolist(), strict=True):
+            seen.setdefault(position, []).append(total)
+        return np.zeros(len(positions), dtype=bool)
+
+    collect(Watched(), pixels(2), draws=550, done=watch)
+    assert seen == {0: [100, 200, 300, 400, 500, 550], 1: [100, 200, 300, 400, 500, 550]}
+
+
+def test_no_inputs_no_votes() -> None:
+    assert collect(Watched(), pixels(0), draws=100) == {}

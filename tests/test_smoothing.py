@@ -17,12 +17,15 @@ import pytest
 import torch
 from scipy import stats
 
+from dualrs_lab import fastpath
 from dualrs_lab.bounds import lower_bound
 from dualrs_lab.certificates import ABSTAIN, from_row, recompute
 from dualrs_lab.data import Images, load_images
+from dualrs_lab.fastpath import FastPath
 from dualrs_lab.models import make_model
 from dualrs_lab.sampling import GaussianNoise, GridNoise
 from dualrs_lab.smoothing import Spec, certify, certify_table, predict
+from dualrs_lab.stopping import AtRadii, InputSpecific
 
 GRID = GridNoise(0.25)
 
@@ -203,3 +206,106 @@ def test_settings_that_make_no_sense_are_refused() -> None:
         Spec(noise=GRID)
     with pytest.raises(ValueError, match="3 inputs, 2 labels"):
         certify(half_space, torch.zeros(3, 2), classes=2, spec=spec(noise=GaussianNoise(1)), labels=[0, 1])
+
+
+RULES = [AtRadii(radii=(0.05, 0.2), futility=0.01), InputSpecific(pilot=100, loss=0.3)]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_rule_that_stops_early_takes_fewer_draws_and_every_radius_can_be_recomputed(
+    tmp_path: Path, digits, network, rule
+) -> None:
+    table = certify_table(network, digits, tmp_path / "t.tsv", spec=spec(n=3000, stop=rule), progress=False)
+    assert table["idx"].tolist() == list(range(60))
+    assert (tmp_path / "t.tsv").read_text().splitlines()[1].startswith("0\t")  # in order on disk as well
+    assert table["bound"].unique().tolist() == [rule.bound]
+    assert (table["drawn"] <= 3000).all()
+    assert table["drawn"].mean() < 1500
+    assert (table["n"] <= table["drawn"]).all()
+    for row in table.to_dict("records"):
+        assert recompute(from_row(row)) == row["radius"]
+    made = json.loads((tmp_path / "t.json").read_text())
+    assert made["identity"]["stop"]["rule"] == type(rule).__name__
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_rule_that_stops_early_gives_an_image_the_same_certificate_in_any_company(
+    tmp_path: Path, digits, network, rule
+) -> None:
+    early = spec(n=1500, stop=rule)
+    whole = certify_table(network, digits, tmp_path / "a.tsv", spec=early, progress=False)
+    parts = tmp_path / "b.tsv"
+    certify_table(network, digits, parts, spec=early, max_images=17, progress=False)
+    parts.write_bytes(parts.read_bytes() + b"17\t2\t")
+    pd.testing.assert_frame_equal(
+        certify_table(network, digits, parts, spec=spec(n=1500, stop=rule, batch=100), progress=False).drop(
+            columns="time"
+        ),
+        whole.drop(columns="time"),
+    )
+    alone = certify(network.eval(), digits.pixels[31:32], classes=10, spec=early, idx=[31])[0]
+    assert alone.votes == from_row(whole.iloc[31].to_dict()).votes
+
+
+def test_radii_at_which_images_stop_certify_nearly_what_all_draws_certify(digits) -> None:
+    """A half-space, 61 points; all draws see at most 0.02 more radius here than the rule needs to see."""
+    x = torch.stack([torch.linspace(0.2, 0.8, 61), torch.zeros(61)], dim=1)
+    radii = (0.05, 0.1, 0.2)
+    at_radii = spec(noise=GaussianNoise(0.3), n=20_000, stop=AtRadii(radii=radii))
+    early = certify(half_space, x, classes=2, spec=at_radii)
+    every = certify(half_space, x, classes=2, spec=spec(noise=GaussianNoise(0.3), n=20_000))
+    for few, all_of_them in zip(early, every, strict=True):
+        assert few.radius <= abs(float(x[few.idx, 0]) - 0.5)  # alpha = 0.001 each, seeded
+        for radius in radii:
+            assert few.radius >= radius or all_of_them.radius < radius + 0.02
+    assert np.mean([c.drawn for c in early]) < 20_000 / 4
+
+
+def test_the_record_says_what_was_sampled_and_how_often_it_votes_otherwise(tmp_path, digits, network) -> None:
+    path = tmp_path / "t.tsv"
+    fast = spec(dtype=torch.bfloat16, fast=FastPath(channels_last=False))
+    certify_table(network, digits, path, spec=fast, max_images=5, progress=False)
+    made = json.loads(path.with_suffix(".json").read_text())
+    assert made["identity"]["fast"] == {
+        "dtype": "bfloat16",
+        "fold": True,
+        "channels_last": False,
+        "compile": False,
+        "cuda_graph": False,
+    }
+    assert made["disagreement"]["draws"] >= 500
+    assert 0 <= made["disagreement"]["share"] < 0.05
+    with pytest.raises(ValueError, match=r"other settings \(fast\)"):
+        certify_table(network, digits, path, spec=spec(), max_images=5, progress=False)
+
+
+def test_a_choice_that_was_left_open_stays_what_it_was_when_the_table_was_begun(
+    tmp_path, digits, network, monkeypatch
+) -> None:
+    path = tmp_path / "t.tsv"
+    certify_table(network, digits, path, spec=spec(), max_images=5, progress=False)
+    monkeypatch.setitem(fastpath._REPAYS, "cpu", 0.0)  # compiling would repay now
+    table = certify_table(network, digits, path, spec=spec(), max_images=8, progress=False)
+    assert len(table) == 8
+    assert json.loads(path.with_suffix(".json").read_text())["identity"]["fast"]["compile"] is False
+
+
+def test_a_finished_table_is_read_and_nothing_is_frozen(tmp_path, digits, network, monkeypatch) -> None:
+    path = tmp_path / "t.tsv"
+    table = certify_table(network, digits, path, spec=spec(), max_images=5, progress=False)
+
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("nothing is left to sample")
+
+    monkeypatch.setattr("dualrs_lab.smoothing.freeze", fail)
+    pd.testing.assert_frame_equal(
+        certify_table(network, digits, path, spec=spec(), max_images=5, progress=False), table
+    )
+
+
+def test_certifying_does_not_touch_a_network_in_training(tmp_path, digits) -> None:
+    model = make_model("digits_cnn", classes=10, channels=1, mean=[0.3], std=[0.3], seed=0).train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    certify_table(model, digits, tmp_path / "t.tsv", spec=spec(), max_images=2, progress=False)
+    assert model.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
