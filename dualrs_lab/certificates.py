@@ -21,6 +21,7 @@ from dualrs_lab.files import replace_text
 
 __all__ = [
     "ABSTAIN",
+    "BOUNDS",
     "COLUMNS",
     "Certificate",
     "agreement",

@@ -27,8 +27,8 @@ from matplotlib.patches import Circle, Patch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from dualrs_lab.bounds import lower_bound
-from dualrs_lab.certificates import ABSTAIN, Certificate, confidence_band, floor_text
+from dualrs_lab.bounds import rs_radius
+from dualrs_lab.certificates import ABSTAIN, BOUNDS, Certificate, confidence_band, floor_text
 from dualrs_lab.certificates import certified_accuracy as accuracy_at
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "Plane",
     "bound_against_n",
     "certified_accuracy",
+    "draws_against_radius",
     "looks",
     "noisy_strip",
     "plane_field",
@@ -315,6 +316,40 @@ def radius_histogram(
 
 
 @style()
+def draws_against_radius(table: pd.DataFrame, *, radii: Sequence[float] = (), ax: Axes | None = None) -> Axes:
+    """Where the draws went: draws of each image against the radius that its share of votes stands for.
+
+    With early stopping at `radii` (dashed) they pile up there, where the decision is hard. An image whose
+    guessed class has no majority of the votes stands at radius 0.
+    """
+    ax = _axes(ax, PAGE, 2.8)
+    share = ((table["successes"] + 0.5) / (table["n"] + 1)).to_numpy(dtype=np.float64)
+    estimate = rs_radius(share, table["sigma"].to_numpy(dtype=np.float64))
+    right = table["correct"].astype(bool).to_numpy()
+    for chosen, colour, marker, label in [
+        (right, _BLUE, "o", "right"),
+        (~right, _ORANGE, "X", "wrong or abstains"),
+    ]:
+        ax.plot(
+            estimate[chosen],
+            table["drawn"][chosen],
+            marker,
+            color=colour,
+            markersize=4,
+            alpha=0.6,
+            label=label,
+        )
+    for radius in radii:
+        ax.axvline(radius, color=_GREY, linestyle="--", linewidth=0.8)
+    mean = float(table["drawn"].mean())
+    ax.axhline(mean, color=_BLACK, linestyle=":", linewidth=1.2, label=f"mean {mean:,.0f}")
+    ax.set(yscale="log", xlabel="radius that the share of votes stands for", ylabel="draws")
+    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
+    sns.despine(ax=ax)
+    return ax
+
+
+@style()
 def vote_bars(
     certificate: Certificate, *, classes: Sequence[str] | None = None, ax: Axes | None = None
 ) -> Axes:
@@ -330,7 +365,7 @@ def vote_bars(
     ax = _axes(ax, COLUMN, 1.0 + 0.17 * len(kinds))
     colours = [_BLUE if kind == c.top else _GREY for kind in kinds]
     ax.barh(range(len(kinds)), [votes.get(kind, 0) / c.n for kind in kinds], color=colours, height=0.75)
-    low, place = float(lower_bound(c.successes, c.n, c.alpha)), kinds.index(c.top)
+    low, place = float(BOUNDS[c.bound](c.successes, c.n, c.alpha)), kinds.index(c.top)
     ax.plot([low, low], [place - 0.5, place + 0.5], color=_BLACK, linewidth=2.2, label="lower bound")
     ax.axvline(0.5, color=_RED, linestyle="--", linewidth=1.2, label="1/2")
     names = [classes[kind] if classes else f"class {kind}" for kind in kinds]

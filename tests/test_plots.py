@@ -14,9 +14,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from PIL import Image
+from scipy import stats
 
 from dualrs_lab import plots
-from dualrs_lab.bounds import lower_bound
+from dualrs_lab.bounds import anytime_lower_bound, lower_bound
 from dualrs_lab.certificates import certified_accuracy, confidence_band, decide
 from dualrs_lab.plane import lesson_plane
 
@@ -52,6 +53,27 @@ def legend(ax: Axes) -> list[str]:
 def curve(ax: Axes, label: str) -> matplotlib.lines.Line2D:
     (line,) = [line for line in ax.lines if line.get_label() == label]
     return line
+
+
+def test_draws_stand_over_the_radius_of_their_share_of_votes(ax: Axes) -> None:
+    made = pd.DataFrame(
+        {"successes": [90, 4000, 10], "n": [100, 5000, 100], "drawn": [100, 7000, 100], "sigma": 0.5}
+    ).assign(correct=[1, 1, 0])
+    plots.draws_against_radius(made, radii=[0.25, 0.5], ax=ax)
+    right, wrong = curve(ax, "right"), curve(ax, "wrong or abstains")
+    expected = 0.5 * stats.norm.ppf([90.5 / 101, 4000.5 / 5001])
+    np.testing.assert_allclose(right.get_xdata(), expected)
+    assert list(right.get_ydata()) == [100, 7000]
+    assert list(wrong.get_xdata()) == [0.0]
+    assert legend(ax) == ["right", "wrong or abstains", "mean 2,400"]
+    assert ax.get_yscale() == "log"
+
+
+def test_vote_bars_show_the_bound_that_the_certificate_rests_on(ax: Axes) -> None:
+    settings = {"idx": 0, "label": 1, "sigma": 0.5, "alpha": 0.001, "seed": 0, "seconds": 0.0}
+    plots.vote_bars(decide(np.array([1, 99]), np.array([100, 900]), bound="betting", **settings), ax=ax)
+    low = curve(ax, "lower bound").get_xdata()[0]
+    assert low == anytime_lower_bound(900, 1000, 0.001) < lower_bound(900, 1000, 0.001)
 
 
 def test_importing_changes_no_setting_and_opens_no_figure() -> None:
