@@ -9,17 +9,20 @@ computes that it misses its fault no more often; with the seeds fixed, nothing h
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
-from dualrs_lab.bounds import lower_bound, rs_radius, two_sided_pvalue
-from dualrs_lab.certificates import ABSTAIN, Certificate, decide, floor_text, frame
+from dualrs_lab.bounds import anytime_lower_bound, lower_bound, rs_radius, two_sided_pvalue
+from dualrs_lab.certificates import ABSTAIN, Certificate, decide, floor_text, frame, from_row, read_table
 from dualrs_lab.plane import lesson_plane, sample_points
 from dualrs_lab.sampling import GaussianNoise, GridNoise, Noise
 from dualrs_lab.smoothing import Spec, certify
+from dualrs_lab.stopping import AtRadii, InputSpecific, Watch
 
 SIGMA, ALPHA, RUNS, ERROR = 0.12, 0.001, 100_000, 1e-3
 
@@ -159,6 +162,166 @@ def test_predict_returns_the_wrong_class_with_probability_at_most_alpha(n: int) 
     wrong = (two_sided_pvalue(votes, n) <= 0.05) & (votes < n / 2)
     for p in (0.5, 0.51, 0.6, 0.9):
         assert stats.binom.pmf(votes, n, p)[wrong].sum() <= 0.05 / 2 * (1 + 1e-9)
+
+
+# Votes that are looked at while they come in, and have a say in when to stop.
+
+Bound = Callable[[np.ndarray, np.ndarray], np.ndarray]  # votes, draws -> lower bound at a level
+FIXED, ANYTIME = partial(lower_bound, alpha=ALPHA), partial(anytime_lower_bound, alpha=ALPHA)
+DOUBLED = partial(anytime_lower_bound, alpha=2 * ALPHA)  # the wealth compared with 1 / (2 alpha)
+EVERY_DRAW, EVERY_BLOCK = np.arange(1, 10_001), np.arange(100, 100_001, 100)
+
+
+def _fewest(bound: Bound, draws: np.ndarray, p: np.ndarray | float) -> np.ndarray:
+    """The fewest of `draws` votes whose bound exceeds p; draws + 1 where not even all do."""
+    low, high = np.full_like(draws, -1), draws + 1
+    for _ in range(int(draws.max()).bit_length() + 1):
+        middle = (low + high) // 2
+        exceeds = bound(np.maximum(middle, 0), draws) > p
+        low, high = np.where(exceeds, low, middle), np.where(exceeds, middle, high)
+    return high
+
+
+def _ever(bound: Bound, p: float, looks: np.ndarray) -> float:
+    """The exact probability that the bound exceeds p at one of the `looks`, numbers of draws evenly apart.
+
+    A walk through all numbers of votes, without simulation; what is rarer than 1e-16 a look is left out.
+    """
+    step = stats.binom.pmf(np.arange(looks[0] + 1), looks[0], p)
+    law, first, exceeded = np.ones(1), 0, 0.0  # law[i]: no excess so far, and first + i votes
+    for fewest in _fewest(bound, looks, p):
+        law = np.convolve(law, step)
+        exceeded += law[max(fewest - first, 0) :].sum()
+        law = law[: max(fewest - first, 0)]
+        rare = int(np.searchsorted(law.cumsum(), 1e-16))
+        law, first = law[rare:], first + rare
+    return float(exceeded)
+
+
+@pytest.mark.parametrize("p", [0.5, 0.8, 0.98, 0.999])
+def test_the_anytime_level_holds_however_often_one_looks(p: float) -> None:
+    """No simulation: the exact probability that the bound ever exceeds p, over 10,000 and 1000 looks."""
+    assert ALPHA / 20 < _ever(ANYTIME, p, EVERY_DRAW) <= ALPHA
+    assert ALPHA / 20 < _ever(ANYTIME, p, EVERY_BLOCK) <= ALPHA
+
+
+@pytest.mark.parametrize("p", [0.5, 0.8, 0.98])
+def test_a_bound_for_one_look_and_a_doubled_wealth_are_caught(p: float) -> None:
+    """Negative control, exact: the first fails 12 to 20 times as often as it may, the second 1.5 times."""
+    assert _ever(FIXED, p, EVERY_BLOCK) > 12 * ALPHA
+    assert _ever(DOUBLED, p, EVERY_DRAW) > 1.5 * ALPHA
+
+
+def _stop(watch: Watch, votes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Lets a watch look at the votes (I, looks) for class 1 after every block.
+
+    Returns the votes and draws its certificates rest on, and the draws that were taken, (I,) each.
+    """
+    evidence, drawn = np.zeros((len(votes), 2), dtype=np.int64), np.zeros(len(votes))
+    active = np.arange(len(votes))
+    for look in range(votes.shape[1]):
+        counts = np.stack([100 * (look + 1) - votes[active, look], votes[active, look]], axis=1)
+        done = watch.done(active, counts)
+        drawn[active] += 100
+        for image, count in zip(active[done], counts[done], strict=True):
+            evidence[image] = watch.evidence(image, count)
+        active = active[~done]
+    assert not len(active)
+    return evidence[:, 1], evidence.sum(axis=1), drawn
+
+
+@pytest.mark.parametrize("p", [0.5, 0.8, 0.98])
+def test_stopping_at_radii_keeps_the_level_and_peeking_with_a_fixed_bound_does_not(p: float) -> None:
+    """A radius a hair beyond the truth, and one farther on, so that drawing goes on after a violation."""
+    runs, distance = 10_000, float(rs_radius(p, SIGMA)) * (1 - 1e-9)
+    votes = np.random.default_rng(6).binomial(100, p, (runs, 100)).cumsum(axis=1)
+    rule = AtRadii(radii=(distance * (1 + 2e-9), distance + 0.1))
+    watch = rule.watch(np.tile([0, 100], (runs, 1)), n=10_000, alpha=ALPHA, sigma=SIGMA)
+    successes, draws, drawn = _stop(watch, votes)
+    assert drawn.mean() < 8000
+    assert (rs_radius(ANYTIME(successes, draws), SIGMA) > distance).sum() <= _most(runs, ALPHA)
+
+    looks = EVERY_BLOCK[:100]
+    assert stats.binom.cdf(_most(runs, ALPHA), runs, _ever(FIXED, p, looks)) < ERROR, "too few runs"
+    assert (votes >= _fewest(FIXED, looks, p)).any(axis=1).sum() > _most(runs, ALPHA)
+
+
+@dataclass(frozen=True)
+class Pilot:
+    """Two classes, class 1 with probability p; a pilot guesses the class and chooses the number of draws."""
+
+    p: float
+    rule: InputSpecific
+    reuse: bool = False  # count the pilot once more, among the votes of the bound, as a public release does
+
+    def threshold(self, pilot: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """For pilots with these votes for class 1: fresh draws, the guess's p, and the votes that violate."""
+        counts = np.stack([self.rule.pilot - pilot, pilot], axis=1)
+        fresh = self.rule.watch(counts, n=100_000, alpha=ALPHA, sigma=SIGMA).draws
+        p = np.where(counts.argmax(axis=1) == 1, self.p, 1 - self.p)
+        again = counts.max(axis=1) * self.reuse
+        # a certificate needs a bound beyond 1/2, and violates where it exceeds p as well
+        fewest = _fewest(FIXED, fresh + self.rule.pilot * self.reuse, np.maximum(p, 0.5))
+        return fresh, p, fewest - again
+
+    def rate(self) -> float:
+        """The exact probability of a violation, over all pilots and all fresh votes."""
+        pilot = np.arange(self.rule.pilot + 1)
+        fresh, p, fewest = self.threshold(pilot)
+        broken = stats.binom.sf(fewest - 1, fresh, p)
+        return float((stats.binom.pmf(pilot, self.rule.pilot, self.p) * broken).sum())
+
+    def violations(self, *, seed: int) -> int:
+        """How many of RUNS certificates claim too much."""
+        rng = np.random.default_rng(seed)
+        values, which = np.unique(rng.binomial(self.rule.pilot, self.p, RUNS), return_inverse=True)
+        fresh, p, fewest = (part[which] for part in self.threshold(values))
+        return int((rng.binomial(fresh, p) >= fewest).sum())
+
+
+@pytest.mark.parametrize("loss", [0.05, 0.2])
+@pytest.mark.parametrize("p", [0.5, 0.505, 0.52, 0.6, 0.9, 0.99])
+def test_a_pilot_that_chooses_the_number_of_fresh_draws_keeps_the_level(p: float, loss: float) -> None:
+    pilot = Pilot(p, InputSpecific(loss=loss))
+    assert ALPHA / 2 < pilot.rate() <= ALPHA
+    assert pilot.violations(seed=7) <= _most(RUNS, ALPHA)
+
+
+@pytest.mark.parametrize("loss", [0.05, 0.2])
+def test_a_pilot_that_is_counted_again_is_caught(loss: float) -> None:
+    """Negative control: reuse fails 2.0 and 2.6 times as often as it may; guessing explains 2.
+
+    At a tie, a lucky pilot asks for fewer fresh draws, and so keeps its weight. Farther from 1/2 it asks for
+    more, and reuse happens to keep the level.
+    """
+    tie = Pilot(0.5, InputSpecific(loss=loss), reuse=True)
+    assert tie.rate() > (2 if loss == 0.05 else 2.6) * ALPHA
+    assert stats.binom.cdf(_most(RUNS, ALPHA), RUNS, tie.rate()) < ERROR, "too few runs to see this fault"
+    assert tie.violations(seed=8) > _most(RUNS, ALPHA)
+    assert Pilot(0.6, InputSpecific(loss=loss), reuse=True).rate() <= ALPHA
+
+
+TABLES = sorted((Path(__file__).parents[1] / "data" / "cifar10_jpeg").glob("*_n10000.tsv"))
+
+
+@pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem.split("_")[-2])
+def test_stopping_at_radii_takes_many_times_fewer_draws_for_the_same_accuracy(path: Path) -> None:
+    """Power, on votes drawn from the vote shares of 500 images: within 1 point of n = 100,000 everywhere."""
+    certificates = [from_row(row) for row in read_table(path).to_dict("records")]
+    sigma, radii = certificates[0].sigma, np.array(AtRadii().radii)
+    p = np.array([c.successes / c.n for c in certificates])
+    right = np.array([c.top == c.label for c in certificates])
+    votes = np.random.default_rng(9).binomial(100, p[:, None], (len(p), 1000)).cumsum(axis=1)
+    watch = AtRadii().watch(np.tile([0, 100], (len(p), 1)), n=100_000, alpha=ALPHA, sigma=sigma)
+    successes, draws, drawn = _stop(watch, votes)
+
+    early = rs_radius(ANYTIME(successes, draws), sigma) * right
+    full = rs_radius(FIXED(votes[:, -1], np.full(len(p), 100_000)), sigma) * right
+    lost = (full[:, None] >= radii).mean(axis=0) - (early[:, None] >= radii).mean(axis=0)
+    factor = 100_000 / drawn.mean()
+    print(f"sigma {sigma}: {factor:.1f} times fewer draws, at most {lost.max():.3f} of the accuracy lost")
+    assert np.abs(lost).max() <= 0.01
+    assert factor > 8
 
 
 # From here on the whole chain: noise, network, votes, bound, decision.
