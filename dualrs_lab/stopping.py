@@ -107,7 +107,8 @@ class _RadiiWatch(Watch):
 
     def done(self, images: Counts, counts: Counts) -> NDArray[np.bool_]:
         drawn, votes = counts.sum(axis=1), counts[np.arange(len(images)), self._top[images]]
-        left, low, high = self._n - drawn, self._low[images], self._high[images]
+        left = np.maximum(self._n - drawn, 0)
+        low, high = self._low[images], self._high[images]
         at_best = votes + np.ceil(left * high)  # of all n draws, at the upper bound so far
         now, against, hope = anytime_lower_bound(
             [votes, drawn - votes, at_best], [drawn, drawn, drawn + left], self._levels
@@ -117,7 +118,7 @@ class _RadiiWatch(Watch):
         self._low[images] = low = np.maximum(low, now)
         self._high[images] = high = np.minimum(high, 1 - against)
         settled = self._reached(low) >= self._reached(np.minimum(high, hope))
-        return np.asarray(settled | (left <= 0))
+        return np.asarray(settled | (left == 0))
 
     def evidence(self, image: int, counts: Counts) -> Counts:
         del counts

@@ -360,6 +360,24 @@ def test_certified_radii_stay_within_the_distance_and_come_near_it(noise: Noise)
         assert certificate.radius >= rs_radius(seen, SIGMA)
 
 
+STOP_AT = (0.0, 0.05, 0.1)
+
+
+@pytest.mark.parametrize("stop", [AtRadii(radii=STOP_AT), InputSpecific()])
+def test_certificates_that_stop_early_stay_within_the_distance(stop: AtRadii | InputSpecific) -> None:
+    """alpha = 1e-6 again; and what is plainly within the distance is certified, with fewer draws."""
+    x, threshold, distance = _points(GridNoise(SIGMA))
+    spec = Spec(noise=GridNoise(SIGMA), n=50_000, alpha=1e-6, seed=3, batch=4000, stop=stop)
+    certificates = certify(_right_of(threshold), x, classes=2, spec=spec)
+    for certificate, d in zip(certificates, distance, strict=True):
+        assert certificate.predict in (ABSTAIN, int(d > 0))
+        assert certificate.radius <= abs(d)
+        plainly = [radius for radius in STOP_AT if radius < abs(d) - 0.02]
+        assert all(certificate.radius >= radius and certificate.predict != ABSTAIN for radius in plainly)
+        assert certificate.n <= certificate.drawn <= 50_000
+    assert np.mean([certificate.drawn for certificate in certificates]) < 25_000
+
+
 @pytest.mark.parametrize("sigma", [0.02, 0.07, 0.25])
 def test_certificates_in_the_plane_stay_within_the_exact_radius(sigma: float) -> None:
     """Three classes and curved boundaries; alpha = 1e-6 over 180 points: failing is no bad luck."""
