@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: install run test lab notebooks lint clean
+.PHONY: install run test lab bench notebooks lint clean
 
 install: $(STAMP)
 
@@ -20,6 +20,15 @@ run: $(STAMP)
 
 lab: $(STAMP)
 	$(BIN)/dualrs-lab lab
+
+# How fast certification is on this machine, in under ten minutes on two cores, in runs/bench; BENCH="…" passes
+# options of `python -m benchmarks.certify`, such as --data folder:PATH for your own images.
+bench: $(STAMP) .venv/bench
+	$(BIN)/python -m benchmarks.certify --short $(BENCH)
+
+# The libraries that are compared with; where they cannot be installed, their arm is left out.
+.venv/bench: pyproject.toml
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]' && touch $@
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

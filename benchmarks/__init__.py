@@ -1,0 +1,1 @@
+"""How fast certification is here, against the loop of the textbook and the Adversarial Robustness Toolbox."""
