@@ -75,7 +75,7 @@ def art_reason(n: int, shape: tuple[int, ...], free_bytes: int) -> str:
     """
     if missing := art_missing():
         return f"not installed: {', '.join(missing)} (pip install -e '.[bench]')"
-    needed = 24 * n * torch.Size(shape).numel()
+    needed = 20 * n * torch.Size(shape).numel()
     return f"would take about {needed / 1e9:.1f} GB" if needed > 0.8 * free_bytes else ""
 
 

@@ -110,7 +110,7 @@ def test_toolbox_and_engine_agree_on_digits(numbers: Subject) -> None:
 def test_why_the_toolbox_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(baselines, "art_missing", lambda: [])
     assert art_reason(1000, (3, 32, 32), 10**9) == ""
-    assert "7.4 GB" in art_reason(100_000, (3, 32, 32), 10**9)
+    assert "6.1 GB" in art_reason(100_000, (3, 32, 32), 10**9)
     monkeypatch.setattr(baselines, "art_missing", lambda: ["statsmodels"])
     assert "not installed: statsmodels" in art_reason(1, (1,), 10**9)
 
