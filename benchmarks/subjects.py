@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.baselines import Art, Textbook
-from dualrs_lab.certificates import Certificate, decide
+from dualrs_lab.certificates import Certificate
 from dualrs_lab.data import load_images
 from dualrs_lab.fastpath import FastPath, FrozenVoter, freeze
 from dualrs_lab.models import Classifier, load_checkpoint, make_model
 from dualrs_lab.runtime import fold_seed, make_generator
-from dualrs_lab.sampling import GridNoise, NoiseBlocks, count_votes, sample
+from dualrs_lab.sampling import GridNoise
+from dualrs_lab.smoothing import Spec, certify
 from dualrs_lab.stopping import AllDraws, Stopping
 from dualrs_lab.training import Gaussian, channel_statistics, recipe, train
 
@@ -94,22 +95,13 @@ class Subject:
         A pass depends on the noise level through the noise alone, so one voter serves them all.
         """
         chosen = range(len(self.x)) if positions is None else positions
-        rule, noise, x = stop or AllDraws(), GridNoise(self.sigma), self.x[list(chosen)]
-        selection, estimation = (
-            NoiseBlocks(noise, self.shape, seed=self.seed, stream=stream, device=self.device)
-            for stream in ("selection", "estimation")
-        )
-        selected = count_votes(voter, x, selection, n=rule.selection(self.n0), classes=self.classes)
-        watch = rule.watch(selected, n=n, alpha=self.alpha, sigma=self.sigma)
-        return [
-            decide(
-                selected[i], watch.evidence(i, counts), idx=chosen[i], label=self.labels[chosen[i]],
-                sigma=self.sigma, alpha=self.alpha, seed=self.seed, seconds=seconds, bound=rule.bound,
-                drawn=int(counts.sum()),
-            )
-            for finished in sample(voter, x, estimation, draws=watch.draws, done=watch.done)
-            for i, counts, seconds in finished
-        ]  # fmt: skip
+        spec = Spec(
+            noise=GridNoise(self.sigma), seed=self.seed, n0=self.n0, n=n, alpha=self.alpha,
+            stop=stop or AllDraws(), batch=self.engine_batch,
+        )  # fmt: skip
+        labels = [self.labels[position] for position in chosen]
+        x = self.x[list(chosen)]
+        return certify(voter, x, classes=self.classes, spec=spec, labels=labels, idx=chosen)
 
     def of_size(self, pixels: int, images: int) -> "Subject":
         """The same network on random pixels of another size."""

@@ -35,6 +35,7 @@ __all__ = [
     "Noise",
     "NoiseBlocks",
     "Voter",
+    "as_voter",
     "count_votes",
     "images_together",
     "sample",
@@ -45,6 +46,9 @@ BLOCK = 100
 
 _BITS = 60  # of every uniform draw; thresholds are exact to one part in 2^60
 _COARSE = 16  # leading bits that decide nearly every draw through one table
+_SLAB_BYTES = 2**26  # of noise that is kept in one allocation
+_RECENT = 4  # blocks of noise beyond those that are kept
+_SIDE_BY_SIDE = 16  # images under way at least, so that a block of noise serves as many
 
 
 @dataclass(frozen=True)
@@ -138,9 +142,10 @@ def _grid_tables(sigma: float) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class NoiseBlocks:
-    """The noise of one stream of a run, block by block:
+    """The noise of one stream of a run, block by block: drawn when asked for.
 
-    drawn when first asked for, kept while `keep_bytes` lasts.
+    The first blocks, which every image needs, are kept while `keep_bytes` lasts, and a few recent ones, which
+    images that go through the network side by side need next: memory does not grow with the number of draws.
     """
 
     def __init__(
@@ -151,24 +156,40 @@ class NoiseBlocks:
         seed: int,
         stream: str,
         device: torch.device | str = "cpu",
-        keep_bytes: int = 2**30,
+        keep_bytes: int = 2**25,
     ) -> None:
         self.noise, self.shape, self.seed, self.stream = noise, shape, seed, stream
         self.device = torch.device(device)
         self._kept: dict[int, Tensor] = {}
+        self._free: list[Tensor] = []
+        self._recent: dict[int, Tensor] = {}
         self._room = keep_bytes
 
     def __getitem__(self, number: int) -> Tensor:
         """Noise `(BLOCK, *shape)`."""
-        if number not in self._kept:
-            generator = make_generator(self.seed, "noise", self.stream, number, device=self.device)
-            block = self.noise.draw((BLOCK, *self.shape), generator)
-            size = block.numel() * block.element_size()
-            if size > self._room:
-                return block
+        for known in (self._kept, self._recent):
+            if number in known:
+                return known[number]
+        generator = make_generator(self.seed, "noise", self.stream, number, device=self.device)
+        block = self.noise.draw((BLOCK, *self.shape), generator)
+        size = block.numel() * block.element_size()
+        if size <= self._room:
             self._room -= size
-            self._kept[number] = block
-        return self._kept[number]
+            self._kept[number] = self._place(block).copy_(block)
+            return self._kept[number]
+        self._recent[number] = block
+        if len(self._recent) > _RECENT:
+            del self._recent[next(iter(self._recent))]
+        return block
+
+    def _place(self, block: Tensor) -> Tensor:
+        # Many blocks in one allocation: kept one by one, they would lie between the temporaries of drawing
+        # and hold three times their own memory.
+        if not self._free:
+            size = block.numel() * block.element_size()
+            many = max(1, min(_SLAB_BYTES, self._room + size) // size)
+            self._free = list(block.new_empty((many, *block.shape)).unbind())
+        return self._free.pop(0)
 
     def stack(self, numbers: Sequence[int]) -> Tensor:
         """Noise `(len(numbers), BLOCK, *shape)`; a number may come several times."""
@@ -181,8 +202,8 @@ def images_together(shape: tuple[int, ...], device: torch.device, batch: int | N
     From `batch`, a number of noisy inputs, or by default from the device: what stays in the caches of a CPU,
     what fills a GPU.
     """
-    numbers = 650_000 if device.type == "cpu" else 32_000_000
-    return max(1, (min(20_000, numbers // math.prod(shape)) if batch is None else batch) // BLOCK)
+    numbers, most = (650_000, 2_000) if device.type == "cpu" else (32_000_000, 20_000)
+    return max(1, (min(most, numbers // math.prod(shape)) if batch is None else batch) // BLOCK)
 
 
 class Voter:
@@ -218,6 +239,22 @@ class Voter:
             )
         top, votes = logits.max(1)
         return torch.where(top.isnan(), self.classes, votes).view(noise.shape[:2])
+
+
+def as_voter(
+    model: Callable[[Tensor], Tensor] | Voter,
+    noise: Noise,
+    shape: tuple[int, ...],
+    device: torch.device,
+    *,
+    classes: int,
+    batch: int | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Voter:
+    """`model` itself if it is a `Voter`, otherwise one that asks it in passes of `images_together`."""
+    if isinstance(model, Voter):
+        return model
+    return Voter(model, noise, classes=classes, units=images_together(shape, device, batch), dtype=dtype)
 
 
 class Finished(NamedTuple):
@@ -269,7 +306,8 @@ def sample(
     start = time.perf_counter()
     while True:
         drawing = sum(number * BLOCK < most[position] for position, number in active.items())
-        active.update((position, 0) for position in _some(waiting, voter.units - drawing))
+        window = max(voter.units, _SIDE_BY_SIDE)
+        active.update((position, 0) for position in _some(waiting, window - drawing))
         if units := _take_units(active, most, voter.units):
             under_way.append((units, _tally(voter, x, blocks, units)))
         if not under_way:
@@ -304,12 +342,7 @@ def count_votes(
     `Voter` already. About `batch` noisy inputs go through it at a time (None: as suits the device), and votes
     are counted on the device of `x`. Raises as `sample` does.
     """
-    units = images_together(blocks.shape, x.device, batch)
-    voter = (
-        model
-        if isinstance(model, Voter)
-        else Voter(model, blocks.noise, classes=classes, units=units, dtype=dtype)
-    )
+    voter = as_voter(model, blocks.noise, blocks.shape, x.device, classes=classes, batch=batch, dtype=dtype)
     counts = np.zeros((len(x), classes), dtype=np.int64)
     for finished in sample(voter, x, blocks, draws=n):
         for position, votes, _ in finished:
@@ -322,12 +355,12 @@ def _some(items: Iterator[int], most: int) -> list[int]:
 
 
 def _take_units(active: dict[int, int], most: NDArray[np.int64], room: int) -> list[_Unit]:
-    # Round robin: the next block of every active input, then the one after it, while there is room.
+    # The next block of the inputs that are least far, then the one after it, while there is room.
     units: list[_Unit] = []
     growing = True
     while growing and len(units) < room:
         growing = False
-        for position, number in active.items():
+        for position, number in sorted(active.items(), key=lambda item: item[1]):
             if number * BLOCK < most[position] and len(units) < room:
                 units.append(_Unit(position, number, min(BLOCK, int(most[position]) - number * BLOCK)))
                 active[position] = number + 1

@@ -35,7 +35,7 @@ from dualrs_lab.data import Images
 from dualrs_lab.fastpath import FastPath, FrozenVoter, disagreement, freeze, settle
 from dualrs_lab.files import digest, replace_json, set_aside
 from dualrs_lab.runtime import describe
-from dualrs_lab.sampling import Noise, NoiseBlocks, Voter, count_votes, images_together, sample
+from dualrs_lab.sampling import Noise, NoiseBlocks, Voter, as_voter, count_votes, sample
 from dualrs_lab.stopping import AllDraws, Stopping
 
 __all__ = ["Spec", "certify", "certify_table", "predict"]
@@ -78,7 +78,7 @@ def predict(model: Model, x: Tensor, *, classes: int, spec: Spec) -> NDArray[np.
 
 
 def certify(
-    model: Model,
+    model: Model | Voter,
     x: Tensor,
     *,
     classes: int,
@@ -88,8 +88,9 @@ def certify(
 ) -> list[Certificate]:
     """Cohen's CERTIFY for inputs (N, ...), one certificate each, with its votes.
 
-    `labels` default to unknown (-1), `idx` to positions. The same seed and settings give the same certificate
-    whether an input comes alone or among others, on one device. Raises as `count_votes` does.
+    `model` is as for `count_votes`, `labels` default to unknown (-1), `idx` to positions. The same seed and
+    settings give the same certificate whether an input comes alone or among others, on one device. Raises as
+    `count_votes` does.
     """
     labels = [-1] * len(x) if labels is None else labels
     idx = range(len(x)) if idx is None else idx
@@ -98,8 +99,7 @@ def certify(
             f"certify: got {len(x)} inputs, {len(labels)} labels, {len(idx)} indices; wanted as many of each"
         )
     shape = tuple(x.shape[1:])
-    units = images_together(shape, x.device, spec.batch)
-    voter = Voter(model, spec.noise, classes=classes, units=units, dtype=spec.dtype)
+    voter = as_voter(model, spec.noise, shape, x.device, classes=classes, batch=spec.batch, dtype=spec.dtype)
     waves = [(x, labels, range(len(x)))] if len(x) else []
     certified = [c for group in _certify_waves(voter, waves, shape, spec, x.device) for c in group]
     return [replace(c, idx=int(idx[c.idx])) for c in sorted(certified, key=lambda c: c.idx)]

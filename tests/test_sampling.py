@@ -129,17 +129,35 @@ def test_a_photograph_gets_the_same_votes_in_bfloat16_alone_and_in_company() -> 
 
 def test_blocks_that_are_not_kept_are_drawn_again_alike() -> None:
     kept, drawn = blocks(), blocks(keep_bytes=0)
-    assert kept[3] is kept[3]
-    assert drawn[3] is not drawn[3]
-    assert torch.equal(kept[3], drawn[3])
+    first, again = [[some[number] for number in range(9)] for some in (kept, drawn)], drawn[3]
+    assert kept[3] is first[0][3]
+    assert again is not first[1][3]
+    assert torch.equal(again, kept[3])
 
 
-def test_kept_noise_stays_within_its_limit() -> None:
+@pytest.mark.parametrize("room", [0, 2, 7])
+def test_noise_that_is_kept_does_not_grow_with_the_number_of_draws(room: int) -> None:
     size = BLOCK * 3 * 8 * 8 * 2
-    limited = blocks(keep_bytes=2 * size)
-    for number in range(5):
+    limited = blocks(keep_bytes=room * size)
+    for number in range(50):
         limited[number]
-    assert len(limited._kept) == 2
+    held = {*limited._kept.values(), *limited._recent.values()}
+    assert len(limited._kept) == room
+    assert len(held) <= room + 4
+
+
+class Counted(NoiseBlocks):
+    drawn = 0
+
+    def __getitem__(self, number: int) -> torch.Tensor:
+        self.drawn += number not in self._kept and number not in self._recent
+        return super().__getitem__(number)
+
+
+def test_images_side_by_side_draw_a_block_once_even_where_none_is_kept() -> None:
+    noise = Counted(GridNoise(0.25), SHAPE, seed=0, stream="estimation", keep_bytes=0)
+    list(sample(Watched(), pixels(16), noise, draws=3000))
+    assert noise.drawn == 30
 
 
 def test_half_space_votes_match_their_closed_form() -> None:
