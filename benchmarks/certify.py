@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> list[Row]:
 
 
 def _time_draws(args: argparse.Namespace, timed: Subject, steps: Steps, findings: Findings) -> None:
-    voters, found = prepare(timed, steps, every="per_draw" in args.parts)
+    voters, found = prepare(timed, steps, "to time draws", every="per_draw" in args.parts)
     findings.add(found)
     if "per_draw" in args.parts:
         findings.add(per_draw(timed, voters, n=args.draws, rounds=args.rounds))
@@ -104,7 +104,7 @@ def _time_draws(args: argparse.Namespace, timed: Subject, steps: Steps, findings
 
 
 def _certify_images(args: argparse.Namespace, labelled: Subject, steps: Steps, findings: Findings) -> None:
-    voters, found = prepare(labelled, steps, every="disagreement" in args.parts)
+    voters, found = prepare(labelled, steps, "to certify", every="disagreement" in args.parts)
     findings.add(found)
     if "disagreement" in args.parts:
         findings.add(disagree(labelled, voters, draws=20 * args.draws))

@@ -48,7 +48,7 @@ def ladder(device: torch.device, dtype: torch.dtype, *, compiled: bool = True) -
 
 
 def prepare(
-    subject: Subject, steps: Steps, *, every: bool = True
+    subject: Subject, steps: Steps, purpose: str, *, every: bool = True
 ) -> tuple[dict[str, FrozenVoter], list[Row | str]]:
     """The frozen copy of each step, or of the last that works here, and what freezing took.
 
@@ -65,7 +65,7 @@ def prepare(
             found.append(f"{name!r} is left out: {', '.join(failed)} failed on this machine.")
             continue
         voters[name] = voter
-        found.append(Row("preparation", name, subject.name, "s", [seconds]))
+        found.append(Row("preparation", name, f"{subject.name}, {purpose}", "s", [seconds]))
         if not every:
             break
     return voters, found

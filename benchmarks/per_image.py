@@ -37,10 +37,11 @@ def per_image(
     """
     shares = [range(first, len(subject.x), rounds) for first in range(rounds)]
     compared = [share[: -(-compare // rounds)] for share in shares]
-    rules: dict[str, Stopping] = {
-        "all draws": AllDraws(),
-        "at radii": AtRadii(radii=tuple(radii)),
-        "input-specific": InputSpecific(),
+    rules: dict[str, tuple[Stopping, int]] = {
+        "all draws": (AllDraws(), n),
+        "at radii": (AtRadii(radii=tuple(radii)), n),
+        "at radii, n/2": (AtRadii(radii=tuple(radii)), n // 2),
+        "input-specific": (InputSpecific(), n),
     }
     images = {name: compared if name == "all draws" else shares for name in rules}
     made: dict[str, list[Certificate]] = {name: [] for name in rules}
@@ -48,7 +49,7 @@ def per_image(
 
     def ours(name: str) -> Callable[[int], object]:
         return lambda turn: made[name].extend(
-            subject.certify(voter, n, positions=images[name][turn], stop=rules[name])
+            subject.certify(voter, rules[name][1], positions=images[name][turn], stop=rules[name][0])
         )
 
     arms: dict[str, Callable[[int], object]] = {

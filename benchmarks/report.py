@@ -19,6 +19,7 @@ LOOKS = {
     "ours": METHODS["gaussian"],
     "all draws": METHODS["gaussian"],
     "at radii": METHODS["dual"],
+    "at radii, n/2": METHODS["dual"],
     "input-specific": METHODS["consistency"],
 }
 _HATCHES = ["", "///", "...", "xxx"]

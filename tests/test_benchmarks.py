@@ -123,7 +123,7 @@ def test_a_step_that_fails_is_left_out(numbers: Subject, monkeypatch: pytest.Mon
     steps = ladder(torch.device("cpu"), torch.bfloat16)
     assert list(steps)[-2:] == ["+ bfloat16", "+ compiled"]
     with pytest.warns(UserWarning, match="without the step 'compile': RuntimeError: no compiler"):
-        voters, found = prepare(numbers, steps, every=False)
+        voters, found = prepare(numbers, steps, "to certify", every=False)
     assert list(voters) == ["+ bfloat16"]
     assert found[0] == "'+ compiled' is left out: compile failed on this machine."
 
@@ -212,6 +212,15 @@ def test_rules_that_stop_early_are_compared_on_the_same_images(numbers: Subject)
     for arm in ("all draws", "at radii", "input-specific"):
         low, high = (rows[arm, "certified accuracy, the compared 4 images", r][0] for r in (0.2, 0.1))
         assert 0 <= low <= high <= 100
+
+
+def test_one_network_may_be_prepared_for_both_jobs(numbers: Subject) -> None:
+    steps = ladder(torch.device("cpu"), torch.float32, compiled=False)
+    found = [prepare(numbers, steps, purpose, every=False)[1] for purpose in ("to time draws", "to certify")]
+    rows = [row for part in found for row in part if isinstance(row, Row)]
+    made = table(rows, "preparation")
+    assert "to time draws" in made
+    assert "to certify" in made
 
 
 def test_options_are_checked(capsys: pytest.CaptureFixture[str]) -> None:

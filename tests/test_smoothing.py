@@ -309,3 +309,12 @@ def test_certifying_does_not_touch_a_network_in_training(tmp_path, digits) -> No
     certify_table(model, digits, tmp_path / "t.tsv", spec=spec(), max_images=2, progress=False)
     assert model.training
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_a_frozen_voter_certifies_as_a_table_does(tmp_path, digits, network) -> None:
+    table = certify_table(network, digits, tmp_path / "t.tsv", spec=spec(), max_images=5, progress=False)
+    device = torch.device("cpu")
+    settings = {"classes": 10, "device": device, "dtype": torch.float32, "fast": FastPath()}
+    voter = fastpath.freeze(network, GRID, digits.shape, **settings)
+    alone = certify(voter, digits.pixels[:5], classes=10, spec=spec())
+    assert [c.votes for c in alone] == [from_row(row).votes for row in table.to_dict("records")]
