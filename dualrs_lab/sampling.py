@@ -46,7 +46,7 @@ BLOCK = 100
 
 _BITS = 60  # of every uniform draw; thresholds are exact to one part in 2^60
 _COARSE = 16  # leading bits that decide nearly every draw through one table
-_SLAB_BYTES = 2**26  # of noise that is kept in one allocation
+_SLAB_BYTES, _SLAB_BLOCKS = 2**26, 100  # of noise that is kept in one allocation, at most
 _RECENT = 4  # blocks of noise beyond those that are kept
 _SIDE_BY_SIDE = 16  # images under way at least, so that a block of noise serves as many
 
@@ -187,7 +187,7 @@ class NoiseBlocks:
         # and hold three times their own memory.
         if not self._free:
             size = block.numel() * block.element_size()
-            many = max(1, min(_SLAB_BYTES, self._room + size) // size)
+            many = max(1, min(_SLAB_BYTES // size, (self._room + size) // size, _SLAB_BLOCKS))
             self._free = list(block.new_empty((many, *block.shape)).unbind())
         return self._free.pop(0)
 
