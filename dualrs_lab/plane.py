@@ -5,8 +5,10 @@ Phi, so the smoothed classifier can be drawn, and a certificate compared with th
 `(N, 2)` in the unit square; l2 radii in the same unit.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,13 +16,25 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from scipy.special import ndtr, ndtri
 
-__all__ = ["Boxes", "lesson_plane", "sample_points"]
+__all__ = [
+    "Boxes",
+    "DualPlane",
+    "LargestRadius",
+    "MedianChoice",
+    "lesson_dual",
+    "lesson_estimator",
+    "lesson_plane",
+    "sample_points",
+]
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Answer = Callable[[Floats], Ints]  # of points (N, 2): classes (N,)
 Box = tuple[float, float, float, float]  # x and y of the lower left corner, x and y of the upper right one
 
 STEP = 0.005  # of the grid on which changes of class are looked for
 REACH = 1.0  # how far from the points: radii beyond are reported as infinite
+NEAR = 0.4  # the same for systems, whose answers cost more
 
 
 @dataclass(frozen=True)
@@ -56,7 +70,7 @@ class Boxes:
         column, row = x.T.contiguous()
         return member[torch.bucketize(column, xs, right=True), torch.bucketize(row, ys, right=True)]
 
-    def predict(self, points: Floats) -> NDArray[np.int64]:
+    def predict(self, points: Floats) -> Ints:
         """Class (N,) of the base classifier itself."""
         return np.asarray(self(torch.from_numpy(_points("predict", points))).argmax(dim=1).numpy())
 
@@ -67,7 +81,7 @@ class Boxes:
         mx, my = _masses(points[:, 0], xs, sigma), _masses(points[:, 1], ys, sigma)
         return np.asarray(np.einsum("nx,xyk,ny->nk", mx, member, my))
 
-    def smoothed(self, points: Floats, sigma: float) -> NDArray[np.int64]:
+    def smoothed(self, points: Floats, sigma: float) -> Ints:
         """Class (N,) of the exact smoothed classifier; the lowest class wins a tie."""
         return np.asarray(self.probabilities(points, sigma).argmax(axis=1))
 
@@ -91,46 +105,124 @@ class Boxes:
         Never too small by more than 1e-9, and too large by at most 1e-6 where the boundary is smooth (a
         corner or junction can add 0.005). It does not use the theorem that lessons check against it.
         """
-        points = _points("exact_radius", points)
-        if not ((points >= 0) & (points <= 1)).all():
-            raise ValueError("exact_radius: wanted points in the unit square [0, 1] x [0, 1].")
-        boundary, tree = _boundary(self, sigma)
-        if len(boundary) == 0:
-            return np.full(len(points), np.inf)
-        found, nearest = tree.query(points)
-        distance = np.asarray(found, dtype=np.float64)
-        offset = boundary[nearest] - points
-        angle = np.arctan2(offset[:, 1], offset[:, 0])
-        width = np.arcsin(np.clip(2 * STEP / np.maximum(distance, 1e-300), 0.0, 1.0))
-        for _ in range(4):  # each round looks closer around the best direction so far
-            distance, angle = self._nearer(points, distance, angle, width, sigma)
-            width /= 6
-        return np.where(distance <= REACH, distance, np.inf)
+        return _nearest(lambda at: self.smoothed(at, sigma), _boundary(self, sigma), points, REACH, 36)
 
-    def _nearer(
-        self, points: Floats, distance: Floats, angle: Floats, width: Floats, sigma: float
-    ) -> tuple[Floats, Floats]:
-        # The nearest change of class along a fan of rays (N, F): bisect within the last 2 STEP of `distance`.
-        home = self.smoothed(points, sigma)[:, None]
-        fan = angle[:, None] + width[:, None] * np.linspace(-1, 1, 13)
-        ray = np.stack([np.cos(fan), np.sin(fan)], axis=-1)
 
-        def away(length: Floats) -> NDArray[np.bool_]:
-            ends = points[:, None] + length[..., None] * ray
-            return np.asarray(self.smoothed(ends.reshape(-1, 2), sigma).reshape(fan.shape) != home)
+@dataclass(frozen=True)
+class MedianChoice:
+    """The expert that the median vote of `estimator` under noise `sigma` chooses; its classes are experts.
 
-        high = np.repeat(distance[:, None] + 1e-9, fan.shape[1], axis=1)
-        low = np.maximum(high - 2 * STEP, 0.0)
-        crosses = away(high) & ~away(low)
-        for _ in range(36):
-            middle = (low + high) / 2
-            beyond = away(middle)
-            low, high = np.where(beyond, low, middle), np.where(beyond, middle, high)
-        high = np.where(crosses, high, np.inf)
-        best = high.argmin(axis=1)
-        rows = np.arange(len(points))
-        found = high[rows, best] < distance
-        return np.where(found, high[rows, best], distance), np.where(found, fan[rows, best], angle)
+    F_k(x) = P[vote <= k], and the choice is the lowest k with F_k >= 1/2 (see `routes`).
+    """
+
+    estimator: Boxes
+    sigma: float
+
+    def cuts(self, points: Floats) -> Floats:
+        """Exact F_1 … F_(K-1), shape (N, K - 1)."""
+        at_most = np.cumsum(self.estimator.probabilities(points, self.sigma), axis=1)[:, :-1]
+        return np.asarray(np.minimum(at_most, 1.0))  # sums of probabilities can be an ulp above
+
+    def __call__(self, points: Floats) -> Ints:
+        """Expert (N,), counted from 0."""
+        yes = np.pad(self.cuts(points) >= 0.5, ((0, 0), (0, 1)), constant_values=True)
+        return np.asarray(yes.argmax(axis=1))
+
+
+@dataclass(frozen=True)
+class LargestRadius:
+    """The expert with the largest radius at the very point: a choice that nothing keeps from changing."""
+
+    base: Boxes
+    sigmas: tuple[float, ...]
+
+    def __call__(self, points: Floats) -> Ints:
+        """Expert (N,), counted from 0; the lowest wins a tie."""
+        radii = [self.base.rs_radius_exact(points, sigma) for sigma in self.sigmas]
+        return np.asarray(np.argmax(radii, axis=0))
+
+
+@dataclass(frozen=True)
+class DualPlane:
+    """The experts `base` smoothed at each of `sigmas`, and a choice among them at each point."""
+
+    base: Boxes
+    sigmas: tuple[float, ...]
+    choose: Callable[[Floats], Ints]
+
+    def experts(self, points: Floats) -> Ints:
+        """Class (N, K) that each expert gives."""
+        return np.stack([self.base.smoothed(points, sigma) for sigma in self.sigmas], axis=1)
+
+    def predict(self, points: Floats) -> Ints:
+        """Class (N,) of the system: what the chosen expert says."""
+        points = _points("predict", points)
+        chosen, kinds = self.choose(points), np.zeros(len(points), dtype=np.int64)
+        for j, sigma in enumerate(self.sigmas):  # each expert only where it is asked
+            kinds[chosen == j] = self.base.smoothed(points[chosen == j], sigma)
+        return kinds
+
+    def expert_radii(self, points: Floats) -> Floats:
+        """Radius (N, K) within which each expert gives the system's class, from exact probabilities; or 0."""
+        radii = [self.base.rs_radius_exact(points, sigma) for sigma in self.sigmas]
+        agree = self.experts(points) == self.predict(points)[:, None]
+        return np.where(agree, np.stack(radii, axis=1), 0.0)
+
+    def exact_radius(self, points: Floats) -> Floats:
+        """Distance (N,) to the nearest point where the system says something else; infinite beyond NEAR.
+
+        As `Boxes.exact_radius`, to 1e-7, and it can be too large where an island or a wedge of another
+        answer is narrower than STEP: a system may have some where its choice changes.
+        """
+        return _nearest(self.predict, _frontier(self), points, NEAR, 20)
+
+
+class _Boundary(NamedTuple):
+    points: Floats  # (B, 2)
+    tree: cKDTree
+
+
+def _nearest(answer: Answer, boundary: _Boundary, points: Floats, reach: float, halvings: int) -> Floats:
+    points = _points("exact_radius", points)
+    if not ((points >= 0) & (points <= 1)).all():
+        raise ValueError("exact_radius: wanted points in the unit square [0, 1] x [0, 1].")
+    if len(boundary.points) == 0:
+        return np.full(len(points), np.inf)
+    found, nearest = boundary.tree.query(points)
+    distance = np.asarray(found, dtype=np.float64)
+    offset = boundary.points[nearest] - points
+    angle = np.arctan2(offset[:, 1], offset[:, 0])
+    width = np.arcsin(np.clip(2 * STEP / np.maximum(distance, 1e-300), 0.0, 1.0))
+    for _ in range(4):  # each round looks closer around the best direction so far
+        distance, angle = _nearer(answer, points, distance, angle, width, halvings)
+        width /= 6
+    return np.where(distance <= reach, distance, np.inf)
+
+
+def _nearer(
+    answer: Answer, points: Floats, distance: Floats, angle: Floats, width: Floats, halvings: int
+) -> tuple[Floats, Floats]:
+    # The nearest change of class along a fan of rays (N, F): bisect within the last 2 STEP of `distance`.
+    home = answer(points)[:, None]
+    fan = angle[:, None] + width[:, None] * np.linspace(-1, 1, 13)
+    ray = np.stack([np.cos(fan), np.sin(fan)], axis=-1)
+
+    def away(length: Floats) -> NDArray[np.bool_]:
+        ends = points[:, None] + length[..., None] * ray
+        return np.asarray(answer(ends.reshape(-1, 2)).reshape(fan.shape) != home)
+
+    high = np.repeat(distance[:, None] + 1e-9, fan.shape[1], axis=1)
+    low = np.maximum(high - 2 * STEP, 0.0)
+    crosses = away(high) & ~away(low)
+    for _ in range(halvings):
+        middle = (low + high) / 2
+        beyond = away(middle)
+        low, high = np.where(beyond, low, middle), np.where(beyond, middle, high)
+    high = np.where(crosses, high, np.inf)
+    best = high.argmin(axis=1)
+    rows = np.arange(len(points))
+    found = high[rows, best] < distance
+    return np.where(found, high[rows, best], distance), np.where(found, fan[rows, best], angle)
 
 
 @lru_cache(maxsize=16)
@@ -159,25 +251,35 @@ def _masses(at: Floats, edges: Floats, sigma: float) -> Floats:
 
 
 @lru_cache(maxsize=16)
-def _boundary(boxes: Boxes, sigma: float) -> tuple[Floats, cKDTree]:
+def _boundary(boxes: Boxes, sigma: float) -> _Boundary:
     ticks = np.arange(-REACH, 1 + REACH + STEP / 2, STEP)
     xs, ys, member = _cells(boxes)
     mx, my = _masses(ticks, xs, sigma), _masses(ticks, ys, sigma)
     classes = np.argmax([mx @ member[:, :, k] @ my.T for k in range(boxes.classes)], axis=0)
-    pairs: list[
-        tuple[Floats, Floats]
-    ] = []  # neighbours of different class, along x and along y: bisect between them
+    return _changes(lambda at: boxes.smoothed(at, sigma), ticks, classes, 34)
+
+
+@lru_cache(maxsize=4)
+def _frontier(system: DualPlane) -> _Boundary:
+    ticks = np.arange(-NEAR, 1 + NEAR + STEP / 2, STEP)
+    grid = np.stack(np.meshgrid(ticks, ticks, indexing="ij"), axis=-1)
+    return _changes(system.predict, ticks, np.stack([system.predict(column) for column in grid]), 20)
+
+
+def _changes(answer: Answer, ticks: Floats, classes: Ints, halvings: int) -> _Boundary:
+    # Neighbours of different class on a grid (T, T), along x and along y: bisect between them.
+    pairs: list[tuple[Floats, Floats]] = []
     for i, j in (np.nonzero(classes[1:] != classes[:-1]), np.nonzero(classes[:, 1:] != classes[:, :-1])):
         step = (STEP, 0.0) if len(pairs) == 0 else (0.0, STEP)
         first = np.stack([ticks[i], ticks[j]], axis=1)
         pairs.append((first, first + step))
     low, high = (np.concatenate(ends) for ends in zip(*pairs, strict=True))
-    home = boxes.smoothed(low, sigma)
-    for _ in range(34):
+    home = answer(low)
+    for _ in range(halvings):
         middle = (low + high) / 2
-        beyond = (boxes.smoothed(middle, sigma) != home)[:, None]
+        beyond = (answer(middle) != home)[:, None]
         low, high = np.where(beyond, low, middle), np.where(beyond, middle, high)
-    return high, cKDTree(high)
+    return _Boundary(high, cKDTree(high))
 
 
 def lesson_plane() -> Boxes:
@@ -193,7 +295,21 @@ def lesson_plane() -> Boxes:
     return Boxes(bands + strips, (1, 2, 1, 2, 0, 1, 2, 0, 1, 2), background=0, classes=3)
 
 
-def sample_points(boxes: Boxes, n: int, *, seed: int) -> tuple[Floats, NDArray[np.int64]]:
+def lesson_estimator() -> Boxes:
+    """Votes for one of three noise levels on `lesson_plane`, numbered from 0, the smallest.
+
+    It asks for the small one where the strips are, for the large one at the far left, else the middle one.
+    """
+    strips, left = (0.38, 0.6, 1.0, np.inf), (-np.inf, -np.inf, 0.3, np.inf)
+    return Boxes((strips, left), (0, 2), background=1, classes=3)
+
+
+def lesson_dual(sigma: float = 0.1) -> DualPlane:
+    """Experts 0.02, 0.07, 0.25 on `lesson_plane`; the median of `lesson_estimator` under `sigma` chooses."""
+    return DualPlane(lesson_plane(), (0.02, 0.07, 0.25), MedianChoice(lesson_estimator(), sigma))
+
+
+def sample_points(boxes: Boxes, n: int, *, seed: int) -> tuple[Floats, Ints]:
     """n points uniform in the unit square (n, 2), and their labels (n,): the base classifier is the truth."""
     points = np.random.default_rng(seed).random((n, 2))
     return points, boxes.predict(points)

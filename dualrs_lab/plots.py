@@ -8,7 +8,7 @@ and white. Radii are l2 in the [0, 1] pixel unit.
 
 import io
 import itertools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -35,12 +35,15 @@ __all__ = [
     "COLUMN",
     "METHODS",
     "PAGE",
+    "Choice",
     "Look",
     "Page",
     "Plane",
     "bound_against_n",
     "certified_accuracy",
+    "choice_field",
     "draws_against_radius",
+    "entry_and_expert_radii",
     "looks",
     "noisy_strip",
     "plane_field",
@@ -133,6 +136,7 @@ _LEVEL_LOOKS = [
 ]
 
 
+Window = tuple[float, float, float, float]  # first and last x, first and last y
 _CLASSES = [Look(_SKY, "-", "o"), Look(_YELLOW, "-", "s"), Look(_PURPLE, "-", "^"), Look(_GREEN, "-", "D")]
 
 
@@ -141,6 +145,16 @@ class Plane(Protocol):
 
     def predict(self, points: NDArray[np.float64]) -> NDArray[np.int64]: ...
     def probabilities(self, points: NDArray[np.float64], sigma: float) -> NDArray[np.float64]: ...
+
+
+class Choice(Protocol):
+    """A system that chooses at each of the points (N, 2) which of `sigmas` answers there, and its answers."""
+
+    @property
+    def sigmas(self) -> Sequence[float]: ...
+    @property
+    def choose(self) -> Callable[[NDArray[np.float64]], NDArray[np.int64]]: ...
+    def predict(self, points: NDArray[np.float64]) -> NDArray[np.int64]: ...
 
 
 class Page(Figure):
@@ -531,6 +545,8 @@ def plane_field(
     radii: ArrayLike | None = None,
     exact: ArrayLike | None = None,
     draws: ArrayLike | None = None,
+    window: Window = (0, 1, 0, 1),
+    title: str | None = None,
     resolution: int = 240,
     ax: Axes | None = None,
 ) -> Axes:
@@ -538,12 +554,11 @@ def plane_field(
 
     Smoothed, black lines part its classes and grey ones the base classes. `points` (N, 2) carry the mark of
     their base class, discs of certified `radii` (N,), and dashed circles of `exact` ones (infinite: none).
-    `draws` (M, 2) are noisy copies of a point, each in the colour of its base class.
+    `draws` (M, 2) are noisy copies of a point, each in the colour of its base class. `window` is the part to
+    show: first and last x, first and last y.
     """
     ax = _axes(ax, 4.4, 3.6)
-    middles = (np.arange(resolution) + 0.5) / resolution
-    x, y = np.meshgrid(middles, middles)
-    grid = np.stack([x.ravel(), y.ravel()], axis=1)
+    x, y, grid = _pixels(window, resolution)
     base = plane.predict(grid).reshape(x.shape)
     shown, strength = base, np.full(x.shape, 0.45)
     if sigma is not None:
@@ -553,8 +568,7 @@ def plane_field(
         _borders(ax, base, x, y, color=_GREY, linewidth=0.7)
         _borders(ax, shown, x, y, color=_BLACK, linewidth=1.4)
     colours = np.array([matplotlib.colors.to_rgb(look.colour) for look in _CLASSES])[shown % len(_CLASSES)]
-    picture = 1 - strength[..., None] * (1 - colours)
-    ax.imshow(picture, extent=(0, 1, 0, 1), origin="lower", interpolation="nearest")
+    ax.imshow(_paler(colours, strength), extent=window, origin="lower", interpolation="nearest")
     if draws is not None:
         _marks(ax, plane, _points(draws), size=2.8, edge=0.3)
     if points is not None:
@@ -563,18 +577,109 @@ def plane_field(
         _circles(ax, centres, exact, linestyle="--", linewidth=0.9)
         _marks(ax, plane, centres, size=6.0, edge=0.8)
     names = [Patch(facecolor=_CLASSES[k % len(_CLASSES)].colour, label=f"class {k}") for k in np.unique(base)]
-    ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="$x_1$", ylabel="$x_2$")
-    ax.set_title("base classifier" if sigma is None else f"smoothed at σ = {sigma:g}")
+    ax.set(xlim=window[:2], ylim=window[2:], xlabel="$x_1$", ylabel="$x_2$")
+    ax.set_title(title or ("base classifier" if sigma is None else f"smoothed at σ = {sigma:g}"))
     ax.legend(handles=names, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
     ax.grid(visible=False)
     return ax
+
+
+@style()
+def choice_field(
+    system: Choice,
+    *,
+    points: ArrayLike | None = None,
+    radii: ArrayLike | None = None,
+    entry: ArrayLike | None = None,
+    window: Window = (0, 1, 0, 1),
+    title: str = "chosen noise level",
+    resolution: int = 240,
+    ax: Axes | None = None,
+) -> Axes:
+    """Which noise level a system chooses at each place of the unit square, each in its own colour.
+
+    `points` (N, 2) carry the mark of what the system answers there, and discs of `radii` (N,). Around the
+    first point are dashed circles of the entry radii `entry` (K,), in the colour of their level.
+    """
+    ax = _axes(ax, 4.4, 3.6)
+    x, _, grid = _pixels(window, resolution)
+    chosen, levels = system.choose(grid).reshape(x.shape), [sigma_look(sigma) for sigma in system.sigmas]
+    colours = _paler([matplotlib.colors.to_rgb(level.colour) for level in levels], 0.6)
+    ax.imshow(colours[chosen], extent=window, origin="lower", interpolation="nearest")
+    if points is not None:
+        centres = _points(points)
+        for radius, level in zip(() if entry is None else np.asarray(entry), levels, strict=False):
+            _circles(ax, centres[:1], radius, edgecolor="white", linewidth=4.0)
+            _circles(ax, centres[:1], radius, edgecolor=level.colour, linestyle=(0, (2, 1)), linewidth=2.2)
+        _circles(ax, centres, radii, linewidth=1.4)
+        _marks(ax, system, centres, size=6.0, edge=0.8)
+    names = [
+        Patch(color=tuple(colour), label=_level(sigma))
+        for colour, sigma in zip(colours, system.sigmas, strict=True)
+    ]
+    ax.set(xlim=window[:2], ylim=window[2:], xlabel="$x_1$", ylabel="$x_2$", title=title)
+    ax.legend(handles=names, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
+    ax.grid(visible=False)
+    return ax
+
+
+@style()
+def entry_and_expert_radii(
+    entry: ArrayLike,
+    experts: ArrayLike,
+    sigmas: Sequence[float],
+    *,
+    top: int,
+    ax: Axes | None = None,
+) -> Axes:
+    """Two bars for each of K experts: up to r_j it cannot be chosen, up to R_j it gives the class.
+
+    The longer one is how far expert j does no harm. The shortest of these is the routed radius (solid line);
+    the dashed one is the published radius, of `top`, the expert that is chosen at the point.
+    """
+    r, R = (np.asarray(values, dtype=np.float64) for values in (entry, experts))
+    ax = _axes(ax, PAGE, 1.2 + 0.45 * len(sigmas))
+    reach = 1.08 * max(0.01, *(values[np.isfinite(values)].max(initial=0.0) for values in (r, R)))
+    for j, sigma in enumerate(sigmas):
+        ax.barh(j - 0.17, min(r[j], reach), height=0.3, facecolor="0.93", edgecolor="0.45", hatch="////")
+        ax.barh(j + 0.17, min(R[j], reach), height=0.3, color=sigma_look(sigma).colour)
+        ax.plot(min(max(r[j], R[j]), reach), j - 0.17 if r[j] > R[j] else j + 0.17, "D", color=_BLACK)
+    others = np.delete(r, top)
+    published, routed = min([R[top], *others]), float(np.maximum(r, R).min())
+    lines = [
+        ax.axvline(routed, color=_BLACK, label=f"routed {floor_text(routed)}"),
+        ax.axvline(published, color=_RED, linestyle="--", label=f"published {floor_text(published)}"),
+    ]
+    bars = [
+        Patch(facecolor="0.93", edgecolor="0.45", hatch="////", label="$r_j$: cannot be chosen"),
+        Patch(color=_GREY, label="$R_j$: gives the class"),
+    ]
+    names = [_level(sigma) + (" (chosen)" if j == top else "") for j, sigma in enumerate(sigmas)]
+    ax.set_yticks(range(len(sigmas)), names)
+    ax.set(xlim=(0, reach), ylim=(len(sigmas) - 0.5, -0.5), xlabel="distance from the point")
+    ax.legend(handles=[*bars, *lines], loc="lower center", bbox_to_anchor=(0.5, 1.01), ncols=2)
+    ax.grid(axis="y", visible=False)
+    sns.despine(ax=ax)
+    return ax
+
+
+def _pixels(window: Window, resolution: int) -> tuple[Any, Any, NDArray[np.float64]]:
+    # The middles of resolution x resolution pixels, as x and y (R, R) and as points (R * R, 2).
+    middles = (np.arange(resolution) + 0.5) / resolution
+    across, up = (low + (high - low) * middles for low, high in (window[:2], window[2:]))
+    x, y = np.meshgrid(across, up)
+    return x, y, np.stack([x.ravel(), y.ravel()], axis=1)
+
+
+def _paler(colours: ArrayLike, strength: ArrayLike) -> NDArray[np.float64]:
+    return np.asarray(1 - np.asarray(strength)[..., None] * (1 - np.asarray(colours)))
 
 
 def _circles(ax: Axes, centres: NDArray[np.float64], radii: ArrayLike | None, **look: Any) -> None:
     lengths = np.zeros(len(centres)) if radii is None else np.atleast_1d(np.asarray(radii, dtype=np.float64))
     for (x, y), radius in zip(centres, lengths, strict=True):
         if 0 < radius < np.inf:
-            ax.add_patch(Circle((x, y), radius, fill=False, edgecolor=_BLACK, **look))
+            ax.add_patch(Circle((x, y), radius, fill=False, **{"edgecolor": _BLACK, **look}))
 
 
 def _borders(ax: Axes, kinds: NDArray[np.int64], x: Any, y: Any, **look: Any) -> None:
@@ -582,7 +687,7 @@ def _borders(ax: Axes, kinds: NDArray[np.int64], x: Any, y: Any, **look: Any) ->
         ax.contour(x, y, kinds == kind, levels=[0.5], colors=look["color"], linewidths=look["linewidth"])
 
 
-def _marks(ax: Axes, plane: Plane, points: NDArray[np.float64], *, size: float, edge: float) -> None:
+def _marks(ax: Axes, plane: Plane | Choice, points: NDArray[np.float64], *, size: float, edge: float) -> None:
     kinds = plane.predict(points)
     for kind in np.unique(kinds):
         look, at = _CLASSES[kind % len(_CLASSES)], points[kinds == kind]

@@ -5,10 +5,7 @@ radius within which g does not change, in [0, 1] pixel units. Each statement abo
 probability at most alpha.
 """
 
-import json
-import sys
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,26 +16,28 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from dualrs_lab.bounds import two_sided_pvalue
-from dualrs_lab.certificates import (
-    ABSTAIN,
-    Certificate,
-    append_rows,
-    decide,
-    read_table,
-    repair_table,
-    write_table,
-)
+from dualrs_lab.certificates import ABSTAIN, Certificate, decide
 from dualrs_lab.data import Images
 from dualrs_lab.fastpath import FastPath, FrozenVoter, disagreement, freeze, settle
-from dualrs_lab.files import digest, replace_json, set_aside
+from dualrs_lab.files import digest, replace_json
 from dualrs_lab.runtime import describe
 from dualrs_lab.sampling import Noise, NoiseBlocks, Voter, as_voter, count_votes, sample
 from dualrs_lab.stopping import AllDraws, Stopping
+from dualrs_lab.tables import append_groups, begin, plain, read_record, rows_at, sort_rows
 
-__all__ = ["Spec", "certify", "certify_table", "predict"]
+__all__ = [
+    "WAVE",
+    "Spec",
+    "as_before",
+    "certify",
+    "certify_table",
+    "fingerprint",
+    "otherwise",
+    "predict",
+    "take_waves",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +60,7 @@ class Spec:
 
 
 Model = Callable[[Tensor], Tensor]
-_WAVE = 64  # images whose class is selected at a time, or more where a pass holds many
+WAVE = 64  # images whose class is selected at a time, or more where a pass holds many
 Group = tuple[Tensor, Sequence[int], Sequence[int]]  # images (B, ...), labels, indices
 
 
@@ -117,8 +116,7 @@ def certify_table(
     progress: bool = True,
     info: dict[str, Any] | None = None,
 ) -> pd.DataFrame:
-    """Certify every `skip`-th image (at most `max_images`, -1 for all) into the table at `path`, and return
-    it.
+    """Certify every `skip`-th image (at most `max_images`, -1 for all) into the table at `path`; return it.
 
     The network is frozen by `spec.fast` (see `fastpath`) on the device it lives on. Rows are flushed as
     images are done, and sorted at the end: after a kill, the same call loses nothing and repeats nothing.
@@ -130,11 +128,11 @@ def certify_table(
     positions = range(0, len(images), skip)[: None if max_images < 0 else max_images]
     device = next(model.parameters()).device
     classes, n = len(images.classes), spec.stop.selection(spec.n0) + spec.n
-    found = _read_record(path)
-    fast = settle(_as_before(spec.fast, found), model, images.shape, inputs=len(positions) * n)
+    found = read_record(path)
+    fast = settle(as_before(spec.fast, found), model, images.shape, inputs=len(positions) * n)
     identity = _identity(model, images, spec) | {"fast": fast.steps(spec.dtype)}
-    if found.get("identity") == identity and repair_table(path) and _holds(path, positions):
-        return _rows(path, positions)
+    if found.get("identity") == identity and set(positions) <= begin("certify_table", path, identity):
+        return rows_at(path, positions)
     voter = freeze(
         model,
         spec.noise,
@@ -146,25 +144,28 @@ def certify_table(
         batch=spec.batch,
     )
     identity["fast"] = voter.steps
-    done = _resume(path, identity, replace)
+    done = begin("certify_table", path, identity, replace=replace)
     record = {
         "identity": identity,
         "info": info or {},
         "skip": skip,
         "max_images": max_images,
         "batch": spec.batch,
-        "disagreement": found.get("disagreement") if done else _disagreement(model, images, voter, spec),
+        "disagreement": found.get("disagreement") if done else otherwise(model, images, voter, spec.seed),
     }
     replace_json(path.with_suffix(".json"), record | {"provenance": describe(device)})
     todo = [position for position in positions if position not in done]
-    waves = _waves(images, todo, max(_WAVE, 8 * voter.units), device)
+    waves = take_waves(images, todo, max(WAVE, 8 * voter.units), device)
     certified = _certify_waves(voter, waves, images.shape, spec, device)
-    _append(path, certified, total=len(positions), initial=len(positions) - len(todo), progress=progress)
-    _sort(path)
-    return _rows(path, positions)
+    append_groups(
+        path, certified, total=len(positions), initial=len(positions) - len(todo), progress=progress
+    )
+    sort_rows(path)
+    return rows_at(path, positions)
 
 
-def _waves(images: Images, positions: Sequence[int], size: int, device: torch.device) -> Iterator[Group]:
+def take_waves(images: Images, positions: Sequence[int], size: int, device: torch.device) -> Iterator[Group]:
+    """Images at these positions, `size` at a time, on the device."""
     for first in range(0, len(positions), size):
         idx = positions[first : first + size]
         pixels, labels = images.batch(torch.tensor(idx))
@@ -203,48 +204,16 @@ def _certify_waves(
             ]
 
 
-def _append(
-    path: Path, certified: Iterable[list[Certificate]], *, total: int, initial: int, progress: bool
-) -> None:
-    """Append and flush each group; show rate, time left and the share certified correct so far."""
-    right = seen = 0
-    watched = sys.stderr.isatty() or "ipykernel" in sys.modules
-    interval = 0.5 if watched else 30.0  # a log file gets a line now and then
-    with tqdm(
-        total=total, initial=initial, unit="image", desc=path.name, disable=not progress, mininterval=interval
-    ) as bar:
-        for group in certified:
-            append_rows(path, group)
-            right, seen = right + sum(c.correct for c in group), seen + len(group)
-            bar.set_postfix(certified=f"{right / seen:.3f}", refresh=False)
-            bar.update(len(group))
-
-
-def _sort(path: Path) -> None:
-    # With early stopping images are done in another order than they came.
-    table = read_table(path)
-    if not table["idx"].is_monotonic_increasing:
-        write_table(path, table.sort_values("idx"))
-
-
-def _rows(path: Path, positions: Sequence[int]) -> pd.DataFrame:
-    table = read_table(path)
-    return table[table["idx"].isin(positions)].reset_index(drop=True)
-
-
-def _holds(path: Path, positions: Sequence[int]) -> bool:
-    return set(positions) <= set(read_table(path)["idx"].tolist())
-
-
-def _disagreement(model: nn.Module, images: Images, voter: FrozenVoter, spec: Spec) -> dict[str, float]:
+def otherwise(model: nn.Module, images: Images, voter: FrozenVoter, seed: int) -> dict[str, float]:
+    """How often `voter` votes otherwise than `model` in float32, on the first images (see `disagreement`)."""
     first, _ = images.batch(torch.arange(min(voter.units, len(images))))
     device = next(model.parameters()).device
-    blocks = NoiseBlocks(spec.noise, images.shape, seed=spec.seed, stream="disagreement", device=device)
+    blocks = NoiseBlocks(voter.noise, images.shape, seed=seed, stream="disagreement", device=device)
     return disagreement(model, voter, first.to(device), blocks)
 
 
-def _as_before(fast: FastPath, found: dict[str, Any]) -> FastPath:
-    # A choice that was left open stays what it was when the table was begun.
+def as_before(fast: FastPath, found: dict[str, Any]) -> FastPath:
+    """`fast`, where a choice that was left open is what it was when the table of record `found` was begun."""
     steps = found.get("identity", {}).get("fast", {})
     open_steps = [name for name, value in asdict(fast).items() if value is None and name in steps]
     return replace(fast, **{name: steps[name] for name in open_steps})
@@ -252,10 +221,9 @@ def _as_before(fast: FastPath, found: dict[str, Any]) -> FastPath:
 
 def _identity(model: nn.Module, images: Images, spec: Spec) -> dict[str, Any]:
     """What the rows of a table depend on: all of it must be the same for rows to go into one table."""
-    weights = [part for name, tensor in model.state_dict().items() for part in (name, _raw(tensor))]
     return {
         "method": "rs",
-        "model": digest(*weights),
+        "model": fingerprint(model),
         "images": images.fingerprint(),
         "noise": type(spec.noise).__name__,
         "sigma": spec.noise.sigma,
@@ -263,35 +231,14 @@ def _identity(model: nn.Module, images: Images, spec: Spec) -> dict[str, Any]:
         "n": spec.n,
         "alpha": spec.alpha,
         "seed": spec.seed,
-        "stop": json.loads(json.dumps({"rule": type(spec.stop).__name__, **asdict(spec.stop)})),
+        "stop": plain({"rule": type(spec.stop).__name__, **asdict(spec.stop)}),
     }
+
+
+def fingerprint(model: nn.Module) -> str:
+    """A digest of all that a network holds, by name."""
+    return digest(*(part for name, tensor in model.state_dict().items() for part in (name, _raw(tensor))))
 
 
 def _raw(tensor: Tensor) -> bytes:
     return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
-
-
-def _read_record(path: Path) -> dict[str, Any]:
-    made = path.with_suffix(".json")
-    return dict(json.loads(made.read_text())) if made.exists() else {}
-
-
-def _resume(path: Path, identity: dict[str, Any], replace: bool) -> set[int]:
-    """Positions that the table at `path` already holds; an unfinished last line is cut."""
-    if repair_table(path) == 0:
-        return set()
-    found = _read_record(path).get("identity")
-    if found == identity:
-        return set(read_table(path)["idx"].tolist())
-    differing = {key for key in identity if not found or found.get(key) != identity[key]}
-    if not replace:
-        there = {key: found.get(key) for key in sorted(differing)} if found else "no record beside it"
-        wanted = {key: identity[key] for key in sorted(differing)}
-        raise ValueError(
-            f"certify_table: {path} was made with other settings ({', '.join(sorted(differing))}): found "
-            f"{there}, "
-            f"wanted {wanted}; choose another file or remove it"
-        )
-    kept = set_aside(path, path.with_suffix(".json"))
-    warnings.warn(f"{path.name} was made with other settings; it is now {kept[0].name}", stacklevel=3)
-    return set()

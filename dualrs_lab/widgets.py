@@ -23,15 +23,17 @@ from dualrs_lab.bounds import lower_bound, radius_ceiling, rs_radius
 from dualrs_lab.certificates import Certificate, average_radius, certified_accuracy, floor_text
 from dualrs_lab.data import Images
 from dualrs_lab.fastpath import evaluation_copy
-from dualrs_lab.plane import Boxes, lesson_plane
+from dualrs_lab.plane import Boxes, lesson_dual, lesson_estimator, lesson_plane
+from dualrs_lab.routes import Routes, even_split, median_entry, routes
 from dualrs_lab.sampling import GaussianNoise, GridNoise, NoiseBlocks
 from dualrs_lab.smoothing import Spec, certify
 
-__all__ = ["CertifiedPanel", "ImagePanel", "Panel", "PlanePanel", "State", "VotesPanel"]
+__all__ = ["CertifiedPanel", "DualPanel", "ImagePanel", "Panel", "PlanePanel", "State", "VotesPanel"]
 
 State = Mapping[str, Any]
 _LOCK = threading.RLock()  # matplotlib is not thread-safe, and its settings are global
 _ALPHAS = (0.0001, 0.001, 0.01, 0.05, 0.1)
+_GUESS = 100  # draws of a guess
 _DRAWS = (100, 200, 400, 1000, 2000, 4000, 10_000, 20_000, 40_000, 100_000)
 
 
@@ -188,6 +190,61 @@ class PlanePanel(Panel):
     def describe(self, state: State) -> str:
         return (
             "solid circle: certified from the votes; dashed: the exact radius; dots: a hundred of the draws"
+        )
+
+
+class DualPanel(Panel):
+    """A point of the lessons' dual system: who is chosen, who agrees and how far, and both certificates.
+
+    Votes are drawn from their exact law, which noisy copies would have. "new draw" is the seed.
+    """
+
+    SIGMAS = (0.03, 0.05, 0.07, 0.1, 0.15, 0.2)
+
+    def __init__(
+        self, *, sigma_e: float = 0.1, x: float = 0.25, y: float = 0.78, n: int = 10_000, alpha: float = 0.001
+    ) -> None:
+        self.alpha = alpha
+        super().__init__(
+            "dual",
+            sigma_e=_choice("σ of the choice", self.SIGMAS, sigma_e, "{:g}"),
+            x=_slider("point x₁", x, 0.0, 1.0, 0.01, ".2f"),
+            y=_slider("point x₂", y, 0.0, 1.0, 0.01, ".2f"),
+            n=_choice("draws n", _DRAWS, n, "{:,}"),
+            draw=_count("new draw", 99),
+        )
+
+    def certificate(self, state: State) -> tuple[int, Routes]:
+        """The expert that is chosen at the point, by a guess of its own, and both radii from the votes."""
+        rng, point = np.random.default_rng(state["draw"]), np.array([[state["x"], state["y"]]])
+        system = lesson_dual(state["sigma_e"])
+        count = len(system.sigmas)
+        split = even_split(count, self.alpha, guessed_apart=True)
+        chance = lesson_estimator().probabilities(point, state["sigma_e"])[0]
+        of_experts = np.concatenate([system.base.probabilities(point, sigma) for sigma in system.sigmas])
+        first = np.cumsum(rng.multinomial(_GUESS, chance))
+        top, classes = int((2 * first >= _GUESS).argmax()), rng.multinomial(_GUESS, of_experts).argmax(axis=1)
+        entry = median_entry(rng.multinomial(state["n"], chance), sigma=state["sigma_e"], split=split)
+        votes = rng.multinomial(state["n"], of_experts)
+        return top, routes(entry, votes, top=top, classes=classes, sigmas=system.sigmas, split=split)
+
+    def render(self, state: State) -> plots.Page:
+        field, bars = plots.row_of_axes(3.1, 4.5, height=2.9)
+        system, point = lesson_dual(state["sigma_e"]), [[state["x"], state["y"]]]
+        top, found = self.certificate(state)
+        entry, radius = found.entry, float(found.routed)
+        plots.choice_field(system, points=point, radii=radius, entry=entry, resolution=160, ax=field)
+        names = field.get_legend()
+        assert names is not None
+        names.remove()  # the bars name the colours
+        return _page(plots.entry_and_expert_radii(entry, found.experts, system.sigmas, top=top, ax=bars))
+
+    def describe(self, state: State) -> str:
+        _, found = self.certificate(state)
+        claim = f"class {found.claim}" if found.routed > 0 else "abstains"
+        return (
+            f"<b>{claim}</b>: routed <b>{floor_text(float(found.routed))}</b> (solid circle), "
+            f"published {floor_text(float(found.published))}; dashed: the entry radii"
         )
 
 

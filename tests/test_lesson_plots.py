@@ -1,11 +1,23 @@
 """Plots that only a lesson needs show the numbers they are given."""
 
+from typing import Any
+
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Circle
 from scipy.stats import norm
 
 from dualrs_lab import plots
+from dualrs_lab.plane import Boxes, DualPlane
+from dualrs_lab.routes import published_radius, routed_radius
+
+
+def legend(ax: Axes) -> list[tuple[Any, Any]]:
+    """Texts and handles."""
+    found = ax.get_legend()
+    return list(zip(found.get_texts(), found.legend_handles, strict=True))
 
 
 def test_paths_and_the_worst_case_are_drawn_as_given_and_the_radius_where_it_falls_to_a_half() -> None:
@@ -26,3 +38,61 @@ def test_paths_and_the_worst_case_are_drawn_as_given_and_the_radius_where_it_fal
 def test_a_promise_that_stays_above_a_half_has_no_radius_in_the_picture() -> None:
     ax = plots.probability_paths([0.0, 0.1], [[0.9], [0.9]], [0.9, 0.8])
     assert [line.get_label() for line in ax.lines] == ["a path", "worst case", "1/2"]
+
+
+def halves(limit: float = 0.5) -> DualPlane:
+    """Class 0 below 0.3, 1 above; the second expert is asked right of `limit`."""
+    base = Boxes(((0.3, -np.inf, np.inf, np.inf),), (1,), background=0, classes=2)
+    right = Boxes(((limit, -np.inf, np.inf, np.inf),), (1,), background=0, classes=2)
+    return DualPlane(base, (0.02, 0.25), right.predict)
+
+
+def test_the_choice_is_coloured_by_level_and_has_circles_of_discs_and_entry_radii() -> None:
+    ax = plots.choice_field(
+        halves(0.2), points=[[0.1, 0.6], [0.9, 0.6]], radii=[0.05, 0.0], entry=[0.0, 0.1], resolution=10
+    )
+    picture = ax.images[0].get_array()
+    left, right = (tuple(picture[5, column]) for column in (1, 2))
+    assert left != right
+    patches = {text.get_text(): handle.get_facecolor()[:3] for text, handle in legend(ax)}
+    assert patches == {"σ = 0.02": pytest.approx(left), "σ = 0.25": pytest.approx(right)}
+    circles = {(patch.center, patch.radius) for patch in ax.patches if isinstance(patch, Circle)}
+    assert circles == {((0.1, 0.6), 0.1), ((0.1, 0.6), 0.05)}
+    markers = {line.get_marker(): tuple(line.get_xydata()[0]) for line in ax.lines}
+    assert markers == {"o": (0.1, 0.6), "s": (0.9, 0.6)}  # what the system answers
+
+
+def test_a_window_shows_a_part_of_the_plane() -> None:
+    window = (0.4, 0.6, 0.7, 0.9)
+    system = halves(0.5)
+    ax = plots.choice_field(system, window=window, title="mine", resolution=10)
+    assert ax.get_title() == "mine"
+    assert (*ax.get_xlim(), *ax.get_ylim()) == window
+    picture = ax.images[0].get_array()
+    assert (picture[:, :5] == picture[0, 0]).all()  # the border is in the middle
+    assert (picture[:, 5:] != picture[0, 0]).any(axis=2).all()
+    base = plots.plane_field(system.base, 0.1, window=(0.2, 0.4, 0.0, 0.2), title="mine", resolution=10)
+    assert base.get_title() == "mine"
+    assert (*base.get_xlim(), *base.get_ylim()) == (0.2, 0.4, 0.0, 0.2)
+    assert base.images[0].get_extent() == [0.2, 0.4, 0.0, 0.2]
+
+
+def test_the_two_bars_of_each_expert_and_the_two_radii_that_follow() -> None:
+    entry, experts, sigmas = [0.13, 0.05, 0.0], [0.06, 0.15, 0.18], (0.02, 0.07, 0.25)
+    ax = plots.entry_and_expert_radii(entry, experts, sigmas, top=2)
+    widths = [patch.get_width() for patch in ax.patches]
+    assert widths == [0.13, 0.06, 0.05, 0.15, 0.0, 0.18]
+    ends = [line.get_xdata()[0] for line in ax.lines if line.get_marker() == "D"]
+    assert ends == [0.13, 0.15, 0.18]
+    at = {str(line.get_label()): line.get_xdata()[0] for line in ax.lines[-2:]}
+    assert at == {"routed 0.130": 0.13, "published 0.050": 0.05}
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["σ = 0.02", "σ = 0.07", "σ = 0.25 (chosen)"]
+    assert at["routed 0.130"] == routed_radius(entry, experts)
+    assert at["published 0.050"] == published_radius(entry, experts, 2)
+
+
+def test_an_expert_that_is_never_chosen_has_a_bar_to_the_end() -> None:
+    ax = plots.entry_and_expert_radii([np.inf, 0.0], [0.0, 0.2], (0.02, 0.25), top=1)
+    assert ax.patches[0].get_width() == ax.get_xlim()[1] == pytest.approx(0.216)
+    nothing = plots.entry_and_expert_radii([0.0], [0.0], (0.25,), top=0)
+    assert [text.get_text() for text, _ in legend(nothing)][2:] == ["routed 0.000", "published 0.000"]

@@ -6,7 +6,19 @@ import torch
 from scipy import stats
 
 from dualrs_lab.bounds import lower_bound, rs_radius
-from dualrs_lab.plane import REACH, Boxes, lesson_plane, sample_points
+from dualrs_lab.plane import (
+    NEAR,
+    REACH,
+    Boxes,
+    DualPlane,
+    LargestRadius,
+    MedianChoice,
+    lesson_dual,
+    lesson_estimator,
+    lesson_plane,
+    sample_points,
+)
+from dualrs_lab.routes import median_entry_radii, published_radius, routed_radius
 
 INF = np.inf
 HALF = Boxes(((0.5, -INF, INF, INF),), (1,), background=0, classes=2)
@@ -156,6 +168,91 @@ def test_no_single_sigma_serves_small_and_large_radii(n: int, lead: float) -> No
     assert (large - np.maximum(small, medium)).max() >= lead
     assert large[0] < 0.5
     assert medium[0] < 0.8
+
+
+def test_the_median_vote_is_closed_form_on_half_planes() -> None:
+    bands = Boxes(((-INF, -INF, 0.3, INF), (0.6, -INF, INF, INF)), (0, 2), background=1, classes=3)
+    points, _ = sample_points(HALF, 300, seed=10)
+    median = MedianChoice(bands, 0.1)
+    low, high = (stats.norm.cdf((edge - points[:, 0]) / 0.1) for edge in (0.3, 0.6))
+    np.testing.assert_allclose(median.cuts(points), np.stack([low, high], axis=1), rtol=1e-9)
+    np.testing.assert_array_equal(median(points), (points[:, 0] > 0.3).astype(int) + (points[:, 0] > 0.6))
+    one = MedianChoice(Boxes((), (), background=0, classes=1), 0.1)  # a single expert has no cut
+    assert one.cuts(points).shape == (300, 0)
+    assert (one(points) == 0).all()
+
+
+def naive() -> DualPlane:
+    return DualPlane(lesson_plane(), SIGMAS, LargestRadius(lesson_plane(), SIGMAS))
+
+
+def test_a_system_answers_as_the_expert_that_it_chooses() -> None:
+    points, labels = sample_points(lesson_plane(), 500, seed=11)
+    for system in (lesson_dual(), naive()):
+        everyone = system.experts(points)
+        assert everyone.shape == (500, 3)
+        np.testing.assert_array_equal(everyone[:, 1], lesson_plane().smoothed(points, 0.07))
+        chosen = system.choose(points)
+        np.testing.assert_array_equal(system.predict(points), everyone[np.arange(500), chosen])
+        assert set(chosen) == {0, 1, 2}
+        assert (system.predict(points) == labels).mean() > 0.9
+    radii = np.stack([lesson_plane().rs_radius_exact(points, sigma) for sigma in SIGMAS], axis=1)
+    assert (radii[np.arange(500), naive().choose(points)] == radii.max(axis=1)).all()
+    assert (lesson_dual(1e-6).choose(points) == lesson_estimator().predict(points)).all()
+
+
+def test_a_choice_that_never_changes_is_plain_smoothing() -> None:
+    constant = MedianChoice(Boxes((), (), background=1, classes=3), 0.1)
+    system = DualPlane(lesson_plane(), SIGMAS, constant)
+    points, _ = sample_points(lesson_plane(), 60, seed=12)
+    expected = lesson_plane().exact_radius(points, 0.07)
+    assert 0 < (expected > NEAR).sum() < 20
+    expected[expected > NEAR] = INF
+    np.testing.assert_allclose(system.exact_radius(points), expected, atol=1e-5)
+
+
+def test_a_system_keeps_its_answer_within_its_exact_radius_and_not_beyond() -> None:
+    """Brute force over 720 directions. A wedge narrower than STEP may escape the search, but not here."""
+    points, _ = sample_points(lesson_plane(), 40, seed=13)
+    system = lesson_dual()
+    radius, home = system.exact_radius(points), system.predict(points)
+    assert np.isfinite(radius).all()
+    angle = np.linspace(0, 2 * np.pi, 720, endpoint=False)
+    ring = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    for share in (0.3, 0.6, 0.9, 0.99, 0.999):
+        walks = points[:, None] + share * radius[:, None, None] * ring
+        assert (system.predict(walks.reshape(-1, 2)).reshape(40, -1) == home[:, None]).all()
+    beyond = points[:, None] + (radius + 3e-4)[:, None, None] * ring
+    assert (system.predict(beyond.reshape(-1, 2)).reshape(40, -1) != home[:, None]).any(axis=1).all()
+
+
+def test_guarded_radii_of_the_lesson_are_true_and_unguarded_ones_are_not() -> None:
+    """With exact probabilities, so that nothing is left to luck: the last two are the negative controls."""
+    points, _ = sample_points(lesson_plane(), 200, seed=14)
+    radii = np.stack([lesson_plane().rs_radius_exact(points, sigma) for sigma in SIGMAS], axis=1)
+    system = lesson_dual()
+    chosen, true, cuts = system.choose(points), system.exact_radius(points), system.choose.cuts(points)
+    entry = median_entry_radii(cuts, cuts, 0.1)
+    experts = system.expert_radii(points)
+    agree = system.experts(points) == system.predict(points)[:, None]
+    assert (experts[agree] == radii[agree]).all()
+    assert (experts[~agree] == 0).all()
+    assert 0.1 < agree.mean() < 1
+    published, routed = published_radius(entry, experts, chosen), routed_radius(entry, experts)
+    assert (published <= routed).all()
+    assert (routed <= true + 1e-6).all()
+    assert (routed > published + 1e-6).mean() > 0.2
+    assert (radii[np.arange(200), chosen] > true + 1e-6).mean() > 0.2
+    assert (radii.max(axis=1) > naive().exact_radius(points) + 1e-6).mean() > 0.2
+
+
+def test_systems_look_no_farther_than_near() -> None:
+    far = Boxes(((1.0 + NEAR - 0.1, -INF, INF, INF),), (1,), background=0, classes=2)
+    system = DualPlane(far, (0.1,), MedianChoice(Boxes((), (), background=0, classes=1), 0.1))
+    found = system.exact_radius(np.array([[0.8, 0.5], [0.95, 0.5]]))
+    assert found == pytest.approx([INF, 0.35])
+    with pytest.raises(ValueError, match="wanted points in the unit square"):
+        system.exact_radius(np.full((1, 2), 1.5))
 
 
 def test_points_are_seeded_and_labelled_by_the_truth() -> None:

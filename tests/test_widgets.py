@@ -18,8 +18,8 @@ from dualrs_lab.bounds import lower_bound, rs_radius
 from dualrs_lab.certificates import ABSTAIN, certified_accuracy, recompute
 from dualrs_lab.data import Images
 from dualrs_lab.models import make_model
-from dualrs_lab.plane import lesson_plane
-from dualrs_lab.widgets import CertifiedPanel, ImagePanel, Panel, PlanePanel, VotesPanel
+from dualrs_lab.plane import lesson_dual, lesson_plane
+from dualrs_lab.widgets import CertifiedPanel, DualPanel, ImagePanel, Panel, PlanePanel, VotesPanel
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 
@@ -43,6 +43,7 @@ def image_panel() -> ImagePanel:
 PANELS: dict[str, tuple[Callable[[], Panel], dict[str, Any]]] = {
     "votes": (VotesPanel, {"share": 0.7, "n": 10_000, "alpha": 0.1, "sigma": 0.25}),
     "plane": (lambda: PlanePanel(n=100), {"sigma": 0.1, "x": 0.2, "y": 0.8, "n": 200, "draw": 3}),
+    "dual": (lambda: DualPanel(n=1000), {"sigma_e": 0.05, "x": 0.5, "y": 0.7, "n": 200, "draw": 3}),
     "certified": (
         lambda: CertifiedPanel({"a": table(0.5), "b": table(1.0)}),
         {"radius": 0.5, "table-0": False},
@@ -159,6 +160,20 @@ def test_the_plane_panel_certifies_the_point_from_its_own_votes() -> None:
     assert panel.certificate(panel.state | {"draw": 1}).votes != found.votes or found.successes == found.n
     edge = panel.certificate(panel.state | {"x": 0.4, "y": 0.3})
     assert edge.predict == ABSTAIN
+
+
+def test_the_dual_panel_shows_both_certificates_of_the_same_votes() -> None:
+    panel = DualPanel()
+    top, found = panel.certificate(panel.state)
+    true = lesson_dual().exact_radius(np.array([[0.25, 0.78]]))[0]
+    assert (top, found.claim) == (2, 0)
+    assert 0 < found.published < found.routed < true
+    assert f"routed <b>{found.routed:.3f}"[:-1] in panel.note.value
+    undecided = panel.certificate(panel.state | {"x": 0.3, "y": 0.45})[1]
+    assert undecided.published == 0 < undecided.routed
+    edge = panel.state | {"x": 0.4, "y": 0.3}
+    assert panel.certificate(edge)[1].routed == 0
+    assert "abstains" in panel.describe(edge)
 
 
 def test_the_certified_panel_reads_out_the_tables_and_marks_the_best() -> None:

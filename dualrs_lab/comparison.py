@@ -1,0 +1,142 @@
+"""Every rule on the same images and total alpha: single noise levels, dual system, cascade, oracle, envelope.
+
+Two of them are no classifiers: the `oracle` takes for each image the sigma that certifies most, which no
+certified rule may choose after looking, and the `envelope` takes at each radius the best single sigma.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from scipy import special
+
+from dualrs_lab.bounds import anytime_upper_bound, rs_radius, upper_bound
+from dualrs_lab.certificates import (
+    ABSTAIN,
+    BOUNDS,
+    Certificate,
+    average_radius,
+    certified_accuracy,
+    from_row,
+)
+
+__all__ = ["cascade", "compare", "curves"]
+
+_UPPER = {"clopper-pearson": upper_bound, "betting": anytime_upper_bound}
+_SINGLE = "σ = "  # how names of single noise levels begin
+
+
+def compare(singles: Mapping[float, pd.DataFrame], dual: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """A table (idx, label, predict, radius, correct) for each rule, on the images that all tables hold.
+
+    `singles` are tables of `smoothing.certify_table` by sigma, `dual` is one of `dual.certify_dual_table`.
+    Raises ValueError where an image comes twice, a sigma is not that of its table, alphas or labels differ,
+    or no image is common.
+    """
+    tables = {"dual": dual} | {f"{_SINGLE}{sigma:g}": singles[sigma] for sigma in sorted(singles)}
+    common = sorted(set.intersection(*(set(table["idx"]) for table in tables.values())))
+    same = {name: table[table["idx"].isin(common)].sort_values("idx") for name, table in tables.items()}
+    _check(same, {f"{_SINGLE}{sigma:g}": sigma for sigma in singles}, common)
+    system = same.pop("dual")
+    single = {name: _claims(table, table["predict"], table["radius"]) for name, table in same.items()}
+    return {
+        **single,
+        "dual, published": _claims(system, system["predict"], system["published"]),
+        "dual, routed": _claims(system, system["predict"], system["radius"]),
+        "cascade": _cascades(list(same.values())),
+        "oracle": _oracle(list(single.values())),
+    }
+
+
+def curves(tables: Mapping[str, pd.DataFrame], radii: Sequence[float]) -> pd.DataFrame:
+    """One tidy table of `compare`: a row per rule, certified accuracy at `radii` (columns "0.25", …) and acr.
+
+    The envelope comes after the single sigmas; it has no acr.
+    """
+    names = [f"{r:g}" for r in radii]
+    rows = [[*certified_accuracy(table, radii), average_radius(table)] for table in tables.values()]
+    found = pd.DataFrame(rows, index=list(tables), columns=[*names, "acr"])
+    single = [name for name in tables if name.startswith(_SINGLE)]
+    found.loc["envelope"] = found.loc[single, names].max()
+    return found.loc[[*single, "envelope", *(name for name in tables if name not in single)]]
+
+
+def cascade(certificates: Sequence[Certificate]) -> tuple[int, float]:
+    """Class and radius of one image under a cascade as in Jeong and Shin (2023), made sound.
+
+    The ideal cascade asks the largest sigma first and answers with the first class whose probability is above
+    1/2. `certificates` are those of one image at different sigmas, each with its own guess of the class. Let
+    j be the first, from the largest sigma, whose *selection* has a majority, and y that class. Then
+
+        R = min(sigma_j Phi^-1(lower p_y), min over larger sigma_i, c != y of -sigma_i Phi^-1(upper p_c)):
+
+    within it expert j gives y more than 1/2, and no earlier expert gives more than 1/2 to another class. y
+    and j come from draws that are not counted, and the true radius of one expert is the least, with one class
+    c: R exceeds it only where that one bound fails. So each bound has all of alpha, with no union over
+    experts and classes. Returns (ABSTAIN, 0.0) where R is not above 0.
+    """
+    ordered = sorted(certificates, key=lambda c: -c.sigma)
+    if len({c.sigma for c in ordered}) < len(ordered) or len({(c.idx, c.alpha) for c in ordered}) != 1:
+        raise ValueError(
+            "cascade: wanted certificates of one image at one alpha and different sigmas, got (idx, alpha, "
+            f"sigma) {[(c.idx, c.alpha, c.sigma) for c in ordered]}."
+        )
+    for place, c in enumerate(ordered):
+        if 2 * dict(c.selection)[c.top] > c.n0:
+            own = float(rs_radius(BOUNDS[c.bound](c.successes, c.n, c.alpha), c.sigma))
+            reach = min([own, *(_keeps(earlier, c.top) for earlier in ordered[:place])])
+            return (c.top, reach) if reach > 0 else (ABSTAIN, 0.0)
+    return ABSTAIN, 0.0
+
+
+def _keeps(c: Certificate, y: int) -> float:
+    # how far no class other than y gets a majority
+    rival = max((count for kind, count in c.votes if kind != y), default=0)
+    return float(-c.sigma * special.ndtri(_UPPER[c.bound](rival, c.n, c.alpha)))
+
+
+def _cascades(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    rows = zip(*(table.to_dict("records") for table in tables), strict=True)
+    found = [cascade([from_row({str(k): v for k, v in row.items()}) for row in each]) for each in rows]
+    predict, radius = zip(*found, strict=True)
+    return _claims(tables[0], predict, radius)
+
+
+def _oracle(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    predict, radius = (np.stack([table[name] for table in tables]) for name in ("predict", "radius"))
+    reach = np.where(np.stack([table["correct"] for table in tables]) == 1, radius, -1.0)
+    best = reach.argmax(axis=0), np.arange(reach.shape[1])
+    return _claims(tables[0], predict[best], radius[best])
+
+
+def _claims(table: pd.DataFrame, predict: ArrayLike, radius: ArrayLike) -> pd.DataFrame:
+    claimed = np.where(np.asarray(radius) > 0, predict, ABSTAIN)
+    label = table["label"].to_numpy()
+    return pd.DataFrame(
+        {
+            "idx": table["idx"].to_numpy(),
+            "label": label,
+            "predict": claimed,
+            "radius": np.asarray(radius, dtype=np.float64),
+            "correct": ((claimed == label) & (claimed != ABSTAIN)).astype(np.int64),
+        }
+    )
+
+
+def _check(same: Mapping[str, pd.DataFrame], sigmas: Mapping[str, float], common: Sequence[int]) -> None:
+    if len(same) < 2 or not common:
+        raise ValueError(
+            f"compare: wanted tables with common images, got {len(common)} in {len(same)} tables."
+        )
+    if twice := [name for name, table in same.items() if len(table) > len(common)]:
+        raise ValueError(f"compare: an idx comes twice in {', '.join(twice)}; wanted one row per image.")
+    for name, sigma in sigmas.items():
+        if set(same[name]["sigma"]) != {sigma}:
+            raise ValueError(f"compare: the table {name} is of sigma {sorted(set(same[name]['sigma']))}.")
+    alphas = {name: sorted(set(table["alpha"])) for name, table in same.items()}
+    if len({alpha for of_one in alphas.values() for alpha in of_one}) > 1:
+        raise ValueError(f"compare: wanted one alpha, got {alphas}.")
+    labels = same["dual"]["label"].to_numpy()
+    if other := [name for name, table in same.items() if (table["label"].to_numpy() != labels).any()]:
+        raise ValueError(f"compare: labels of {', '.join(other)} are not those of the dual table.")

@@ -1,0 +1,359 @@
+"""Certify a dual system: an estimator chooses the noise level, an expert smoothed at that level answers.
+
+(Sun, Mao and Vechev 2026.) An expert may be one classifier smoothed at several levels, or a network of its
+own per level. The estimator's draws give the radius within which no expert j can be chosen, each expert's
+draws the radius within which it keeps the claimed class, and `routes` makes the published and the routed
+certificate of both. Experts are asked lazily: the chosen one first, another only where it could still lower
+the routed radius, which costs no level.
+
+Expert and class are guessed on draws of their own; the other draws decide neither. The experts' streams are
+those of `smoothing`, so that their votes are those of `certify_table` with the same seed, noise, network and
+numbers of draws.
+"""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dualrs_lab.bounds import rs_radius
+from dualrs_lab.certificates import BOUNDS
+from dualrs_lab.data import Images
+from dualrs_lab.dual_certificates import DualCertificate, columns, judge, to_row
+from dualrs_lab.estimators import Estimator
+from dualrs_lab.fastpath import FastPath, FrozenVoter, freeze, settle
+from dualrs_lab.files import replace_json
+from dualrs_lab.routes import Split, still_needed
+from dualrs_lab.runtime import describe
+from dualrs_lab.sampling import BLOCK, GridNoise, Noise, NoiseBlocks, Voter, count_votes, sample
+from dualrs_lab.smoothing import as_before, fingerprint, otherwise, take_waves
+from dualrs_lab.stopping import AllDraws, Stopping
+from dualrs_lab.tables import append_groups, begin, plain, read_record, rows_at, sort_rows
+
+__all__ = ["DualSpec", "certify_dual", "certify_dual_table"]
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+_WAVE = 16  # images that go through the stages side by side, or more where a pass holds many
+_KEEP_BYTES = 2**25  # of noise that a stream keeps
+
+
+@dataclass(frozen=True, kw_only=True)
+class DualSpec:
+    """How a dual system is smoothed and sampled, besides its networks."""
+
+    estimator: Estimator  # how votes choose an expert, with the estimator's noise
+    sigmas: tuple[float, ...]  # of the experts, ascending
+    seed: int
+    n0: int = 100  # draws to guess the expert, and as many to guess its class
+    n: int = 10_000  # draws of an expert that is asked; with early stopping the most
+    n_estimator: int = 10_000  # draws of the estimator
+    alpha: float = 0.001  # failure probability of each certificate
+    split: Split | None = None  # of alpha over all bounds, fixed beforehand; None: the estimator's even one
+    stop: Stopping = AllDraws()  # how many of its n draws an expert that is asked gets  # noqa: RUF009
+    lazy: bool = True  # ask an expert only where it could matter
+    noise: type[Noise] = GridNoise
+    batch: int | None = None  # as in `smoothing.Spec`, like the next two
+    dtype: torch.dtype = torch.float32
+    fast: FastPath = FastPath()  # noqa: RUF009
+
+    def __post_init__(self) -> None:
+        counts = (self.n0, self.n, self.n_estimator, self.batch or 1)
+        ascending = all(a < b for a, b in zip(self.sigmas, self.sigmas[1:], strict=False))
+        if min(counts) < 1 or not 0 < self.alpha < 1 or self.seed < 0 or not self.sigmas or not ascending:
+            raise ValueError(
+                "DualSpec: wanted n0, n, n_estimator, batch >= 1, 0 < alpha < 1, seed >= 0 and ascending "
+                f"sigmas; got {self}"
+            )
+        self.estimator.classes(len(self.sigmas))  # raises where they do not fit
+        even, split = self.estimator.split(len(self.sigmas), self.alpha), self.levels
+        shapes = [(len(one.lower), len(one.experts)) for one in (even, split)]
+        if not split.guessed_apart or split.alpha != self.alpha or shapes[0] != shapes[1]:
+            raise ValueError(
+                f"DualSpec: wanted a split of alpha = {self.alpha:g} with guessed_apart (the choice at x is "
+                f"guessed on separate draws) and {shapes[0][0]} levels for the estimator, {shapes[0][1]} for "
+                f"the experts; got {split}"
+            )
+
+    @property
+    def levels(self) -> Split:
+        """The split of alpha that is used."""
+        return self.split or self.estimator.split(len(self.sigmas), self.alpha)
+
+
+def certify_dual(
+    estimators: Sequence[Voter],
+    experts: Sequence[Voter],
+    x: Tensor,
+    *,
+    spec: DualSpec,
+    labels: Sequence[int] | None = None,
+    idx: Sequence[int] | None = None,
+) -> list[DualCertificate]:
+    """Certificates of inputs (N, ...) by the dual system of these voters, one for each.
+
+    `estimators` has a voter per stream of `spec.estimator`, `experts` one per sigma, each made for the noise
+    it gets. `labels` default to unknown (-1), `idx` to positions. The same seed and settings give the same
+    certificate whether an input comes alone or among others, on one device. Raises as `sample` does, and
+    ValueError where voters, labels or idx do not fit.
+    """
+    labels = [-1] * len(x) if labels is None else labels
+    idx = range(len(x)) if idx is None else idx
+    _check("certify_dual", estimators, experts, spec)
+    _check_voters(estimators, experts, spec)
+    if not len(x) == len(labels) == len(idx):
+        raise ValueError(
+            f"certify_dual: got {len(x)} inputs, {len(labels)} labels, {len(idx)} indices; wanted as many of "
+            "each"
+        )
+    streams = _Streams(spec, tuple(x.shape[1:]), x.device)
+    return _certify_wave(estimators, experts, x, labels, idx, spec, streams) if len(x) else []
+
+
+def certify_dual_table(
+    estimators: Sequence[nn.Module],
+    experts: Sequence[nn.Module],
+    images: Images,
+    path: Path | str,
+    *,
+    spec: DualSpec,
+    skip: int = 1,
+    max_images: int = -1,
+    replace: bool = False,
+    progress: bool = True,
+    info: dict[str, Any] | None = None,
+) -> pd.DataFrame:
+    """Certify every `skip`-th image (at most `max_images`, -1 for all) into the table at `path`.
+
+    `estimators` has a network per stream of `spec.estimator`, `experts` one per sigma; one network may stand
+    for several. As with `smoothing.certify_table`, networks are frozen on the device of the first expert, and
+    a table of the same making is resumed, another one refused or, with `replace`, kept under another name.
+    Rows are flushed a wave of images at a time. `radius` is the routed one, `published` stands beside it.
+    """
+    path = Path(path)
+    positions = range(0, len(images), skip)[: None if max_images < 0 else max_images]
+    device = next(experts[0].parameters()).device
+    _check("certify_dual_table", estimators, experts, spec)
+    found = read_record(path)
+    fast = settle(as_before(spec.fast, found), experts[0], images.shape, inputs=len(positions) * spec.n)
+    identity = _identity(estimators, experts, images, spec) | {"fast": fast.steps(spec.dtype)}
+    if found.get("identity") == identity and set(positions) <= begin("certify_dual_table", path, identity):
+        return rows_at(path, positions)
+
+    def frozen(model: nn.Module, sigma: float, classes: int) -> FrozenVoter:
+        return freeze(
+            model,
+            spec.noise(sigma),
+            images.shape,
+            classes=classes,
+            device=device,
+            dtype=spec.dtype,
+            fast=fast,
+            batch=spec.batch,
+        )
+
+    kinds = spec.estimator.classes(len(spec.sigmas))
+    choosers = [frozen(m, s, kinds) for m, s in zip(estimators, spec.estimator.sigmas, strict=True)]
+    pool = [frozen(m, s, len(images.classes)) for m, s in zip(experts, spec.sigmas, strict=True)]
+    voters = [*choosers, *pool]
+    identity["fast"] = pool[0].steps
+    if any(voter.steps != pool[0].steps for voter in voters):  # a step failed for some of them
+        identity["fast_each"] = [voter.steps for voter in voters]
+    done = begin("certify_dual_table", path, identity, replace=replace)
+    record = {
+        "identity": identity,
+        "info": info or {},
+        "skip": skip,
+        "max_images": max_images,
+        "batch": spec.batch,
+        "disagreement": found.get("disagreement")
+        if done
+        else [
+            otherwise(model, images, voter, spec.seed)
+            for model, voter in zip((*estimators, *experts), voters, strict=True)
+        ],
+    }
+    replace_json(path.with_suffix(".json"), record | {"provenance": describe(device)})
+    todo = [position for position in positions if position not in done]
+    streams = _Streams(spec, images.shape, device)
+    groups = (
+        [to_row(c) for c in _certify_wave(choosers, pool, x, labels, idx, spec, streams)]
+        for x, labels, idx in take_waves(images, todo, max(_WAVE, 2 * pool[0].units), device)
+    )
+    append_groups(
+        path,
+        groups,
+        total=len(positions),
+        initial=len(positions) - len(todo),
+        progress=progress,
+        columns=columns(spec.sigmas),
+    )
+    sort_rows(path)
+    return rows_at(path, positions)
+
+
+class _Streams:
+    """The noise of a run: looks and selections are for guessing, estimates and estimations for counting."""
+
+    def __init__(self, spec: DualSpec, shape: tuple[int, ...], device: torch.device) -> None:
+        def blocks(sigma: float, stream: str, n: int) -> NoiseBlocks:
+            needed = -(-n // BLOCK) * BLOCK * math.prod(shape) * 4  # bytes; small inputs need few
+            return NoiseBlocks(
+                spec.noise(sigma),
+                shape,
+                seed=spec.seed,
+                stream=stream,
+                device=device,
+                keep_bytes=min(_KEEP_BYTES, needed),
+            )
+
+        cuts, n0 = list(enumerate(spec.estimator.sigmas)), spec.stop.selection(spec.n0)
+        self.looks = [blocks(sigma, f"estimator-selection-{k}", spec.n0) for k, sigma in cuts]
+        self.estimates = [blocks(sigma, f"estimator-{k}", spec.n_estimator) for k, sigma in cuts]
+        self.selections = [blocks(sigma, "selection", n0) for sigma in spec.sigmas]
+        self.estimations = [blocks(sigma, "estimation", spec.n) for sigma in spec.sigmas]
+
+
+def _certify_wave(
+    estimators: Sequence[Voter],
+    experts: Sequence[Voter],
+    x: Tensor,
+    labels: Sequence[int],
+    idx: Sequence[int],
+    spec: DualSpec,
+    streams: _Streams,
+) -> list[DualCertificate]:
+    start = time.perf_counter()
+    count, classes = len(spec.sigmas), experts[0].classes
+    looks = _count_all(estimators, x, streams.looks, spec.n0)
+    estimates = _count_all(estimators, x, streams.estimates, spec.n_estimator)
+    top = spec.estimator.top(looks)
+    entry = spec.estimator.entry(estimates, top, spec.levels)
+    selection = np.zeros((len(x), classes), dtype=np.int64)
+    n0 = spec.stop.selection(spec.n0)
+    for j, chosen in _by_expert(top, np.ones(len(x), dtype=bool), count):
+        selection[chosen] = count_votes(experts[j], x[chosen], streams.selections[j], n=n0, classes=classes)
+    votes, drawn = _ask(experts, x, selection, top, entry, spec, streams)
+    each = (time.perf_counter() - start) / len(x)
+    drawn += (spec.n0 + spec.n_estimator) * len(estimators) + n0
+    return [
+        judge(
+            looks[i],
+            estimates[i],
+            selection[i],
+            votes[i],
+            idx=idx[i],
+            label=labels[i],
+            estimator=spec.estimator,
+            sigmas=spec.sigmas,
+            split=spec.levels,
+            seed=spec.seed,
+            seconds=each,
+            bound=spec.stop.bound,
+            drawn=int(drawn[i]),
+        )
+        for i in range(len(x))
+    ]
+
+
+def _ask(
+    experts: Sequence[Voter],
+    x: Tensor,
+    selection: Ints,
+    top: Ints,
+    entry: NDArray[np.float64],
+    spec: DualSpec,
+    streams: _Streams,
+) -> tuple[Ints, Ints]:
+    """Votes (N, K, classes) of the experts that were asked, and the draws (N,) that it took.
+
+    The chosen expert first, then by ascending entry radius, each only where it could lower the radius.
+    """
+    count = len(spec.sigmas)
+    votes = np.zeros((len(x), count, selection.shape[1]), dtype=np.int64)
+    drawn = np.zeros(len(x), dtype=np.int64)
+    asked, radii = np.zeros((len(x), count), dtype=bool), np.zeros((len(x), count))
+    claim = selection.argmax(axis=1)
+    order = np.argsort(np.where(np.arange(count) == top[:, None], -1.0, entry), axis=1, kind="stable")
+    needed = np.ones((len(x), count), dtype=bool)
+    while (going := np.asarray(needed.any(axis=1))).any():
+        turn = np.take_along_axis(needed, order, axis=1).argmax(axis=1)
+        following = np.take_along_axis(order, turn[:, None], axis=1)[:, 0]
+        for j, chosen in _by_expert(following, going, count):
+            level, sigma = spec.levels.experts[j], spec.sigmas[j]
+            watch = spec.stop.watch(selection[chosen], n=spec.n, alpha=level, sigma=sigma)
+            for finished in sample(
+                experts[j], x[chosen], streams.estimations[j], draws=watch.draws, done=watch.done
+            ):
+                for position, counts, _ in finished:
+                    votes[chosen[position], j] = watch.evidence(position, counts)
+                    drawn[chosen[position]] += counts.sum()
+            successes, n = votes[chosen, j, claim[chosen]], votes[chosen, j].sum(axis=1)
+            p = BOUNDS[spec.stop.bound](successes, np.maximum(n, 1), level)
+            radii[chosen, j], asked[chosen, j] = rs_radius(p, sigma), True
+        needed = still_needed(entry, radii, asked) if spec.lazy else ~asked
+    return votes, drawn
+
+
+def _by_expert(number: Ints, among: Bools, count: int) -> Iterator[tuple[int, Ints]]:
+    # positions of the images that go to each expert
+    for j in range(count):
+        chosen = np.flatnonzero(among & (number == j))
+        if len(chosen):
+            yield j, chosen
+
+
+def _count_all(voters: Sequence[Voter], x: Tensor, blocks: Sequence[NoiseBlocks], n: int) -> Ints:
+    # (N, S, C)
+    counts = [count_votes(v, x, b, n=n, classes=v.classes) for v, b in zip(voters, blocks, strict=True)]
+    return np.stack(counts, axis=1)
+
+
+def _check(call: str, estimators: Sequence[Any], experts: Sequence[Any], spec: DualSpec) -> None:
+    if len(estimators) != len(spec.estimator.sigmas) or len(experts) != len(spec.sigmas):
+        raise ValueError(
+            f"{call}: got {len(estimators)} estimators and {len(experts)} experts; {spec.estimator} wants "
+            f"{len(spec.estimator.sigmas)}, the sigmas {spec.sigmas} as many experts (one network may stand "
+            "for several)"
+        )
+
+
+def _check_voters(estimators: Sequence[Voter], experts: Sequence[Voter], spec: DualSpec) -> None:
+    sigmas = (*spec.estimator.sigmas, *spec.sigmas)
+    kinds = [spec.estimator.classes(len(spec.sigmas))] * len(estimators) + [experts[0].classes] * len(experts)
+    wanted = [(spec.noise(sigma), kind) for sigma, kind in zip(sigmas, kinds, strict=True)]
+    got = [(voter.noise, voter.classes) for voter in (*estimators, *experts)]
+    if got != wanted:
+        raise ValueError(f"certify_dual: wanted voters for (noise, classes) {wanted}, got {got}")
+
+
+def _identity(
+    estimators: Sequence[nn.Module], experts: Sequence[nn.Module], images: Images, spec: DualSpec
+) -> dict[str, Any]:
+    return plain(
+        {
+            "method": "dual",
+            "estimators": [fingerprint(model) for model in estimators],
+            "experts": [fingerprint(model) for model in experts],
+            "images": images.fingerprint(),
+            "noise": spec.noise.__name__,
+            "estimator": {"rule": type(spec.estimator).__name__, **asdict(spec.estimator)},
+            "sigmas": spec.sigmas,
+            "n0": spec.n0,
+            "n": spec.n,
+            "n_estimator": spec.n_estimator,
+            "alpha": spec.alpha,
+            "split": asdict(spec.levels),
+            "seed": spec.seed,
+            "lazy": spec.lazy,
+            "stop": {"rule": type(spec.stop).__name__, **asdict(spec.stop)},
+        }
+    )

@@ -1,0 +1,103 @@
+"""Certificate tables that survive a kill: all rows made in one way, appended whole, resumed without a loss.
+
+Beside a table `NAME.tsv` lies `NAME.json`, whose `identity` holds all that the rows depend on. A table goes
+on only with the same identity.
+"""
+
+import json
+import sys
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from dualrs_lab.certificates import (
+    COLUMNS,
+    Certificate,
+    append_rows,
+    read_table,
+    repair_table,
+    to_row,
+    write_table,
+)
+from dualrs_lab.files import set_aside
+
+__all__ = ["append_groups", "begin", "plain", "read_record", "rows_at", "sort_rows"]
+
+
+def plain(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """`identity` as a json file gives it back, where tuples are lists."""
+    return dict(json.loads(json.dumps(identity)))
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The json file beside the table at `path`; empty if there is none."""
+    made = path.with_suffix(".json")
+    return dict(json.loads(made.read_text())) if made.exists() else {}
+
+
+def begin(call: str, path: Path, identity: Mapping[str, Any], *, replace: bool = False) -> set[int]:
+    """The idx that the table at `path` already holds; an unfinished last line is cut.
+
+    A table of another identity is kept under another name with a warning if `replace`, otherwise ValueError.
+    """
+    if repair_table(path) == 0:
+        path.unlink(missing_ok=True)  # its header may be of other columns
+        return set()
+    found = read_record(path).get("identity")
+    if found == identity:
+        return set(read_table(path)["idx"].tolist())
+    differing = {key for key in identity if not found or found.get(key) != identity[key]}
+    if not replace:
+        there = {key: found.get(key) for key in sorted(differing)} if found else "no record beside it"
+        wanted = {key: identity[key] for key in sorted(differing)}
+        raise ValueError(
+            f"{call}: {path} was made with other settings ({', '.join(sorted(differing))}): found {there}, "
+            f"wanted {wanted}; choose another file or remove it"
+        )
+    kept = set_aside(path, path.with_suffix(".json"))
+    warnings.warn(f"{path.name} was made with other settings; it is now {kept[0].name}", stacklevel=3)
+    return set()
+
+
+def append_groups(
+    path: Path,
+    groups: Iterable[Sequence[Certificate | Mapping[str, object]]],
+    *,
+    total: int,
+    initial: int,
+    progress: bool,
+    columns: Sequence[str] = COLUMNS,
+) -> None:
+    """Append and flush each group, one row at least; show rate, time left, share certified correct.
+
+    `total` counts the images of the table, `initial` those that it holds already.
+    """
+    right = seen = 0
+    watched = sys.stderr.isatty() or "ipykernel" in sys.modules
+    interval = 0.5 if watched else 30.0  # a log file gets a line now and then
+    with tqdm(
+        total=total, initial=initial, unit="image", desc=path.name, disable=not progress, mininterval=interval
+    ) as bar:
+        for group in groups:
+            rows = [to_row(row) if isinstance(row, Certificate) else row for row in group]
+            append_rows(path, rows, columns=columns)
+            right, seen = right + sum(bool(row["correct"]) for row in rows), seen + len(rows)
+            bar.set_postfix(certified=f"{right / seen:.3f}", refresh=False)
+            bar.update(len(rows))
+
+
+def sort_rows(path: Path) -> None:
+    """Order by idx on disk: with early stopping images are done in another order than they came."""
+    table = read_table(path)
+    if not table["idx"].is_monotonic_increasing:
+        write_table(path, table.sort_values("idx"))
+
+
+def rows_at(path: Path, positions: Sequence[int]) -> pd.DataFrame:
+    """The rows of these idx."""
+    table = read_table(path)
+    return table[table["idx"].isin(positions)].reset_index(drop=True)
