@@ -20,8 +20,8 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Median:
-    """The median vote for an expert, under noise of one `sigma`."""
+class _Vote:
+    """Each draw votes for one of the experts, under noise of one `sigma`."""
 
     sigma: float
 
@@ -33,6 +33,11 @@ class Median:
     def classes(self, experts: int) -> int:
         """Classes that a stream votes for."""
         return experts
+
+
+@dataclass(frozen=True)
+class Median(_Vote):
+    """The median vote for an expert, under noise of one `sigma`."""
 
     def split(self, experts: int, alpha: float) -> Split:
         """The even split of `alpha` over all bounds."""
@@ -84,19 +89,8 @@ class Cuts:
 
 
 @dataclass(frozen=True)
-class Plurality:
+class Plurality(_Vote):
     """The most frequent vote for an expert, under noise of one `sigma`: the published estimator."""
-
-    sigma: float
-
-    @property
-    def sigmas(self) -> tuple[float, ...]:
-        """Noise of each stream."""
-        return (self.sigma,)
-
-    def classes(self, experts: int) -> int:
-        """Classes that a stream votes for."""
-        return experts
 
     def split(self, experts: int, alpha: float) -> Split:
         """The even split of `alpha` over all bounds."""
