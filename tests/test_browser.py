@@ -225,7 +225,7 @@ def test_a_failure_shows_in_red_and_goes_away(lab: tuple[str, Path], page: Any, 
     assert page.evaluate(ERRORS) == []
 
 
-@pytest.mark.parametrize("name", ["00_start_here", "10_lesson_smoothing", "30_tradeoff"])
+@pytest.mark.parametrize("name", ["00_start_here", "10_lesson_smoothing", "11_lesson_dual", "30_tradeoff"])
 def test_the_panels_of_the_notebooks_work_too(
     lab: tuple[str, Path], page: Any, tmp_path: Path, name: str
 ) -> None:
