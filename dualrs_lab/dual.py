@@ -24,11 +24,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dualrs_lab.bounds import rs_radius
-from dualrs_lab.certificates import BOUNDS
+from dualrs_lab.bounds import rs_radius, two_sided_pvalue
+from dualrs_lab.certificates import ABSTAIN, BOUNDS
 from dualrs_lab.data import Images
 from dualrs_lab.dual_certificates import DualCertificate, columns, judge, to_row
-from dualrs_lab.estimators import Estimator
+from dualrs_lab.estimators import Cuts, Estimator, Plurality
 from dualrs_lab.fastpath import FastPath, FrozenVoter, freeze, settle
 from dualrs_lab.files import replace_json
 from dualrs_lab.routes import Split, still_needed
@@ -38,7 +38,7 @@ from dualrs_lab.smoothing import as_before, fingerprint, otherwise, take_waves
 from dualrs_lab.stopping import AllDraws, Stopping
 from dualrs_lab.tables import append_groups, begin, plain, read_record, rows_at, sort_rows
 
-__all__ = ["DualSpec", "certify_dual", "certify_dual_table"]
+__all__ = ["DualSpec", "certify_dual", "certify_dual_table", "predict_dual"]
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -108,7 +108,7 @@ def certify_dual(
     labels = [-1] * len(x) if labels is None else labels
     idx = range(len(x)) if idx is None else idx
     _check("certify_dual", estimators, experts, spec)
-    _check_voters(estimators, experts, spec)
+    _check_voters("certify_dual", estimators, experts, spec)
     if not len(x) == len(labels) == len(idx):
         raise ValueError(
             f"certify_dual: got {len(x)} inputs, {len(labels)} labels, {len(idx)} indices; wanted as many of "
@@ -198,6 +198,56 @@ def certify_dual_table(
     )
     sort_rows(path)
     return rows_at(path, positions)
+
+
+def predict_dual(estimators: Sequence[Voter], experts: Sequence[Voter], x: Tensor, *, spec: DualSpec) -> Ints:
+    """Classes (N,) of inputs (N, ...), ABSTAIN where a choice is too close to call.
+
+    (Sun, Mao and Vechev 2026.) Half of alpha tests the expert that `n_estimator` draws choose, the other half
+    Cohen's PREDICT of this expert, with `n` draws. Returns a class other than that of the ideal system with
+    probability at most alpha, input by input. Voters and errors are as for `certify_dual`.
+    """
+    _check("predict_dual", estimators, experts, spec)
+    _check_voters("predict_dual", estimators, experts, spec)
+    found = np.full(len(x), ABSTAIN, dtype=np.int64)
+    if not len(x):
+        return found
+
+    def blocks(sigma: float, stream: str) -> NoiseBlocks:
+        shape = tuple(x.shape[1:])
+        return NoiseBlocks(spec.noise(sigma), shape, seed=spec.seed, stream=stream, device=x.device)
+
+    looks = [blocks(s, f"estimator-prediction-{k}") for k, s in enumerate(spec.estimator.sigmas)]
+    votes = _count_all(estimators, x, looks, spec.n_estimator)
+    sure = _choice_pvalue(spec.estimator, votes) <= spec.alpha / 2
+    for j, chosen in _by_expert(spec.estimator.top(votes), sure, len(spec.sigmas)):
+        draws = blocks(spec.sigmas[j], "prediction")
+        counts = count_votes(experts[j], x[chosen], draws, n=spec.n, classes=experts[j].classes)
+        pvalue = _top_two_pvalue(counts)
+        found[chosen] = np.where(pvalue <= spec.alpha / 2, counts.argmax(axis=1), ABSTAIN)
+    return found
+
+
+def _choice_pvalue(estimator: Estimator, votes: Ints) -> NDArray[np.float64]:
+    """(N,): how well votes (N, S, C) support the expert that they choose.
+
+    The first cut that says yes decides, so a wrong choice takes a wrong answer of one of the cuts up to it:
+    the largest of their p-values, times the number of all cuts (Bonferroni).
+    """
+    if isinstance(estimator, Plurality):
+        return _top_two_pvalue(votes[:, 0])
+    yes = votes[..., 0] if isinstance(estimator, Cuts) else np.cumsum(votes[:, 0], axis=1)[:, :-1]
+    pvalue = two_sided_pvalue(yes, votes.sum(axis=2))
+    asked = np.arange(yes.shape[1]) <= estimator.top(votes)[:, None]
+    return np.asarray(yes.shape[1] * np.where(asked, pvalue, 0.0).max(axis=1, initial=0.0))
+
+
+def _top_two_pvalue(votes: Ints) -> NDArray[np.float64]:
+    # (N,) of votes (N, C): Cohen's test; one class alone is certain
+    if votes.shape[1] == 1:
+        return np.zeros(len(votes))
+    second, first = np.sort(votes, axis=1)[:, -2:].T
+    return np.asarray(two_sided_pvalue(first, first + second))
 
 
 class _Streams:
@@ -326,13 +376,13 @@ def _check(call: str, estimators: Sequence[Any], experts: Sequence[Any], spec: D
         )
 
 
-def _check_voters(estimators: Sequence[Voter], experts: Sequence[Voter], spec: DualSpec) -> None:
+def _check_voters(call: str, estimators: Sequence[Voter], experts: Sequence[Voter], spec: DualSpec) -> None:
     sigmas = (*spec.estimator.sigmas, *spec.sigmas)
     kinds = [spec.estimator.classes(len(spec.sigmas))] * len(estimators) + [experts[0].classes] * len(experts)
     wanted = [(spec.noise(sigma), kind) for sigma, kind in zip(sigmas, kinds, strict=True)]
     got = [(voter.noise, voter.classes) for voter in (*estimators, *experts)]
     if got != wanted:
-        raise ValueError(f"certify_dual: wanted voters for (noise, classes) {wanted}, got {got}")
+        raise ValueError(f"{call}: wanted voters for (noise, classes) {wanted}, got {got}")
 
 
 def _identity(

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import pandas as pd
 import torch
@@ -36,9 +36,12 @@ __all__ = [
     "accuracy",
     "channel_statistics",
     "recipe",
+    "settings",
     "train",
     "train_checkpoint",
 ]
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class Objective(Protocol):
@@ -132,13 +135,13 @@ def recipe(images: Images, *, epochs: int, seed: int) -> TrainConfig:
 
 
 def train(
-    model: Classifier,
+    model: Network,
     images: Images,
     *,
     objective: Objective,
     config: TrainConfig,
     state: Path | str | None = None,
-    validate: Callable[[Classifier], float] | None = None,
+    validate: Callable[[Network], float] | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Train `model` in place, on the device it lives on, and return the history: one row an epoch.
@@ -153,7 +156,7 @@ def train(
     device = next(model.parameters()).device
     model.to(memory_format=torch.channels_last)
     optimizer = _optimizer(model, config)
-    identity = _settings(config, objective, images)
+    identity = settings(config, objective, images)
     done, history = _restore(state, identity, model, optimizer)
     images = images.to(device)
     bar = tqdm(range(done, config.epochs), desc="train", unit="epoch", disable=not progress)
@@ -190,20 +193,20 @@ def train_checkpoint(
     `provenance`.
     """
     path = Path(path)
-    settings = _settings(config, objective, images)
+    made_by = settings(config, objective, images)
     if path.exists():
         model, info = load_checkpoint(path, device=device)
-        if info.get("training") == json.loads(json.dumps(settings)):
+        if info.get("training") == json.loads(json.dumps(made_by)):
             return model, info
         if not replace:
             raise ValueError(
-                f"train_checkpoint: {path} was trained with {info.get('training')}, wanted {settings}; "
+                f"train_checkpoint: {path} was trained with {info.get('training')}, wanted {made_by}; "
                 "choose another folder, or replace=True to keep it under another name"
             )
         kept = set_aside(path, path.with_suffix(".json"))
         warnings.warn(f"{path.name} was trained with other settings; it is now {kept[0].name}", stacklevel=2)
     path.parent.mkdir(parents=True, exist_ok=True)
-    state = path.with_suffix(f".{digest(json.dumps(settings))[:8]}.state.pt")  # other settings, another state
+    state = path.with_suffix(f".{digest(json.dumps(made_by))[:8]}.state.pt")  # other settings, another state
     model = make().to(device)
     history = train(
         model, images, objective=objective, config=config, state=state, validate=validate, progress=progress
@@ -218,7 +221,7 @@ def train_checkpoint(
             "shape": list(images.shape),
         },
         sigma=getattr(objective, "sigma", 0.0),
-        training=settings,
+        training=made_by,
         history=history.to_dict("records"),
         seconds=float(history["seconds"].sum()),
         provenance=describe(device),
@@ -258,7 +261,7 @@ def accuracy(model: nn.Module, images: Images, *, sigma: float = 0.0, seed: int,
 
 
 def _train_epoch(
-    model: Classifier,
+    model: nn.Module,
     images: Images,
     objective: Objective,
     config: TrainConfig,
@@ -334,10 +337,19 @@ def _check_finite(losses: Tensor, model: nn.Module, epoch: int, optimizer: torch
         )
 
 
-def _settings(config: TrainConfig, objective: Objective, images: Images) -> dict[str, Any]:
+def settings(config: TrainConfig, objective: Objective, images: Images) -> dict[str, Any]:
     """What the weights depend on: a state or checkpoint of other settings is not taken up."""
     named = {"name": type(objective).__name__, **vars(objective)}
-    return {"config": asdict(config), "objective": named, "data": images.fingerprint()}
+    plain = {name: _fingerprint(value) for name, value in named.items()}
+    return {"config": asdict(config), "objective": plain, "data": images.fingerprint()}
+
+
+def _fingerprint(value: Any) -> Any:
+    # an objective may hold a table of labels: its digest stands for it
+    if not isinstance(value, Tensor):
+        return value
+    kind = f"{value.dtype} {tuple(value.shape)}"
+    return digest(kind, value.detach().cpu().contiguous().numpy().tobytes())
 
 
 def _store(

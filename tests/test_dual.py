@@ -20,7 +20,7 @@ from dualrs_lab import dual
 from dualrs_lab.bounds import lower_bound, rs_radius
 from dualrs_lab.certificates import ABSTAIN
 from dualrs_lab.data import Images, load_images
-from dualrs_lab.dual import DualSpec, certify_dual, certify_dual_table
+from dualrs_lab.dual import DualSpec, certify_dual, certify_dual_table, predict_dual
 from dualrs_lab.dual_certificates import DualCertificate, from_row, recompute
 from dualrs_lab.estimators import Cuts, Estimator, Median, Plurality
 from dualrs_lab.fastpath import FastPath
@@ -339,6 +339,51 @@ def test_the_class_guessed_on_counted_votes_is_caught() -> None:
 
 def constant_of(classes: int) -> Callable[[torch.Tensor], torch.Tensor]:
     return lambda x: torch.ones(len(x), classes)
+
+
+# Predictions.
+
+
+def predictions(points: np.ndarray, spec: DualSpec, models: Sequence[Callable]) -> np.ndarray:
+    choosers = voters(models, spec.estimator.sigmas, spec.estimator.classes(len(spec.sigmas)))
+    return predict_dual(choosers, voters((PLANE,) * 3, spec.sigmas, 3), torch.tensor(points), spec=spec)
+
+
+@KINDS
+def test_predictions_are_those_of_the_ideal_system_or_none(kind: str) -> None:
+    rule, models = ESTIMATORS[kind]
+    points, _ = certified(kind)
+    found = predictions(points, settings(rule), models)
+    said = found != ABSTAIN
+    assert (found[said] == answers(kind, points)[said]).all()  # each fails with probability 1e-6
+    assert 0.5 < said.mean() < 1  # some points lie close to a border
+    assert (predictions(points, settings(rule, alpha=0.1), models) != ABSTAIN).sum() >= said.sum()
+    assert (predictions(points, settings(rule, n=10), models) == ABSTAIN).all()  # 10 draws prove nothing here
+    assert (predictions(points, settings(rule, n_estimator=10), models) == ABSTAIN).all()
+    alone = predictions(points[7:8], settings(rule), models)
+    assert alone.tolist() == found[7:8].tolist()
+    assert predictions(points[:0], settings(rule), models).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    "rule", [Median(0.1), Cuts((0.1, 0.1)), Plurality(0.1)], ids=["median", "cuts", "plurality"]
+)
+def test_a_choice_that_is_a_toss_up_is_seldom_called(rule: Estimator) -> None:
+    # A cut, or two experts, at exactly 1/2: at level 0.05 a call is wrong in a half of its cases at most.
+    # More than 132 calls in 2000 runs have a probability below 1e-3.
+    yes = np.random.default_rng(0).binomial(100, 0.5, 2000)
+    votes = np.stack([yes, 100 - yes, np.zeros_like(yes)], axis=1)[:, None]
+    if isinstance(rule, Cuts):
+        cut = np.stack([yes, 100 - yes], axis=1)
+        votes = np.stack([cut, np.broadcast_to([100, 0], cut.shape)], axis=1)
+    pvalue = dual._choice_pvalue(rule, votes)
+    assert (pvalue <= 0.05).sum() <= 132
+    assert np.bincount(rule.top(votes))[:2].min() > 800  # negative control: untested, both are chosen
+
+
+def test_a_single_expert_needs_no_test() -> None:
+    for rule in (Median(0.1), Plurality(0.1)):
+        assert dual._choice_pvalue(rule, np.full((4, 1, 1), 100)).tolist() == [0.0] * 4
 
 
 # Tables.

@@ -43,6 +43,7 @@ ARROWS = {
     "comparison": "bounds certificates",
     "smoothing": "bounds certificates data fastpath files runtime sampling stopping tables",
     "training": "data files models runtime",
+    "routing": "bounds data fastpath files models runtime sampling smoothing tables training",
     "plots": "bounds certificates",
     "widgets": "plots bounds certificates plane routes fastpath sampling smoothing data",
     "parameters": "",

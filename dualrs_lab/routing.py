@@ -1,0 +1,321 @@
+"""Training the variance estimator: labels, objectives, and what a router loses.
+
+Labels are the radii that each expert certifies on training images, estimated from few draws and mapped to the
+number of draws of the certification. `SoftTarget` is the published objective (Sun, Mao and Vechev 2026):
+soft cross-entropy to the radii and consistency under noise. `RoutedRadius` is ours: it raises the routed
+certificate itself, min_j max(r_j, R_j), with entry radii r_j from soft votes, and so leaves an expert alone
+where changing to another one gains nothing.
+"""
+
+import json
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from dataclasses import replace as change
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from dualrs_lab.bounds import lower_bound, rs_radius
+from dualrs_lab.data import Images
+from dualrs_lab.fastpath import FastPath, FrozenVoter, freeze, settle
+from dualrs_lab.files import digest, replace_bytes, replace_json, set_aside
+from dualrs_lab.models import Classifier, load_checkpoint, save_checkpoint
+from dualrs_lab.runtime import describe
+from dualrs_lab.sampling import GridNoise, NoiseBlocks, count_votes
+from dualrs_lab.smoothing import fingerprint, take_waves
+from dualrs_lab.tables import plain, read_record
+from dualrs_lab.training import TrainConfig, settings, train
+
+__all__ = [
+    "CutRouter",
+    "RoutedRadius",
+    "SoftTarget",
+    "label_votes",
+    "mapped_radii",
+    "numbered",
+    "regret",
+    "soft_entry_radii",
+    "train_router",
+]
+
+Floats = NDArray[np.float64]
+_WAVE = 1000  # images at a time
+_FLOOR = 2e-3  # of a soft probability: more certainty than 2.9 standard deviations does not pay
+
+
+def label_votes(
+    experts: Sequence[nn.Module],
+    images: Images,
+    path: Path | str,
+    *,
+    sigmas: Sequence[float],
+    n: int = 100,
+    seed: int,
+    dtype: torch.dtype = torch.float32,
+    fast: FastPath = FastPath(),  # noqa: B008  # frozen
+) -> Tensor:
+    """Votes int32 (N, K) for the label of each image, of `n` draws by each expert; cached in a file.
+
+    The experts are frozen on the device of the first one. A file at `path` that was made in another way is a
+    ValueError; nothing is overwritten. Its json tells how it was made.
+    """
+    path = Path(path)
+    if not experts or len(experts) != len(sigmas):
+        raise ValueError(
+            f"label_votes: got {len(experts)} experts and {len(sigmas)} sigmas; wanted one each (one network "
+            "may stand for several experts)"
+        )
+    identity = plain(
+        {
+            "experts": [fingerprint(model) for model in experts],
+            "images": images.fingerprint(),
+            "sigmas": list(sigmas),
+            "n": n,
+            "seed": seed,
+            "dtype": str(dtype).removeprefix("torch."),
+        }
+    )
+    if path.exists():
+        _check_same(path, read_record(path).get("identity", {}), identity)
+        return load_file(path)["votes"]
+    device = next(experts[0].parameters()).device
+    fast = settle(fast, experts[0], images.shape, inputs=n * len(images))
+    voters = [
+        freeze(
+            model,
+            GridNoise(sigma),
+            images.shape,
+            classes=len(images.classes),
+            device=device,
+            dtype=dtype,
+            fast=fast,
+        )
+        for model, sigma in zip(experts, sigmas, strict=True)
+    ]
+    votes = torch.stack([_votes_for_labels(voter, images, n, seed, device) for voter in voters], dim=1)
+    record = {"identity": identity, "fast": [voter.steps for voter in voters]}
+    replace_json(path.with_suffix(".json"), record | {"provenance": describe(device)})
+    replace_bytes(path, save({"votes": votes}))  # last: a file is there only with its json
+    return votes
+
+
+def _check_same(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    differing = [key for key in wanted if found.get(key) != wanted[key]]
+    if differing:
+        there, here = ({key: made.get(key) for key in differing} for made in (found, wanted))
+        raise ValueError(
+            f"label_votes: {path} was made with other settings: found {there}, wanted {here}; choose another "
+            "file or remove it"
+        )
+
+
+def _votes_for_labels(voter: FrozenVoter, images: Images, n: int, seed: int, device: torch.device) -> Tensor:
+    # (N,); draws are those of a stream of its own, neither selection nor estimation
+    blocks = NoiseBlocks(voter.noise, images.shape, seed=seed, stream="labels", device=device)
+    found = []
+    for x, labels, _ in take_waves(images, range(len(images)), _WAVE, device):
+        counts = count_votes(voter, x, blocks, n=n, classes=voter.classes)
+        found.append(counts[np.arange(len(labels)), labels])
+    return torch.from_numpy(np.concatenate(found)).to(torch.int32)
+
+
+def mapped_radii(votes: Tensor, *, n: int, draws: int, alpha: float, sigmas: Sequence[float]) -> Floats:
+    """Radii (N, K) that `draws` draws at level `alpha` would certify with the share of `votes` (N, K) of n.
+
+    The share is that of (k + 1/2) in (n + 1), so that n of n does not stand for certainty: at n = 100 and
+    without the mapping no radius exceeds 1.5 sigma, which would push the labels towards large sigmas.
+    """
+    share = (votes.numpy() + 0.5) / (n + 1)
+    return np.asarray(rs_radius(lower_bound(np.floor(share * draws), draws, alpha), np.asarray(sigmas)))
+
+
+def numbered(images: Images) -> Images:
+    """The images, each with its own number for a label: what an objective of this module looks up."""
+    numbers = torch.arange(len(images), device=images.labels.device)
+    return change(images, labels=numbers, classes=tuple(map(str, range(len(images)))))
+
+
+class CutRouter(nn.Module):
+    """One network per cut, with logits (B, 2) for the answers "at most k" (class 0) and "more than k"."""
+
+    def __init__(self, cuts: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.cuts = nn.ModuleList(cuts)
+
+
+def train_router(
+    path: Path | str,
+    make: Callable[[int], Classifier],
+    images: Images,
+    *,
+    objective: "RoutedRadius",
+    config: TrainConfig,
+    device: torch.device,
+    replace: bool = False,
+    progress: bool = True,
+) -> list[Classifier]:
+    """The cuts of a `CutRouter`, from their checkpoints `path` + "_cut1", … or trained now on `images`.
+
+    `make(k)` builds the network of cut k = 0, …; `images` are `numbered`. All cuts are trained together; an
+    interrupted training goes on where it was. Checkpoints of other settings are kept under another name with
+    a warning if `replace`, otherwise ValueError. Nothing is ever overwritten.
+    """
+    if len(images) != len(objective.radii):
+        raise ValueError(
+            f"train_router: got {len(images)} images and radii for {len(objective.radii)}; wanted `numbered` "
+            "images, and the radii of these"
+        )
+    made_by = json.loads(json.dumps(settings(config, objective, images)))
+    paths = [Path(f"{path}_cut{k + 1}.safetensors") for k in range(len(objective.sigmas))]
+    made = [_made_by(file) for file in paths]
+    if all(found == made_by for found in made):
+        return [load_checkpoint(file, device=device)[0] for file in paths]
+    other = [file for file, found in zip(paths, made, strict=True) if found not in (None, made_by)]
+    if other and not replace:
+        raise ValueError(
+            f"train_router: {other[0]} was trained with {_made_by(other[0])}, wanted {made_by}; choose "
+            "another folder, or replace=True to keep it under another name"
+        )
+    if other:
+        kept = set_aside(*(file.with_suffix(kind) for file in paths for kind in (".safetensors", ".json")))
+        warnings.warn(f"{other[0].name} was trained with other settings; now {kept[0].name}", stacklevel=2)
+    paths[0].parent.mkdir(parents=True, exist_ok=True)
+    state = Path(f"{path}.{digest(json.dumps(made_by))[:8]}.state.pt")  # other settings, another state
+    cuts = [make(k).to(device) for k in range(len(paths))]
+    history = train(
+        CutRouter(cuts), images, objective=objective, config=config, state=state, progress=progress
+    )
+    for file, cut, sigma in zip(paths, cuts, objective.sigmas, strict=True):
+        save_checkpoint(
+            file,
+            cut,
+            sigma=sigma,
+            training=made_by,
+            history=history.to_dict("records"),
+            seconds=float(history["seconds"].sum()),
+            provenance=describe(device),
+        )
+    state.unlink(missing_ok=True)  # only now: a kill between two checkpoints loses nothing
+    return [load_checkpoint(file, device=device)[0] for file in paths]
+
+
+def _made_by(path: Path) -> dict[str, Any] | None:
+    # the settings of a checkpoint, {} where they are unknown, None where there is none
+    return read_record(path).get("training", {}) if path.exists() else None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RoutedRadius:
+    """Raises the mean routed radius of a `CutRouter`, from soft votes of `draws` noisy copies.
+
+    The entry radii come from the mean probability of each cut, drawn in a little from 0 and 1; minimum and
+    maximum are softened by `temperature`, so that every cut that could bind learns. `radii` (N, K) are those
+    of the experts, by the number of the image; `sigmas` (K - 1,) the noise of each cut.
+
+    The routed radius is flat where a losing expert is chosen with certainty: its entry radius is far below
+    what it certifies. `margin` adds a slope there, that many times what the chosen expert lacks to the best
+    one: none where all are equal.
+    """
+
+    radii: Tensor
+    sigmas: tuple[float, ...]
+    draws: int = 3
+    temperature: float = 0.1
+    margin: float = 0.0  # 0: the routed radius itself; 1 leads out of wrong choices that are certain
+
+    def __post_init__(self) -> None:
+        if self.radii.ndim != 2 or not 0 < len(self.sigmas) == self.radii.shape[1] - 1:
+            raise ValueError(
+                f"RoutedRadius: got radii {tuple(self.radii.shape)} and {len(self.sigmas)} sigmas; wanted "
+                "(N, K) and one for each of K - 1 cuts"
+            )
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+        yes = []
+        for cut, sigma in zip(cast(CutRouter, model).cuts, self.sigmas, strict=True):
+            logits = cut(_noisy_copies(x, sigma, self.draws, generator)).float()
+            yes.append(torch.softmax(logits, dim=1)[:, 0].view(self.draws, len(x)).mean(dim=0))
+        # not clamped, which would leave a cut that is certain and wrong without a gradient
+        p = _FLOOR + (1 - 2 * _FLOOR) * torch.stack(yes, dim=1)
+        entry, t = soft_entry_radii(p, self.sigmas), self.temperature
+        own = self.radii.to(entry)[y]
+        lacks = own.amax(dim=1, keepdim=True) - own
+        either = t * torch.logaddexp(entry / t, own / t) + self.margin * lacks * entry.clamp(max=0)
+        return (t * torch.logsumexp(-either / t, dim=1)).mean()
+
+
+def soft_entry_radii(probabilities: Tensor, sigmas: Sequence[float]) -> Tensor:
+    """Entry radii (B, K) from probabilities (B, K - 1) of "at most k", below 0 where the expert is chosen.
+
+    As in `routes`, but without the maximum with 0, which would leave the chosen expert without a gradient.
+    """
+    reach = torch.special.ndtri(probabilities) * probabilities.new_tensor(list(sigmas))
+    earlier = torch.cummax(reach, dim=1).values
+    first, last = -reach[:, :1], earlier[:, -1:]
+    return torch.cat([first, torch.maximum(earlier[:, :-1], -reach[:, 1:]), last], dim=1)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SoftTarget:
+    """The published objective, for an estimator with a class per expert (Sun, Mao and Vechev 2026).
+
+    Soft cross-entropy to softmax(radii), images weighted by the inverse share of their best sigma, plus
+    consistency of the predictions across `draws` noisy copies (Jeong & Shin 2020), weighted by the radius at
+    stake, that of the expert which the mean prediction chooses. Means are taken in the log domain, where a
+    probability of 0 gives no NaN gradient. Images without any radius should be left out beforehand.
+    """
+
+    radii: Tensor  # (N, K), by the number of the image
+    sigma: float  # noise of the estimator
+    strength: float = 40.0
+    entropy: float = 0.5
+    draws: int = 2
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+        radii = self.radii.to(x)
+        logits = model(_noisy_copies(x, self.sigma, self.draws, generator)).float()
+        log_p = F.log_softmax(logits, dim=1).view(self.draws, len(x), -1)
+        target = torch.softmax(radii[y], dim=1)
+        soft = -(target * log_p).sum(-1).mean(dim=0)
+        log_mean = torch.logsumexp(log_p, dim=0) - math.log(self.draws)
+        mean = log_mean.exp()
+        divergence = (mean * (log_mean - log_p)).sum(-1).mean(dim=0)
+        spread = -(mean * log_mean).sum(-1)
+        stake = radii[y].gather(1, mean.argmax(dim=1, keepdim=True)).squeeze(1)
+        best = radii.argmax(dim=1)
+        share = torch.bincount(best, minlength=radii.shape[1]) / len(best)
+        weight = 1 / share[best[y]]
+        return (weight * (soft + stake * (self.strength * divergence + self.entropy * spread))).mean()
+
+
+def _noisy_copies(x: Tensor, sigma: float, draws: int, generator: torch.Generator) -> Tensor:
+    # (draws * B, C, H, W), all images of a draw together
+    copies = x.repeat(draws, 1, 1, 1)
+    return copies + sigma * torch.randn(copies.shape, generator=generator, device=x.device, dtype=x.dtype)
+
+
+def regret(entry: Floats, experts: Floats, top: NDArray[np.int64], sigmas: Sequence[float]) -> pd.DataFrame:
+    """What the router costs each image, from entry radii and expert radii (N, K) and the choice (N,).
+
+    `regret`: best expert radius less that of the chosen one; `bottleneck`: radius of constancy less that of
+    the chosen expert (< 0: the estimator limits the published rule); `sigma`: the choice.
+    """
+    rows = np.arange(len(top))
+    others = np.where(np.arange(entry.shape[1]) == top[:, None], np.inf, entry)
+    chosen = experts[rows, top]
+    return pd.DataFrame(
+        {
+            "sigma": np.asarray(sigmas)[top],
+            "regret": experts.max(axis=1) - chosen,
+            "bottleneck": others.min(axis=1) - chosen,
+        }
+    )

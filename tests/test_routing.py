@@ -1,0 +1,422 @@
+"""Labels are votes, the objective raises the routed radius where a router can, training is taken up again."""
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy import stats
+
+from dualrs_lab import routing, training
+from dualrs_lab.bounds import lower_bound, rs_radius
+from dualrs_lab.data import Images, load_images
+from dualrs_lab.models import make_model
+from dualrs_lab.routes import median_entry_radii
+from dualrs_lab.routing import (
+    CutRouter,
+    RoutedRadius,
+    SoftTarget,
+    label_votes,
+    mapped_radii,
+    numbered,
+    regret,
+    soft_entry_radii,
+    train_router,
+)
+from dualrs_lab.runtime import make_generator
+from dualrs_lab.sampling import GridNoise, NoiseBlocks, count_votes
+from dualrs_lab.training import TrainConfig, settings, train
+
+CPU = torch.device("cpu")
+
+
+def network(seed: int, classes: int = 10):
+    return make_model("digits_cnn", classes=classes, channels=1, mean=[0.3], std=[0.37], seed=seed).eval()
+
+
+def config(**changes) -> TrainConfig:
+    given = {"epochs": 2, "seed": 0, "batch": 64, "lr": 0.05, "crop": 0, "flip": False, "bfloat16": False}
+    return TrainConfig(**given | changes)
+
+
+def equal(one, other) -> bool:
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Images:
+    return load_images("digits", "train").select(range(30))
+
+
+# Labels
+
+
+def test_labels_are_votes_for_the_label_and_are_counted_once(
+    tmp_path: Path, digits: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routing, "_WAVE", 12)  # 30 images: three waves, the last one smaller
+    experts, sigmas, path = [network(0), network(1)], (0.25, 0.5), tmp_path / "votes.safetensors"
+    given = {"sigmas": sigmas, "n": 100, "seed": 3}
+    votes = label_votes(experts, digits, path, **given)
+    assert votes.shape == (30, 2)
+    for j, (model, sigma) in enumerate(zip(experts, sigmas, strict=True)):
+        blocks = NoiseBlocks(GridNoise(sigma), digits.shape, seed=3, stream="labels")
+        counts = count_votes(model, digits.pixels, blocks, n=100, classes=10)
+        own = counts[np.arange(30), digits.labels.numpy()]
+        # Folding BatchNorm moves logits by 1e-6: a vote or two may tip.
+        assert np.abs(votes[:, j].numpy() - own).max() <= 1
+        assert np.ptp(own) > 50  # not the same for all
+    before = path.stat().st_mtime_ns
+    monkeypatch.setattr(routing, "freeze", None)  # the file is enough
+    assert torch.equal(label_votes(experts, digits, path, **given), votes)
+    for other, key in (({"seed": 4}, "seed"), ({"n": 50}, "n"), ({"sigmas": (0.25, 1.0)}, "sigmas")):
+        with pytest.raises(ValueError, match=f"other settings: found .*'{key}'.* choose another file"):
+            label_votes(experts, digits, path, **given | other)
+    with pytest.raises(ValueError, match="'experts'"):
+        label_votes(experts[::-1], digits, path, **given)
+    with pytest.raises(ValueError, match="'images'"):
+        label_votes(experts, numbered(digits), path, **given)
+    assert path.stat().st_mtime_ns == before
+    with pytest.raises(ValueError, match="got 2 experts and 1 sigmas; wanted one each"):
+        label_votes(experts, digits, path, **given | {"sigmas": (0.25,)})
+
+
+def test_an_interrupted_labelling_leaves_no_votes(
+    tmp_path: Path, digits: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "votes.safetensors"
+
+    def broken(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(routing, "replace_bytes", broken)
+        with pytest.raises(KeyboardInterrupt):
+            label_votes([network(0)], digits, path, sigmas=(0.5,), n=10, seed=0)
+    assert not path.exists()
+    assert label_votes([network(0)], digits, path, sigmas=(0.5,), n=10, seed=1).shape == (30, 1)
+
+
+def test_mapped_radii_by_hand_and_without_the_ceiling_of_few_draws() -> None:
+    votes = torch.tensor([[100, 100], [80, 50], [0, 3]], dtype=torch.int32)
+    found = mapped_radii(votes, n=100, draws=10_000, alpha=0.001, sigmas=(0.25, 1.0))
+    # 100.5 / 101 of 10,000 are 9950; 80.5 / 101 are 7970; a half or less has no radius
+    p = [stats.beta.ppf(0.001, k, 10_000 - k + 1) for k in (9950, 7970)]
+    assert found[0] == pytest.approx([0.25 * stats.norm.ppf(p[0]), stats.norm.ppf(p[0])], rel=1e-9)
+    assert found[1] == pytest.approx([0.25 * stats.norm.ppf(p[1]), 0.0], rel=1e-9)
+    assert found[2].tolist() == [0, 0]
+    unmapped = rs_radius(lower_bound(100, 100, 0.001), 1.0)
+    assert unmapped == pytest.approx(1.5, abs=0.005)  # no image could have more
+    assert found[0, 1] > 2.4
+
+
+def test_mapped_radii_ascend_with_votes_draws_and_sigma() -> None:
+    votes = torch.arange(101)[:, None].expand(101, 2)
+    few, many = (mapped_radii(votes, n=100, draws=d, alpha=0.001, sigmas=(0.25, 0.5)) for d in (1000, 10_000))
+    assert (np.diff(few, axis=0) >= 0).all()
+    assert (np.diff(few[60:], axis=0) > 0).all()
+    assert (many >= few).all()
+    assert many[:, 1] == pytest.approx(2 * many[:, 0])
+
+
+def test_numbered_images_carry_their_position(digits: Images) -> None:
+    own = numbered(digits)
+    assert own.labels.tolist() == list(range(30))
+    assert torch.equal(own.pixels, digits.pixels)
+    assert digits.labels.max() == 9  # the original is as it was
+
+
+# Entry radii
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_soft_entry_radii_are_those_of_routes_above_zero(ordered: bool) -> None:
+    # ordered: cumulated votes of one estimator; otherwise cuts, which need not ascend and have own noise
+    p = np.random.default_rng(0).uniform(0.001, 0.999, (500, 3))
+    p, sigmas = (np.sort(p), (0.5,) * 3) if ordered else (p, (0.25, 0.5, 1.0))
+    soft = soft_entry_radii(torch.tensor(p), sigmas).numpy()
+    exact = median_entry_radii(p, p, sigmas)
+    assert soft.shape == exact.shape == (500, 4)
+    assert np.maximum(soft, 0) == pytest.approx(exact, abs=1e-12)
+    assert ((soft <= 0) == (exact == 0)).all()
+    swapped = soft_entry_radii(torch.tensor(1 - p), sigmas).numpy()  # negative control: yes for no
+    assert np.abs(np.maximum(swapped, 0) - exact).max() > 0.1
+
+
+# The routed radius
+
+
+class Fixed(torch.nn.Module):
+    """Logits that do not depend on the image, (B, 2) for the B images of a draw."""
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        super().__init__()
+        self.logits = torch.nn.Parameter(logits)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.logits.repeat(len(x) // len(self.logits), 1)
+
+
+def routed_loss(radii, logits, sigmas, **more) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """The loss of cuts with fixed logits (K - 1, B, 2), and its gradient for each cut."""
+    router = CutRouter([Fixed(torch.tensor(own)) for own in logits])
+    x = torch.zeros(len(radii), 1, 2, 2)
+    objective = RoutedRadius(radii=torch.tensor(radii), sigmas=sigmas, **more)
+    loss = objective(router, x, torch.arange(len(radii)), make_generator(0))
+    loss.backward()
+    return loss.detach(), [cut.logits.grad for cut in router.cuts]
+
+
+def test_routed_radius_is_the_routed_radius_when_the_temperature_is_low() -> None:
+    rng = np.random.default_rng(1)
+    radii, logits = rng.uniform(0, 2, (30, 3)), rng.normal(0, 2, (2, 30, 2)).astype(np.float32)
+    loss, _ = routed_loss(radii.tolist(), logits, (0.5, 1.0), temperature=1e-3)
+    p = routing._FLOOR + (1 - 2 * routing._FLOOR) * stats.logistic.cdf(logits[..., 0] - logits[..., 1]).T
+    exact = np.maximum(median_entry_radii(p, p, (0.5, 1.0)), radii).min(axis=1)
+    assert -float(loss) == pytest.approx(exact.mean(), abs=2e-3)
+
+
+@pytest.mark.parametrize("size", [20.0, 150.0, 1e4])
+def test_extreme_logits_leave_finite_gradients(size: float) -> None:
+    logits = [[[size, -size], [-size, size]], [[-size, size], [size, -size]]]
+    loss, gradients = routed_loss([[0.0, 1.0, 0.5], [0.3, 0.0, 0.0]], logits, (0.5, 1.0))
+    assert torch.isfinite(loss)
+    assert all(torch.isfinite(g).all() for g in gradients)
+
+
+@pytest.mark.parametrize(("margin", "learns"), [(0.0, False), (1.0, True)])
+def test_only_with_a_margin_a_cut_learns_that_is_certain_and_wrong(margin: float, learns: bool) -> None:
+    # The first expert is chosen with probability 0.9991 and has no radius; the second has one of 1.
+    _, (gradient,) = routed_loss([[0.0, 1.0]], [[[7.0, 0.0]]], (0.5,), margin=margin)
+    assert (gradient[0, 0] > 1e-2) == learns  # descending means: less "at most 1"
+    assert (gradient[0, 1] < -1e-2) == learns
+
+
+@pytest.mark.parametrize("margin", [0.0, 1.0])
+def test_equal_experts_leave_the_router_alone(margin: float) -> None:
+    for p in (0.3, 0.5, 0.6):
+        z = float(stats.logistic.ppf(p))
+        _, (same,) = routed_loss([[1.2, 1.2]], [[[z, 0.0]]], (0.5,), margin=margin)
+        _, (differ,) = routed_loss([[0.0, 1.2]], [[[z, 0.0]]], (0.5,), margin=margin)
+        assert same.abs().max() < 1e-3
+        assert differ.abs().max() > 0.05  # negative control
+        _, (none,) = routed_loss([[0.0, 0.0]], [[[z, 0.0]]], (0.5,), margin=margin)
+        assert none.abs().max() < 1e-6  # no expert has a radius: the two terms cancel
+
+
+def test_radii_that_do_not_fit_the_cuts_are_refused() -> None:
+    for shape, sigmas in (((5, 3), (0.5,)), ((5, 1), ()), ((5,), (0.5,))):
+        with pytest.raises(ValueError, match="wanted \\(N, K\\) and one for each of K - 1 cuts"):
+            RoutedRadius(radii=torch.zeros(shape), sigmas=sigmas)
+
+
+def squares(count: int = 512) -> Images:
+    """Dark images and bright ones, by turns."""
+    bright = torch.arange(count) % 2
+    pixels = (60 + 135 * bright.view(-1, 1, 1, 1)).expand(-1, 1, 4, 4).to(torch.uint8)
+    return numbered(
+        Images(pixels=pixels, labels=bright, classes=("dark", "bright"), name="squares", split="train")
+    )
+
+
+def cut_network(_: int = 0):
+    return make_model("digits_cnn", classes=2, channels=1, mean=[0.5], std=[0.3], seed=0)
+
+
+def routed_radius_of(router: CutRouter, images: Images, radii: torch.Tensor, sigma: float) -> np.ndarray:
+    """Of each image: by votes of 400 draws, not soft ones."""
+    blocks = NoiseBlocks(GridNoise(sigma), images.shape, seed=9, stream="test")
+    model = router.cuts[0].eval()
+    p = count_votes(model, images.pixels[:2], blocks, n=400, classes=2)[:, :1] / 400
+    return np.maximum(median_entry_radii(p, p, sigma), radii[:2].numpy()).min(axis=1)
+
+
+@pytest.mark.parametrize(
+    ("dark", "bright", "sure"),
+    [((0.6, 0.1), (0.0, 0.8), (0.6, 0.8)), ((0.6, 0.1), (0.5, 0.0), (0.6, 0.5))],
+    ids=["the cut can be learnt", "one expert is best for all"],
+)
+def test_descent_finds_the_right_cut(dark, bright, sure) -> None:
+    images = squares()
+    radii = torch.tensor([dark, bright]).repeat(256, 1)
+    router = CutRouter([cut_network()])
+    objective = RoutedRadius(radii=radii, sigmas=(0.5,))
+    history = train(router, images, objective=objective, config=config(epochs=12), progress=False)
+    assert history["loss"].iloc[-1] < history["loss"].iloc[0] - 0.1
+    assert routed_radius_of(router, images, radii, 0.5) == pytest.approx(sure, abs=0.02)
+    wrong = radii.flip(1)  # negative control: the same router with the experts exchanged
+    assert (routed_radius_of(router, images, wrong, 0.5) < np.array(sure) - 0.2).all()
+
+
+def test_with_a_margin_a_router_leaves_a_wrong_choice() -> None:
+    images = squares()
+    radii = torch.tensor([[0.6, 0.1], [0.0, 0.8]]).repeat(256, 1)
+    given = {"images": images, "progress": False}
+    wrong = RoutedRadius(radii=radii.flip(1), sigmas=(0.5,))
+    start = CutRouter([cut_network()])
+    train(start, objective=wrong, config=config(epochs=4), **given)
+    found = {}
+    for margin in (0.0, 1.0):
+        router, right = copy.deepcopy(start), RoutedRadius(radii=radii, sigmas=(0.5,), margin=margin)
+        train(router, objective=right, config=config(epochs=12), **given)
+        found[margin] = routed_radius_of(router, images, radii, 0.5)
+    assert found[1.0] == pytest.approx([0.6, 0.8], abs=0.02)
+    assert found[0.0].sum() < 1.0  # the plain objective is flat there
+
+
+# The published objective
+
+
+def soft_target(logits: torch.Tensor, radii: torch.Tensor, y: torch.Tensor, **more) -> torch.Tensor:
+    """The loss where the draws (D, B, K) of the estimator are given."""
+    objective = SoftTarget(radii=radii, sigma=0.5, draws=len(logits), **more)
+    return objective(lambda _: logits.flatten(0, 1), torch.zeros(len(y), 1, 2, 2), y, make_generator(0))
+
+
+def test_certain_predictions_leave_finite_gradients() -> None:
+    logits = torch.tensor([[[150.0, -150.0, -150.0]], [[150.0, -150.0, -150.0]]], requires_grad=True)
+    radii = torch.tensor([[0.2, 0.8, 0.0]])
+    loss = soft_target(logits, radii, torch.tensor([0]))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(logits.grad).all()
+    # Negative control: the mean of probabilities is exactly 0 here, and its logarithm ruins the gradient.
+    naive = logits.detach().clone().requires_grad_()
+    mean = torch.softmax(naive, dim=-1).mean(dim=0)
+    (mean * (mean.log() - F.log_softmax(naive, dim=-1))).sum().backward()
+    assert torch.isnan(naive.grad).any()
+
+
+def by_hand(
+    logits: np.ndarray, radii: np.ndarray, weight: np.ndarray, strength: float, entropy: float
+) -> float:
+    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    mean, target = p.mean(0), np.exp(radii) / np.exp(radii).sum(-1, keepdims=True)
+    soft = -(target * np.log(p)).sum(-1).mean(0)
+    divergence = (mean * (np.log(mean) - np.log(p))).sum(-1).mean(0)
+    spread = -(mean * np.log(mean)).sum(-1)
+    stake = radii[np.arange(len(radii)), mean.argmax(-1)]
+    return float((weight * (soft + stake * (strength * divergence + entropy * spread))).mean())
+
+
+def test_images_weigh_by_the_share_of_their_sigma_and_consistency_by_the_radius_at_stake() -> None:
+    # sigma 0 is best for three images of four, sigma 1 for one
+    radii = np.array([[0.9, 0.1], [0.5, 0.3], [0.4, 0.0], [0.2, 1.5]])
+    logits = np.random.default_rng(2).normal(size=(2, 4, 2))
+    weight, y = np.array([4 / 3, 4 / 3, 4 / 3, 4.0]), torch.arange(4)
+    given = torch.tensor(logits, dtype=torch.float32), torch.tensor(radii), y
+    found = float(soft_target(*given, strength=7.0, entropy=0.3))
+    assert found == pytest.approx(by_hand(logits, radii, weight, 7.0, 0.3), rel=1e-5)
+    assert found != pytest.approx(by_hand(logits, radii, np.ones(4), 7.0, 0.3), rel=1e-2)
+    # nothing at stake where the chosen expert has no radius: neither consistency nor entropy
+    one = torch.tensor([[[3.0, 0.0]], [[-1.0, 0.0]]]), torch.tensor([[0.0, 1.0]]), torch.tensor([0])
+    assert float(soft_target(*one, strength=0.0, entropy=0.0)) == pytest.approx(float(soft_target(*one)))
+
+
+# Training
+
+
+def small() -> tuple[Images, RoutedRadius]:
+    images = squares(128)
+    radii = torch.tensor([[0.6, 0.1, 0.0], [0.0, 0.8, 0.9]]).repeat(64, 1)
+    return images, RoutedRadius(radii=radii, sigmas=(0.25, 0.5))
+
+
+def cut(k: int):
+    return make_model("digits_cnn", classes=2, channels=1, mean=[0.5], std=[0.3], seed=k)
+
+
+def test_router_is_trained_once_and_other_settings_do_not_overwrite_it(tmp_path: Path) -> None:
+    images, objective = small()
+    given = {"objective": objective, "device": CPU, "progress": False}
+    path = tmp_path / "new" / "router"
+    cuts = train_router(path, cut, images, config=config(), **given)
+    names = [f"router_cut{k}.{kind}" for k in (1, 2) for kind in ("json", "safetensors")]
+    assert sorted(file.name for file in path.parent.iterdir()) == names  # no state is left
+    info = json.loads((path.parent / "router_cut2.json").read_text())
+    assert (info["sigma"], len(info["history"])) == (0.5, 2)
+    before = [file.stat().st_mtime_ns for file in sorted(path.parent.iterdir())]
+    again = train_router(path, cut, images, config=config(), **given)
+    assert all(map(equal, cuts, again))
+    assert not again[0].training
+    for changed in (
+        {"config": config(epochs=3), **given},
+        {
+            "config": config(),
+            **given,
+            "objective": RoutedRadius(radii=objective.radii + 0.1, sigmas=(0.25, 0.5)),
+        },
+    ):
+        with pytest.raises(
+            ValueError, match=r"cut1\.safetensors was trained with .* replace=True to keep it"
+        ):
+            train_router(path, cut, images, **changed)
+    (path.parent / "router_cut2.safetensors").unlink()  # half of another router is still another router
+    with pytest.raises(ValueError, match=r"cut1\.safetensors was trained with"):
+        train_router(path, cut, images, config=config(epochs=3), **given)
+    (path.parent / "router_cut2.safetensors").touch()
+    first = (path.parent / "router_cut1.safetensors").stat().st_mtime_ns
+    with pytest.warns(UserWarning, match=r"other settings; now router_cut1_old1\.safetensors"):
+        train_router(path, cut, images, config=config(epochs=3), replace=True, **given)
+    assert (path.parent / "router_cut1_old1.safetensors").stat().st_mtime_ns == first == before[1]
+    with pytest.raises(ValueError, match="got 64 images and radii for 128"):
+        train_router(path, cut, images.select(range(64)), config=config(), **given)
+
+
+@pytest.mark.parametrize("where", ["in training", "between two checkpoints"])
+def test_interrupted_router_ends_in_bit_equal_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    images, objective = small()
+    given = {"objective": objective, "config": config(), "device": CPU, "progress": False}
+    whole = train_router(tmp_path / "whole", cut, images, **given)
+
+    def second_time(function: Callable, calls: list[int]) -> Callable:
+        def wrapped(*args, **kwargs):
+            calls.append(1)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            return function(*args, **kwargs)
+
+        return wrapped
+
+    with monkeypatch.context() as patch:
+        if where == "in training":
+            patch.setattr(training, "_train_epoch", second_time(training._train_epoch, []))
+        else:
+            patch.setattr(routing, "save_checkpoint", second_time(routing.save_checkpoint, []))
+        with pytest.raises(KeyboardInterrupt):
+            train_router(tmp_path / "router", cut, images, **given)
+    assert len(list(tmp_path.glob("router.*.state.pt"))) == 1
+    found = train_router(tmp_path / "router", lambda k: cut(k + 5), images, **given)  # all from the state
+    assert all(map(equal, whole, found))
+    assert not list(tmp_path.glob("*.state.pt"))
+
+
+def test_settings_tell_tables_of_radii_apart(digits: Images) -> None:
+    radii = torch.rand(30, 3, generator=make_generator(0))
+    same, other, turned = (
+        settings(config(), SoftTarget(radii=table, sigma=0.5), digits)
+        for table in (radii.clone(), radii + 1e-6, radii.reshape(15, 6))
+    )
+    found = settings(config(), SoftTarget(radii=radii, sigma=0.5), digits)
+    assert found == same
+    assert found["objective"]["radii"] not in (other["objective"]["radii"], turned["objective"]["radii"])
+    assert json.loads(json.dumps(found)) == found
+
+
+# What a router loses
+
+
+def test_regret_by_hand() -> None:
+    entry = np.array([[0.0, 0.7, 0.9], [0.4, 0.0, 1.2]])
+    experts = np.array([[0.3, 0.5, 0.0], [0.6, 0.8, 0.1]])
+    found = regret(entry, experts, np.array([0, 1]), (0.25, 0.5, 1.0))
+    assert found["sigma"].tolist() == [0.25, 0.5]
+    assert found["regret"].tolist() == pytest.approx([0.2, 0.0])
+    assert found["bottleneck"].tolist() == pytest.approx([0.4, -0.4])
