@@ -25,6 +25,7 @@ __all__ = [
     "lower_bound",
     "radius_ceiling",
     "rs_radius",
+    "top_two_pvalue",
     "two_sided_pvalue",
     "upper_bound",
 ]
@@ -148,6 +149,15 @@ def two_sided_pvalue(successes: ArrayLike, trials: ArrayLike) -> Floats:
     most = np.maximum(k, n - k)
     tail = np.asarray(special.betainc(most, n - most + 1.0, 0.5), dtype=np.float64)
     return np.minimum(1.0, 2.0 * tail)[()]
+
+
+def top_two_pvalue(votes: ArrayLike) -> Floats:
+    """`two_sided_pvalue` (…,) of the two leading counts of votes (…, C); 0 where there is one class only."""
+    counts = np.sort(np.asarray(votes), axis=-1)
+    if counts.shape[-1] == 1:
+        return np.zeros(counts.shape[:-1])[()]
+    first, second = counts[..., -1], counts[..., -2]
+    return two_sided_pvalue(first, first + second)
 
 
 def _settle(p: Floats, too_bold: Callable[[Floats], NDArray[np.bool_]], *, towards: float) -> Floats:

@@ -33,11 +33,14 @@ __all__ = [
     "floor_text",
     "frame",
     "from_row",
+    "leader",
     "read_table",
+    "read_votes",
     "recompute",
     "repair_table",
     "summarise",
     "to_row",
+    "votes_text",
     "write_table",
 ]
 
@@ -86,7 +89,7 @@ class Certificate:
     @property
     def top(self) -> int:
         """The class guessed on the selection draws; the lowest class wins a tie."""
-        return max(self.selection, key=lambda pair: (pair[1], -pair[0]))[0]
+        return leader(self.selection)
 
     @property
     def correct(self) -> bool:
@@ -176,12 +179,28 @@ def recompute(certificate: Certificate) -> float:
     return float(rs_radius(BOUNDS[c.bound](c.successes, c.n, c.alpha), c.sigma))
 
 
+def leader(votes: Votes) -> int:
+    """The class with the most votes; the lowest class wins a tie."""
+    return max(votes, key=lambda pair: (pair[1], -pair[0]))[0]
+
+
+def votes_text(votes: Votes) -> str:
+    """Votes as a table holds them: "3:97 5:3"."""
+    return " ".join(f"{kind}:{count}" for kind, count in votes)
+
+
+def read_votes(text: str) -> Votes:
+    """Votes back from `votes_text`."""
+    pairs = (pair.split(":") for pair in text.split())
+    return tuple((int(kind), int(count)) for kind, count in pairs)
+
+
 def to_row(certificate: Certificate) -> dict[str, object]:
     """A row by COLUMNS: plain numbers, and votes as text such as "3:97 5:3"."""
     row: dict[str, object] = {name: getattr(certificate, name) for name in COLUMNS if name != "time"}
     row["time"], row["correct"] = certificate.seconds, int(certificate.correct)
     for name in ("selection", "votes"):
-        row[name] = " ".join(f"{kind}:{count}" for kind, count in getattr(certificate, name))
+        row[name] = votes_text(getattr(certificate, name))
     return row
 
 
@@ -207,8 +226,8 @@ def from_row(row: Mapping[str, object]) -> Certificate:
         successes=int(cells["successes"]),
         alpha=float(cells["alpha"]),
         seed=int(cells["seed"]),
-        selection=_votes(cells["selection"]),
-        votes=_votes(cells["votes"]),
+        selection=read_votes(cells["selection"]),
+        votes=read_votes(cells["votes"]),
         bound=cells["bound"],
         drawn=int(cells["drawn"]),
     )
@@ -380,11 +399,6 @@ def _sparse(name: str, counts: ArrayLike) -> Votes:
             f"decide: {name} wants whole counts per class (K,), got {given.dtype} {given.shape}."
         )
     return tuple((kind, int(count)) for kind, count in enumerate(given) if count)
-
-
-def _votes(text: str) -> Votes:
-    pairs = (pair.split(":") for pair in text.split())
-    return tuple((int(kind), int(count)) for kind, count in pairs)
 
 
 def _header(path: Path, call: str) -> list[str]:

@@ -11,10 +11,10 @@ those of `smoothing`, so that their votes are those of `certify_table` with the 
 numbers of draws.
 """
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,26 +24,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dualrs_lab.bounds import rs_radius, two_sided_pvalue
+from dualrs_lab.bounds import rs_radius, top_two_pvalue, two_sided_pvalue
 from dualrs_lab.certificates import ABSTAIN, BOUNDS
 from dualrs_lab.data import Images
 from dualrs_lab.dual_certificates import DualCertificate, columns, judge, to_row
 from dualrs_lab.estimators import Cuts, Estimator, Plurality
 from dualrs_lab.fastpath import FastPath, FrozenVoter, freeze, settle
-from dualrs_lab.files import replace_json
 from dualrs_lab.routes import Split, still_needed
 from dualrs_lab.runtime import describe
-from dualrs_lab.sampling import BLOCK, GridNoise, Noise, NoiseBlocks, Voter, count_votes, sample
+from dualrs_lab.sampling import GridNoise, Noise, NoiseBlocks, Voter, count_votes, sample
 from dualrs_lab.smoothing import as_before, fingerprint, otherwise, take_waves
 from dualrs_lab.stopping import AllDraws, Stopping
-from dualrs_lab.tables import append_groups, begin, plain, read_record, rows_at, sort_rows
+from dualrs_lab.tables import begin, fill, plain, read_record, rows_at
 
 __all__ = ["DualSpec", "certify_dual", "certify_dual_table", "predict_dual"]
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 _WAVE = 16  # images that go through the stages side by side, or more where a pass holds many
-_KEEP_BYTES = 2**25  # of noise that a stream keeps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,37 +165,27 @@ def certify_dual_table(
     identity["fast"] = pool[0].steps
     if any(voter.steps != pool[0].steps for voter in voters):  # a step failed for some of them
         identity["fast_each"] = [voter.steps for voter in voters]
-    done = begin("certify_dual_table", path, identity, replace=replace)
-    record = {
-        "identity": identity,
-        "info": info or {},
-        "skip": skip,
-        "max_images": max_images,
-        "batch": spec.batch,
-        "disagreement": found.get("disagreement")
-        if done
-        else [
+    record = {"identity": identity, "info": info or {}, "skip": skip, "max_images": max_images}
+
+    def certified(todo: list[int]) -> Iterator[list[dict[str, object]]]:
+        streams = _Streams(spec, images.shape, device)
+        for x, labels, idx in take_waves(images, todo, max(_WAVE, 2 * pool[0].units), device):
+            yield [to_row(c) for c in _certify_wave(choosers, pool, x, labels, idx, spec, streams)]
+
+    return fill(
+        "certify_dual_table",
+        path,
+        positions,
+        certified,
+        record=record | {"batch": spec.batch, "provenance": describe(device)},
+        disagreement=lambda: [
             otherwise(model, images, voter, spec.seed)
             for model, voter in zip((*estimators, *experts), voters, strict=True)
         ],
-    }
-    replace_json(path.with_suffix(".json"), record | {"provenance": describe(device)})
-    todo = [position for position in positions if position not in done]
-    streams = _Streams(spec, images.shape, device)
-    groups = (
-        [to_row(c) for c in _certify_wave(choosers, pool, x, labels, idx, spec, streams)]
-        for x, labels, idx in take_waves(images, todo, max(_WAVE, 2 * pool[0].units), device)
-    )
-    append_groups(
-        path,
-        groups,
-        total=len(positions),
-        initial=len(positions) - len(todo),
+        replace=replace,
         progress=progress,
         columns=columns(spec.sigmas),
     )
-    sort_rows(path)
-    return rows_at(path, positions)
 
 
 def predict_dual(estimators: Sequence[Voter], experts: Sequence[Voter], x: Tensor, *, spec: DualSpec) -> Ints:
@@ -213,18 +201,15 @@ def predict_dual(estimators: Sequence[Voter], experts: Sequence[Voter], x: Tenso
     if not len(x):
         return found
 
-    def blocks(sigma: float, stream: str) -> NoiseBlocks:
-        shape = tuple(x.shape[1:])
-        return NoiseBlocks(spec.noise(sigma), shape, seed=spec.seed, stream=stream, device=x.device)
-
+    blocks = partial(_noise, spec, tuple(x.shape[1:]), x.device)
     looks = [blocks(s, f"estimator-prediction-{k}") for k, s in enumerate(spec.estimator.sigmas)]
     votes = _count_all(estimators, x, looks, spec.n_estimator)
-    sure = _choice_pvalue(spec.estimator, votes) <= spec.alpha / 2
-    for j, chosen in _by_expert(spec.estimator.top(votes), sure, len(spec.sigmas)):
+    settled = _choice_pvalue(spec.estimator, votes) <= spec.alpha / 2
+    for j, chosen in _by_expert(spec.estimator.top(votes), settled, len(spec.sigmas)):
         draws = blocks(spec.sigmas[j], "prediction")
         counts = count_votes(experts[j], x[chosen], draws, n=spec.n, classes=experts[j].classes)
-        pvalue = _top_two_pvalue(counts)
-        found[chosen] = np.where(pvalue <= spec.alpha / 2, counts.argmax(axis=1), ABSTAIN)
+        sure = top_two_pvalue(counts) <= spec.alpha / 2
+        found[chosen] = np.where(sure, counts.argmax(axis=1), ABSTAIN)
     return found
 
 
@@ -235,41 +220,28 @@ def _choice_pvalue(estimator: Estimator, votes: Ints) -> NDArray[np.float64]:
     the largest of their p-values, times the number of all cuts (Bonferroni).
     """
     if isinstance(estimator, Plurality):
-        return _top_two_pvalue(votes[:, 0])
+        return top_two_pvalue(votes[:, 0])
     yes = votes[..., 0] if isinstance(estimator, Cuts) else np.cumsum(votes[:, 0], axis=1)[:, :-1]
     pvalue = two_sided_pvalue(yes, votes.sum(axis=2))
     asked = np.arange(yes.shape[1]) <= estimator.top(votes)[:, None]
     return np.asarray(yes.shape[1] * np.where(asked, pvalue, 0.0).max(axis=1, initial=0.0))
 
 
-def _top_two_pvalue(votes: Ints) -> NDArray[np.float64]:
-    # (N,) of votes (N, C): Cohen's test; one class alone is certain
-    if votes.shape[1] == 1:
-        return np.zeros(len(votes))
-    second, first = np.sort(votes, axis=1)[:, -2:].T
-    return np.asarray(two_sided_pvalue(first, first + second))
+def _noise(
+    spec: DualSpec, shape: tuple[int, ...], device: torch.device, sigma: float, stream: str
+) -> NoiseBlocks:
+    return NoiseBlocks(spec.noise(sigma), shape, seed=spec.seed, stream=stream, device=device)
 
 
 class _Streams:
     """The noise of a run: looks and selections are for guessing, estimates and estimations for counting."""
 
     def __init__(self, spec: DualSpec, shape: tuple[int, ...], device: torch.device) -> None:
-        def blocks(sigma: float, stream: str, n: int) -> NoiseBlocks:
-            needed = -(-n // BLOCK) * BLOCK * math.prod(shape) * 4  # bytes; small inputs need few
-            return NoiseBlocks(
-                spec.noise(sigma),
-                shape,
-                seed=spec.seed,
-                stream=stream,
-                device=device,
-                keep_bytes=min(_KEEP_BYTES, needed),
-            )
-
-        cuts, n0 = list(enumerate(spec.estimator.sigmas)), spec.stop.selection(spec.n0)
-        self.looks = [blocks(sigma, f"estimator-selection-{k}", spec.n0) for k, sigma in cuts]
-        self.estimates = [blocks(sigma, f"estimator-{k}", spec.n_estimator) for k, sigma in cuts]
-        self.selections = [blocks(sigma, "selection", n0) for sigma in spec.sigmas]
-        self.estimations = [blocks(sigma, "estimation", spec.n) for sigma in spec.sigmas]
+        blocks, cuts = partial(_noise, spec, shape, device), list(enumerate(spec.estimator.sigmas))
+        self.looks = [blocks(sigma, f"estimator-selection-{k}") for k, sigma in cuts]
+        self.estimates = [blocks(sigma, f"estimator-{k}") for k, sigma in cuts]
+        self.selections = [blocks(sigma, "selection") for sigma in spec.sigmas]
+        self.estimations = [blocks(sigma, "estimation") for sigma in spec.sigmas]
 
 
 def _certify_wave(

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dualrs_lab.certificates import ABSTAIN, BOUNDS, LOG_COLUMNS, Votes
+from dualrs_lab.certificates import ABSTAIN, BOUNDS, LOG_COLUMNS, Votes, leader, read_votes, votes_text
 from dualrs_lab.estimators import Cuts, Estimator, Median, Plurality
 from dualrs_lab.routes import Routes, Split, routes
 
@@ -202,15 +202,19 @@ def to_row(certificate: DualCertificate) -> dict[str, object]:
         "estimator": type(c.estimator).__name__.lower(),
         "estimator_sigmas": _numbers_text(c.estimator.sigmas),
         "levels": ";".join(map(_numbers_text, (c.split.lower, c.split.upper, c.split.experts))),
-        "looks": ";".join(map(_text, c.looks)),
-        "estimator_votes": ";".join(map(_text, c.estimator_votes)),
-        "selection": _text(c.selection),
+        "looks": ";".join(map(votes_text, c.looks)),
+        "estimator_votes": ";".join(map(votes_text, c.estimator_votes)),
+        "selection": votes_text(c.selection),
         "bound": c.bound,
         "drawn": c.drawn,
     }
     for sigma, entry, radius, votes in zip(c.sigmas, found.entry, found.experts, c.votes, strict=True):
         name = _name(sigma)
-        row |= {f"entry_{name}": float(entry), f"radius_{name}": float(radius), f"votes_{name}": _text(votes)}
+        row |= {
+            f"entry_{name}": float(entry),
+            f"radius_{name}": float(radius),
+            f"votes_{name}": votes_text(votes),
+        }
     return row
 
 
@@ -234,9 +238,9 @@ def from_row(row: Mapping[str, Any]) -> DualCertificate:
         estimator=_ESTIMATORS[kind](_numbers(str(row["estimator_sigmas"]))),
         split=Split(alpha=float(row["alpha"]), lower=lower, upper=upper, experts=experts, guessed_apart=True),
         seed=int(row["seed"]),
-        looks=tuple(map(_votes, str(row["looks"]).split(";"))),
-        estimator_votes=tuple(map(_votes, str(row["estimator_votes"]).split(";"))),
-        selection=_votes(str(row["selection"])),
+        looks=tuple(map(read_votes, str(row["looks"]).split(";"))),
+        estimator_votes=tuple(map(read_votes, str(row["estimator_votes"]).split(";"))),
+        selection=read_votes(str(row["selection"])),
         votes=tuple(_votes(row[name]) for name in names),
         bound=str(row["bound"]),
         drawn=int(row["drawn"]),
@@ -246,13 +250,12 @@ def from_row(row: Mapping[str, Any]) -> DualCertificate:
 def _routes(c: DualCertificate) -> Routes:
     kinds = c.estimator.classes(len(c.sigmas))
     top = c.estimator.top(_counts(c.looks, kinds))
-    claimed = max(c.selection, key=lambda pair: (pair[1], -pair[0]))[0]  # the lowest class wins a tie
     classes = 1 + max(kind for votes in (c.selection, *c.votes) for kind, _ in votes)
     return routes(
         c.estimator.entry(_counts(c.estimator_votes, kinds), top, c.split),
         _counts(c.votes, classes),
         top=top,
-        classes=np.full(len(c.sigmas), claimed),
+        classes=np.full(len(c.sigmas), leader(c.selection)),
         sigmas=c.sigmas,
         split=c.split,
         bound=BOUNDS[c.bound],
@@ -282,13 +285,9 @@ def _name(sigma: float) -> str:
     return repr(float(sigma)).removesuffix(".0")
 
 
-def _text(votes: Votes) -> str:
-    return " ".join(f"{kind}:{count}" for kind, count in votes)
-
-
 def _votes(cell: Any) -> Votes:
-    pairs = (pair.split(":") for pair in ("" if pd.isna(cell) else str(cell)).split())
-    return tuple((int(kind), int(count)) for kind, count in pairs)
+    # an expert that was not asked has an empty cell
+    return read_votes("" if pd.isna(cell) else str(cell))
 
 
 def _numbers_text(numbers: Sequence[float]) -> str:

@@ -30,6 +30,7 @@ from torch import Tensor
 from dualrs_lab.bounds import rs_radius
 from dualrs_lab.certificates import ABSTAIN, BOUNDS, Certificate, confidence_band, floor_text
 from dualrs_lab.certificates import certified_accuracy as accuracy_at
+from dualrs_lab.routes import published_radius, routed_radius
 
 __all__ = [
     "COLUMN",
@@ -577,11 +578,8 @@ def plane_field(
         _circles(ax, centres, exact, linestyle="--", linewidth=0.9)
         _marks(ax, plane, centres, size=6.0, edge=0.8)
     names = [Patch(facecolor=_CLASSES[k % len(_CLASSES)].colour, label=f"class {k}") for k in np.unique(base)]
-    ax.set(xlim=window[:2], ylim=window[2:], xlabel="$x_1$", ylabel="$x_2$")
-    ax.set_title(title or ("base classifier" if sigma is None else f"smoothed at σ = {sigma:g}"))
-    ax.legend(handles=names, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
-    ax.grid(visible=False)
-    return ax
+    usual = "base classifier" if sigma is None else f"smoothed at σ = {sigma:g}"
+    return _square(ax, window, title or usual, names)
 
 
 @style()
@@ -617,10 +615,7 @@ def choice_field(
         Patch(color=tuple(colour), label=_level(sigma))
         for colour, sigma in zip(colours, system.sigmas, strict=True)
     ]
-    ax.set(xlim=window[:2], ylim=window[2:], xlabel="$x_1$", ylabel="$x_2$", title=title)
-    ax.legend(handles=names, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
-    ax.grid(visible=False)
-    return ax
+    return _square(ax, window, title, names)
 
 
 @style()
@@ -644,8 +639,7 @@ def entry_and_expert_radii(
         ax.barh(j - 0.17, min(r[j], reach), height=0.3, facecolor="0.93", edgecolor="0.45", hatch="////")
         ax.barh(j + 0.17, min(R[j], reach), height=0.3, color=sigma_look(sigma).colour)
         ax.plot(min(max(r[j], R[j]), reach), j - 0.17 if r[j] > R[j] else j + 0.17, "D", color=_BLACK)
-    others = np.delete(r, top)
-    published, routed = min([R[top], *others]), float(np.maximum(r, R).min())
+    published, routed = float(published_radius(r, R, top)), float(routed_radius(r, R))
     lines = [
         ax.axvline(routed, color=_BLACK, label=f"routed {floor_text(routed)}"),
         ax.axvline(published, color=_RED, linestyle="--", label=f"published {floor_text(published)}"),
@@ -660,6 +654,14 @@ def entry_and_expert_radii(
     ax.legend(handles=[*bars, *lines], loc="lower center", bbox_to_anchor=(0.5, 1.01), ncols=2)
     ax.grid(axis="y", visible=False)
     sns.despine(ax=ax)
+    return ax
+
+
+def _square(ax: Axes, window: Window, title: str, names: Sequence[Patch]) -> Axes:
+    # What all pictures of the plane have in common: its window, and names beside it.
+    ax.set(xlim=window[:2], ylim=window[2:], xlabel="$x_1$", ylabel="$x_2$", title=title)
+    ax.legend(handles=list(names), loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
+    ax.grid(visible=False)
     return ax
 
 

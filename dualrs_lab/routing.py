@@ -32,7 +32,7 @@ from dualrs_lab.models import Classifier, load_checkpoint, save_checkpoint
 from dualrs_lab.runtime import describe
 from dualrs_lab.sampling import GridNoise, NoiseBlocks, count_votes
 from dualrs_lab.smoothing import fingerprint, take_waves
-from dualrs_lab.tables import plain, read_record
+from dualrs_lab.tables import plain, read_record, refuse_other
 from dualrs_lab.training import TrainConfig, settings, train
 
 __all__ = [
@@ -85,7 +85,7 @@ def label_votes(
         }
     )
     if path.exists():
-        _check_same(path, read_record(path).get("identity", {}), identity)
+        refuse_other("label_votes", path, read_record(path).get("identity"), identity)
         return load_file(path)["votes"]
     device = next(experts[0].parameters()).device
     fast = settle(fast, experts[0], images.shape, inputs=n * len(images))
@@ -106,16 +106,6 @@ def label_votes(
     replace_json(path.with_suffix(".json"), record | {"provenance": describe(device)})
     replace_bytes(path, save({"votes": votes}))  # last: a file is there only with its json
     return votes
-
-
-def _check_same(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    differing = [key for key in wanted if found.get(key) != wanted[key]]
-    if differing:
-        there, here = ({key: made.get(key) for key in differing} for made in (found, wanted))
-        raise ValueError(
-            f"label_votes: {path} was made with other settings: found {there}, wanted {here}; choose another "
-            "file or remove it"
-        )
 
 
 def _votes_for_labels(voter: FrozenVoter, images: Images, n: int, seed: int, device: torch.device) -> Tensor:

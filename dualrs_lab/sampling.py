@@ -303,10 +303,10 @@ def sample(
     waiting = iter(range(len(x)))
     under_way: deque[tuple[list[_Unit], Tensor]] = deque()
     lag = ahead if ahead is not None else int(x.device.type == "cuda")
+    window = max(voter.units, _SIDE_BY_SIDE)
     start = time.perf_counter()
     while True:
         drawing = sum(number * BLOCK < most[position] for position, number in active.items())
-        window = max(voter.units, _SIDE_BY_SIDE)
         active.update((position, 0) for position in _some(waiting, window - drawing))
         if units := _take_units(active, most, voter.units):
             under_way.append((units, _tally(voter, x, blocks, units)))

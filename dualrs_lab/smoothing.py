@@ -17,18 +17,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dualrs_lab.bounds import two_sided_pvalue
+from dualrs_lab.bounds import top_two_pvalue
 from dualrs_lab.certificates import ABSTAIN, Certificate, decide
 from dualrs_lab.data import Images
 from dualrs_lab.fastpath import FastPath, FrozenVoter, disagreement, freeze, settle
-from dualrs_lab.files import digest, replace_json
+from dualrs_lab.files import digest
 from dualrs_lab.runtime import describe
 from dualrs_lab.sampling import Noise, NoiseBlocks, Voter, as_voter, count_votes, sample
 from dualrs_lab.stopping import AllDraws, Stopping
-from dualrs_lab.tables import append_groups, begin, plain, read_record, rows_at, sort_rows
+from dualrs_lab.tables import begin, fill, plain, read_record, rows_at
 
 __all__ = [
-    "WAVE",
     "Spec",
     "as_before",
     "certify",
@@ -60,7 +59,7 @@ class Spec:
 
 
 Model = Callable[[Tensor], Tensor]
-WAVE = 64  # images whose class is selected at a time, or more where a pass holds many
+_WAVE = 64  # images whose class is selected at a time, or more where a pass holds many
 Group = tuple[Tensor, Sequence[int], Sequence[int]]  # images (B, ...), labels, indices
 
 
@@ -71,9 +70,7 @@ def predict(model: Model, x: Tensor, *, classes: int, spec: Spec) -> NDArray[np.
     """
     blocks = NoiseBlocks(spec.noise, tuple(x.shape[1:]), seed=spec.seed, stream="prediction", device=x.device)
     votes = count_votes(model, x, blocks, n=spec.n, classes=classes, batch=spec.batch, dtype=spec.dtype)
-    order = np.argsort(-votes, axis=1, kind="stable")[:, :2]
-    first, second = np.take_along_axis(votes, order, axis=1).T
-    return np.where(two_sided_pvalue(first, first + second) <= spec.alpha, order[:, 0], ABSTAIN)
+    return np.where(top_two_pvalue(votes) <= spec.alpha, votes.argmax(axis=1), ABSTAIN)
 
 
 def certify(
@@ -144,24 +141,22 @@ def certify_table(
         batch=spec.batch,
     )
     identity["fast"] = voter.steps
-    done = begin("certify_table", path, identity, replace=replace)
-    record = {
-        "identity": identity,
-        "info": info or {},
-        "skip": skip,
-        "max_images": max_images,
-        "batch": spec.batch,
-        "disagreement": found.get("disagreement") if done else otherwise(model, images, voter, spec.seed),
-    }
-    replace_json(path.with_suffix(".json"), record | {"provenance": describe(device)})
-    todo = [position for position in positions if position not in done]
-    waves = take_waves(images, todo, max(WAVE, 8 * voter.units), device)
-    certified = _certify_waves(voter, waves, images.shape, spec, device)
-    append_groups(
-        path, certified, total=len(positions), initial=len(positions) - len(todo), progress=progress
+    record = {"identity": identity, "info": info or {}, "skip": skip, "max_images": max_images}
+
+    def certified(todo: list[int]) -> Iterator[list[Certificate]]:
+        waves = take_waves(images, todo, max(_WAVE, 8 * voter.units), device)
+        return _certify_waves(voter, waves, images.shape, spec, device)
+
+    return fill(
+        "certify_table",
+        path,
+        positions,
+        certified,
+        record=record | {"batch": spec.batch, "provenance": describe(device)},
+        disagreement=lambda: otherwise(model, images, voter, spec.seed),
+        replace=replace,
+        progress=progress,
     )
-    sort_rows(path)
-    return rows_at(path, positions)
 
 
 def take_waves(images: Images, positions: Sequence[int], size: int, device: torch.device) -> Iterator[Group]:

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dualrs_lab.bounds import anytime_lower_bound, enough_draws, rs_radius, upper_bound
+from dualrs_lab.sampling import BLOCK
 
 __all__ = ["AllDraws", "AtRadii", "InputSpecific", "Stopping", "Watch"]
 
 Counts = NDArray[np.int64]
-_BLOCK = 100  # draws between two looks
 
 
 class Watch:
@@ -156,9 +156,9 @@ class InputSpecific:
         """A watch over images with these `selection` counts (I, K)."""
         del sigma  # cancels: a radius is sigma times what the loss is compared with
         votes, drawn = selection.max(axis=1), selection.sum(axis=1)
-        likely = enough_draws(votes / drawn, n, alpha, self.loss, step=_BLOCK)
-        at_best = enough_draws(upper_bound(votes, drawn, alpha), n, alpha, self.loss, step=_BLOCK)
-        return Watch(np.maximum(np.where(likely > 0, likely, at_best), min(_BLOCK, n)))
+        likely = enough_draws(votes / drawn, n, alpha, self.loss, step=BLOCK)
+        at_best = enough_draws(upper_bound(votes, drawn, alpha), n, alpha, self.loss, step=BLOCK)
+        return Watch(np.maximum(np.where(likely > 0, likely, at_best), min(BLOCK, n)))
 
 
 Stopping = AllDraws | AtRadii | InputSpecific

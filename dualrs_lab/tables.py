@@ -7,7 +7,7 @@ on only with the same identity.
 import json
 import sys
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,11 @@ from dualrs_lab.certificates import (
     to_row,
     write_table,
 )
-from dualrs_lab.files import set_aside
+from dualrs_lab.files import replace_json, set_aside
 
-__all__ = ["append_groups", "begin", "plain", "read_record", "rows_at", "sort_rows"]
+__all__ = ["append_groups", "begin", "fill", "plain", "read_record", "refuse_other", "rows_at", "sort_rows"]
+
+Row = Certificate | Mapping[str, object]
 
 
 def plain(identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,22 +52,59 @@ def begin(call: str, path: Path, identity: Mapping[str, Any], *, replace: bool =
     found = read_record(path).get("identity")
     if found == identity:
         return set(read_table(path)["idx"].tolist())
-    differing = {key for key in identity if not found or found.get(key) != identity[key]}
     if not replace:
-        there = {key: found.get(key) for key in sorted(differing)} if found else "no record beside it"
-        wanted = {key: identity[key] for key in sorted(differing)}
-        raise ValueError(
-            f"{call}: {path} was made with other settings ({', '.join(sorted(differing))}): found {there}, "
-            f"wanted {wanted}; choose another file or remove it"
-        )
+        refuse_other(call, path, found, identity)
     kept = set_aside(path, path.with_suffix(".json"))
     warnings.warn(f"{path.name} was made with other settings; it is now {kept[0].name}", stacklevel=3)
     return set()
 
 
+def refuse_other(call: str, path: Path, found: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> None:
+    """ValueError that names what differs between the identity found for `path` and the wanted one, if any."""
+    known = found or {}
+    differing = sorted(key for key in {*known, *wanted} if known.get(key) != wanted.get(key))
+    if differing:
+        there = {key: known.get(key) for key in differing} if found else "no record beside it"
+        here = {key: wanted.get(key) for key in differing}
+        raise ValueError(
+            f"{call}: {path} was made with other settings ({', '.join(differing)}): found {there}, "
+            f"wanted {here}; choose another file or remove it"
+        )
+
+
+def fill(
+    call: str,
+    path: Path,
+    positions: Sequence[int],
+    groups: Callable[[list[int]], Iterable[Sequence[Row]]],
+    *,
+    record: Mapping[str, Any],
+    disagreement: Callable[[], Any],
+    replace: bool,
+    progress: bool,
+    columns: Sequence[str] = COLUMNS,
+) -> pd.DataFrame:
+    """The table at `path`, after appending `groups(those of the positions that it lacks)` as they come.
+
+    `record`, with its `identity`, goes into the json; `disagreement()` as well, measured when a table is
+    begun. As with `begin`, a table of another identity is kept under another name or refused.
+    """
+    before = read_record(path)
+    done = begin(call, path, record["identity"], replace=replace)
+    measured = before.get("disagreement") if done else disagreement()
+    replace_json(path.with_suffix(".json"), {**record, "disagreement": measured})
+    todo = [position for position in positions if position not in done]
+    initial = len(positions) - len(todo)
+    append_groups(
+        path, groups(todo), total=len(positions), initial=initial, progress=progress, columns=columns
+    )
+    sort_rows(path)
+    return rows_at(path, positions)
+
+
 def append_groups(
     path: Path,
-    groups: Iterable[Sequence[Certificate | Mapping[str, object]]],
+    groups: Iterable[Sequence[Row]],
     *,
     total: int,
     initial: int,

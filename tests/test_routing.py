@@ -75,7 +75,7 @@ def test_labels_are_votes_for_the_label_and_are_counted_once(
     monkeypatch.setattr(routing, "freeze", None)  # the file is enough
     assert torch.equal(label_votes(experts, digits, path, **given), votes)
     for other, key in (({"seed": 4}, "seed"), ({"n": 50}, "n"), ({"sigmas": (0.25, 1.0)}, "sigmas")):
-        with pytest.raises(ValueError, match=f"other settings: found .*'{key}'.* choose another file"):
+        with pytest.raises(ValueError, match=rf"other settings \({key}\): found .*'{key}'.* choose another"):
             label_votes(experts, digits, path, **given | other)
     with pytest.raises(ValueError, match="'experts'"):
         label_votes(experts[::-1], digits, path, **given)
