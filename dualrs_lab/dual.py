@@ -30,10 +30,11 @@ from dualrs_lab.data import Images
 from dualrs_lab.dual_certificates import DualCertificate, columns, judge, to_row
 from dualrs_lab.estimators import Cuts, Estimator, Plurality
 from dualrs_lab.fastpath import FastPath, FrozenVoter, freeze, settle
+from dualrs_lab.recorded import RecordedVotes, recorded_steps
 from dualrs_lab.routes import Split, still_needed
 from dualrs_lab.runtime import describe
 from dualrs_lab.sampling import GridNoise, Noise, NoiseBlocks, Voter, count_votes, sample
-from dualrs_lab.smoothing import as_before, fingerprint, otherwise, take_waves
+from dualrs_lab.smoothing import Spec, as_before, fingerprint, otherwise, take_waves
 from dualrs_lab.stopping import AllDraws, Stopping
 from dualrs_lab.tables import begin, fill, plain, read_record, rows_at
 
@@ -112,8 +113,11 @@ def certify_dual(
             f"certify_dual: got {len(x)} inputs, {len(labels)} labels, {len(idx)} indices; wanted as many of "
             "each"
         )
-    streams = _Streams(spec, tuple(x.shape[1:]), x.device)
-    return _certify_wave(estimators, experts, x, labels, idx, spec, streams) if len(x) else []
+    if not len(x):
+        return []
+    shape = tuple(x.shape[1:])
+    pool = [_Sampled(v, s, spec, shape, x.device) for v, s in zip(experts, spec.sigmas, strict=True)]
+    return _certify_wave(_Looks(estimators, spec, shape, x.device), pool, x, labels, idx, spec)
 
 
 def certify_dual_table(
@@ -123,6 +127,7 @@ def certify_dual_table(
     path: Path | str,
     *,
     spec: DualSpec,
+    recorded: Sequence[Path | str] = (),
     skip: int = 1,
     max_images: int = -1,
     replace: bool = False,
@@ -135,6 +140,10 @@ def certify_dual_table(
     for several. As with `smoothing.certify_table`, networks are frozen on the device of the first expert, and
     a table of the same making is resumed, another one refused or, with `replace`, kept under another name.
     Rows are flushed a wave of images at a time. `radius` is the routed one, `published` stands beside it.
+
+    `recorded` names a table of `certify_table` for each expert: same network, images, seed, n0 and n, and all
+    draws. They are those that this call would make, so the votes are read there and only the estimator is
+    sampled. A table of other draws is a ValueError that says what differs.
     """
     path = Path(path)
     positions = range(0, len(images), skip)[: None if max_images < 0 else max_images]
@@ -143,34 +152,31 @@ def certify_dual_table(
     found = read_record(path)
     fast = settle(as_before(spec.fast, found), experts[0], images.shape, inputs=len(positions) * spec.n)
     identity = _identity(estimators, experts, images, spec) | {"fast": fast.steps(spec.dtype)}
+    if recorded:
+        identity["recorded"] = _recorded_steps(recorded, experts, images, spec)
     if found.get("identity") == identity and set(positions) <= begin("certify_dual_table", path, identity):
         return rows_at(path, positions)
 
-    def frozen(model: nn.Module, sigma: float, classes: int) -> FrozenVoter:
-        return freeze(
-            model,
-            spec.noise(sigma),
-            images.shape,
-            classes=classes,
-            device=device,
-            dtype=spec.dtype,
-            fast=fast,
-            batch=spec.batch,
-        )
-
-    kinds = spec.estimator.classes(len(spec.sigmas))
-    choosers = [frozen(m, s, kinds) for m, s in zip(estimators, spec.estimator.sigmas, strict=True)]
-    pool = [frozen(m, s, len(images.classes)) for m, s in zip(experts, spec.sigmas, strict=True)]
-    voters = [*choosers, *pool]
-    identity["fast"] = pool[0].steps
-    if any(voter.steps != pool[0].steps for voter in voters):  # a step failed for some of them
+    kinds, classes = spec.estimator.classes(len(spec.sigmas)), len(images.classes)
+    networks = [(m, s, kinds) for m, s in zip(estimators, spec.estimator.sigmas, strict=True)]
+    if not recorded:
+        networks += [(m, s, classes) for m, s in zip(experts, spec.sigmas, strict=True)]
+    known = [RecordedVotes("certify_dual_table", file, positions, classes) for file in recorded]
+    voters = [_frozen(*each, images, spec, fast, device) for each in networks]
+    choosers, pool = voters[: len(estimators)], voters[len(estimators) :]
+    identity["fast"] = voters[0].steps
+    if any(voter.steps != voters[0].steps for voter in voters):  # a step failed for some of them
         identity["fast_each"] = [voter.steps for voter in voters]
     record = {"identity": identity, "info": info or {}, "skip": skip, "max_images": max_images}
 
     def certified(todo: list[int]) -> Iterator[list[dict[str, object]]]:
-        streams = _Streams(spec, images.shape, device)
-        for x, labels, idx in take_waves(images, todo, max(_WAVE, 2 * pool[0].units), device):
-            yield [to_row(c) for c in _certify_wave(choosers, pool, x, labels, idx, spec, streams)]
+        looks = _Looks(choosers, spec, images.shape, device)
+        asked: list[_Expert] = [
+            *known,
+            *(_Sampled(*each, spec, images.shape, device) for each in zip(pool, spec.sigmas, strict=False)),
+        ]
+        for x, labels, idx in take_waves(images, todo, max(_WAVE, 2 * voters[0].units), device):
+            yield [to_row(c) for c in _certify_wave(looks, asked, x, labels, idx, spec)]
 
     return fill(
         "certify_dual_table",
@@ -179,12 +185,52 @@ def certify_dual_table(
         certified,
         record=record | {"batch": spec.batch, "provenance": describe(device)},
         disagreement=lambda: [
-            otherwise(model, images, voter, spec.seed)
-            for model, voter in zip((*estimators, *experts), voters, strict=True)
+            *(otherwise(m, images, v, spec.seed) for (m, *_), v in zip(networks, voters, strict=True)),
+            *(read_record(Path(file)).get("disagreement") for file in recorded),
         ],
         replace=replace,
         progress=progress,
         columns=columns(spec.sigmas),
+    )
+
+
+def _recorded_steps(
+    recorded: Sequence[Path | str], experts: Sequence[nn.Module], images: Images, spec: DualSpec
+) -> list[dict[str, Any]]:
+    # how the network of each table was frozen
+    if len(recorded) != len(experts) or spec.stop != AllDraws():
+        raise ValueError(
+            f"certify_dual_table: got {len(recorded)} recorded tables for {len(experts)} experts and stop = "
+            f"{spec.stop}; wanted a table for each, and AllDraws: where votes stop early depends on the level"
+        )
+
+    def alone(sigma: float) -> Spec:
+        return Spec(noise=spec.noise(sigma), seed=spec.seed, n0=spec.n0, n=spec.n, alpha=spec.alpha)
+
+    return [
+        recorded_steps("certify_dual_table", file, model, images, alone(sigma))
+        for file, model, sigma in zip(recorded, experts, spec.sigmas, strict=True)
+    ]
+
+
+def _frozen(
+    model: nn.Module,
+    sigma: float,
+    classes: int,
+    images: Images,
+    spec: DualSpec,
+    fast: FastPath,
+    device: torch.device,
+) -> FrozenVoter:
+    return freeze(
+        model,
+        spec.noise(sigma),
+        images.shape,
+        classes=classes,
+        device=device,
+        dtype=spec.dtype,
+        fast=fast,
+        batch=spec.batch,
     )
 
 
@@ -233,39 +279,76 @@ def _noise(
     return NoiseBlocks(spec.noise(sigma), shape, seed=spec.seed, stream=stream, device=device)
 
 
-class _Streams:
-    """The noise of a run: looks and selections are for guessing, estimates and estimations for counting."""
+class _Looks:
+    """The estimator: its voters, each with noise for guessing the choice and other noise for counting."""
 
-    def __init__(self, spec: DualSpec, shape: tuple[int, ...], device: torch.device) -> None:
-        blocks, cuts = partial(_noise, spec, shape, device), list(enumerate(spec.estimator.sigmas))
-        self.looks = [blocks(sigma, f"estimator-selection-{k}") for k, sigma in cuts]
-        self.estimates = [blocks(sigma, f"estimator-{k}") for k, sigma in cuts]
-        self.selections = [blocks(sigma, "selection") for sigma in spec.sigmas]
-        self.estimations = [blocks(sigma, "estimation") for sigma in spec.sigmas]
+    def __init__(
+        self, voters: Sequence[Voter], spec: DualSpec, shape: tuple[int, ...], device: torch.device
+    ) -> None:
+        self.voters, self.spec = voters, spec
+        blocks = partial(_noise, spec, shape, device)
+        cuts = list(enumerate(spec.estimator.sigmas))
+        self.guesses = [blocks(sigma, f"estimator-selection-{k}") for k, sigma in cuts]
+        self.counts = [blocks(sigma, f"estimator-{k}") for k, sigma in cuts]
+
+    def __call__(self, x: Tensor) -> tuple[Ints, Ints]:
+        """Votes (N, S, C) to guess with, and those that count."""
+        return (
+            _count_all(self.voters, x, self.guesses, self.spec.n0),
+            _count_all(self.voters, x, self.counts, self.spec.n_estimator),
+        )
+
+
+class _Sampled:
+    """An expert that is asked by drawing."""
+
+    def __init__(
+        self, voter: Voter, sigma: float, spec: DualSpec, shape: tuple[int, ...], device: torch.device
+    ) -> None:
+        self.voter, self.sigma, self.stop, self.n = voter, sigma, spec.stop, spec.n
+        self.classes, self.n0 = voter.classes, spec.stop.selection(spec.n0)
+        self.guesses, self.counts = (
+            _noise(spec, shape, device, sigma, stream) for stream in ("selection", "estimation")
+        )
+
+    def guess(self, x: Tensor, idx: Ints) -> Ints:
+        """Votes (N, classes) that guess the class."""
+        del idx
+        return count_votes(self.voter, x, self.guesses, n=self.n0, classes=self.classes)
+
+    def count(self, x: Tensor, idx: Ints, selection: Ints, level: float) -> tuple[Ints, Ints]:
+        """Votes (N, classes) that count as evidence at this level, and the draws (N,) that it took."""
+        del idx
+        votes, drawn = np.zeros_like(selection), np.zeros(len(x), dtype=np.int64)
+        watch = self.stop.watch(selection, n=self.n, alpha=level, sigma=self.sigma)
+        for finished in sample(self.voter, x, self.counts, draws=watch.draws, done=watch.done):
+            for position, counts, _ in finished:
+                votes[position], drawn[position] = watch.evidence(position, counts), counts.sum()
+        return votes, drawn
+
+
+_Expert = _Sampled | RecordedVotes
 
 
 def _certify_wave(
-    estimators: Sequence[Voter],
-    experts: Sequence[Voter],
+    estimator: _Looks,
+    experts: Sequence[_Expert],
     x: Tensor,
     labels: Sequence[int],
     idx: Sequence[int],
     spec: DualSpec,
-    streams: _Streams,
 ) -> list[DualCertificate]:
     start = time.perf_counter()
-    count, classes = len(spec.sigmas), experts[0].classes
-    looks = _count_all(estimators, x, streams.looks, spec.n0)
-    estimates = _count_all(estimators, x, streams.estimates, spec.n_estimator)
+    number = np.asarray(idx, dtype=np.int64)
+    looks, estimates = estimator(x)
     top = spec.estimator.top(looks)
     entry = spec.estimator.entry(estimates, top, spec.levels)
-    selection = np.zeros((len(x), classes), dtype=np.int64)
-    n0 = spec.stop.selection(spec.n0)
-    for j, chosen in _by_expert(top, np.ones(len(x), dtype=bool), count):
-        selection[chosen] = count_votes(experts[j], x[chosen], streams.selections[j], n=n0, classes=classes)
-    votes, drawn = _ask(experts, x, selection, top, entry, spec, streams)
+    selection = np.zeros((len(x), experts[0].classes), dtype=np.int64)
+    for j, chosen in _by_expert(top, np.ones(len(x), dtype=bool), len(experts)):
+        selection[chosen] = experts[j].guess(x[chosen], number[chosen])
+    votes, drawn = _ask(experts, x, number, selection, top, entry, spec)
     each = (time.perf_counter() - start) / len(x)
-    drawn += (spec.n0 + spec.n_estimator) * len(estimators) + n0
+    drawn += looks.sum(axis=(1, 2)) + estimates.sum(axis=(1, 2)) + selection.sum(axis=1)
     return [
         judge(
             looks[i],
@@ -287,13 +370,13 @@ def _certify_wave(
 
 
 def _ask(
-    experts: Sequence[Voter],
+    experts: Sequence[_Expert],
     x: Tensor,
+    idx: Ints,
     selection: Ints,
     top: Ints,
     entry: NDArray[np.float64],
     spec: DualSpec,
-    streams: _Streams,
 ) -> tuple[Ints, Ints]:
     """Votes (N, K, classes) of the experts that were asked, and the draws (N,) that it took.
 
@@ -311,13 +394,8 @@ def _ask(
         following = np.take_along_axis(order, turn[:, None], axis=1)[:, 0]
         for j, chosen in _by_expert(following, going, count):
             level, sigma = spec.levels.experts[j], spec.sigmas[j]
-            watch = spec.stop.watch(selection[chosen], n=spec.n, alpha=level, sigma=sigma)
-            for finished in sample(
-                experts[j], x[chosen], streams.estimations[j], draws=watch.draws, done=watch.done
-            ):
-                for position, counts, _ in finished:
-                    votes[chosen[position], j] = watch.evidence(position, counts)
-                    drawn[chosen[position]] += counts.sum()
+            votes[chosen, j], draws = experts[j].count(x[chosen], idx[chosen], selection[chosen], level)
+            drawn[chosen] += draws
             successes, n = votes[chosen, j, claim[chosen]], votes[chosen, j].sum(axis=1)
             p = BOUNDS[spec.stop.bound](successes, np.maximum(n, 1), level)
             radii[chosen, j], asked[chosen, j] = rs_radius(p, sigma), True

@@ -30,6 +30,7 @@ __all__ = [
     "make_model",
     "save_checkpoint",
     "suggest_model",
+    "with_head",
 ]
 
 
@@ -287,6 +288,21 @@ def make_model(
         model = Classifier(Normalize(mean, std), MODELS[name](classes, channels))
     model.architecture = {"name": name, "classes": classes, "channels": channels}
     return model
+
+
+def with_head(model: Classifier, *, classes: int, seed: int) -> Classifier:
+    """A copy of `model` whose last layer is a fresh one for `classes`; everything before it is as learned."""
+    made = make_model(
+        model.architecture["name"],
+        classes=classes,
+        channels=model.architecture["channels"],
+        mean=model.normalize.mean.flatten().tolist(),
+        std=model.normalize.std.flatten().tolist(),
+        seed=seed,
+    )
+    learned = {name: tensor for name, tensor in model.state_dict().items() if ".fc." not in name}
+    made.load_state_dict({**made.state_dict(), **learned})
+    return made
 
 
 def save_checkpoint(path: Path | str, model: Classifier, **info: Any) -> None:

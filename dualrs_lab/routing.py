@@ -155,17 +155,20 @@ def train_router(
 ) -> list[Classifier]:
     """The cuts of a `CutRouter`, from their checkpoints `path` + "_cut1", … or trained now on `images`.
 
-    `make(k)` builds the network of cut k = 0, …; `images` are `numbered`. All cuts are trained together; an
-    interrupted training goes on where it was. Checkpoints of other settings are kept under another name with
-    a warning if `replace`, otherwise ValueError. Nothing is ever overwritten.
+    `make(k)` builds the network of cut k = 0, …, from nothing or from an expert (`models.with_head`);
+    `images` are `numbered`. All cuts are trained together; an interrupted training goes on where it was.
+    Checkpoints of other settings, or that began from other weights, are kept under another name with a
+    warning if `replace`, otherwise ValueError. Nothing is ever overwritten.
     """
     if len(images) != len(objective.radii):
         raise ValueError(
             f"train_router: got {len(images)} images and radii for {len(objective.radii)}; wanted `numbered` "
             "images, and the radii of these"
         )
-    made_by = json.loads(json.dumps(settings(config, objective, images)))
-    paths = [Path(f"{path}_cut{k + 1}.safetensors") for k in range(len(objective.sigmas))]
+    cuts = [make(k).to(device) for k in range(len(objective.sigmas))]
+    begun = {"start": [fingerprint(cut) for cut in cuts]}
+    made_by = plain(settings(config, objective, images) | begun)
+    paths = [Path(f"{path}_cut{k + 1}.safetensors") for k in range(len(cuts))]
     made = [_made_by(file) for file in paths]
     if all(found == made_by for found in made):
         return [load_checkpoint(file, device=device)[0] for file in paths]
@@ -180,7 +183,6 @@ def train_router(
         warnings.warn(f"{other[0].name} was trained with other settings; now {kept[0].name}", stacklevel=2)
     paths[0].parent.mkdir(parents=True, exist_ok=True)
     state = Path(f"{path}.{digest(json.dumps(made_by))[:8]}.state.pt")  # other settings, another state
-    cuts = [make(k).to(device) for k in range(len(paths))]
     history = train(
         CutRouter(cuts), images, objective=objective, config=config, state=state, progress=progress
     )

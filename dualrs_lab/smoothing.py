@@ -33,6 +33,7 @@ __all__ = [
     "certify",
     "certify_table",
     "fingerprint",
+    "identify",
     "otherwise",
     "predict",
     "take_waves",
@@ -127,7 +128,7 @@ def certify_table(
     classes, n = len(images.classes), spec.stop.selection(spec.n0) + spec.n
     found = read_record(path)
     fast = settle(as_before(spec.fast, found), model, images.shape, inputs=len(positions) * n)
-    identity = _identity(model, images, spec) | {"fast": fast.steps(spec.dtype)}
+    identity = identify(model, images, spec) | {"fast": fast.steps(spec.dtype)}
     if found.get("identity") == identity and set(positions) <= begin("certify_table", path, identity):
         return rows_at(path, positions)
     voter = freeze(
@@ -214,7 +215,7 @@ def as_before(fast: FastPath, found: dict[str, Any]) -> FastPath:
     return replace(fast, **{name: steps[name] for name in open_steps})
 
 
-def _identity(model: nn.Module, images: Images, spec: Spec) -> dict[str, Any]:
+def identify(model: nn.Module, images: Images, spec: Spec) -> dict[str, Any]:
     """What the rows of a table depend on: all of it must be the same for rows to go into one table."""
     return {
         "method": "rs",

@@ -538,6 +538,66 @@ def test_one_classifier_at_several_noise_levels(tmp_path: Path, digits, networks
     assert made["provenance"]["versions"]["torch"]
 
 
+# Votes that are recorded already.
+
+
+def singles(networks: tuple, images: Images, folder: Path, **changes) -> list[Path]:
+    paths = [folder / f"single{sigma}.tsv" for sigma in LEVELS]
+    for expert, sigma, path in zip(networks[1], LEVELS, paths, strict=True):
+        spec = Spec(**{"noise": GridNoise(sigma), "seed": 0, "n0": 50, "n": 400} | changes)
+        certify_table(expert, images, path, spec=spec, progress=False)
+    return paths
+
+
+def test_recorded_votes_give_the_very_table_that_sampling_gives(
+    tmp_path: Path, digits, networks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampled = table(networks, digits, tmp_path / "sampled.tsv")
+    known = singles(networks, digits, tmp_path, alpha=0.05)  # votes do not depend on the level
+    monkeypatch.setattr(dual, "sample", None)  # no expert is asked
+    given = {"recorded": known}
+    assert_same(table(networks, digits, tmp_path / "read.tsv", **given), sampled)
+    assert_same(table(networks, digits, tmp_path / "part.tsv", max_images=9, **given), sampled.head(9))
+    assert_same(table(networks, digits, tmp_path / "part.tsv", **given), sampled)  # taken up again
+    made = json.loads((tmp_path / "read.json").read_text())
+    assert (
+        made["identity"]["recorded"] == [FastPath(compile=False, cuda_graph=False).steps(torch.float32)] * 3
+    )
+    assert len(made["disagreement"]) == 4
+    monkeypatch.setattr(dual, "freeze", None)
+    assert_same(table(networks, digits, tmp_path / "read.tsv", **given), sampled)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [({"seed": 1}, "seed"), ({"n": 300}, "n"), ({"n0": 60}, "n0"), ({"stop": STOPS[1]}, "stop")],
+)
+def test_recorded_votes_of_other_draws_are_refused(
+    tmp_path: Path, digits, networks, changes: dict, named: str
+) -> None:
+    known = singles(networks, digits.select(range(3)), tmp_path, **changes)
+    with pytest.raises(ValueError, match=rf"single0\.12\.tsv was made with other settings \(.*{named}\b"):
+        table(networks, digits.select(range(3)), tmp_path / "t.tsv", recorded=known)
+    assert not (tmp_path / "t.tsv").exists()
+
+
+def test_recorded_votes_of_another_network_or_of_too_few_images_are_refused(
+    tmp_path: Path, digits, networks
+) -> None:
+    known = singles(networks, digits, tmp_path)
+    with pytest.raises(ValueError, match=r"single0\.25\.tsv was made with other settings \(model, sigma\)"):
+        table(networks, digits, tmp_path / "t.tsv", recorded=[known[0], known[1], known[1]])
+    with pytest.raises(ValueError, match="got 2 recorded tables for 3 experts"):
+        table(networks, digits, tmp_path / "t.tsv", recorded=known[:2])
+    with pytest.raises(ValueError, match="where votes stop early depends on the level"):
+        table(networks, digits, tmp_path / "t.tsv", recorded=known, spec=grid(stop=STOPS[0]))
+    lines = known[1].read_text().splitlines(keepends=True)
+    known[1].write_text("".join(lines[:-2]))
+    with pytest.raises(ValueError, match=r"single0\.25\.tsv lacks 2 of 40 images, idx 38 first"):
+        table(networks, digits, tmp_path / "t.tsv", recorded=known)
+    assert not (tmp_path / "t.tsv").exists()
+
+
 # Settings.
 
 

@@ -38,7 +38,8 @@ ARROWS = {
     "tables": "certificates files",
     "estimators": "routes",
     "dual_certificates": "certificates estimators routes",
-    "dual": "bounds certificates data dual_certificates estimators fastpath files routes runtime sampling "
+    "recorded": "certificates data smoothing tables",
+    "dual": "bounds certificates data dual_certificates estimators fastpath recorded routes runtime sampling "
     "smoothing stopping tables",
     "comparison": "bounds certificates",
     "smoothing": "bounds certificates data fastpath files runtime sampling stopping tables",

@@ -12,7 +12,14 @@ from torch import nn
 from torchvision.models import resnet50
 from torchvision.models.resnet import BasicBlock
 
-from dualrs_lab.models import MODELS, import_checkpoint, load_checkpoint, make_model, save_checkpoint
+from dualrs_lab.models import (
+    MODELS,
+    import_checkpoint,
+    load_checkpoint,
+    make_model,
+    save_checkpoint,
+    with_head,
+)
 
 COLOUR = {"channels": 3, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3]}
 # Parameters with 10 classes, as the papers and public implementations count them.
@@ -67,6 +74,22 @@ def test_the_seed_decides_the_weights_and_nothing_global_moves() -> None:
     assert torch.equal(before, torch.random.get_rng_state())
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), same.parameters(), strict=True))
     assert not torch.equal(one.body.fc.weight, other.body.fc.weight)
+
+
+def test_a_new_head_keeps_what_was_learned_before_it() -> None:
+    model = make_model("fast_narrow", classes=10, channels=3, mean=[0.4] * 3, std=[0.2] * 3, seed=3).eval()
+    model.body.stem[1].running_mean += 0.5  # buffers are learned, too
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    made = with_head(model, classes=2, seed=4).eval()
+    x = torch.rand(5, 3, 32, 32)
+    assert made(x).shape == (5, 2)
+    assert torch.equal(made.stages(x)[-1], model.stages(x)[-1])
+    assert made.architecture == {"name": "fast_narrow", "classes": 2, "channels": 3}
+    assert torch.equal(made(x), with_head(model, classes=2, seed=4).eval()(x))
+    assert not torch.equal(made(x), with_head(model, classes=2, seed=5).eval()(x))
+    for parameter in made.parameters():
+        parameter.data.zero_()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
 def test_checkpoint_comes_back_equal_with_its_record(tmp_path: Path) -> None:

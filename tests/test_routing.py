@@ -356,6 +356,8 @@ def test_router_is_trained_once_and_other_settings_do_not_overwrite_it(tmp_path:
             ValueError, match=r"cut1\.safetensors was trained with .* replace=True to keep it"
         ):
             train_router(path, cut, images, **changed)
+    with pytest.raises(ValueError, match=r"'start': \["):  # the same settings from other weights
+        train_router(path, lambda k: cut(k + 5), images, config=config(), **given)
     (path.parent / "router_cut2.safetensors").unlink()  # half of another router is still another router
     with pytest.raises(ValueError, match=r"cut1\.safetensors was trained with"):
         train_router(path, cut, images, config=config(epochs=3), **given)
@@ -393,7 +395,7 @@ def test_interrupted_router_ends_in_bit_equal_weights(
         with pytest.raises(KeyboardInterrupt):
             train_router(tmp_path / "router", cut, images, **given)
     assert len(list(tmp_path.glob("router.*.state.pt"))) == 1
-    found = train_router(tmp_path / "router", lambda k: cut(k + 5), images, **given)  # all from the state
+    found = train_router(tmp_path / "router", cut, images, **given)
     assert all(map(equal, whole, found))
     assert not list(tmp_path.glob("*.state.pt"))
 

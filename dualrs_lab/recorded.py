@@ -1,0 +1,67 @@
+"""Votes that a table of one smoothed classifier already holds, for systems that are built of several.
+
+A vote depends on network, image, noise stream and seed, not on the level of the statement that it serves: a
+table of `smoothing.certify_table` answers for its network in any system that would draw the same noise.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dualrs_lab.certificates import read_table, read_votes
+from dualrs_lab.data import Images
+from dualrs_lab.smoothing import Spec, identify
+from dualrs_lab.tables import read_record, refuse_other
+
+__all__ = ["RecordedVotes", "recorded_steps"]
+
+Ints = NDArray[np.int64]
+
+
+class RecordedVotes:
+    """The votes of a table, by idx; ValueError of `call` where the table lacks some of `positions`."""
+
+    def __init__(self, call: str, path: Path | str, positions: Sequence[int], classes: int) -> None:
+        table = read_table(Path(path))
+        if missing := sorted(set(positions) - set(table["idx"])):
+            raise ValueError(
+                f"{call}: {path} lacks {len(missing)} of {len(positions)} images, idx {missing[0]} first; "
+                "certify them there, or sample this network anew"
+            )
+        self.classes = classes
+        rows = table[["idx", "selection", "votes"]].itertuples(index=False, name=None)
+        self._rows = {idx: tuple(map(self._dense, texts)) for idx, *texts in rows}
+
+    def _dense(self, text: str) -> Ints:
+        counts = np.zeros(self.classes, dtype=np.int64)
+        for kind, count in read_votes(text):
+            counts[kind] = count
+        return counts
+
+    def guess(self, x: Tensor, idx: Ints) -> Ints:
+        """Votes (N, classes) that guess the class of the images `idx`."""
+        del x
+        return np.stack([self._rows[i][0] for i in idx.tolist()])
+
+    def count(self, x: Tensor, idx: Ints, selection: Ints, level: float) -> tuple[Ints, Ints]:
+        """Votes (N, classes) that count as evidence at any level, and the draws (N,) that they took."""
+        del x, selection, level
+        votes = np.stack([self._rows[i][1] for i in idx.tolist()])
+        return votes, votes.sum(axis=1)
+
+
+def recorded_steps(
+    call: str, path: Path | str, model: nn.Module, images: Images, spec: Spec
+) -> dict[str, Any]:
+    """How the network of the table at `path` was frozen, as its record says.
+
+    ValueError of `call` where the table's draws are not those of `model`, `images` and `spec`.
+    """
+    wanted, found = identify(model, images, spec), read_record(Path(path)).get("identity", {})
+    del wanted["alpha"]  # votes do not depend on it
+    refuse_other(call, Path(path), {key: found.get(key) for key in wanted}, wanted)
+    return dict(found["fast"])
