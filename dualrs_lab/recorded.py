@@ -61,7 +61,7 @@ def recorded_steps(
 
     ValueError of `call` where the table's draws are not those of `model`, `images` and `spec`.
     """
-    wanted, found = identify(model, images, spec), read_record(Path(path)).get("identity", {})
+    wanted, found = identify(model, images, spec), read_record(Path(path)).get("identity") or {}
     del wanted["alpha"]  # votes do not depend on it
-    refuse_other(call, Path(path), {key: found.get(key) for key in wanted}, wanted)
+    refuse_other(call, Path(path), {key: found[key] for key in wanted if key in found}, wanted)
     return dict(found["fast"])
