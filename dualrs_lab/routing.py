@@ -32,6 +32,7 @@ from dualrs_lab.models import Classifier, load_checkpoint, save_checkpoint
 from dualrs_lab.runtime import describe
 from dualrs_lab.sampling import GridNoise, NoiseBlocks, count_votes
 from dualrs_lab.smoothing import fingerprint, take_waves
+from dualrs_lab.soft import draw_in, soft_entry_radii
 from dualrs_lab.tables import plain, read_record, refuse_other
 from dualrs_lab.training import TrainConfig, settings, train
 
@@ -43,13 +44,11 @@ __all__ = [
     "mapped_radii",
     "numbered",
     "regret",
-    "soft_entry_radii",
     "train_router",
 ]
 
 Floats = NDArray[np.float64]
 _WAVE = 1000  # images at a time
-_FLOOR = 2e-3  # of a soft probability: more certainty than 2.9 standard deviations does not pay
 
 
 def label_votes(
@@ -236,24 +235,11 @@ class RoutedRadius:
         for cut, sigma in zip(cast(CutRouter, model).cuts, self.sigmas, strict=True):
             logits = cut(_noisy_copies(x, sigma, self.draws, generator)).float()
             yes.append(torch.softmax(logits, dim=1)[:, 0].view(self.draws, len(x)).mean(dim=0))
-        # not clamped, which would leave a cut that is certain and wrong without a gradient
-        p = _FLOOR + (1 - 2 * _FLOOR) * torch.stack(yes, dim=1)
-        entry, t = soft_entry_radii(p, self.sigmas), self.temperature
+        entry, t = soft_entry_radii(draw_in(torch.stack(yes, dim=1)), self.sigmas), self.temperature
         own = self.radii.to(entry)[y]
         lacks = own.amax(dim=1, keepdim=True) - own
         either = t * torch.logaddexp(entry / t, own / t) + self.margin * lacks * entry.clamp(max=0)
         return (t * torch.logsumexp(-either / t, dim=1)).mean()
-
-
-def soft_entry_radii(probabilities: Tensor, sigmas: Sequence[float]) -> Tensor:
-    """Entry radii (B, K) from probabilities (B, K - 1) of "at most k", below 0 where the expert is chosen.
-
-    As in `routes`, but without the maximum with 0, which would leave the chosen expert without a gradient.
-    """
-    reach = torch.special.ndtri(probabilities) * probabilities.new_tensor(list(sigmas))
-    earlier = torch.cummax(reach, dim=1).values
-    first, last = -reach[:, :1], earlier[:, -1:]
-    return torch.cat([first, torch.maximum(earlier[:, :-1], -reach[:, 1:]), last], dim=1)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

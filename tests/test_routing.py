@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from scipy import stats
 
-from dualrs_lab import routing, training
+from dualrs_lab import routing, soft, training
 from dualrs_lab.bounds import lower_bound, rs_radius
 from dualrs_lab.data import Images, load_images
 from dualrs_lab.models import make_model
@@ -24,7 +24,6 @@ from dualrs_lab.routing import (
     mapped_radii,
     numbered,
     regret,
-    soft_entry_radii,
     train_router,
 )
 from dualrs_lab.runtime import make_generator
@@ -131,23 +130,6 @@ def test_numbered_images_carry_their_position(digits: Images) -> None:
     assert digits.labels.max() == 9  # the original is as it was
 
 
-# Entry radii
-
-
-@pytest.mark.parametrize("ordered", [True, False])
-def test_soft_entry_radii_are_those_of_routes_above_zero(ordered: bool) -> None:
-    # ordered: cumulated votes of one estimator; otherwise cuts, which need not ascend and have own noise
-    p = np.random.default_rng(0).uniform(0.001, 0.999, (500, 3))
-    p, sigmas = (np.sort(p), (0.5,) * 3) if ordered else (p, (0.25, 0.5, 1.0))
-    soft = soft_entry_radii(torch.tensor(p), sigmas).numpy()
-    exact = median_entry_radii(p, p, sigmas)
-    assert soft.shape == exact.shape == (500, 4)
-    assert np.maximum(soft, 0) == pytest.approx(exact, abs=1e-12)
-    assert ((soft <= 0) == (exact == 0)).all()
-    swapped = soft_entry_radii(torch.tensor(1 - p), sigmas).numpy()  # negative control: yes for no
-    assert np.abs(np.maximum(swapped, 0) - exact).max() > 0.1
-
-
 # The routed radius
 
 
@@ -176,7 +158,7 @@ def test_routed_radius_is_the_routed_radius_when_the_temperature_is_low() -> Non
     rng = np.random.default_rng(1)
     radii, logits = rng.uniform(0, 2, (30, 3)), rng.normal(0, 2, (2, 30, 2)).astype(np.float32)
     loss, _ = routed_loss(radii.tolist(), logits, (0.5, 1.0), temperature=1e-3)
-    p = routing._FLOOR + (1 - 2 * routing._FLOOR) * stats.logistic.cdf(logits[..., 0] - logits[..., 1]).T
+    p = soft.FLOOR + (1 - 2 * soft.FLOOR) * stats.logistic.cdf(logits[..., 0] - logits[..., 1]).T
     exact = np.maximum(median_entry_radii(p, p, (0.5, 1.0)), radii).min(axis=1)
     assert -float(loss) == pytest.approx(exact.mean(), abs=2e-3)
 

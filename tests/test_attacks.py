@@ -1,0 +1,172 @@
+"""The attack finds what is there and respects its ball; inside certified balls it finds nothing.
+
+Linear networks smooth to themselves, so the distance to the nearest point that a system answers otherwise is
+known in closed form.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+import torch
+
+from dualrs_lab.attacks import SmoothedAttack, attack_dual, attack_smoothed
+from dualrs_lab.certificates import ABSTAIN
+from dualrs_lab.data import load_images, to_float
+from dualrs_lab.dual import DualSpec, certify_dual, predict_dual
+from dualrs_lab.dual_certificates import DualCertificate
+from dualrs_lab.estimators import Cuts, Median, Plurality
+from dualrs_lab.sampling import GaussianNoise, GridNoise, Voter
+
+ATTACK = SmoothedAttack(seed=0, steps=30, draws=64)
+DIM = 20
+
+
+def half_space(axis: int, end: float, *, steep: float = 30.0) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Class 1 where the coordinate exceeds `end`."""
+    return lambda x: torch.stack([steep * (end - x[:, axis]), steep * (x[:, axis] - end)], dim=1)
+
+
+def origin(count: int) -> torch.Tensor:
+    return torch.zeros(count, DIM, dtype=torch.float64)
+
+
+def distances(found: torch.Tensor, x: torch.Tensor) -> np.ndarray:
+    return (found - x).flatten(1).norm(dim=1).numpy()
+
+
+def test_a_smoothed_half_space_is_crossed_just_beyond_its_distance() -> None:
+    radii = torch.tensor([0.2, 0.29, 0.32, 0.6], dtype=torch.float64)
+    y = torch.zeros(4, dtype=torch.int64)
+    found = attack_smoothed(half_space(3, 0.3), origin(4), y, radii, sigma=0.25, attack=ATTACK)
+    assert (distances(found, origin(4)) <= radii.numpy() * (1 + 1e-9)).all()
+    assert (found[:, 3] > 0.3).tolist() == [False, False, True, True]
+    assert found[:, 3].tolist() == pytest.approx(radii.tolist(), rel=0.05)  # straight there
+
+
+@pytest.mark.parametrize(
+    "rule", [Median(0.25), Cuts((0.25,)), Plurality(0.25)], ids=lambda r: type(r).__name__
+)
+def test_a_route_is_found_where_both_its_half_spaces_meet(rule) -> None:
+    # The second expert is chosen beyond 0.3 on axis 0 and errs beyond 0.4 on axis 1: they meet at 0.5, which
+    # is more than the routed radius, max(0.3, 0.4). The first one never errs within reach.
+    experts = [half_space(2, 9.0), half_space(1, 0.4)]
+    radii = torch.tensor([0.45, 0.49, 0.54, 0.8], dtype=torch.float64)
+    found = attack_dual(
+        [half_space(0, 0.3)],
+        experts,
+        origin(4),
+        torch.zeros(4, dtype=torch.int64),
+        radii,
+        estimator=rule,
+        sigmas=(0.12, 0.25),
+        attack=ATTACK,
+    )
+    assert found.shape == (4, 2, DIM)
+    second = found[:, 1]
+    assert (distances(second, origin(4)) <= radii.numpy() * (1 + 1e-9)).all()
+    there = (second[:, 0] > 0.3) & (second[:, 1] > 0.4)
+    assert there.tolist() == [False, False, True, True]
+    assert not (found[:, 0, 2] > 9.0).any()
+
+
+def test_attacks_with_one_seed_are_equal_and_more_starts_do_no_worse() -> None:
+    x, y = origin(3), torch.zeros(3, dtype=torch.int64)
+    radii = torch.full((3,), 0.29, dtype=torch.float64)
+
+    def closest(**changes) -> torch.Tensor:
+        attack = dataclasses.replace(ATTACK, steps=3, **changes)
+        return attack_smoothed(half_space(3, 0.3), x, y, radii, sigma=0.25, attack=attack)
+
+    assert torch.equal(closest(), closest())
+    assert not torch.equal(closest(), closest(seed=1))
+    assert (closest(starts=4)[:, 3] >= closest()[:, 3] - 0.01).all()
+    assert (x == 0).all()  # what came is left alone
+
+
+def test_what_cannot_be_attacked_is_refused() -> None:
+    x, y, radii = origin(2), torch.zeros(2, dtype=torch.int64), torch.ones(2, dtype=torch.float64)
+    given = {"sigma": 0.25, "attack": ATTACK}
+    with pytest.raises(ValueError, match="wanted float images"):
+        attack_smoothed(half_space(0, 0.3), x.to(torch.uint8), y, radii, **given)
+    with pytest.raises(ValueError, match="one y and one radius each"):
+        attack_smoothed(half_space(0, 0.3), x, y[:1], radii, **given)
+    with pytest.raises(ValueError, match="no gradient reaches the input"):
+        attack_smoothed(lambda x: torch.zeros(len(x), 2) + 0 * x[:, :1], x, y, radii, **given)
+    with pytest.raises(ValueError, match=r"in training mode; call \.eval\(\)"):
+        attack_smoothed(torch.nn.Linear(DIM, 2).double(), x, y, radii, **given)
+    with pytest.raises(ValueError, match="got 1 estimators and 2 experts"):
+        attack_dual([half_space(0, 1)], [half_space(0, 1)] * 2, x, y, radii, estimator=Cuts((0.1, 0.1)),
+                    sigmas=(0.1, 0.2), attack=ATTACK)  # fmt: skip
+    with pytest.raises(ValueError, match="SmoothedAttack: wanted steps, draws, starts >= 1"):
+        SmoothedAttack(seed=0, steps=0)
+
+
+# A system on images, certified and attacked.
+
+LEVELS = (0.12, 0.25, 0.5)
+SPEC = DualSpec(estimator=Median(0.25), sigmas=LEVELS, seed=0, n=1000, n_estimator=1000)
+
+
+def on_the_grid(model: torch.nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The base classifier behind rounding to 8 bits, which is what grid noise certifies off the grid too."""
+    return lambda x: model((x * 255).round() / 255)
+
+
+def answers(points: torch.Tensor, estimators: Sequence, experts: Sequence, spec: DualSpec) -> np.ndarray:
+    """What the system says at float inputs (N, ...); wrong with probability at most 1e-6 each."""
+    spec = dataclasses.replace(spec, noise=GaussianNoise, alpha=1e-6, n=1000, n_estimator=1000, split=None)
+    kinds = [spec.estimator.classes(len(spec.sigmas))] * len(estimators) + [10] * len(experts)
+    sigmas = (*spec.estimator.sigmas, *spec.sigmas)
+    voters = [
+        Voter(on_the_grid(model), GaussianNoise(sigma), classes=kind, units=4)
+        for model, sigma, kind in zip((*estimators, *experts), sigmas, kinds, strict=True)
+    ]
+    return predict_dual(voters[: len(estimators)], voters[len(estimators) :], points, spec=spec)
+
+
+def changed(
+    x: torch.Tensor, found: list[DualCertificate], times: float, estimators: Sequence, experts: Sequence,
+    spec: DualSpec, attack: SmoothedAttack,
+) -> np.ndarray:  # fmt: skip
+    """For each certificate: does the attack reach another answer within `times` its radius?"""
+    y = torch.tensor([c.predict for c in found])
+    radii = torch.tensor([c.radius * times for c in found], dtype=torch.float32)
+    points = attack_dual(
+        estimators, experts, x, y, radii, estimator=spec.estimator, sigmas=spec.sigmas, attack=attack
+    )
+    said = answers(points.flatten(0, 1), estimators, experts, spec).reshape(len(x), -1)
+    return ((said != y.numpy()[:, None]) & (said != ABSTAIN)).any(axis=1)
+
+
+def ridge(images, targets: torch.Tensor, noise: float) -> torch.nn.Module:
+    """A linear network, fitted in closed form: it serves a noise level by its ridge."""
+    pixels, kinds = to_float(images.pixels).flatten(1), torch.eye(int(targets.max()) + 1)[targets]
+    mean = pixels.mean(0)
+    gram = (pixels - mean).T @ (pixels - mean) + len(pixels) * noise**2 * torch.eye(64)
+    weight = torch.linalg.solve(gram, (pixels - mean).T @ kinds)
+    layer = torch.nn.Linear(64, kinds.shape[1])
+    layer.weight.data, layer.bias.data = 20 * weight.T, 20 * (kinds.mean(0) - mean @ weight)
+    return torch.nn.Sequential(torch.nn.Flatten(), layer).eval()
+
+
+def test_inside_certified_balls_no_other_answer_is_found_and_further_out_many_are() -> None:
+    train, test = (load_images("digits", split) for split in ("train", "test"))
+    experts = [ridge(train, train.labels, sigma) for sigma in LEVELS]
+    estimators = [ridge(train, torch.bucketize(train.labels, torch.tensor([3, 7]), right=True), 0.5)]
+    noises = [GridNoise(sigma) for sigma in (0.25, *LEVELS)]
+    voters = [
+        Voter(model, noise, classes=kind, units=4)
+        for model, noise, kind in zip((*estimators, *experts), noises, (3, 10, 10, 10), strict=True)
+    ]
+    pixels = test.pixels[:25]
+    found = certify_dual(voters[:1], voters[1:], pixels, spec=SPEC)
+    sure = [i for i, c in enumerate(found) if c.radius > 0]
+    x, certificates = to_float(pixels[sure]), [found[i] for i in sure]
+    assert len(sure) > 15
+    given = (estimators, experts, SPEC, dataclasses.replace(ATTACK, draws=32))
+    assert not changed(x, certificates, 0.999, *given).any()
+    share = changed(x, certificates, 3.0, *given).mean()
+    print(f"within 3 radii {share:.0%} of {len(sure)} answers change")
+    assert share > 0.5  # or the attack could not have found anything
