@@ -32,12 +32,13 @@ from dualrs_lab.models import Classifier, load_checkpoint, save_checkpoint
 from dualrs_lab.runtime import describe
 from dualrs_lab.sampling import GridNoise, NoiseBlocks, count_votes
 from dualrs_lab.smoothing import fingerprint, take_waves
-from dualrs_lab.soft import draw_in, soft_entry_radii
+from dualrs_lab.soft import draw_in, soft_cascade_radius, soft_entry_radii
 from dualrs_lab.tables import plain, read_record, refuse_other
 from dualrs_lab.training import TrainConfig, settings, train
 
 __all__ = [
-    "CutRouter",
+    "CascadeRadius",
+    "Pool",
     "RoutedRadius",
     "SoftTarget",
     "label_votes",
@@ -45,6 +46,7 @@ __all__ = [
     "numbered",
     "regret",
     "train_router",
+    "train_together",
 ]
 
 Floats = NDArray[np.float64]
@@ -133,12 +135,15 @@ def numbered(images: Images) -> Images:
     return change(images, labels=numbers, classes=tuple(map(str, range(len(images)))))
 
 
-class CutRouter(nn.Module):
-    """One network per cut, with logits (B, 2) for the answers "at most k" (class 0) and "more than k"."""
+class Pool(nn.Module):
+    """Networks that are trained together: the cuts of a router, or the experts of a cascade.
 
-    def __init__(self, cuts: Sequence[nn.Module]) -> None:
+    A cut has logits (B, 2) for the answers "at most k" (class 0) and "more than k".
+    """
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
         super().__init__()
-        self.cuts = nn.ModuleList(cuts)
+        self.members = nn.ModuleList(members)
 
 
 def train_router(
@@ -152,43 +157,70 @@ def train_router(
     replace: bool = False,
     progress: bool = True,
 ) -> list[Classifier]:
-    """The cuts of a `CutRouter`, from their checkpoints `path` + "_cut1", … or trained now on `images`.
+    """The cuts of a router, from their checkpoints `path` + "_cut1", … or trained now on `images`.
 
-    `make(k)` builds the network of cut k = 0, …, from nothing or from an expert (`models.with_head`);
-    `images` are `numbered`. All cuts are trained together; an interrupted training goes on where it was.
-    Checkpoints of other settings, or that began from other weights, are kept under another name with a
-    warning if `replace`, otherwise ValueError. Nothing is ever overwritten.
+    `images` are `numbered`; everything else is as for `train_together`.
     """
     if len(images) != len(objective.radii):
         raise ValueError(
             f"train_router: got {len(images)} images and radii for {len(objective.radii)}; wanted `numbered` "
             "images, and the radii of these"
         )
-    cuts = [make(k).to(device) for k in range(len(objective.sigmas))]
-    begun = {"start": [fingerprint(cut) for cut in cuts]}
+    return train_together(
+        [f"{path}_cut{k + 1}.safetensors" for k in range(len(objective.sigmas))],
+        make,
+        images,
+        objective=objective,
+        config=config,
+        device=device,
+        replace=replace,
+        progress=progress,
+    )
+
+
+def train_together(
+    paths: Sequence[Path | str],
+    make: Callable[[int], Classifier],
+    images: Images,
+    *,
+    objective: "RoutedRadius | CascadeRadius",
+    config: TrainConfig,
+    device: torch.device,
+    replace: bool = False,
+    progress: bool = True,
+) -> list[Classifier]:
+    """The networks of a `Pool`, from their checkpoints at `paths` or trained now.
+
+    `make(k)` builds network k = 0, …, from nothing or from another one (`models.with_head`). All are trained
+    at once; an interrupted training goes on where it was. Checkpoints of other settings, or that began from
+    other weights, are kept under another name with a warning if `replace`, otherwise ValueError. Nothing is
+    ever overwritten.
+    """
+    members = [make(k).to(device) for k in range(len(objective.sigmas))]
+    begun = {"start": [fingerprint(member) for member in members]}
     made_by = plain(settings(config, objective, images) | begun)
-    paths = [Path(f"{path}_cut{k + 1}.safetensors") for k in range(len(cuts))]
-    made = [_made_by(file) for file in paths]
+    files = [Path(path) for path in paths]
+    made = [_made_by(file) for file in files]
     if all(found == made_by for found in made):
-        return [load_checkpoint(file, device=device)[0] for file in paths]
-    other = [file for file, found in zip(paths, made, strict=True) if found not in (None, made_by)]
+        return [load_checkpoint(file, device=device)[0] for file in files]
+    other = [file for file, found in zip(files, made, strict=True) if found not in (None, made_by)]
     if other and not replace:
         raise ValueError(
-            f"train_router: {other[0]} was trained with {_made_by(other[0])}, wanted {made_by}; choose "
+            f"train_together: {other[0]} was trained with {_made_by(other[0])}, wanted {made_by}; choose "
             "another folder, or replace=True to keep it under another name"
         )
     if other:
-        kept = set_aside(*(file.with_suffix(kind) for file in paths for kind in (".safetensors", ".json")))
+        kept = set_aside(*(file.with_suffix(kind) for file in files for kind in (".safetensors", ".json")))
         warnings.warn(f"{other[0].name} was trained with other settings; now {kept[0].name}", stacklevel=2)
-    paths[0].parent.mkdir(parents=True, exist_ok=True)
-    state = Path(f"{path}.{digest(json.dumps(made_by))[:8]}.state.pt")  # other settings, another state
-    history = train(
-        CutRouter(cuts), images, objective=objective, config=config, state=state, progress=progress
-    )
-    for file, cut, sigma in zip(paths, cuts, objective.sigmas, strict=True):
+    files[0].parent.mkdir(parents=True, exist_ok=True)
+    state = files[0].with_suffix(
+        f".{digest(json.dumps(made_by))[:8]}.state.pt"
+    )  # other settings, another one
+    history = train(Pool(members), images, objective=objective, config=config, state=state, progress=progress)
+    for file, member, sigma in zip(files, members, objective.sigmas, strict=True):
         save_checkpoint(
             file,
-            cut,
+            member,
             sigma=sigma,
             training=made_by,
             history=history.to_dict("records"),
@@ -196,7 +228,7 @@ def train_router(
             provenance=describe(device),
         )
     state.unlink(missing_ok=True)  # only now: a kill between two checkpoints loses nothing
-    return [load_checkpoint(file, device=device)[0] for file in paths]
+    return [load_checkpoint(file, device=device)[0] for file in files]
 
 
 def _made_by(path: Path) -> dict[str, Any] | None:
@@ -206,7 +238,7 @@ def _made_by(path: Path) -> dict[str, Any] | None:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RoutedRadius:
-    """Raises the mean routed radius of a `CutRouter`, from soft votes of `draws` noisy copies.
+    """Raises the mean routed radius of the cuts of a `Pool`, from soft votes of `draws` noisy copies.
 
     The entry radii come from the mean probability of each cut, drawn in a little from 0 and 1; minimum and
     maximum are softened by `temperature`, so that every cut that could bind learns. `radii` (N, K) are those
@@ -232,7 +264,7 @@ class RoutedRadius:
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
         yes = []
-        for cut, sigma in zip(cast(CutRouter, model).cuts, self.sigmas, strict=True):
+        for cut, sigma in zip(cast(Pool, model).members, self.sigmas, strict=True):
             logits = cut(_noisy_copies(x, sigma, self.draws, generator)).float()
             yes.append(torch.softmax(logits, dim=1)[:, 0].view(self.draws, len(x)).mean(dim=0))
         entry, t = soft_entry_radii(draw_in(torch.stack(yes, dim=1)), self.sigmas), self.temperature
@@ -240,6 +272,32 @@ class RoutedRadius:
         lacks = own.amax(dim=1, keepdim=True) - own
         either = t * torch.logaddexp(entry / t, own / t) + self.margin * lacks * entry.clamp(max=0)
         return (t * torch.logsumexp(-either / t, dim=1)).mean()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CascadeRadius:
+    """Raises the mean certified radius of a cascade of experts (see `cascades`), from soft votes.
+
+    The experts, in a `Pool` and in the order in which they are asked, are trained together: each learns to
+    certify what it is asked for, and to keep quiet where a later one does better. `accuracy` weighs the
+    cross-entropy of all experts under their own noise, and so accuracy against large radii. Radii below 0
+    have a slope within about `temperature`, which also softens minimum and maximum.
+    """
+
+    sigmas: tuple[float, ...]
+    accuracy: float = 0.2
+    draws: int = 4
+    temperature: float = 0.05
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+        p, cost = [], x.new_zeros(())
+        for expert, sigma in zip(cast(Pool, model).members, self.sigmas, strict=True):
+            logits = expert(_noisy_copies(x, sigma, self.draws, generator)).float()
+            cost = cost + F.cross_entropy(logits, y.repeat(self.draws))
+            p.append(torch.softmax(logits, dim=1).view(self.draws, len(x), -1).mean(dim=0))
+        radius = soft_cascade_radius(torch.stack(p, dim=1), y, self.sigmas, self.temperature)
+        gained = self.temperature * F.softplus(radius / self.temperature)
+        return self.accuracy * cost - gained.mean()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -11,7 +11,13 @@ from torch import Tensor
 
 from dualrs_lab.estimators import Cuts, Estimator, Plurality
 
-__all__ = ["draw_in", "soft_choice_radii", "soft_entry_radii", "soft_expert_radius"]
+__all__ = [
+    "draw_in",
+    "soft_cascade_radius",
+    "soft_choice_radii",
+    "soft_entry_radii",
+    "soft_expert_radius",
+]
 
 FLOOR = 2e-3  # of a soft probability: more certainty than 2.9 standard deviations does not pay
 
@@ -54,6 +60,27 @@ def soft_expert_radius(probabilities: Tensor, y: Tensor, sigma: float) -> Tensor
     others = p.scatter(1, y[:, None], 0.0).amax(dim=1, keepdim=True)
     ahead: Tensor = torch.special.ndtri(own) - torch.special.ndtri(others)
     return sigma / 2 * ahead.squeeze(1)
+
+
+def soft_cascade_radius(probabilities: Tensor, y: Tensor, sigmas: Sequence[float], t: float) -> Tensor:
+    """Radius (B,) of a cascade with thresholds 0 for class y (B,), from (B, K, C) in the order of asking.
+
+    As in `cascades`, with minimum and maximum softened by `t`; below 0 where another class is answered.
+    """
+    p = draw_in(probabilities)
+    at = y[:, None, None].expand(-1, p.shape[1], 1)
+    sigma = p.new_tensor(list(sigmas))
+    own = sigma * torch.special.ndtri(p.gather(2, at).squeeze(2))
+    others = -sigma * torch.special.ndtri(p.scatter(2, at, 0.0).amax(dim=2))
+    accepts, radius = own[:, 0], others[:, 0]
+    for j in range(1, p.shape[1]):
+        radius = -t * torch.logaddexp(-radius / t, -_soft_max(others[:, j], accepts, t) / t)
+        accepts = _soft_max(accepts, own[:, j], t)
+    return -t * torch.logaddexp(-radius / t, -accepts / t)
+
+
+def _soft_max(a: Tensor, b: Tensor, t: float) -> Tensor:
+    return t * torch.logaddexp(a / t, b / t)
 
 
 def _rivals(p: Tensor) -> Tensor:

@@ -38,6 +38,7 @@ ARROWS = {
     "tables": "certificates files",
     "estimators": "routes",
     "dual_certificates": "certificates estimators routes",
+    "cascades": "bounds certificates",
     "recorded": "certificates data smoothing tables",
     "dual": "bounds certificates data dual_certificates estimators fastpath recorded routes runtime sampling "
     "smoothing stopping tables",

@@ -17,7 +17,7 @@ from dualrs_lab.data import Images, load_images
 from dualrs_lab.models import make_model
 from dualrs_lab.routes import median_entry_radii
 from dualrs_lab.routing import (
-    CutRouter,
+    Pool,
     RoutedRadius,
     SoftTarget,
     label_votes,
@@ -146,12 +146,12 @@ class Fixed(torch.nn.Module):
 
 def routed_loss(radii, logits, sigmas, **more) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """The loss of cuts with fixed logits (K - 1, B, 2), and its gradient for each cut."""
-    router = CutRouter([Fixed(torch.tensor(own)) for own in logits])
+    router = Pool([Fixed(torch.tensor(own)) for own in logits])
     x = torch.zeros(len(radii), 1, 2, 2)
     objective = RoutedRadius(radii=torch.tensor(radii), sigmas=sigmas, **more)
     loss = objective(router, x, torch.arange(len(radii)), make_generator(0))
     loss.backward()
-    return loss.detach(), [cut.logits.grad for cut in router.cuts]
+    return loss.detach(), [cut.logits.grad for cut in router.members]
 
 
 def test_routed_radius_is_the_routed_radius_when_the_temperature_is_low() -> None:
@@ -210,10 +210,10 @@ def cut_network(_: int = 0):
     return make_model("digits_cnn", classes=2, channels=1, mean=[0.5], std=[0.3], seed=0)
 
 
-def routed_radius_of(router: CutRouter, images: Images, radii: torch.Tensor, sigma: float) -> np.ndarray:
+def routed_radius_of(router: Pool, images: Images, radii: torch.Tensor, sigma: float) -> np.ndarray:
     """Of each image: by votes of 400 draws, not soft ones."""
     blocks = NoiseBlocks(GridNoise(sigma), images.shape, seed=9, stream="test")
-    model = router.cuts[0].eval()
+    model = router.members[0].eval()
     p = count_votes(model, images.pixels[:2], blocks, n=400, classes=2)[:, :1] / 400
     return np.maximum(median_entry_radii(p, p, sigma), radii[:2].numpy()).min(axis=1)
 
@@ -226,7 +226,7 @@ def routed_radius_of(router: CutRouter, images: Images, radii: torch.Tensor, sig
 def test_descent_finds_the_right_cut(dark, bright, sure) -> None:
     images = squares()
     radii = torch.tensor([dark, bright]).repeat(256, 1)
-    router = CutRouter([cut_network()])
+    router = Pool([cut_network()])
     objective = RoutedRadius(radii=radii, sigmas=(0.5,))
     history = train(router, images, objective=objective, config=config(epochs=12), progress=False)
     assert history["loss"].iloc[-1] < history["loss"].iloc[0] - 0.1
@@ -240,7 +240,7 @@ def test_with_a_margin_a_router_leaves_a_wrong_choice() -> None:
     radii = torch.tensor([[0.6, 0.1], [0.0, 0.8]]).repeat(256, 1)
     given = {"images": images, "progress": False}
     wrong = RoutedRadius(radii=radii.flip(1), sigmas=(0.5,))
-    start = CutRouter([cut_network()])
+    start = Pool([cut_network()])
     train(start, objective=wrong, config=config(epochs=4), **given)
     found = {}
     for margin in (0.0, 1.0):
