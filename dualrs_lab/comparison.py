@@ -12,6 +12,8 @@ from numpy.typing import ArrayLike
 from scipy import special
 
 from dualrs_lab.bounds import anytime_upper_bound, rs_radius, upper_bound
+from dualrs_lab.cascade_tables import from_tables
+from dualrs_lab.cascades import Cascade
 from dualrs_lab.certificates import (
     ABSTAIN,
     BOUNDS,
@@ -27,26 +29,39 @@ _UPPER = {"clopper-pearson": upper_bound, "betting": anytime_upper_bound}
 _SINGLE = "σ = "  # how names of single noise levels begin
 
 
-def compare(singles: Mapping[float, pd.DataFrame], dual: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def compare(
+    singles: Mapping[float, pd.DataFrame],
+    dual: pd.DataFrame | None = None,
+    *,
+    others: Mapping[str, pd.DataFrame] | None = None,
+) -> dict[str, pd.DataFrame]:
     """A table (idx, label, predict, radius, correct) for each rule, on the images that all tables hold.
 
-    `singles` are tables of `smoothing.certify_table` by sigma, `dual` is one of `dual.certify_dual_table`.
+    `singles` are tables of `smoothing.certify_table` by sigma, `dual` is one of `dual.certify_dual_table`,
+    `others` are any by name, such as `cascade_tables` give. Both cascades are those of the singles' votes.
     Raises ValueError where an image comes twice, a sigma is not that of its table, alphas or labels differ,
     or no image is common.
     """
-    tables = {"dual": dual} | {f"{_SINGLE}{sigma:g}": singles[sigma] for sigma in sorted(singles)}
+    known = {f"{_SINGLE}{sigma:g}": singles[sigma] for sigma in sorted(singles)}
+    tables = ({} if dual is None else {"dual": dual}) | known | dict(others or {})
     common = sorted(set.intersection(*(set(table["idx"]) for table in tables.values())))
     same = {name: table[table["idx"].isin(common)].sort_values("idx") for name, table in tables.items()}
     _check(same, {f"{_SINGLE}{sigma:g}": sigma for sigma in singles}, common)
-    system = same.pop("dual")
-    single = {name: _claims(table, table["predict"], table["radius"]) for name, table in same.items()}
-    return {
-        **single,
-        "dual, published": _claims(system, system["predict"], system["published"]),
-        "dual, routed": _claims(system, system["predict"], system["radius"]),
-        "cascade": _cascades(list(same.values())),
-        "oracle": _oracle(list(single.values())),
-    }
+    system = same.pop("dual", None)
+    single = {name: _claims(same[name], same[name]["predict"], same[name]["radius"]) for name in known}
+    found = dict(single)
+    if system is not None:
+        found["dual, published"] = _claims(system, system["predict"], system["published"])
+        found["dual, routed"] = _claims(system, system["predict"], system["radius"])
+    found["cascade"] = _cascades([same[name] for name in known])
+    if all("votes" in same[name] and (same[name]["drawn"] == same[name]["n"]).all() for name in known):
+        order = Cascade(tuple(sorted(singles, reverse=True)))
+        own = {sigma: same[f"{_SINGLE}{sigma:g}"] for sigma in singles}
+        alpha = float(same[next(iter(known))]["alpha"].iloc[0])
+        routed = from_tables(own, cascade=order, alpha=alpha)
+        found["cascade, routed"] = _claims(routed, routed["predict"], routed["radius"])
+    more = {name: _claims(same[name], same[name]["predict"], same[name]["radius"]) for name in others or {}}
+    return {**found, **more, "oracle": _oracle(list(single.values()))}
 
 
 def curves(tables: Mapping[str, pd.DataFrame], radii: Sequence[float]) -> pd.DataFrame:
@@ -137,6 +152,7 @@ def _check(same: Mapping[str, pd.DataFrame], sigmas: Mapping[str, float], common
     alphas = {name: sorted(set(table["alpha"])) for name, table in same.items()}
     if len({alpha for of_one in alphas.values() for alpha in of_one}) > 1:
         raise ValueError(f"compare: wanted one alpha, got {alphas}.")
-    labels = same["dual"]["label"].to_numpy()
+    first, *_ = same
+    labels = same[first]["label"].to_numpy()
     if other := [name for name, table in same.items() if (table["label"].to_numpy() != labels).any()]:
-        raise ValueError(f"compare: labels of {', '.join(other)} are not those of the dual table.")
+        raise ValueError(f"compare: labels of {', '.join(other)} are not those of {first}.")

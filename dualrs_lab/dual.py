@@ -29,11 +29,11 @@ from dualrs_lab.certificates import ABSTAIN, BOUNDS
 from dualrs_lab.data import Images
 from dualrs_lab.dual_certificates import DualCertificate, columns, judge, to_row
 from dualrs_lab.estimators import Cuts, Estimator, Plurality
+from dualrs_lab.experts import Expert, RecordedVotes, SampledVotes, recorded_steps
 from dualrs_lab.fastpath import FastPath, FrozenVoter, freeze, settle
-from dualrs_lab.recorded import RecordedVotes, recorded_steps
 from dualrs_lab.routes import Split, still_needed
 from dualrs_lab.runtime import describe
-from dualrs_lab.sampling import GridNoise, Noise, NoiseBlocks, Voter, count_votes, sample
+from dualrs_lab.sampling import GridNoise, Noise, NoiseBlocks, Voter, count_votes
 from dualrs_lab.smoothing import Spec, as_before, fingerprint, otherwise, take_waves
 from dualrs_lab.stopping import AllDraws, Stopping
 from dualrs_lab.tables import begin, fill, plain, read_record, rows_at
@@ -116,7 +116,7 @@ def certify_dual(
     if not len(x):
         return []
     shape = tuple(x.shape[1:])
-    pool = [_Sampled(v, s, spec, shape, x.device) for v, s in zip(experts, spec.sigmas, strict=True)]
+    pool = _sampled(experts, spec, shape, x.device)
     return _certify_wave(_Looks(estimators, spec, shape, x.device), pool, x, labels, idx, spec)
 
 
@@ -171,9 +171,9 @@ def certify_dual_table(
 
     def certified(todo: list[int]) -> Iterator[list[dict[str, object]]]:
         looks = _Looks(choosers, spec, images.shape, device)
-        asked: list[_Expert] = [
+        asked: list[Expert] = [
             *known,
-            *(_Sampled(*each, spec, images.shape, device) for each in zip(pool, spec.sigmas, strict=False)),
+            *_sampled(pool, spec, images.shape, device),
         ]
         for x, labels, idx in take_waves(images, todo, max(_WAVE, 2 * voters[0].units), device):
             yield [to_row(c) for c in _certify_wave(looks, asked, x, labels, idx, spec)]
@@ -299,40 +299,16 @@ class _Looks:
         )
 
 
-class _Sampled:
-    """An expert that is asked by drawing."""
-
-    def __init__(
-        self, voter: Voter, sigma: float, spec: DualSpec, shape: tuple[int, ...], device: torch.device
-    ) -> None:
-        self.voter, self.sigma, self.stop, self.n = voter, sigma, spec.stop, spec.n
-        self.classes, self.n0 = voter.classes, spec.stop.selection(spec.n0)
-        self.guesses, self.counts = (
-            _noise(spec, shape, device, sigma, stream) for stream in ("selection", "estimation")
-        )
-
-    def guess(self, x: Tensor, idx: Ints) -> Ints:
-        """Votes (N, classes) that guess the class."""
-        del idx
-        return count_votes(self.voter, x, self.guesses, n=self.n0, classes=self.classes)
-
-    def count(self, x: Tensor, idx: Ints, selection: Ints, level: float) -> tuple[Ints, Ints]:
-        """Votes (N, classes) that count as evidence at this level, and the draws (N,) that it took."""
-        del idx
-        votes, drawn = np.zeros_like(selection), np.zeros(len(x), dtype=np.int64)
-        watch = self.stop.watch(selection, n=self.n, alpha=level, sigma=self.sigma)
-        for finished in sample(self.voter, x, self.counts, draws=watch.draws, done=watch.done):
-            for position, counts, _ in finished:
-                votes[position], drawn[position] = watch.evidence(position, counts), counts.sum()
-        return votes, drawn
-
-
-_Expert = _Sampled | RecordedVotes
+def _sampled(
+    voters: Sequence[Voter], spec: DualSpec, shape: tuple[int, ...], device: torch.device
+) -> list[SampledVotes]:
+    settings = {"seed": spec.seed, "n0": spec.n0, "n": spec.n}
+    return [SampledVotes(v, shape, device, stop=spec.stop, **settings) for v in voters]
 
 
 def _certify_wave(
     estimator: _Looks,
-    experts: Sequence[_Expert],
+    experts: Sequence[Expert],
     x: Tensor,
     labels: Sequence[int],
     idx: Sequence[int],
@@ -370,7 +346,7 @@ def _certify_wave(
 
 
 def _ask(
-    experts: Sequence[_Expert],
+    experts: Sequence[Expert],
     x: Tensor,
     idx: Ints,
     selection: Ints,

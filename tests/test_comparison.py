@@ -14,6 +14,8 @@ from scipy import stats
 from scipy.special import ndtr
 
 from dualrs_lab.bounds import anytime_lower_bound, anytime_upper_bound, lower_bound, rs_radius, upper_bound
+from dualrs_lab.cascade_tables import from_tables
+from dualrs_lab.cascades import Cascade
 from dualrs_lab.certificates import ABSTAIN, Certificate, decide, frame
 from dualrs_lab.comparison import cascade, compare, curves
 from dualrs_lab.dual_certificates import judge, to_row
@@ -238,14 +240,18 @@ def tables() -> dict[str, pd.DataFrame]:
 
 
 def test_all_rules_are_compared_on_the_same_images(tables: dict[str, pd.DataFrame]) -> None:
-    assert list(tables) == ["σ = 0.25", "σ = 0.5", "dual, published", "dual, routed", "cascade", "oracle"]
+    assert list(tables) == [
+        *("σ = 0.25", "σ = 0.5", "dual, published", "dual, routed"),
+        *("cascade", "cascade, routed", "oracle"),
+    ]
     for table in tables.values():
         assert list(table) == ["idx", "label", "predict", "radius", "correct"]
         assert table["idx"].tolist() == [3, 5, 8, 9]
         assert table["label"].tolist() == [1, 0, 1, 2]
         assert ((table["predict"] == ABSTAIN) == (table["radius"] == 0)).all()
         assert ((table["predict"] == table["label"]) == (table["correct"] == 1)).all()
-    small, large, published, routed, found, oracle = (table["radius"].to_numpy() for table in tables.values())
+    radii = (table["radius"].to_numpy() for table in tables.values())
+    small, large, published, routed, found, ours, oracle = radii
     np.testing.assert_array_equal(small, single(0.25, 0)["radius"])
     np.testing.assert_array_equal(large, single(0.5, 1)["radius"])
     own = system()
@@ -253,6 +259,9 @@ def test_all_rules_are_compared_on_the_same_images(tables: dict[str, pd.DataFram
     np.testing.assert_array_equal(routed, own["radius"])
     assert (published <= routed).all()
     np.testing.assert_array_equal(found, large)  # each guess at 0.5 has a majority
+    singles = {0.25: single(0.25, 0), 0.5: single(0.5, 1)}
+    joined = from_tables(singles, cascade=Cascade((0.5, 0.25)), alpha=ALPHA)
+    np.testing.assert_array_equal(ours, joined["radius"])
     right = {3: max(small[0], large[0]), 5: small[1], 8: large[2]}
     assert oracle[:3].tolist() == list(right.values())
     assert tables["oracle"]["correct"].tolist() == [1, 1, 1, 0]
@@ -263,7 +272,7 @@ def test_curves_and_envelope_by_hand(tables: dict[str, pd.DataFrame]) -> None:
     assert list(found) == ["0", "0.45", "0.7", "acr"]
     assert list(found.index) == [
         *("σ = 0.25", "σ = 0.5", "envelope"),
-        *("dual, published", "dual, routed", "cascade", "oracle"),
+        *("dual, published", "dual, routed", "cascade", "cascade, routed", "oracle"),
     ]
     # right at 0.25: images 3 (radius 0.62) and 5 (0.49); at 0.5: 3 (0.72) and 8 (0.24)
     share = {name: row.tolist() for name, row in found[["0", "0.45", "0.7"]].iterrows()}
@@ -274,6 +283,16 @@ def test_curves_and_envelope_by_hand(tables: dict[str, pd.DataFrame]) -> None:
     assert np.isnan(found.loc["envelope", "acr"])
     oracle = tables["oracle"]
     assert found.loc["oracle", "acr"] == pytest.approx((oracle["radius"] * oracle["correct"]).mean())
+
+
+def test_without_a_dual_table_and_with_others_by_name() -> None:
+    singles = {0.25: single(0.25, 0), 0.5: single(0.5, 1)}
+    stricter = from_tables(singles, cascade=Cascade((0.5, 0.25), (0.4, 0.0)), alpha=ALPHA)
+    found = compare(singles, others={"stricter": stricter[1:]})
+    assert list(found) == ["σ = 0.25", "σ = 0.5", "cascade", "cascade, routed", "stricter", "oracle"]
+    assert all(table["idx"].tolist() == [5, 8, 9] for table in found.values())
+    assert found["stricter"]["radius"].tolist() == stricter["radius"].tolist()[1:]
+    assert list(curves(found, (0.0,)).index)[2:] == ["envelope", *list(found)[2:]]
 
 
 def test_images_that_are_not_in_all_tables_are_left_out() -> None:
@@ -290,7 +309,7 @@ def test_images_that_are_not_in_all_tables_are_left_out() -> None:
         ({0.25: single(0.25, 0)}, pd.concat([system(), system()[:1]]), "an idx comes twice in dual"),
         ({0.5: single(0.25, 0)}, system(), r"the table σ = 0.5 is of sigma \[0.25\]"),
         ({0.25: single(0.25, 0)}, system().assign(alpha=0.01), "wanted one alpha, got"),
-        ({0.25: single(0.25, 0).assign(label=0)}, system(), "labels of σ = 0.25 are not those of the dual"),
+        ({0.25: single(0.25, 0).assign(label=0)}, system(), "labels of σ = 0.25 are not those of dual"),
     ],
 )
 def test_tables_that_cannot_be_compared_are_refused(singles: dict, dual: pd.DataFrame, message: str) -> None:

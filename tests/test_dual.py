@@ -554,7 +554,7 @@ def test_recorded_votes_give_the_very_table_that_sampling_gives(
 ) -> None:
     sampled = table(networks, digits, tmp_path / "sampled.tsv")
     known = singles(networks, digits, tmp_path, alpha=0.05)  # votes do not depend on the level
-    monkeypatch.setattr(dual, "sample", None)  # no expert is asked
+    monkeypatch.setattr(dual, "SampledVotes", None)  # no expert is asked
     given = {"recorded": known}
     assert_same(table(networks, digits, tmp_path / "read.tsv", **given), sampled)
     assert_same(table(networks, digits, tmp_path / "part.tsv", max_images=9, **given), sampled.head(9))

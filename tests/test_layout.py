@@ -39,10 +39,11 @@ ARROWS = {
     "estimators": "routes",
     "dual_certificates": "certificates estimators routes",
     "cascades": "bounds certificates",
-    "recorded": "certificates data smoothing tables",
-    "dual": "bounds certificates data dual_certificates estimators fastpath recorded routes runtime sampling "
+    "cascade_tables": "bounds cascades certificates data experts fastpath runtime sampling smoothing tables",
+    "experts": "certificates data sampling smoothing stopping tables",
+    "dual": "bounds certificates data dual_certificates estimators experts fastpath routes runtime sampling "
     "smoothing stopping tables",
-    "comparison": "bounds certificates",
+    "comparison": "bounds cascade_tables cascades certificates",
     "smoothing": "bounds certificates data fastpath files runtime sampling stopping tables",
     "training": "data files models runtime",
     "soft": "estimators",

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from dualrs_lab.data import Images, load_images
+from dualrs_lab.experts import RecordedVotes, recorded_steps
 from dualrs_lab.models import make_model
-from dualrs_lab.recorded import RecordedVotes, recorded_steps
 from dualrs_lab.sampling import GaussianNoise, GridNoise, NoiseBlocks, count_votes
 from dualrs_lab.smoothing import Spec, certify_table
 from dualrs_lab.stopping import AtRadii

@@ -1,4 +1,4 @@
-"""Votes that a table of one smoothed classifier already holds, for systems that are built of several.
+"""The experts of a system: smoothed classifiers that are asked for votes, by drawing or by reading a table.
 
 A vote depends on network, image, noise stream and seed, not on the level of the statement that it serves: a
 table of `smoothing.certify_table` answers for its network in any system that would draw the same noise.
@@ -9,17 +9,60 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dualrs_lab.certificates import read_table, read_votes
 from dualrs_lab.data import Images
+from dualrs_lab.sampling import NoiseBlocks, Voter, count_votes, sample
 from dualrs_lab.smoothing import Spec, identify
+from dualrs_lab.stopping import AllDraws, Stopping
 from dualrs_lab.tables import read_record, refuse_other
 
-__all__ = ["RecordedVotes", "recorded_steps"]
+__all__ = ["Expert", "RecordedVotes", "SampledVotes", "recorded_steps"]
 
 Ints = NDArray[np.int64]
+
+
+class SampledVotes:
+    """An expert that is asked by drawing: `n0` draws to guess a class, `n` others at most to count.
+
+    The streams of noise are those of `smoothing`, so that votes are those of `certify_table` with this seed.
+    """
+
+    def __init__(
+        self,
+        voter: Voter,
+        shape: tuple[int, ...],
+        device: torch.device,
+        *,
+        seed: int,
+        n0: int,
+        n: int,
+        stop: Stopping = AllDraws(),  # noqa: B008  # frozen
+    ) -> None:
+        self.voter, self.classes, self.stop, self.n = voter, voter.classes, stop, n
+        self.n0 = stop.selection(n0)
+        self.guesses, self.counts = (
+            NoiseBlocks(voter.noise, shape, seed=seed, stream=stream, device=device)
+            for stream in ("selection", "estimation")
+        )
+
+    def guess(self, x: Tensor, idx: Ints) -> Ints:
+        """Votes (N, classes) that guess the class of x (N, ...), the images `idx` (N,)."""
+        del idx
+        return count_votes(self.voter, x, self.guesses, n=self.n0, classes=self.classes)
+
+    def count(self, x: Tensor, idx: Ints, selection: Ints, level: float) -> tuple[Ints, Ints]:
+        """Votes (N, classes) that count as evidence at this level, and the draws (N,) that they took."""
+        del idx
+        votes, drawn = np.zeros_like(selection), np.zeros(len(x), dtype=np.int64)
+        watch = self.stop.watch(selection, n=self.n, alpha=level, sigma=self.voter.noise.sigma)
+        for finished in sample(self.voter, x, self.counts, draws=watch.draws, done=watch.done):
+            for position, counts, _ in finished:
+                votes[position], drawn[position] = watch.evidence(position, counts), counts.sum()
+        return votes, drawn
 
 
 class RecordedVotes:
@@ -43,15 +86,18 @@ class RecordedVotes:
         return counts
 
     def guess(self, x: Tensor, idx: Ints) -> Ints:
-        """Votes (N, classes) that guess the class of the images `idx`."""
+        """As `SampledVotes.guess`."""
         del x
         return np.stack([self._rows[i][0] for i in idx.tolist()])
 
     def count(self, x: Tensor, idx: Ints, selection: Ints, level: float) -> tuple[Ints, Ints]:
-        """Votes (N, classes) that count as evidence at any level, and the draws (N,) that they took."""
+        """As `SampledVotes.count`, for any level."""
         del x, selection, level
         votes = np.stack([self._rows[i][1] for i in idx.tolist()])
         return votes, votes.sum(axis=1)
+
+
+Expert = SampledVotes | RecordedVotes
 
 
 def recorded_steps(

@@ -1,0 +1,361 @@
+"""Certify a cascade of experts, and keep its certificates with every vote.
+
+The expert that the guess sends an image to gets `n` draws; the others, which only have to be kept from
+erring, get `n_side`, and those that could not raise the radius are not asked. Where each expert has a table
+of its own already, a cascade is certified from these without a draw (`from_tables`).
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dualrs_lab.cascades import Cascade, cascade_radius, first_to_accept, steps
+from dualrs_lab.certificates import ABSTAIN, LOG_COLUMNS, read_votes, votes_text
+from dualrs_lab.data import Images
+from dualrs_lab.experts import SampledVotes
+from dualrs_lab.fastpath import FastPath, freeze, settle
+from dualrs_lab.runtime import describe
+from dualrs_lab.sampling import GridNoise, Noise, Voter
+from dualrs_lab.smoothing import as_before, fingerprint, otherwise, take_waves
+from dualrs_lab.tables import begin, fill, plain, read_record, rows_at
+
+__all__ = ["CascadeSpec", "certify_cascade", "certify_cascade_table", "columns", "from_tables", "recompute"]
+
+Ints = NDArray[np.int64]
+_WAVE = 64  # images that go through the stages side by side, or more where a pass holds many
+
+
+@dataclass(frozen=True, kw_only=True)
+class CascadeSpec:
+    """How a cascade is sampled, besides its networks."""
+
+    cascade: Cascade
+    seed: int
+    n0: int = 100  # draws of each expert to guess who answers what
+    n: int = 10_000  # draws of the expert that the guess sends an image to
+    n_side: int = 1_000  # draws of each other expert that could raise the radius
+    alpha: float = 0.001  # failure probability of each certificate
+    noise: type[Noise] = GridNoise
+    batch: int | None = None  # as in `smoothing.Spec`, like the next two
+    dtype: torch.dtype = torch.float32
+    fast: FastPath = FastPath()  # noqa: RUF009
+
+    def __post_init__(self) -> None:
+        counts = (self.n0, self.n, self.n_side, self.batch or 1)
+        if min(counts) < 1 or not 0 < self.alpha < 1 or self.seed < 0:
+            raise ValueError(
+                f"CascadeSpec: wanted n0, n, n_side, batch >= 1, 0 < alpha < 1 and seed >= 0; got {self}"
+            )
+
+
+def certify_cascade(
+    experts: Sequence[Voter],
+    x: Tensor,
+    *,
+    spec: CascadeSpec,
+    labels: Sequence[int] | None = None,
+    idx: Sequence[int] | None = None,
+) -> pd.DataFrame:
+    """A row by `columns` for each input (N, ...), certified by the cascade of these voters.
+
+    `experts` come in the order of asking, each made for the noise it gets. `labels` default to unknown (-1),
+    `idx` to positions. The same seed and settings give the same row whether an input comes alone or among
+    others, on one device. Raises as `sampling.sample` does, and ValueError where voters do not fit.
+    """
+    labels = [-1] * len(x) if labels is None else labels
+    idx = range(len(x)) if idx is None else idx
+    wanted = [spec.noise(sigma) for sigma in spec.cascade.sigmas]
+    if [voter.noise for voter in experts] != wanted or not len(x) == len(labels) == len(idx):
+        raise ValueError(
+            f"certify_cascade: wanted voters for {wanted}, a label and an idx for each of {len(x)} inputs; "
+            f"got {[voter.noise for voter in experts]}, {len(labels)} and {len(idx)}"
+        )
+    pool = _Pool(experts, spec, tuple(x.shape[1:]), x.device)
+    rows = pool.certify(x, labels, idx) if len(x) else []
+    return pd.DataFrame(rows, columns=list(columns(spec.cascade)))
+
+
+def certify_cascade_table(
+    experts: Sequence[nn.Module],
+    images: Images,
+    path: Path | str,
+    *,
+    spec: CascadeSpec,
+    skip: int = 1,
+    max_images: int = -1,
+    replace: bool = False,
+    progress: bool = True,
+    info: dict[str, Any] | None = None,
+) -> pd.DataFrame:
+    """Certify every `skip`-th image (at most `max_images`, -1 for all) into the table at `path`.
+
+    `experts` come in the order of asking; one network may stand for several. As with
+    `smoothing.certify_table`, networks are frozen on the device of the first one, and a table of the same
+    making is resumed, another one refused or, with `replace`, kept under another name.
+    """
+    path, sigmas = Path(path), spec.cascade.sigmas
+    if len(experts) != len(sigmas):
+        raise ValueError(f"certify_cascade_table: got {len(experts)} experts for the sigmas {sigmas}")
+    positions = range(0, len(images), skip)[: None if max_images < 0 else max_images]
+    device, found = next(experts[0].parameters()).device, read_record(path)
+    fast = settle(as_before(spec.fast, found), experts[0], images.shape, inputs=len(positions) * spec.n)
+    identity = _identity(experts, images, spec) | {"fast": fast.steps(spec.dtype)}
+    if found.get("identity") == identity and set(positions) <= begin("certify_cascade_table", path, identity):
+        return rows_at(path, positions)
+    voters = [
+        freeze(
+            model,
+            spec.noise(sigma),
+            images.shape,
+            classes=len(images.classes),
+            device=device,
+            dtype=spec.dtype,
+            fast=fast,
+            batch=spec.batch,
+        )
+        for model, sigma in zip(experts, sigmas, strict=True)
+    ]
+    identity["fast"] = voters[0].steps
+    record = {"identity": identity, "info": info or {}, "skip": skip, "max_images": max_images}
+
+    def certified(todo: list[int]) -> Iterator[list[dict[str, object]]]:
+        pool = _Pool(voters, spec, images.shape, device)
+        for x, labels, idx in take_waves(images, todo, max(_WAVE, 2 * voters[0].units), device):
+            yield pool.certify(x, labels, idx)
+
+    return fill(
+        "certify_cascade_table",
+        path,
+        positions,
+        certified,
+        record=record | {"batch": spec.batch, "provenance": describe(device)},
+        disagreement=lambda: [
+            otherwise(m, images, v, spec.seed) for m, v in zip(experts, voters, strict=True)
+        ],
+        replace=replace,
+        progress=progress,
+        columns=columns(spec.cascade),
+    )
+
+
+def from_tables(
+    tables: Mapping[float, pd.DataFrame], *, cascade: Cascade, alpha: float = 0.001
+) -> pd.DataFrame:
+    """The table of a cascade from those of its experts by `smoothing.certify_table`, without a draw.
+
+    `tables` are by sigma, with all draws (votes that stop early depend on a level of their own). Rows are for
+    the images that all of them hold. Raises ValueError for a sigma without its table, labels or seeds that
+    differ, or votes that stopped early.
+    """
+    given = [tables[sigma] for sigma in cascade.sigmas if sigma in tables]
+    common = sorted(set.intersection(*(set(table["idx"]) for table in given))) if given else []
+    if len(given) < len(cascade.sigmas) or not common:
+        raise ValueError(
+            f"from_tables: wanted tables of {cascade.sigmas} with common images, got {sorted(tables)} with "
+            f"{len(common)}"
+        )
+    same = [table[table["idx"].isin(common)].sort_values("idx").to_dict("records") for table in given]
+    return pd.DataFrame(
+        [_joined(each, cascade, alpha) for each in zip(*same, strict=True)], columns=list(columns(cascade))
+    )
+
+
+def recompute(row: Mapping[str, Any], cascade: Cascade) -> float:
+    """The radius of a row that its votes alone give; 0 where nothing is certified."""
+    selection, votes = _read(row, cascade)
+    _, y = first_to_accept(selection, cascade)
+    if int(y) == ABSTAIN:
+        return 0.0
+    found = steps(votes, y, cascade=cascade, alpha=float(row["alpha"]))
+    return max(0.0, float(found.radius))
+
+
+def columns(cascade: Cascade) -> tuple[str, ...]:
+    """Columns of a table: `accepts_1`, `errs_1`, `selection_1`, `votes_1`, … for each sigma."""
+    each = [
+        f"{what}_{_name(sigma)}"
+        for what in ("accepts", "errs", "selection", "votes")
+        for sigma in cascade.sigmas
+    ]
+    return (*LOG_COLUMNS, "method", "sigma", "alpha", "seed", "thresholds", *each, "drawn")
+
+
+class _Pool:
+    """The experts of a cascade, each with many draws and with few, of the same noise."""
+
+    def __init__(
+        self, voters: Sequence[Voter], spec: CascadeSpec, shape: tuple[int, ...], device: torch.device
+    ) -> None:
+        self.spec, self.level = spec, spec.cascade.level(spec.alpha)
+        self.main, self.side = (
+            [SampledVotes(v, shape, device, seed=spec.seed, n0=spec.n0, n=n) for v in voters]
+            for n in (spec.n, spec.n_side)
+        )
+        all_of_them = steps(
+            np.full((len(voters), 1), spec.n_side), np.int64(0), cascade=spec.cascade, alpha=spec.alpha
+        )
+        self.at_best = all_of_them.accepts  # (K,) of unanimous side votes
+
+    def certify(self, x: Tensor, labels: Sequence[int], idx: Sequence[int]) -> list[dict[str, object]]:
+        start, number = time.perf_counter(), np.asarray(idx, dtype=np.int64)
+        selection = self._guess(x, number)
+        expert, y = first_to_accept(selection, self.spec.cascade)
+        votes = self._count(x, number, selection, expert, y)
+        each = (time.perf_counter() - start) / len(x)
+        spec = self.spec
+        return [
+            _row(
+                selection[i],
+                votes[i],
+                spec.cascade,
+                idx=idx[i],
+                label=labels[i],
+                seed=spec.seed,
+                alpha=spec.alpha,
+                seconds=each,
+            )
+            for i in range(len(x))
+        ]
+
+    def _guess(self, x: Tensor, idx: Ints) -> Ints:
+        # (N, K, C); who comes after the first to accept is not asked
+        votes = np.zeros((len(x), len(self.main), self.main[0].classes), dtype=np.int64)
+        for j, expert in enumerate(self.main):
+            open_ = np.flatnonzero(first_to_accept(votes, self.spec.cascade)[0] == ABSTAIN)
+            if len(open_):
+                votes[open_, j] = expert.guess(x[open_], idx[open_])
+        return votes
+
+    def _count(self, x: Tensor, idx: Ints, selection: Ints, expert: Ints, y: Ints) -> Ints:
+        votes = np.zeros_like(selection)
+
+        def ask(asked: SampledVotes, j: int, chosen: Ints) -> None:
+            if len(chosen):
+                guess = selection[chosen, j]
+                votes[chosen, j], _ = asked.count(x[chosen], idx[chosen], guess, self.level)
+
+        for j, main in enumerate(self.main):
+            ask(main, j, np.flatnonzero(expert == j))
+        for j, side in enumerate(self.side):
+            ask(side, j, np.flatnonzero((expert != ABSTAIN) & (expert != j) & self._gains(votes, y, j)))
+        return votes
+
+    def _gains(self, votes: Ints, y: Ints, j: int) -> NDArray[np.bool_]:
+        # (N,): could votes of expert j, with those of all after it, still raise the radius?
+        found = steps(votes, np.maximum(y, 0), cascade=self.spec.cascade, alpha=self.spec.alpha)
+        absent = (votes.sum(axis=2) == 0) & (np.arange(votes.shape[1]) >= j)
+        accepts = np.where(absent, self.at_best, found.accepts)
+        best = cascade_radius(accepts, np.where(absent, np.inf, found.errs))
+        return np.asarray(best > np.maximum(found.radius, 0))
+
+
+def _joined(rows: Sequence[Mapping[Any, Any]], cascade: Cascade, alpha: float) -> dict[str, object]:
+    first = rows[0]
+    if any((row["label"], row["seed"]) != (first["label"], first["seed"]) for row in rows):
+        raise ValueError(
+            f"from_tables: labels or seeds of image {first['idx']} differ: "
+            f"{[(row['label'], row['seed']) for row in rows]}"
+        )
+    if any(row["bound"] != "clopper-pearson" or row["drawn"] != row["n"] for row in rows):
+        raise ValueError(f"from_tables: votes about image {first['idx']} stopped early; wanted all draws")
+    pairs = [[read_votes(row[what]) for row in rows] for what in ("selection", "votes")]
+    classes = 1 + max(kind for both in pairs for votes in both for kind, _ in votes)
+    selection, votes = (_dense(both, classes) for both in pairs)
+    return _row(
+        selection,
+        votes,
+        cascade,
+        idx=first["idx"],
+        label=first["label"],
+        seed=first["seed"],
+        alpha=alpha,
+        seconds=sum(row["time"] for row in rows),
+    )
+
+
+def _row(
+    selection: Ints,
+    votes: Ints,
+    cascade: Cascade,
+    *,
+    idx: int,
+    label: int,
+    seed: int,
+    alpha: float,
+    seconds: float,
+) -> dict[str, object]:
+    # From votes (K, C) of each kind to a row; y follows from `selection`, which counts nowhere else.
+    expert, y = (int(found) for found in first_to_accept(selection, cascade))
+    found = steps(votes, np.int64(max(y, 0)), cascade=cascade, alpha=alpha)
+    radius = max(0.0, float(found.radius)) if y != ABSTAIN else 0.0
+    predict = y if radius > 0 else ABSTAIN
+    row: dict[str, object] = {
+        "idx": int(idx),
+        "label": int(label),
+        "predict": predict,
+        "radius": radius,
+        "correct": int(predict == label != ABSTAIN),
+        "time": float(seconds),
+        "method": "cascade",
+        "sigma": cascade.sigmas[expert] if y != ABSTAIN else 0.0,
+        "alpha": float(alpha),
+        "seed": int(seed),
+        "thresholds": " ".join(repr(float(limit)) for limit in cascade.limits),
+        "drawn": int(selection.sum() + votes.sum()),
+    }
+    for j, sigma in enumerate(cascade.sigmas):
+        row[f"accepts_{_name(sigma)}"] = float(found.accepts[j])
+        row[f"errs_{_name(sigma)}"] = float(found.errs[j])
+        row[f"selection_{_name(sigma)}"] = votes_text(_sparse(selection[j]))
+        row[f"votes_{_name(sigma)}"] = votes_text(_sparse(votes[j]))
+    return row
+
+
+def _read(row: Mapping[str, Any], cascade: Cascade) -> tuple[Ints, Ints]:
+    # selection and votes (K, C); an expert that was not asked has an empty cell
+    cells = [[row[f"{what}_{_name(sigma)}"] for sigma in cascade.sigmas] for what in ("selection", "votes")]
+    pairs = [[read_votes("" if pd.isna(cell) else str(cell)) for cell in kind] for kind in cells]
+    classes = 1 + max((kind for both in pairs for votes in both for kind, _ in votes), default=0)
+    selection, votes = (_dense(both, classes) for both in pairs)
+    return selection, votes
+
+
+def _dense(pairs: Sequence[Sequence[tuple[int, int]]], classes: int) -> Ints:
+    counts = np.zeros((len(pairs), classes), dtype=np.int64)
+    for j, votes in enumerate(pairs):
+        for kind, count in votes:
+            counts[j, kind] = count
+    return counts
+
+
+def _sparse(counts: Ints) -> tuple[tuple[int, int], ...]:
+    return tuple((kind, int(count)) for kind, count in enumerate(counts) if count)
+
+
+def _name(sigma: float) -> str:
+    return repr(float(sigma)).removesuffix(".0")
+
+
+def _identity(experts: Sequence[nn.Module], images: Images, spec: CascadeSpec) -> dict[str, Any]:
+    return plain(
+        {
+            "method": "cascade",
+            "experts": [fingerprint(model) for model in experts],
+            "images": images.fingerprint(),
+            "noise": spec.noise.__name__,
+            "cascade": asdict(spec.cascade),
+            "n0": spec.n0,
+            "n": spec.n,
+            "n_side": spec.n_side,
+            "alpha": spec.alpha,
+            "seed": spec.seed,
+        }
+    )
