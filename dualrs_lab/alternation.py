@@ -20,7 +20,7 @@ from dualrs_lab.data import Images
 from dualrs_lab.estimators import Cuts
 from dualrs_lab.fastpath import FastPath, freeze, settle
 from dualrs_lab.models import Classifier
-from dualrs_lab.routing import RoutedRadius, label_votes, mapped_radii, numbered, train_router
+from dualrs_lab.routing import Stakes, label_votes, mapped_radii, numbered, train_router
 from dualrs_lab.sampling import GridNoise, NoiseBlocks, count_votes
 from dualrs_lab.smoothing import take_waves
 from dualrs_lab.training import TrainConfig, train_checkpoint
@@ -86,7 +86,7 @@ def alternate(
     *,
     sigmas: Sequence[float],
     rule: Cuts,
-    objective: Callable[[Tensor], RoutedRadius],
+    objective: Callable[[Tensor], Stakes],
     make: Callable[[int], Classifier],
     router: TrainConfig,
     tune: TrainConfig,

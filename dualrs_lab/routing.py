@@ -2,9 +2,9 @@
 
 Labels are the radii that each expert certifies on training images, estimated from few draws and mapped to the
 number of draws of the certification. `SoftTarget` is the published objective (Sun, Mao and Vechev 2026):
-soft cross-entropy to the radii and consistency under noise. `RoutedRadius` is ours: it raises the routed
-certificate itself, min_j max(r_j, R_j), with entry radii r_j from soft votes, and so leaves an expert alone
-where changing to another one gains nothing.
+soft cross-entropy to the radii and consistency under noise. `Stakes` and `RoutedRadius` are ours: the first
+decides each cut by the radius at stake, the second raises the routed certificate itself, min_j max(r_j, R_j),
+with entry radii r_j from soft votes. `CascadeRadius` trains the experts of a cascade, which needs no router.
 """
 
 import json
@@ -41,6 +41,7 @@ __all__ = [
     "Pool",
     "RoutedRadius",
     "SoftTarget",
+    "Stakes",
     "label_votes",
     "mapped_radii",
     "numbered",
@@ -151,7 +152,7 @@ def train_router(
     make: Callable[[int], Classifier],
     images: Images,
     *,
-    objective: "RoutedRadius",
+    objective: "Stakes | RoutedRadius",
     config: TrainConfig,
     device: torch.device,
     replace: bool = False,
@@ -183,7 +184,7 @@ def train_together(
     make: Callable[[int], Classifier],
     images: Images,
     *,
-    objective: "RoutedRadius | CascadeRadius",
+    objective: "Stakes | RoutedRadius | CascadeRadius",
     config: TrainConfig,
     device: torch.device,
     replace: bool = False,
@@ -237,6 +238,34 @@ def _made_by(path: Path) -> dict[str, Any] | None:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Stakes:
+    """Each cut decides its own question, weighed by the radius at stake: where a router begins.
+
+    Cut k answers "at most k" where the best of the first experts has a larger radius than the best of the
+    others. Its cross-entropy, on `draws` noisy copies of their own, is weighed by the difference: cost-
+    sensitive classification, which has no constant router to fall into. `radii` (N, K) are those of the
+    experts, by the number of the image; `sigmas` (K - 1,) the noise of each cut.
+    """
+
+    radii: Tensor
+    sigmas: tuple[float, ...]
+    draws: int = 2
+
+    def __post_init__(self) -> None:
+        _check_radii("Stakes", self.radii, self.sigmas)
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+        radii, loss = self.radii.to(x)[y], x.new_zeros(())
+        for k, (cut, sigma) in enumerate(zip(cast(Pool, model).members, self.sigmas, strict=True)):
+            gain = radii[:, : k + 1].amax(dim=1) - radii[:, k + 1 :].amax(dim=1)
+            logits = cut(_noisy_copies(x, sigma, self.draws, generator)).float()
+            wanted = (gain < 0).long().repeat(self.draws)  # class 0 is "at most k"
+            each = F.cross_entropy(logits, wanted, reduction="none")
+            loss = loss + (gain.abs().repeat(self.draws) * each).mean()
+        return loss
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class RoutedRadius:
     """Raises the mean routed radius of the cuts of a `Pool`, from soft votes of `draws` noisy copies.
 
@@ -246,21 +275,18 @@ class RoutedRadius:
 
     The routed radius is flat where a losing expert is chosen with certainty: its entry radius is far below
     what it certifies. `margin` adds a slope there, that many times what the chosen expert lacks to the best
-    one: none where all are equal.
+    one: none where all are equal. Without it, training from nothing ends at a constant router, on digits and
+    CIFAR-10 alike.
     """
 
     radii: Tensor
     sigmas: tuple[float, ...]
     draws: int = 3
     temperature: float = 0.1
-    margin: float = 0.0  # 0: the routed radius itself; 1 leads out of wrong choices that are certain
+    margin: float = 1.0  # 0: the routed radius itself; 1 leads out of wrong choices that are certain
 
     def __post_init__(self) -> None:
-        if self.radii.ndim != 2 or not 0 < len(self.sigmas) == self.radii.shape[1] - 1:
-            raise ValueError(
-                f"RoutedRadius: got radii {tuple(self.radii.shape)} and {len(self.sigmas)} sigmas; wanted "
-                "(N, K) and one for each of K - 1 cuts"
-            )
+        _check_radii("RoutedRadius", self.radii, self.sigmas)
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
         yes = []
@@ -331,6 +357,14 @@ class SoftTarget:
         share = torch.bincount(best, minlength=radii.shape[1]) / len(best)
         weight = 1 / share[best[y]]
         return (weight * (soft + stake * (self.strength * divergence + self.entropy * spread))).mean()
+
+
+def _check_radii(call: str, radii: Tensor, sigmas: Sequence[float]) -> None:
+    if radii.ndim != 2 or not 0 < len(sigmas) == radii.shape[1] - 1:
+        raise ValueError(
+            f"{call}: got radii {tuple(radii.shape)} and {len(sigmas)} sigmas; wanted (N, K) and one for "
+            "each of K - 1 cuts"
+        )
 
 
 def _noisy_copies(x: Tensor, sigma: float, draws: int, generator: torch.Generator) -> Tensor:

@@ -12,7 +12,7 @@ from dualrs_lab.alternation import RoutedGaussian, alternate, choices
 from dualrs_lab.data import Images, load_images, to_float
 from dualrs_lab.estimators import Cuts
 from dualrs_lab.models import make_model, with_head
-from dualrs_lab.routing import RoutedRadius
+from dualrs_lab.routing import Stakes
 from dualrs_lab.runtime import make_generator
 from dualrs_lab.sampling import GridNoise, NoiseBlocks, count_votes
 from dualrs_lab.training import Gaussian, TrainConfig, train
@@ -74,7 +74,7 @@ def scheme(folder: Path, classifier, images: Images, **changes):
     given = {
         "sigmas": SIGMAS,
         "rule": RULE,
-        "objective": lambda radii: RoutedRadius(radii=radii, sigmas=RULE.sigmas),
+        "objective": lambda radii: Stakes(radii=radii, sigmas=RULE.sigmas),
         "make": lambda k: with_head(classifier, classes=2, seed=k),
         "router": config(),
         "tune": config(lr=0.01),

@@ -13,18 +13,22 @@ from scipy import stats
 
 from dualrs_lab import routing, soft, training
 from dualrs_lab.bounds import lower_bound, rs_radius
+from dualrs_lab.cascades import cascade_radius
 from dualrs_lab.data import Images, load_images
 from dualrs_lab.models import make_model
 from dualrs_lab.routes import median_entry_radii
 from dualrs_lab.routing import (
+    CascadeRadius,
     Pool,
     RoutedRadius,
     SoftTarget,
+    Stakes,
     label_votes,
     mapped_radii,
     numbered,
     regret,
     train_router,
+    train_together,
 )
 from dualrs_lab.runtime import make_generator
 from dualrs_lab.sampling import GridNoise, NoiseBlocks, count_votes
@@ -157,7 +161,7 @@ def routed_loss(radii, logits, sigmas, **more) -> tuple[torch.Tensor, list[torch
 def test_routed_radius_is_the_routed_radius_when_the_temperature_is_low() -> None:
     rng = np.random.default_rng(1)
     radii, logits = rng.uniform(0, 2, (30, 3)), rng.normal(0, 2, (2, 30, 2)).astype(np.float32)
-    loss, _ = routed_loss(radii.tolist(), logits, (0.5, 1.0), temperature=1e-3)
+    loss, _ = routed_loss(radii.tolist(), logits, (0.5, 1.0), temperature=1e-3, margin=0.0)
     p = soft.FLOOR + (1 - 2 * soft.FLOOR) * stats.logistic.cdf(logits[..., 0] - logits[..., 1]).T
     exact = np.maximum(median_entry_radii(p, p, (0.5, 1.0)), radii).min(axis=1)
     assert -float(loss) == pytest.approx(exact.mean(), abs=2e-3)
@@ -193,8 +197,76 @@ def test_equal_experts_leave_the_router_alone(margin: float) -> None:
 
 def test_radii_that_do_not_fit_the_cuts_are_refused() -> None:
     for shape, sigmas in (((5, 3), (0.5,)), ((5, 1), ()), ((5,), (0.5,))):
-        with pytest.raises(ValueError, match="wanted \\(N, K\\) and one for each of K - 1 cuts"):
-            RoutedRadius(radii=torch.zeros(shape), sigmas=sigmas)
+        for kind in (RoutedRadius, Stakes):
+            with pytest.raises(ValueError, match="wanted \\(N, K\\) and one for each of K - 1 cuts"):
+                kind(radii=torch.zeros(shape), sigmas=sigmas)
+
+
+def test_stakes_weigh_each_cut_by_the_radius_it_decides_about() -> None:
+    radii = torch.tensor([[0.9, 0.1, 0.3], [0.0, 0.2, 1.5], [0.4, 0.4, 0.4]])
+    logits = torch.tensor(np.random.default_rng(3).normal(size=(2, 3, 2)), dtype=torch.float32)
+    objective = Stakes(radii=radii, sigmas=(0.5, 1.0), draws=3)
+    router = Pool([Fixed(own) for own in logits])
+    found = objective(router, torch.zeros(3, 1, 2, 2), torch.arange(3), make_generator(0)).detach()
+    p = torch.softmax(logits, dim=-1)
+    # at most 1: by 0.6 for the first image, more by 1.5 for the second; at most 2: 0.6 and 1.3; none at stake
+    first = -(0.6 * p[0, 0, 0].log() + 1.5 * p[0, 1, 1].log()) / 3
+    second = -(0.6 * p[1, 0, 0].log() + 1.3 * p[1, 1, 1].log()) / 3
+    assert float(found) == pytest.approx(float(first + second), rel=1e-5)
+
+
+def test_a_cut_that_can_be_learnt_is_learnt_from_stakes() -> None:
+    images, radii = squares(), torch.tensor([[0.6, 0.1], [0.0, 0.8]]).repeat(256, 1)
+    router = Pool([cut_network()])
+    train(
+        router, images, objective=Stakes(radii=radii, sigmas=(0.5,)), config=config(epochs=6), progress=False
+    )
+    assert routed_radius_of(router, images, radii, 0.5) == pytest.approx([0.6, 0.8], abs=0.02)
+
+
+def cascade_loss(logits: torch.Tensor, y: torch.Tensor, sigmas: tuple[float, ...], **more) -> torch.Tensor:
+    """Of experts with fixed logits (K, B, C)."""
+    objective = CascadeRadius(sigmas=sigmas, **more)
+    experts = Pool([Fixed(own) for own in logits])
+    return objective(experts, torch.zeros(len(y), 1, 2, 2), y, make_generator(0)).detach()
+
+
+def test_cascade_radius_is_the_radius_of_the_cascade_and_the_cost_of_accuracy() -> None:
+    rng, sigmas = np.random.default_rng(5), (1.0, 0.5, 0.25)
+    logits = torch.tensor(rng.normal(0, 2.0, (3, 200, 4)), dtype=torch.float32)
+    y = torch.zeros(200, dtype=torch.int64)
+    p = soft.draw_in(torch.softmax(logits, dim=-1)).numpy().astype(float)
+    own = stats.norm.ppf(p[..., 0]) * np.array(sigmas)[:, None]
+    errs = -stats.norm.ppf(p[..., 1:].max(axis=-1)) * np.array(sigmas)[:, None]
+    exact = np.maximum(cascade_radius(own.T, errs.T), 0).mean()
+    found = cascade_loss(logits, y, sigmas, accuracy=0.0, temperature=1e-3)
+    assert -float(found) == pytest.approx(exact, abs=2e-3)
+    cost = sum(F.cross_entropy(expert, y) for expert in logits)
+    both = cascade_loss(logits, y, sigmas, accuracy=0.5, temperature=1e-3)
+    assert float(both - found) == pytest.approx(0.5 * float(cost), rel=1e-4)
+    turned = cascade_loss(logits.flip(0), y, sigmas, accuracy=0.0, temperature=1e-3)
+    assert abs(float(turned) + exact) > 0.01  # negative control: the order of asking matters
+
+
+def test_experts_learn_to_keep_quiet_for_each_other(tmp_path: Path) -> None:
+    """Descent raises the radius of a cascade; extreme logits leave finite gradients."""
+    images = load_images("digits", "train").select(range(0, 1200, 4))
+    given = {"config": config(epochs=15), "device": CPU, "progress": False}
+    objective = CascadeRadius(sigmas=(0.5, 0.25))
+    paths = [tmp_path / f"expert{k}.safetensors" for k in range(2)]
+    made = train_together(paths, network, images, objective=objective, **given)
+    history = json.loads((tmp_path / "expert0.json").read_text())["history"]
+    assert history[-1]["loss"] < history[0]["loss"] - 0.1
+    assert json.loads((tmp_path / "expert1.json").read_text())["sigma"] == 0.25
+    again = train_together(paths, network, images, objective=objective, **given)
+    assert all(map(equal, made, again))
+    logits = torch.full((2, 3, 10), -1e4)
+    logits[:, :, 0] = 1e4
+    experts = Pool([Fixed(own) for own in logits])
+    loss = objective(experts, torch.zeros(3, 1, 2, 2), torch.tensor([0, 1, 2]), make_generator(0))
+    loss.backward()
+    assert torch.isfinite(loss.detach())
+    assert all(torch.isfinite(expert.logits.grad).all() for expert in experts.members)
 
 
 def squares(count: int = 512) -> Images:
