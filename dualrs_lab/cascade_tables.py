@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -27,7 +27,17 @@ from dualrs_lab.sampling import GridNoise, Noise, Voter
 from dualrs_lab.smoothing import as_before, fingerprint, otherwise, take_waves
 from dualrs_lab.tables import begin, fill, plain, read_record, rows_at
 
-__all__ = ["CascadeSpec", "certify_cascade", "certify_cascade_table", "columns", "from_tables", "recompute"]
+__all__ = [
+    "CascadeSpec",
+    "Joined",
+    "certify_cascade",
+    "certify_cascade_table",
+    "columns",
+    "from_tables",
+    "holds_all_draws",
+    "join_votes",
+    "recompute",
+]
 
 Ints = NDArray[np.int64]
 _WAVE = 64  # images that go through the stages side by side, or more where a pass holds many
@@ -151,21 +161,77 @@ def from_tables(
 ) -> pd.DataFrame:
     """The table of a cascade from those of its experts by `smoothing.certify_table`, without a draw.
 
-    `tables` are by sigma, with all draws (votes that stop early depend on a level of their own). Rows are for
-    the images that all of them hold. Raises ValueError for a sigma without its table, labels or seeds that
-    differ, or votes that stopped early.
+    Raises as `join_votes` does.
     """
-    given = [tables[sigma] for sigma in cascade.sigmas if sigma in tables]
+    joined = join_votes(tables, cascade.sigmas)
+    rows = [
+        _row(
+            joined.selection[i],
+            joined.votes[i],
+            cascade,
+            idx=joined.idx[i],
+            label=joined.label[i],
+            seed=joined.seed,
+            alpha=alpha,
+            seconds=joined.seconds[i],
+        )
+        for i in range(len(joined.idx))
+    ]
+    return pd.DataFrame(rows, columns=list(columns(cascade)))
+
+
+class Joined(NamedTuple):
+    """What the tables of several experts hold about the images that are in all of them."""
+
+    idx: Ints  # (N,)
+    label: Ints  # (N,)
+    selection: Ints  # (N, K, C)
+    votes: Ints  # (N, K, C)
+    seed: int
+    seconds: NDArray[np.float64]  # (N,) of all experts together
+
+
+def join_votes(tables: Mapping[float, pd.DataFrame], sigmas: Sequence[float]) -> Joined:
+    """Votes of the experts at `sigmas`, from `tables` of `smoothing.certify_table` by sigma.
+
+    All draws must be in them: votes that stop early depend on a level of their own. Raises ValueError for a
+    sigma without its table, no common image, labels or seeds that differ, or votes that stopped early.
+    """
+    given = [tables[sigma] for sigma in sigmas if sigma in tables]
     common = sorted(set.intersection(*(set(table["idx"]) for table in given))) if given else []
-    if len(given) < len(cascade.sigmas) or not common:
+    if len(given) < len(sigmas) or not common:
         raise ValueError(
-            f"from_tables: wanted tables of {cascade.sigmas} with common images, got {sorted(tables)} with "
+            f"join_votes: wanted tables of {tuple(sigmas)} with common images, got {sorted(tables)} with "
             f"{len(common)}"
         )
-    same = [table[table["idx"].isin(common)].sort_values("idx").to_dict("records") for table in given]
-    return pd.DataFrame(
-        [_joined(each, cascade, alpha) for each in zip(*same, strict=True)], columns=list(columns(cascade))
+    same = [table[table["idx"].isin(common)].sort_values("idx") for table in given]
+    first = same[0]
+    for sigma, table in zip(sigmas, same, strict=True):
+        seeds = {*table["seed"], *first["seed"]}
+        if (table["label"].to_numpy() != first["label"].to_numpy()).any() or len(seeds) > 1:
+            raise ValueError(f"join_votes: labels or seeds of {sigma} are not those of {sigmas[0]}")
+        if not holds_all_draws(table):
+            raise ValueError(f"join_votes: votes of {sigma} stopped early; wanted a table of all draws")
+    pairs = [[[*map(read_votes, table[what])] for table in same] for what in ("selection", "votes")]
+    classes = 1 + max(kind for every in pairs for rows in every for row in rows for kind, _ in row)
+    selection, votes = (np.stack([_dense(rows, classes) for rows in every], axis=1) for every in pairs)
+    return Joined(
+        first["idx"].to_numpy(),
+        first["label"].to_numpy(),
+        selection,
+        votes,
+        seed=int(first["seed"].iloc[0]),
+        seconds=np.sum([table["time"].to_numpy() for table in same], axis=0),
     )
+
+
+def holds_all_draws(table: pd.DataFrame) -> bool:
+    """Whether a table of `smoothing.certify_table` has votes, and none that stopped early."""
+    if not {"selection", "votes"} <= set(table):
+        return False  # a published log
+    if "bound" not in table:
+        return True  # from before there was early stopping
+    return bool((table["bound"] == "clopper-pearson").all() and (table["drawn"] == table["n"]).all())
 
 
 def recompute(row: Mapping[str, Any], cascade: Cascade) -> float:
@@ -255,30 +321,6 @@ class _Pool:
         accepts = np.where(absent, self.at_best, found.accepts)
         best = cascade_radius(accepts, np.where(absent, np.inf, found.errs))
         return np.asarray(best > np.maximum(found.radius, 0))
-
-
-def _joined(rows: Sequence[Mapping[Any, Any]], cascade: Cascade, alpha: float) -> dict[str, object]:
-    first = rows[0]
-    if any((row["label"], row["seed"]) != (first["label"], first["seed"]) for row in rows):
-        raise ValueError(
-            f"from_tables: labels or seeds of image {first['idx']} differ: "
-            f"{[(row['label'], row['seed']) for row in rows]}"
-        )
-    if any(row["bound"] != "clopper-pearson" or row["drawn"] != row["n"] for row in rows):
-        raise ValueError(f"from_tables: votes about image {first['idx']} stopped early; wanted all draws")
-    pairs = [[read_votes(row[what]) for row in rows] for what in ("selection", "votes")]
-    classes = 1 + max(kind for both in pairs for votes in both for kind, _ in votes)
-    selection, votes = (_dense(both, classes) for both in pairs)
-    return _row(
-        selection,
-        votes,
-        cascade,
-        idx=first["idx"],
-        label=first["label"],
-        seed=first["seed"],
-        alpha=alpha,
-        seconds=sum(row["time"] for row in rows),
-    )
 
 
 def _row(

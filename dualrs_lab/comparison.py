@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from scipy import special
 
 from dualrs_lab.bounds import anytime_upper_bound, rs_radius, upper_bound
-from dualrs_lab.cascade_tables import from_tables
+from dualrs_lab.cascade_tables import from_tables, holds_all_draws
 from dualrs_lab.cascades import Cascade
 from dualrs_lab.certificates import (
     ABSTAIN,
@@ -54,7 +54,7 @@ def compare(
         found["dual, published"] = _claims(system, system["predict"], system["published"])
         found["dual, routed"] = _claims(system, system["predict"], system["radius"])
     found["cascade"] = _cascades([same[name] for name in known])
-    if all("votes" in same[name] and (same[name]["drawn"] == same[name]["n"]).all() for name in known):
+    if all(holds_all_draws(same[name]) for name in known):
         order = Cascade(tuple(sorted(singles, reverse=True)))
         own = {sigma: same[f"{_SINGLE}{sigma:g}"] for sigma in singles}
         alpha = float(same[next(iter(known))]["alpha"].iloc[0])

@@ -16,11 +16,14 @@ import ipywidgets as widgets
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from dualrs_lab import plots
 from dualrs_lab.bounds import lower_bound, radius_ceiling, rs_radius
-from dualrs_lab.certificates import Certificate, average_radius, certified_accuracy, floor_text
+from dualrs_lab.cascade_tables import join_votes
+from dualrs_lab.cascades import Cascade, Steps, first_to_accept, steps
+from dualrs_lab.certificates import ABSTAIN, Certificate, average_radius, certified_accuracy, floor_text
 from dualrs_lab.data import Images
 from dualrs_lab.fastpath import evaluation_copy
 from dualrs_lab.plane import Boxes, lesson_dual, lesson_estimator, lesson_plane
@@ -28,7 +31,16 @@ from dualrs_lab.routes import Routes, even_split, median_entry, routes
 from dualrs_lab.sampling import GaussianNoise, GridNoise, NoiseBlocks
 from dualrs_lab.smoothing import Spec, certify
 
-__all__ = ["CertifiedPanel", "DualPanel", "ImagePanel", "Panel", "PlanePanel", "State", "VotesPanel"]
+__all__ = [
+    "CascadePanel",
+    "CertifiedPanel",
+    "DualPanel",
+    "ImagePanel",
+    "Panel",
+    "PlanePanel",
+    "State",
+    "VotesPanel",
+]
 
 State = Mapping[str, Any]
 _LOCK = threading.RLock()  # matplotlib is not thread-safe, and its settings are global
@@ -296,6 +308,61 @@ class CertifiedPanel(Panel):
             "best": found["best"].map({True: "✓", False: ""}),
         }
         return str(pd.DataFrame(shown).to_html(border=0, col_space="7em", justify="left"))
+
+
+class CascadePanel(Panel):
+    """The dial of a cascade: what thresholds do to the curve and to one image, from votes already counted.
+
+    `tables` are those of the experts, by sigma; the largest is asked first.
+    """
+
+    def __init__(self, tables: Mapping[float, pd.DataFrame], *, alpha: float = 0.001, image: int = 0) -> None:
+        self.order, self.alpha = tuple(sorted(tables, reverse=True)), alpha
+        self.joined = join_votes(tables, self.order)
+        same = {sigma: table[table["idx"].isin(self.joined.idx)] for sigma, table in tables.items()}
+        self.singles = {f"σ = {sigma:g}": same[sigma] for sigma in sorted(tables)}
+        sliders = {
+            f"t-{j}": _slider(f"threshold at {sigma:g}", 0.0, 0.0, sigma, 0.02, ".2f")
+            for j, sigma in enumerate(self.order[:-1])
+        }
+        last = len(self.joined.idx) - 1
+        super().__init__("cascade", **sliders, image=_count("image", last, image))
+
+    def certified(self, state: State) -> tuple[Steps, NDArray[np.int64], NDArray[np.int64]]:
+        """Both distances and the radius of all images, which expert answers each, and which class."""
+        limits = tuple(state[f"t-{j}"] for j in range(len(self.order) - 1))
+        cascade = Cascade(self.order, (*limits, 0.0))
+        expert, y = first_to_accept(self.joined.selection, cascade)
+        found = steps(self.joined.votes, np.maximum(y, 0), cascade=cascade, alpha=self.alpha)
+        return found, expert, y
+
+    def table(self, state: State) -> pd.DataFrame:
+        """The columns of the published logs but the time, with the method."""
+        found, _, y = self.certified(state)
+        radius = np.where(y == ABSTAIN, 0.0, np.maximum(found.radius, 0.0))
+        predict = np.where(radius > 0, y, ABSTAIN)
+        label = self.joined.label
+        rows = {"idx": self.joined.idx, "label": label, "predict": predict, "radius": radius}
+        return pd.DataFrame(rows | {"correct": (predict == label).astype(int), "method": "cascade"})
+
+    def render(self, state: State) -> plots.Page:
+        curves, bars = plots.row_of_axes(4.1, 3.9, height=3.0)
+        plots.certified_accuracy(self.singles | {"cascade": self.table(state)}, band=None, ax=curves)
+        found, expert, _ = self.certified(state)
+        i = state["image"]
+        own = found.accepts[i], found.errs[i]
+        return _page(plots.cascade_steps(*own, self.order, answers=int(expert[i]), ax=bars))
+
+    def describe(self, state: State) -> str:
+        table, i = self.table(state), state["image"]
+        acr = floor_text(average_radius(table), 4)
+        best = max(average_radius(single) for single in self.singles.values())
+        idx, label, predict = (int(table[name].iloc[i]) for name in ("idx", "label", "predict"))
+        claim = "abstains" if predict == ABSTAIN else f"class {predict}"
+        return (
+            f"average certified radius <b>{acr}</b> (best single σ {floor_text(best, 4)}); "
+            f"image {idx}: {claim}, label {label}"
+        )
 
 
 class ImagePanel(Panel):

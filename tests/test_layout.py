@@ -50,8 +50,9 @@ ARROWS = {
     "routing": "bounds data fastpath files models runtime sampling smoothing soft tables training",
     "alternation": "data estimators fastpath models routing sampling smoothing training",
     "attacks": "estimators runtime soft",
-    "plots": "bounds certificates routes",
-    "widgets": "plots bounds certificates plane routes fastpath sampling smoothing data",
+    "plots": "bounds cascades certificates routes",
+    "widgets": "plots bounds cascade_tables cascades certificates plane routes fastpath sampling "
+    "smoothing data",
     "parameters": "",
     "notebook": "files parameters",
     "sweep": "files parameters",

@@ -4,12 +4,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from scipy.stats import norm
 
 from dualrs_lab import plots
+from dualrs_lab.cascades import cascade_radius
 from dualrs_lab.plane import Boxes, DualPlane
 from dualrs_lab.routes import published_radius, routed_radius
 
@@ -96,3 +98,30 @@ def test_an_expert_that_is_never_chosen_has_a_bar_to_the_end() -> None:
     assert ax.patches[0].get_width() == ax.get_xlim()[1] == pytest.approx(0.216)
     nothing = plots.entry_and_expert_radii([0.0], [0.0], (0.25,), top=0)
     assert [text.get_text() for text, _ in legend(nothing)][2:] == ["routed 0.000", "published 0.000"]
+
+
+def test_the_bars_of_a_cascade_and_the_radius_that_follows() -> None:
+    ax = plots.cascade_steps([-0.2, 0.9, -np.inf], [0.5, 1.2, -np.inf], (1.0, 0.5, 0.25), answers=1)
+    assert [patch.get_width() for patch in ax.patches] == [0.5, 0, 1.2, 0.9, 0, 0]  # nothing below 0 is drawn
+    assert [line.get_xdata()[0] for line in ax.lines] == [cascade_radius([-0.2, 0.9], [0.5, 1.2])] == [0.5]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["σ = 1", "σ = 0.5 (answers)", "σ = 0.25"]
+    assert [text.get_text() for text, _ in legend(ax)][-1] == "radius 0.500"
+    silent = plots.cascade_steps([-0.2], [0.1], (1.0,), answers=-1)
+    assert not silent.lines
+    assert [tick.get_text() for tick in silent.get_yticklabels()] == ["σ = 1"]
+
+
+def test_images_stand_in_the_row_of_their_level_by_radius() -> None:
+    images = torch.randint(0, 256, (9, 1, 8, 8)).byte()
+    levels, radii = (
+        [0.5, 0.25, 0.5, 0.25, 0.5, 0.5, 0.5, 0.5, 0.5],
+        [0.9, 0.2, 0.1, 0.3, 0.5, 0.4, 0.3, 0.2, 0.6],
+    )
+    ax = plots.images_by_level(images, levels, radii, columns=3)
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["σ = 0.25", "σ = 0.5"]
+    assert [text.get_text() for text in ax.texts] == ["0.20", "0.30", "0.10", "0.40", "0.90"]
+    first, last = ax.images[2].get_array(), ax.images[4].get_array()
+    assert np.array_equal(np.squeeze(first), images[2, 0].numpy())
+    assert np.array_equal(np.squeeze(last), images[0, 0].numpy())
+    with pytest.raises(ValueError, match="a level and a radius each"):
+        plots.images_by_level(images, levels[:3], radii)

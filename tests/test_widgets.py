@@ -15,11 +15,21 @@ from PIL import Image
 
 from dualrs_lab import plots
 from dualrs_lab.bounds import lower_bound, rs_radius
-from dualrs_lab.certificates import ABSTAIN, certified_accuracy, recompute
+from dualrs_lab.cascade_tables import from_tables
+from dualrs_lab.cascades import Cascade
+from dualrs_lab.certificates import ABSTAIN, certified_accuracy, decide, frame, recompute
 from dualrs_lab.data import Images
 from dualrs_lab.models import make_model
 from dualrs_lab.plane import lesson_dual, lesson_plane
-from dualrs_lab.widgets import CertifiedPanel, DualPanel, ImagePanel, Panel, PlanePanel, VotesPanel
+from dualrs_lab.widgets import (
+    CascadePanel,
+    CertifiedPanel,
+    DualPanel,
+    ImagePanel,
+    Panel,
+    PlanePanel,
+    VotesPanel,
+)
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 
@@ -40,6 +50,23 @@ def image_panel() -> ImagePanel:
     return ImagePanel(model, images(pixels), n=100)
 
 
+def cascade_panel() -> CascadePanel:
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet([5, 1, 1], size=(12, 2))
+    tables = {
+        sigma: frame(
+            decide(
+                rng.multinomial(100, p[i, j]),
+                rng.multinomial(1000, p[i, j]),
+                idx=i, label=0, sigma=sigma, alpha=0.001, seed=0, seconds=0.0,
+            )
+            for i in range(12)
+        )
+        for j, sigma in enumerate((0.25, 0.5))
+    }  # fmt: skip
+    return CascadePanel(tables)
+
+
 PANELS: dict[str, tuple[Callable[[], Panel], dict[str, Any]]] = {
     "votes": (VotesPanel, {"share": 0.7, "n": 10_000, "alpha": 0.1, "sigma": 0.25}),
     "plane": (lambda: PlanePanel(n=100), {"sigma": 0.1, "x": 0.2, "y": 0.8, "n": 200, "draw": 3}),
@@ -48,6 +75,7 @@ PANELS: dict[str, tuple[Callable[[], Panel], dict[str, Any]]] = {
         lambda: CertifiedPanel({"a": table(0.5), "b": table(1.0)}),
         {"radius": 0.5, "table-0": False},
     ),
+    "cascade": (cascade_panel, {"t-0": 0.2, "image": 5}),
     "image": (image_panel, {"image": 2, "sigma": 0.5, "n": 200, "draw": 7}),
 }
 
@@ -174,6 +202,19 @@ def test_the_dual_panel_shows_both_certificates_of_the_same_votes() -> None:
     edge = panel.state | {"x": 0.4, "y": 0.3}
     assert panel.certificate(edge)[1].routed == 0
     assert "abstains" in panel.describe(edge)
+
+
+def test_the_cascade_panel_shows_the_table_of_its_thresholds() -> None:
+    panel = cascade_panel()
+    tables = {single["sigma"].iloc[0]: single for single in panel.singles.values()}
+    for threshold in (0.0, 0.3):
+        panel.controls["t-0"].value = threshold
+        found = from_tables(tables, cascade=Cascade((0.5, 0.25), (threshold, 0.0)))
+        for name in ("idx", "label", "predict", "radius", "correct"):
+            assert panel.table(panel.state)[name].tolist() == found[name].tolist()
+        acr = (found["radius"] * found["correct"]).mean()
+        assert f"<b>{acr:.4f}"[:-1] in panel.note.value
+    assert found["sigma"].nunique() == 2  # with this threshold both experts answer
 
 
 def test_the_certified_panel_reads_out_the_tables_and_marks_the_best() -> None:

@@ -1,0 +1,182 @@
+"""`python -m benchmarks.quality --data folder:PATH`: systems with several noise levels on CIFAR-10.
+
+From the shipped networks at sigma = 0.25, 0.5, 1.0 and their tables it makes, each once and into `--out`:
+a router with its table (published and routed certificate), the experts trained together for the radius of
+their cascade, their tables, and `comparison.csv`: every rule on the same images at the same total alpha.
+About three hours on two CPU cores; a run that was killed goes on where it stopped.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from dualrs_lab.cascade_tables import from_tables
+from dualrs_lab.cascades import Cascade
+from dualrs_lab.certificates import read_table
+from dualrs_lab.comparison import compare, curves
+from dualrs_lab.data import Images, load_images
+from dualrs_lab.dual import DualSpec, certify_dual_table
+from dualrs_lab.estimators import Cuts
+from dualrs_lab.fastpath import FastPath
+from dualrs_lab.files import replace_text
+from dualrs_lab.models import Classifier, load_checkpoint, with_head
+from dualrs_lab.routing import (
+    CascadeRadius,
+    Stakes,
+    label_votes,
+    mapped_radii,
+    numbered,
+    train_router,
+    train_together,
+)
+from dualrs_lab.runtime import pick_device, pick_dtype
+from dualrs_lab.sampling import GridNoise
+from dualrs_lab.smoothing import Spec, certify_table
+from dualrs_lab.training import TrainConfig
+
+__all__ = ["main"]
+
+SHIPPED = Path(__file__).resolve().parent.parent / "data/cifar10_jpeg"
+SIGMAS, ALPHA, N = (0.25, 0.5, 1.0), 0.001, 10_000
+RADII = [0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5]
+# Thresholds of the cascades in the comparison: all majorities, and one that leaves more to small sigmas.
+DIALS = {"": (0.0, 0.0, 0.0), ", t = 0.2": (0.2, 0.0, 0.0)}
+
+
+def name(sigma: float, what: str = "") -> str:
+    """Of a file, without its ending."""
+    return f"cifar10_jpeg_fast_narrow_sigma{sigma:g}_seed0{what}"
+
+
+def main(argv: Sequence[str] | None = None) -> pd.DataFrame:
+    """Make what is missing; print, write and return the comparison."""
+    args = _options(argv)
+    device, out = pick_device(args.device), args.out
+    train, test = load_images(args.data, "train"), load_images(args.data, "test")
+    experts = {s: load_checkpoint(SHIPPED / f"{name(s)}.safetensors", device=device)[0] for s in SIGMAS}
+    files = {s: SHIPPED / f"{name(s, f'_smoothed{s:g}_n{N}')}.tsv" for s in SIGMAS}
+    singles = {s: read_table(path) for s, path in files.items()}
+    cuts = _router(train, experts, out, args.step)
+    dual = _dual(cuts, experts, list(files.values()), test, out)
+    tuned = _tuned(train, experts, out)
+    own = {s: _certified(tuned[s], test, out, s) for s in SIGMAS}
+    found = compare(singles, dual, others=_cascades(singles, "cascade") | _cascades(own, "tuned cascade"))
+    alone = {f"tuned alone, σ = {s:g}": table for s, table in own.items()}
+    more = compare(own, others=alone)
+    table = curves(found, RADII)
+    rest = curves(more, RADII).loc[[*alone, "oracle"]].rename(index={"oracle": "oracle of the tuned"})
+    table = pd.concat([table, rest]).rename_axis("rule")
+    replace_text(out / "comparison.csv", table.round(6).to_csv(lineterminator="\n"))
+    print((100 * table).round(1).to_string())
+    return table
+
+
+def _router(train: Images, experts: dict[float, Classifier], out: Path, step: int) -> list[Classifier]:
+    """Two cuts that begin as the experts of their noise, from labels of every `step`-th training image."""
+    rule, images = _rule(), train.select(range(0, len(train), step))
+    device = next(experts[0.5].parameters()).device
+    votes = label_votes(
+        list(experts.values()),
+        images,
+        out / "labels.safetensors",
+        sigmas=SIGMAS,
+        seed=7,
+        dtype=pick_dtype(device),
+    )
+    level = rule.split(len(SIGMAS), ALPHA).experts[0]
+    radii = torch.from_numpy(mapped_radii(votes, n=100, draws=N, alpha=level, sigmas=SIGMAS)).float()
+    return train_router(
+        out / "router",
+        lambda k: with_head(experts[rule.sigmas[k]], classes=2, seed=k),
+        numbered(images),
+        objective=Stakes(radii=radii, sigmas=rule.sigmas),
+        config=TrainConfig(epochs=3, seed=0, batch=256, lr=0.05),
+        device=device,
+        progress=False,
+    )
+
+
+def _rule() -> Cuts:
+    return Cuts((0.5, 1.0))
+
+
+def _dual(
+    cuts: list[Classifier], experts: dict[float, Classifier], files: list[Path], test: Images, out: Path
+) -> pd.DataFrame:
+    spec = DualSpec(
+        estimator=_rule(), sigmas=SIGMAS, seed=0, n=N, n_estimator=2000, alpha=ALPHA, **_fast(cuts[0])
+    )
+    return certify_dual_table(
+        cuts,
+        list(experts.values()),
+        test,
+        out / "dual.tsv",
+        spec=spec,
+        recorded=files,
+        skip=20,
+        max_images=500,
+        progress=False,
+    )
+
+
+def _tuned(train: Images, experts: dict[float, Classifier], out: Path) -> dict[float, Classifier]:
+    """The experts trained together for one epoch, in the order of asking."""
+    order = SIGMAS[::-1]
+    made = train_together(
+        [out / f"{name(s, '_tuned')}.safetensors" for s in order],
+        lambda k: experts[order[k]],
+        train,
+        objective=CascadeRadius(sigmas=order, accuracy=0.3),
+        config=TrainConfig(epochs=1, seed=0, batch=128, lr=0.05),
+        device=next(experts[0.5].parameters()).device,
+        progress=False,
+    )
+    return dict(zip(order, made, strict=True))
+
+
+def _certified(model: Classifier, test: Images, out: Path, sigma: float) -> pd.DataFrame:
+    spec = Spec(noise=GridNoise(sigma), seed=0, n=N, alpha=ALPHA, **_fast(model))
+    made_from = {"checkpoint": f"{name(sigma, '_tuned')}.safetensors", "trained_sigma": sigma}
+    return certify_table(
+        model,
+        test,
+        out / f"{name(sigma, f'_tuned_smoothed{sigma:g}_n{N}')}.tsv",
+        spec=spec,
+        skip=20,
+        max_images=500,
+        progress=False,
+        info=made_from,
+    )
+
+
+def _cascades(tables: dict[float, pd.DataFrame], called: str) -> dict[str, pd.DataFrame]:
+    order = SIGMAS[::-1]
+    return {
+        f"{called}, routed{dial}": from_tables(tables, cascade=Cascade(order, limits), alpha=ALPHA)
+        for dial, limits in DIALS.items()
+        if called != "cascade" or dial  # the other one is in every comparison
+    }
+
+
+def _fast(model: Classifier) -> dict[str, object]:
+    device = next(model.parameters()).device
+    return {"dtype": pick_dtype(device), "fast": FastPath(compile=True, cuda_graph=device.type == "cuda")}
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.quality", description=(__doc__ or "").split("\n\n")[0]
+    )
+    add = parser.add_argument
+    add("--data", required=True, help="CIFAR-10 re-encoded as JPEG, folder:PATH (or another encoding of it)")
+    add("--step", type=int, default=3, help="label every so many-th training image (%(default)s)")
+    add("--device", default="auto", help="auto, cpu, cuda:0, …")
+    add("--out", type=Path, default=Path("runs/quality"), help="folder for the results (%(default)s)")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    main()
