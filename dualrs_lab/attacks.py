@@ -6,20 +6,23 @@ fails further out too says little: both are tested.
 The attack on smoothed systems follows gradients of expectations over noise (SmoothAdv, Salman et al. 2019).
 In a dual system it takes one route at a time: it looks for a point where the estimator chooses expert j *and*
 expert j gives another class, by descending max(entry radius, expert radius), both of them soft. This is the
-quantity whose minimum over j the routed certificate bounds at x.
+quantity whose minimum over j the routed certificate bounds at x. In a cascade the ways are those of the proof
+in `cascades`: an expert errs while those before it are silent, or all are silent.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from dualrs_lab.cascades import Cascade
 from dualrs_lab.estimators import Estimator, Median
 from dualrs_lab.runtime import make_generator
-from dualrs_lab.soft import soft_choice_radii, soft_expert_radius
+from dualrs_lab.soft import soft_choice_radii, soft_expert_radius, soft_steps
 
-__all__ = ["SmoothedAttack", "attack_dual", "attack_smoothed"]
+__all__ = ["SmoothedAttack", "attack_cascade", "attack_dual", "attack_smoothed"]
 
 Model = Callable[[Tensor], Tensor]
 
@@ -79,52 +82,74 @@ def attack_dual(
     to be in evaluation mode on the device of x. Whether an input is adversarial is for votes to say. Raises
     ValueError where shapes do not fit, x is not float, a network is in training mode or no gradient arrives.
     """
-    _check(estimators, experts, x, y, radii, estimator, sigmas)
-    system = _System(estimators, experts, estimator, sigmas, attack)
-    found = [_attack_route(system, j, x, y, radii, attack) for j in range(len(experts))]
+    _check("attack_dual", (*estimators, *experts), x, y, radii)
+    if (len(estimators), len(experts)) != (len(estimator.sigmas), len(sigmas)):
+        raise ValueError(
+            f"attack_dual: got {len(estimators)} estimators and {len(experts)} experts; {estimator} and the "
+            f"sigmas {tuple(sigmas)} want {len(estimator.sigmas)} and {len(sigmas)}"
+        )
+
+    def terms(j: int, point: Tensor, generator: torch.Generator) -> list[Tensor]:
+        votes = [
+            _expected(model, point, sigma, attack.draws, generator)
+            for model, sigma in zip(estimators, estimator.sigmas, strict=True)
+        ]
+        enters = soft_choice_radii(estimator, votes)[:, j]
+        answers = _expected(experts[j], point, sigmas[j], attack.draws, generator)
+        return [enters, soft_expert_radius(answers, y, sigmas[j])]
+
+    found = [_attack_route(partial(terms, j), j, x, radii, attack) for j in range(len(experts))]
     return torch.stack(found, dim=1)
 
 
-@dataclass(frozen=True)
-class _System:
-    estimators: Sequence[Model]
-    experts: Sequence[Model]
-    estimator: Estimator
-    sigmas: Sequence[float]
-    attack: SmoothedAttack
+def attack_cascade(
+    experts: Sequence[Model], x: Tensor, y: Tensor, radii: Tensor, *, cascade: Cascade, attack: SmoothedAttack
+) -> Tensor:
+    """Inputs (B, K + 1, ...) within `radii` (B,) in l2 of x (B, ...), one for each way in which y is lost.
 
-    def slope(
-        self, point: Tensor, j: int, y: Tensor, t: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """How far (B,) points are from being sent to j and wrong there; its gradient, softened by t (B,)."""
-        point, draws = point.detach().requires_grad_(), self.attack.draws
-        votes = [
-            _expected(model, point, sigma, draws, generator)
-            for model, sigma in zip(self.estimators, self.estimator.sigmas, strict=True)
+    The first K come closest to having expert j accept another class than y (B,) while all before it are
+    silent; in the last one, all are. Everything else is as for `attack_dual`.
+    """
+    _check("attack_cascade", experts, x, y, radii)
+    if len(experts) != len(cascade.sigmas):
+        raise ValueError(f"attack_cascade: got {len(experts)} experts for the sigmas {cascade.sigmas}")
+
+    def terms(j: int, point: Tensor, generator: torch.Generator) -> list[Tensor]:
+        asked = zip(experts[: j + 1], cascade.sigmas, cascade.limits, strict=False)
+        pairs = [
+            soft_steps(_expected(model, point, sigma, attack.draws, generator), y, sigma, limit)
+            for model, sigma, limit in asked
         ]
-        enters = soft_choice_radii(self.estimator, votes)[:, j]
-        answers = _expected(self.experts[j], point, self.sigmas[j], draws, generator)
-        errs = soft_expert_radius(answers, y, self.sigmas[j])
-        either = t * torch.logaddexp(enters / t, errs / t)
-        (slope,) = torch.autograd.grad(either.sum(), point)
-        if not slope.any():
-            raise ValueError("attack_dual: no gradient reaches the input; are the networks differentiable?")
-        return torch.maximum(enters, errs).detach(), slope
+        accepts = [own for own, _ in pairs]
+        return accepts if j == len(experts) else [*accepts[:j], pairs[j][1]]
+
+    found = [_attack_route(partial(terms, j), j, x, radii, attack) for j in range(len(experts) + 1)]
+    return torch.stack(found, dim=1)
 
 
 def _attack_route(
-    system: _System, j: int, x: Tensor, y: Tensor, radii: Tensor, attack: SmoothedAttack
+    terms: Callable[[Tensor, torch.Generator], Sequence[Tensor]],
+    number: int,
+    x: Tensor,
+    radii: Tensor,
+    attack: SmoothedAttack,
 ) -> Tensor:
+    # Descends the largest of the terms (B,): where all are below 0, the answer has changed.
     best, least = x.clone(), torch.full((len(x),), torch.inf, device=x.device)
     t = (attack.temperature * radii).clamp(min=1e-6)
     for start in range(attack.starts):
-        generator = make_generator(attack.seed, "attack", j, start, device=x.device)
+        generator = make_generator(attack.seed, "attack", number, start, device=x.device)
         point = _anywhere(x, radii, generator) if start else x.clone()
-        for number in range(attack.steps + 1):
-            value, slope = system.slope(point, j, y, t, generator)
+        for step in range(attack.steps + 1):
+            point = point.detach().requires_grad_()
+            each = torch.stack([*terms(point, generator)])
+            (slope,) = torch.autograd.grad((t * torch.logsumexp(each / t, dim=0)).sum(), point)
+            if not slope.any():
+                raise ValueError("attack: no gradient reaches the input; are the networks differentiable?")
+            value = each.detach().amax(dim=0)
             closer = value < least
-            best[closer], least[closer] = point[closer], value[closer]
-            if number < attack.steps:
+            best[closer], least[closer] = point.detach()[closer], value[closer]
+            if step < attack.steps:
                 point = _descend(point, slope, x, radii, attack.step / attack.steps)
     return best
 
@@ -166,24 +191,11 @@ def _one_for_all(x: Tensor) -> Tensor:
     return x.new_zeros((len(x), 1))
 
 
-def _check(
-    estimators: Sequence[Model],
-    experts: Sequence[Model],
-    x: Tensor,
-    y: Tensor,
-    radii: Tensor,
-    estimator: Estimator,
-    sigmas: Sequence[float],
-) -> None:
+def _check(call: str, networks: Sequence[Model], x: Tensor, y: Tensor, radii: Tensor) -> None:
     if not x.is_floating_point() or not x.shape[:1] == y.shape == radii.shape:
         raise ValueError(
-            f"attack_dual: got x {x.dtype} {tuple(x.shape)}, y {tuple(y.shape)}, radii {tuple(radii.shape)}; "
+            f"{call}: got x {x.dtype} {tuple(x.shape)}, y {tuple(y.shape)}, radii {tuple(radii.shape)}; "
             "wanted float images (B, ...) in [0, 1], and one y and one radius each"
         )
-    if (len(estimators), len(experts)) != (len(estimator.sigmas), len(sigmas)):
-        raise ValueError(
-            f"attack_dual: got {len(estimators)} estimators and {len(experts)} experts; {estimator} and the "
-            f"sigmas {tuple(sigmas)} want {len(estimator.sigmas)} and {len(sigmas)}"
-        )
-    if any(getattr(model, "training", False) for model in (*estimators, *experts)):
-        raise ValueError("attack_dual: a network is in training mode; call .eval() first")
+    if any(getattr(model, "training", False) for model in networks):
+        raise ValueError(f"{call}: a network is in training mode; call .eval() first")

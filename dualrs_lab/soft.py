@@ -17,6 +17,7 @@ __all__ = [
     "soft_choice_radii",
     "soft_entry_radii",
     "soft_expert_radius",
+    "soft_steps",
 ]
 
 FLOOR = 2e-3  # of a soft probability: more certainty than 2.9 standard deviations does not pay
@@ -60,6 +61,15 @@ def soft_expert_radius(probabilities: Tensor, y: Tensor, sigma: float) -> Tensor
     others = p.scatter(1, y[:, None], 0.0).amax(dim=1, keepdim=True)
     ahead: Tensor = torch.special.ndtri(own) - torch.special.ndtri(others)
     return sigma / 2 * ahead.squeeze(1)
+
+
+def soft_steps(probabilities: Tensor, y: Tensor, sigma: float, limit: float) -> tuple[Tensor, Tensor]:
+    """Both distances (B,) of an expert in a cascade for y (B,), from (B, C): see `cascades`."""
+    p = draw_in(probabilities)
+    own = sigma * torch.special.ndtri(p.gather(1, y[:, None]).squeeze(1))
+    rival = sigma * torch.special.ndtri(p.scatter(1, y[:, None], 0.0).amax(dim=1))
+    half = (own - rival) / 2
+    return torch.minimum(own - limit, half), torch.maximum(limit - rival, half)
 
 
 def soft_cascade_radius(probabilities: Tensor, y: Tensor, sigmas: Sequence[float], t: float) -> Tensor:

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from dualrs_lab.attacks import SmoothedAttack, attack_dual, attack_smoothed
+from dualrs_lab.attacks import SmoothedAttack, attack_cascade, attack_dual, attack_smoothed
+from dualrs_lab.cascade_tables import CascadeSpec, certify_cascade
+from dualrs_lab.cascades import Cascade
 from dualrs_lab.certificates import ABSTAIN
 from dualrs_lab.data import load_images, to_float
 from dualrs_lab.dual import DualSpec, certify_dual, predict_dual
@@ -170,3 +172,58 @@ def test_inside_certified_balls_no_other_answer_is_found_and_further_out_many_ar
     share = changed(x, certificates, 3.0, *given).mean()
     print(f"within 3 radii {share:.0%} of {len(sure)} answers change")
     assert share > 0.5  # or the attack could not have found anything
+
+
+CASCADE = Cascade(LEVELS[::-1])
+
+
+def said_by_cascade(points: torch.Tensor, experts: Sequence, cascade: Cascade) -> np.ndarray:
+    """Which answer `steps` certifies at float inputs (N, ...), ABSTAIN where none; wrong with 1e-6 each."""
+    spec = CascadeSpec(cascade=cascade, seed=1, n=1000, n_side=1000, alpha=1e-6, noise=GaussianNoise)
+    voters = [
+        Voter(on_the_grid(model), GaussianNoise(sigma), classes=10, units=4)
+        for model, sigma in zip(experts, cascade.sigmas, strict=True)
+    ]
+    return certify_cascade(voters, points, spec=spec)["predict"].to_numpy()
+
+
+def test_inside_certified_balls_of_a_cascade_no_other_answer_is_found_and_further_out_many_are() -> None:
+    train, test = (load_images("digits", split) for split in ("train", "test"))
+    experts = [ridge(train, train.labels, sigma) for sigma in CASCADE.sigmas]
+    voters = [
+        Voter(model, GridNoise(sigma), classes=10, units=4)
+        for model, sigma in zip(experts, CASCADE.sigmas, strict=True)
+    ]
+    spec = CascadeSpec(cascade=CASCADE, seed=0, n=1000, n_side=1000)
+    found = certify_cascade(voters, test.pixels[:25], spec=spec)
+    sure = found[found["radius"] > 0]
+    x, y = to_float(test.pixels[sure.index.to_numpy(copy=True)]), torch.tensor(sure["predict"].tolist())
+    assert len(sure) > 15
+    attack = dataclasses.replace(ATTACK, draws=32)
+
+    def changed(times: float) -> np.ndarray:
+        radii = torch.tensor(sure["radius"].to_numpy() * times, dtype=torch.float32)
+        points = attack_cascade(experts, x, y, radii, cascade=CASCADE, attack=attack)
+        away = (points - x[:, None]).flatten(2).norm(dim=2)
+        assert (away <= radii[:, None] * (1 + 1e-5)).all()
+        said = said_by_cascade(points.flatten(0, 1), experts, CASCADE).reshape(len(x), -1)
+        return ((said != y.numpy()[:, None]) & (said != ABSTAIN)).any(axis=1)
+
+    assert not changed(0.999).any()
+    share = changed(3.0).mean()
+    print(f"within 3 radii {share:.0%} of {len(sure)} answers change")
+    assert share > 0.4  # or the attack could not have found anything
+
+
+def test_a_cascade_is_attacked_by_each_of_its_ways() -> None:
+    """Expert 0 errs beyond 0.3 on axis 0; expert 1 errs beyond 0.2 on axis 1, which takes 0 to be silent."""
+    third = lambda x: torch.stack([20 * (0.3 - x[:, 0]), 20 * (x[:, 0] - 0.3), 0 * x[:, 0] - 9], dim=1)  # noqa: E731
+    fourth = lambda x: torch.stack([20 * (0.2 - x[:, 1]), 20 * (x[:, 1] - 0.2), 0 * x[:, 0] - 9], dim=1)  # noqa: E731
+    x, y = origin(2), torch.zeros(2, dtype=torch.int64)
+    radii = torch.tensor([0.28, 0.33], dtype=torch.float64)
+    found = attack_cascade([third, fourth], x, y, radii, cascade=Cascade((0.25, 0.12)), attack=ATTACK)
+    assert found.shape == (2, 3, DIM)
+    assert (found[:, 0, 0] > 0.3).tolist() == [False, True]
+    assert (found[:, 1, 1] > 0.1).all()  # the second way moves along its own axis as well
+    with pytest.raises(ValueError, match="got 1 experts for the sigmas"):
+        attack_cascade([third], x, y, radii, cascade=Cascade((0.25, 0.12)), attack=ATTACK)

@@ -49,7 +49,7 @@ ARROWS = {
     "soft": "estimators",
     "routing": "bounds data fastpath files models runtime sampling smoothing soft tables training",
     "alternation": "data estimators fastpath models routing sampling smoothing training",
-    "attacks": "estimators runtime soft",
+    "attacks": "cascades estimators runtime soft",
     "plots": "bounds cascades certificates routes",
     "widgets": "plots bounds cascade_tables cascades certificates plane routes fastpath sampling "
     "smoothing data",
