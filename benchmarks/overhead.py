@@ -22,7 +22,7 @@ from dualrs_lab.dual import DualSpec, certify_dual
 from dualrs_lab.estimators import Cuts
 from dualrs_lab.fastpath import FastPath, FrozenVoter, freeze
 from dualrs_lab.files import replace_json, replace_text
-from dualrs_lab.models import Classifier, load_checkpoint
+from dualrs_lab.models import load_checkpoint
 from dualrs_lab.runtime import describe, pick_device, pick_dtype
 from dualrs_lab.sampling import GridNoise
 from dualrs_lab.smoothing import Spec, certify
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> list[Row]:
     every = torch.linspace(0, len(test) - 1, count).round().long()
     shuffled = every[torch.randperm(count, generator=torch.Generator().manual_seed(args.seed))]
     x, _ = test.batch(shuffled)
-    arms, drawn = _arms(x.to(device), args.images, args.n, args.seed, device)
+    arms, drawn = _arms(x.to(device), args, device)
     seconds = interleave(arms, args.rounds)
     rows = []
     for name, taken in seconds.items():
@@ -63,12 +63,18 @@ def main(argv: Sequence[str] | None = None) -> list[Row]:
 
 
 def _arms(
-    x: torch.Tensor, size: int, n: int, seed: int, device: torch.device
+    x: torch.Tensor, args: argparse.Namespace, device: torch.device
 ) -> tuple[dict[str, Callable[[int], None]], dict[str, list[int]]]:
-    experts = {s: _voter(_shipped(f"cifar10_jpeg/{_name(s)}"), s, x, 10, device) for s in SIGMAS}
-    cuts = [
-        _voter(_shipped(f"cifar10_systems/router_cut{k + 1}"), s, x, 2, device) for k, s in enumerate(CUTS)
-    ]
+    size, n, seed = args.images, args.n, args.seed
+
+    def voter(name: str, sigma: float, classes: int) -> FrozenVoter:
+        model, _ = load_checkpoint(DATA / f"{name}.safetensors")
+        fast = FastPath(compile=args.compile, cuda_graph=device.type == "cuda")
+        shape, dtype = tuple(x.shape[1:]), pick_dtype(device)
+        return freeze(model, GridNoise(sigma), shape, classes=classes, device=device, dtype=dtype, fast=fast)
+
+    experts = {s: voter(f"cifar10_jpeg/cifar10_jpeg_fast_narrow_sigma{s:g}_seed0", s, 10) for s in SIGMAS}
+    cuts = [voter(f"cifar10_systems/router_cut{k + 1}", s, 2) for k, s in enumerate(CUTS)]
     drawn: dict[str, list[int]] = {}
     arms: dict[str, Callable[[int], None]] = {}
 
@@ -105,29 +111,6 @@ def _arms(
     return arms, drawn
 
 
-def _shipped(name: str) -> Classifier:
-    return load_checkpoint(DATA / f"{name}.safetensors")[0]
-
-
-def _name(sigma: float) -> str:
-    return f"cifar10_jpeg_fast_narrow_sigma{sigma:g}_seed0"
-
-
-def _voter(
-    model: Classifier, sigma: float, x: torch.Tensor, classes: int, device: torch.device
-) -> FrozenVoter:
-    fast = FastPath(compile=True, cuda_graph=device.type == "cuda")
-    return freeze(
-        model,
-        GridNoise(sigma),
-        tuple(x.shape[1:]),
-        classes=classes,
-        device=device,
-        dtype=pick_dtype(device),
-        fast=fast,
-    )
-
-
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.overhead", description=(__doc__ or "").split("\n\n")[0]
@@ -137,6 +120,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--n", type=int, default=10_000, help="draws of an expert (%(default)s)")
     add("--images", type=int, default=4, help="images a round (%(default)s)")
     add("--rounds", type=int, default=5, help="rounds (%(default)s)")
+    add("--no-compile", dest="compile", action="store_false", help="leave the compiled step out")
     add("--seed", type=int, default=0)
     add("--device", default="auto", help="auto, cpu, cuda:0, …")
     add("--out", type=Path, default=Path("runs/overhead"), help="folder for the results (%(default)s)")

@@ -1,4 +1,4 @@
-"""The command line: `dualrs-lab run | status | certify | summary | lab`.
+"""The command line: `dualrs-lab run | status | certify | cascade | summary | lab`.
 
 Ends with 0 if all is well, 1 if a run failed, 2 with one line on stderr for bad input, 130 after Ctrl-C.
 Heavy modules are imported by the commands that need them: help, a dry run or a typo answer at once.
@@ -69,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands)
     _add_status(commands)
     _add_certify(commands)
+    _add_cascade(commands)
     _add_summary(commands)
     commands.add_parser("lab", help="open JupyterLab on the notebooks; ARGS go to it", add_help=False)
     return parser
@@ -362,6 +363,52 @@ def _numbers(option: str, text: str) -> list[float]:
         return [float(part) for part in text.split(",")]
     except ValueError:
         raise ValueError(f"{option} {text!r}: want numbers separated by commas") from None
+
+
+def _add_cascade(commands: "_Commands") -> None:
+    cascade = commands.add_parser(
+        "cascade", help="certify a cascade of experts from their tables, without drawing anything"
+    )
+    cascade.add_argument(
+        "tables", nargs="+", type=Path, metavar="TABLE", help="one per noise level, with all draws"
+    )
+    cascade.add_argument(
+        "--thresholds", help="radius from which each accepts, from the largest sigma on (0: a majority)"
+    )
+    cascade.add_argument("--alpha", type=float, default=0.001, help="failure probability (%(default)s)")
+    cascade.add_argument("--radii", default=",".join(map(str, RADII)), help="l2 radii, comma separated")
+    cascade.add_argument("--out", type=Path, required=True, metavar="TSV", help="where the table goes")
+    cascade.set_defaults(command=_cascade)
+
+
+def _cascade(options: argparse.Namespace) -> int:
+    radii = _numbers("--radii", options.radii)
+    limits = tuple(_numbers("--thresholds", options.thresholds)) if options.thresholds else ()
+    if missing := [path for path in options.tables if not path.is_file()]:
+        raise FileNotFoundError(f"cascade: table {missing[0]} not found")
+    if options.out.exists():
+        raise ValueError(f"cascade: {options.out} is there already; choose another file or remove it")
+    from dualrs_lab import cascade_tables, certificates
+    from dualrs_lab.cascades import Cascade
+    from dualrs_lab.files import digest, provenance, replace_json, replace_text
+
+    tables = {}
+    for path in options.tables:
+        table = certificates.read_table(path)
+        levels = sorted(set(table["sigma"]))
+        if len(levels) != 1 or levels[0] in tables:
+            raise ValueError(f"cascade: {path} is of sigma {levels}; wanted one table for each of several")
+        tables[levels[0]] = table
+    cascade = Cascade(tuple(sorted(tables, reverse=True)), limits)
+    found = cascade_tables.from_tables(tables, cascade=cascade, alpha=options.alpha)
+    made_from = {path.name: digest(path.read_text()) for path in options.tables}
+    identity = {"method": "cascade", "tables": made_from, "sigmas": cascade.sigmas, "alpha": options.alpha}
+    record = {"identity": identity | {"thresholds": cascade.limits}, "provenance": provenance()}
+    replace_json(options.out.with_suffix(".json"), record)
+    replace_text(options.out, found.to_csv(sep="\t", index=False, lineterminator="\n"))
+    singles = {f"σ = {sigma:g}": table for sigma, table in sorted(tables.items())}
+    print(_as_text(certificates.summarise(singles | {"cascade": found}, radii)))
+    return 0
 
 
 def _add_summary(commands: "_Commands") -> None:

@@ -10,7 +10,11 @@ from xml.etree import ElementTree
 import pytest
 
 from dualrs_lab.__main__ import main
+from dualrs_lab.cascade_tables import recompute
+from dualrs_lab.cascades import Cascade
+from dualrs_lab.certificates import read_table
 
+ROOT = Path(__file__).parents[1]
 LOG = "idx\tlabel\tpredict\tradius\tcorrect\ttime\n0\t3\t3\t0.6\t1\t0:00:01.5\n1\t5\t-1\t0.0\t0\t0:00:01.5\n"
 
 
@@ -84,6 +88,7 @@ def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
             "--skip 0 --max -1: want skip >= 1",
         ),
         ("summary none.tsv", "summary: table none.tsv not found"),
+        ("cascade none.tsv --out c.tsv", "cascade: table none.tsv not found"),
         ("summary none.tsv --radii 1,b", "--radii '1,b': want numbers separated by commas"),
     ],
 )
@@ -148,6 +153,33 @@ def test_update_and_status_of_a_good_run(lab: Path, capsys: pytest.CaptureFixtur
     assert "nothing to retry" in capsys.readouterr().out
 
 
+def test_a_cascade_is_certified_from_tables(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shipped = sorted((ROOT / "data" / "cifar10_jpeg").glob("*_smoothed*.tsv"))
+    assert len(shipped) == 3
+    command = ["cascade", *map(str, shipped), "--radii", "0,1"]
+    assert main([*command, "--out", "c.tsv"]) == 0
+    shown = capsys.readouterr().out
+    assert [word in shown for word in ("σ = 0.25", "σ = 1", "cascade")] == [True] * 3
+    found = read_table(lab / "c.tsv")
+    assert len(found) == 500
+    rows = found.to_dict("records")
+    assert [recompute(row, Cascade((1.0, 0.5, 0.25))) for row in rows] == found["radius"].tolist()
+    made = json.loads((lab / "c.json").read_text())["identity"]
+    assert (made["sigmas"], made["thresholds"]) == ([1.0, 0.5, 0.25], [0, 0, 0])
+    assert len(made["tables"]) == 3
+    assert main([*command, "--thresholds", "0.3,0,0", "--out", "d.tsv"]) == 0
+    capsys.readouterr()
+    stricter = read_table(lab / "d.tsv")
+    assert stricter["correct"].mean() > found["correct"].mean()
+    for words, message in (
+        ([*command, "--out", "c.tsv"], "c.tsv is there already"),
+        ([*command, "--thresholds", "0.3", "--out", "e.tsv"], "a finite threshold for each of 3 experts"),
+        (["cascade", str(shipped[0]), str(shipped[0]), "--out", "e.tsv"], "one table for each of several"),
+    ):
+        assert message in complaint(capsys, *words)
+    assert not (lab / "e.tsv").exists()
+
+
 def test_summary_reads_published_logs(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (lab / "cohen.tsv").write_text(LOG)
     assert main(["summary", "cohen.tsv", "--radii", "0,0.5,1"]) == 0
@@ -179,7 +211,7 @@ def test_lab_starts_jupyterlab_with_the_shipped_settings(lab: Path, monkeypatch:
 def test_help_is_quick_and_complete() -> None:
     command = [sys.executable, "-m", "dualrs_lab", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert all(name in done.stdout for name in ("run", "status", "certify", "summary", "lab"))
+    assert all(name in done.stdout for name in ("run", "status", "certify", "cascade", "summary", "lab"))
 
 
 def test_certify_writes_a_table_and_goes_on(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
