@@ -18,10 +18,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dualrs_lab.cascades import Cascade, cascade_radius, first_to_accept, steps
-from dualrs_lab.certificates import ABSTAIN, LOG_COLUMNS, read_votes, votes_text
+from dualrs_lab.certificates import (
+    ABSTAIN,
+    LOG_COLUMNS,
+    as_votes,
+    cell_votes,
+    level_text,
+    read_votes,
+    vote_counts,
+    votes_text,
+)
 from dualrs_lab.data import Images
-from dualrs_lab.experts import SampledVotes
-from dualrs_lab.fastpath import FastPath, freeze, settle
+from dualrs_lab.experts import SampledVotes, freeze_each
+from dualrs_lab.fastpath import FastPath, settle
 from dualrs_lab.runtime import describe
 from dualrs_lab.sampling import GridNoise, Noise, Voter
 from dualrs_lab.smoothing import as_before, fingerprint, otherwise, take_waves
@@ -120,19 +129,8 @@ def certify_cascade_table(
     identity = _identity(experts, images, spec) | {"fast": fast.steps(spec.dtype)}
     if found.get("identity") == identity and set(positions) <= begin("certify_cascade_table", path, identity):
         return rows_at(path, positions)
-    voters = [
-        freeze(
-            model,
-            spec.noise(sigma),
-            images.shape,
-            classes=len(images.classes),
-            device=device,
-            dtype=spec.dtype,
-            fast=fast,
-            batch=spec.batch,
-        )
-        for model, sigma in zip(experts, sigmas, strict=True)
-    ]
+    networks = [(model, sigma, len(images.classes)) for model, sigma in zip(experts, sigmas, strict=True)]
+    voters = freeze_each(networks, images.shape, device, spec, fast)
     identity["fast"] = voters[0].steps
     record = {"identity": identity, "info": info or {}, "skip": skip, "max_images": max_images}
 
@@ -214,7 +212,7 @@ def join_votes(tables: Mapping[float, pd.DataFrame], sigmas: Sequence[float]) ->
             raise ValueError(f"join_votes: votes of {sigma} stopped early; wanted a table of all draws")
     pairs = [[[*map(read_votes, table[what])] for table in same] for what in ("selection", "votes")]
     classes = 1 + max(kind for every in pairs for rows in every for row in rows for kind, _ in row)
-    selection, votes = (np.stack([_dense(rows, classes) for rows in every], axis=1) for every in pairs)
+    selection, votes = (np.stack([vote_counts(rows, classes) for rows in every], axis=1) for every in pairs)
     return Joined(
         first["idx"].to_numpy(),
         first["label"].to_numpy(),
@@ -247,7 +245,7 @@ def recompute(row: Mapping[str, Any], cascade: Cascade) -> float:
 def columns(cascade: Cascade) -> tuple[str, ...]:
     """Columns of a table: `accepts_1`, `errs_1`, `selection_1`, `votes_1`, … for each sigma."""
     each = [
-        f"{what}_{_name(sigma)}"
+        f"{what}_{level_text(sigma)}"
         for what in ("accepts", "errs", "selection", "votes")
         for sigma in cascade.sigmas
     ]
@@ -354,36 +352,22 @@ def _row(
         "drawn": int(selection.sum() + votes.sum()),
     }
     for j, sigma in enumerate(cascade.sigmas):
-        row[f"accepts_{_name(sigma)}"] = float(found.accepts[j])
-        row[f"errs_{_name(sigma)}"] = float(found.errs[j])
-        row[f"selection_{_name(sigma)}"] = votes_text(_sparse(selection[j]))
-        row[f"votes_{_name(sigma)}"] = votes_text(_sparse(votes[j]))
+        row[f"accepts_{level_text(sigma)}"] = float(found.accepts[j])
+        row[f"errs_{level_text(sigma)}"] = float(found.errs[j])
+        row[f"selection_{level_text(sigma)}"] = votes_text(as_votes(selection[j]))
+        row[f"votes_{level_text(sigma)}"] = votes_text(as_votes(votes[j]))
     return row
 
 
 def _read(row: Mapping[str, Any], cascade: Cascade) -> tuple[Ints, Ints]:
     # selection and votes (K, C); an expert that was not asked has an empty cell
-    cells = [[row[f"{what}_{_name(sigma)}"] for sigma in cascade.sigmas] for what in ("selection", "votes")]
-    pairs = [[read_votes("" if pd.isna(cell) else str(cell)) for cell in kind] for kind in cells]
+    cells = [
+        [row[f"{what}_{level_text(sigma)}"] for sigma in cascade.sigmas] for what in ("selection", "votes")
+    ]
+    pairs = [[cell_votes(cell) for cell in kind] for kind in cells]
     classes = 1 + max((kind for both in pairs for votes in both for kind, _ in votes), default=0)
-    selection, votes = (_dense(both, classes) for both in pairs)
+    selection, votes = (vote_counts(both, classes) for both in pairs)
     return selection, votes
-
-
-def _dense(pairs: Sequence[Sequence[tuple[int, int]]], classes: int) -> Ints:
-    counts = np.zeros((len(pairs), classes), dtype=np.int64)
-    for j, votes in enumerate(pairs):
-        for kind, count in votes:
-            counts[j, kind] = count
-    return counts
-
-
-def _sparse(counts: Ints) -> tuple[tuple[int, int], ...]:
-    return tuple((kind, int(count)) for kind, count in enumerate(counts) if count)
-
-
-def _name(sigma: float) -> str:
-    return repr(float(sigma)).removesuffix(".0")
 
 
 def _identity(experts: Sequence[nn.Module], images: Images, spec: CascadeSpec) -> dict[str, Any]:

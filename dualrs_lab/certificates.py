@@ -26,7 +26,9 @@ __all__ = [
     "Certificate",
     "agreement",
     "append_rows",
+    "as_votes",
     "average_radius",
+    "cell_votes",
     "certified_accuracy",
     "confidence_band",
     "decide",
@@ -34,12 +36,14 @@ __all__ = [
     "frame",
     "from_row",
     "leader",
+    "level_text",
     "read_table",
     "read_votes",
     "recompute",
     "repair_table",
     "summarise",
     "to_row",
+    "vote_counts",
     "votes_text",
     "write_table",
 ]
@@ -193,6 +197,30 @@ def read_votes(text: str) -> Votes:
     """Votes back from `votes_text`."""
     pairs = (pair.split(":") for pair in text.split())
     return tuple((int(kind), int(count)) for kind, count in pairs)
+
+
+def cell_votes(cell: object) -> Votes:
+    """Votes back from a cell of a table, which is empty for an expert that was not asked."""
+    return read_votes("" if pd.isna(cell) else str(cell))  # type: ignore[call-overload]
+
+
+def as_votes(counts: NDArray[np.int64]) -> Votes:
+    """Counts (C,) as votes; a class without any is left out."""
+    return tuple((kind, int(count)) for kind, count in enumerate(counts) if count)
+
+
+def vote_counts(votes: Sequence[Votes], classes: int) -> NDArray[np.int64]:
+    """Several votes as counts (S, C)."""
+    counts = np.zeros((len(votes), classes), dtype=np.int64)
+    for stream, pairs in enumerate(votes):
+        for kind, count in pairs:
+            counts[stream, kind] = count
+    return counts
+
+
+def level_text(sigma: float) -> str:
+    """A noise level in the name of a column: "0.25", "1"; read back, it is the sigma to the last bit."""
+    return repr(float(sigma)).removesuffix(".0")
 
 
 def to_row(certificate: Certificate) -> dict[str, object]:

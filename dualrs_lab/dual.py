@@ -29,8 +29,8 @@ from dualrs_lab.certificates import ABSTAIN, BOUNDS
 from dualrs_lab.data import Images
 from dualrs_lab.dual_certificates import DualCertificate, columns, judge, to_row
 from dualrs_lab.estimators import Cuts, Estimator, Plurality
-from dualrs_lab.experts import Expert, RecordedVotes, SampledVotes, recorded_steps
-from dualrs_lab.fastpath import FastPath, FrozenVoter, freeze, settle
+from dualrs_lab.experts import Expert, RecordedVotes, SampledVotes, freeze_each, recorded_steps
+from dualrs_lab.fastpath import FastPath, settle
 from dualrs_lab.routes import Split, still_needed
 from dualrs_lab.runtime import describe
 from dualrs_lab.sampling import GridNoise, Noise, NoiseBlocks, Voter, count_votes
@@ -162,7 +162,7 @@ def certify_dual_table(
     if not recorded:
         networks += [(m, s, classes) for m, s in zip(experts, spec.sigmas, strict=True)]
     known = [RecordedVotes("certify_dual_table", file, positions, classes) for file in recorded]
-    voters = [_frozen(*each, images, spec, fast, device) for each in networks]
+    voters = freeze_each(networks, images.shape, device, spec, fast)
     choosers, pool = voters[: len(estimators)], voters[len(estimators) :]
     identity["fast"] = voters[0].steps
     if any(voter.steps != voters[0].steps for voter in voters):  # a step failed for some of them
@@ -211,27 +211,6 @@ def _recorded_steps(
         recorded_steps("certify_dual_table", file, model, images, alone(sigma))
         for file, model, sigma in zip(recorded, experts, spec.sigmas, strict=True)
     ]
-
-
-def _frozen(
-    model: nn.Module,
-    sigma: float,
-    classes: int,
-    images: Images,
-    spec: DualSpec,
-    fast: FastPath,
-    device: torch.device,
-) -> FrozenVoter:
-    return freeze(
-        model,
-        spec.noise(sigma),
-        images.shape,
-        classes=classes,
-        device=device,
-        dtype=spec.dtype,
-        fast=fast,
-        batch=spec.batch,
-    )
 
 
 def predict_dual(estimators: Sequence[Voter], experts: Sequence[Voter], x: Tensor, *, spec: DualSpec) -> Ints:

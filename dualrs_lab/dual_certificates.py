@@ -9,10 +9,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from dualrs_lab.certificates import ABSTAIN, BOUNDS, LOG_COLUMNS, Votes, leader, read_votes, votes_text
+from dualrs_lab.certificates import (
+    ABSTAIN,
+    BOUNDS,
+    LOG_COLUMNS,
+    Votes,
+    as_votes,
+    cell_votes,
+    leader,
+    level_text,
+    read_votes,
+    vote_counts,
+    votes_text,
+)
 from dualrs_lab.estimators import Cuts, Estimator, Median, Plurality
 from dualrs_lab.routes import Routes, Split, routes
 
@@ -63,7 +74,7 @@ class DualCertificate:
     @property
     def top(self) -> int:
         """The expert that `looks` chose."""
-        return int(self.estimator.top(_counts(self.looks, self.estimator.classes(len(self.sigmas)))))
+        return int(self.estimator.top(vote_counts(self.looks, self.estimator.classes(len(self.sigmas)))))
 
     @property
     def correct(self) -> bool:
@@ -160,10 +171,10 @@ def judge(
         estimator=estimator,
         split=split,
         seed=int(seed),
-        looks=tuple(map(_sparse, looks)),
-        estimator_votes=tuple(map(_sparse, estimator_votes)),
-        selection=_sparse(selection),
-        votes=tuple(map(_sparse, votes)),
+        looks=tuple(map(as_votes, looks)),
+        estimator_votes=tuple(map(as_votes, estimator_votes)),
+        selection=as_votes(selection),
+        votes=tuple(map(as_votes, votes)),
         bound=bound,
         drawn=int(drawn),
     )
@@ -177,7 +188,7 @@ def recompute(certificate: DualCertificate) -> tuple[float, float]:
 
 def columns(sigmas: Sequence[float]) -> tuple[str, ...]:
     """Columns of a table of a dual system with experts at `sigmas`: `entry_0.25`, …, `votes_1`."""
-    each = [f"{what}_{_name(sigma)}" for what in ("entry", "radius", "votes") for sigma in sigmas]
+    each = [f"{what}_{level_text(sigma)}" for what in ("entry", "radius", "votes") for sigma in sigmas]
     ours = ("method", "sigma", "alpha", "seed", "published", "constancy")
     evidence = ("estimator", "estimator_sigmas", "levels", "looks", "estimator_votes", "selection")
     return (*LOG_COLUMNS, *ours, *each, *evidence, "bound", "drawn")
@@ -209,7 +220,7 @@ def to_row(certificate: DualCertificate) -> dict[str, object]:
         "drawn": c.drawn,
     }
     for sigma, entry, radius, votes in zip(c.sigmas, found.entry, found.experts, c.votes, strict=True):
-        name = _name(sigma)
+        name = level_text(sigma)
         row |= {
             f"entry_{name}": float(entry),
             f"radius_{name}": float(radius),
@@ -241,7 +252,7 @@ def from_row(row: Mapping[str, Any]) -> DualCertificate:
         looks=tuple(map(read_votes, str(row["looks"]).split(";"))),
         estimator_votes=tuple(map(read_votes, str(row["estimator_votes"]).split(";"))),
         selection=read_votes(str(row["selection"])),
-        votes=tuple(_votes(row[name]) for name in names),
+        votes=tuple(cell_votes(row[name]) for name in names),
         bound=str(row["bound"]),
         drawn=int(row["drawn"]),
     )
@@ -249,11 +260,11 @@ def from_row(row: Mapping[str, Any]) -> DualCertificate:
 
 def _routes(c: DualCertificate) -> Routes:
     kinds = c.estimator.classes(len(c.sigmas))
-    top = c.estimator.top(_counts(c.looks, kinds))
+    top = c.estimator.top(vote_counts(c.looks, kinds))
     classes = 1 + max(kind for votes in (c.selection, *c.votes) for kind, _ in votes)
     return routes(
-        c.estimator.entry(_counts(c.estimator_votes, kinds), top, c.split),
-        _counts(c.votes, classes),
+        c.estimator.entry(vote_counts(c.estimator_votes, kinds), top, c.split),
+        vote_counts(c.votes, classes),
         top=top,
         classes=np.full(len(c.sigmas), leader(c.selection)),
         sigmas=c.sigmas,
@@ -262,32 +273,9 @@ def _routes(c: DualCertificate) -> Routes:
     )
 
 
-def _sparse(counts: Ints) -> Votes:
-    return tuple((kind, int(count)) for kind, count in enumerate(counts) if count)
-
-
-def _counts(votes: Sequence[Votes], classes: int) -> Ints:
-    # (S, classes)
-    counts = np.zeros((len(votes), classes), dtype=np.int64)
-    for stream, pairs in enumerate(votes):
-        for kind, count in pairs:
-            counts[stream, kind] = count
-    return counts
-
-
 def _are_votes(votes: Votes, below: float) -> bool:
     kinds = [kind for kind, _ in votes]
     return kinds == sorted(set(kinds)) and all(0 <= kind < below and count > 0 for kind, count in votes)
-
-
-def _name(sigma: float) -> str:
-    # 0.25, 1: read back, it is the sigma to the last bit
-    return repr(float(sigma)).removesuffix(".0")
-
-
-def _votes(cell: Any) -> Votes:
-    # an expert that was not asked has an empty cell
-    return read_votes("" if pd.isna(cell) else str(cell))
 
 
 def _numbers_text(numbers: Sequence[float]) -> str:

@@ -6,21 +6,22 @@ table of `smoothing.certify_table` answers for its network in any system that wo
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dualrs_lab.certificates import read_table, read_votes
+from dualrs_lab.certificates import read_table, read_votes, vote_counts
 from dualrs_lab.data import Images
-from dualrs_lab.sampling import NoiseBlocks, Voter, count_votes, sample
+from dualrs_lab.fastpath import FastPath, FrozenVoter, freeze
+from dualrs_lab.sampling import Noise, NoiseBlocks, Voter, count_votes, sample
 from dualrs_lab.smoothing import Spec, identify
 from dualrs_lab.stopping import AllDraws, Stopping
 from dualrs_lab.tables import read_record, refuse_other
 
-__all__ = ["Expert", "RecordedVotes", "SampledVotes", "recorded_steps"]
+__all__ = ["Expert", "RecordedVotes", "SampledVotes", "Sampling", "freeze_each", "recorded_steps"]
 
 Ints = NDArray[np.int64]
 
@@ -77,13 +78,7 @@ class RecordedVotes:
             )
         self.classes = classes
         rows = table[["idx", "selection", "votes"]].itertuples(index=False, name=None)
-        self._rows = {idx: tuple(map(self._dense, texts)) for idx, *texts in rows}
-
-    def _dense(self, text: str) -> Ints:
-        counts = np.zeros(self.classes, dtype=np.int64)
-        for kind, count in read_votes(text):
-            counts[kind] = count
-        return counts
+        self._rows = {idx: vote_counts([*map(read_votes, texts)], classes) for idx, *texts in rows}
 
     def guess(self, x: Tensor, idx: Ints) -> Ints:
         """As `SampledVotes.guess`."""
@@ -98,6 +93,40 @@ class RecordedVotes:
 
 
 Expert = SampledVotes | RecordedVotes
+
+
+class Sampling(Protocol):
+    """What the settings of a system say about how its networks are sampled."""
+
+    @property
+    def noise(self) -> type[Noise]: ...
+    @property
+    def dtype(self) -> torch.dtype: ...
+    @property
+    def batch(self) -> int | None: ...
+
+
+def freeze_each(
+    networks: Sequence[tuple[nn.Module, float, int]],
+    shape: tuple[int, ...],
+    device: torch.device,
+    spec: Sampling,
+    fast: FastPath,
+) -> list[FrozenVoter]:
+    """Voters of `networks`, each given with its sigma and its number of classes."""
+    return [
+        freeze(
+            model,
+            spec.noise(sigma),
+            shape,
+            classes=classes,
+            device=device,
+            dtype=spec.dtype,
+            fast=fast,
+            batch=spec.batch,
+        )
+        for model, sigma, classes in networks
+    ]
 
 
 def recorded_steps(

@@ -40,7 +40,7 @@ ARROWS = {
     "dual_certificates": "certificates estimators routes",
     "cascades": "bounds certificates",
     "cascade_tables": "bounds cascades certificates data experts fastpath runtime sampling smoothing tables",
-    "experts": "certificates data sampling smoothing stopping tables",
+    "experts": "certificates data fastpath sampling smoothing stopping tables",
     "dual": "bounds certificates data dual_certificates estimators experts fastpath routes runtime sampling "
     "smoothing stopping tables",
     "comparison": "bounds cascade_tables cascades certificates",
