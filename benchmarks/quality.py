@@ -43,7 +43,7 @@ SHIPPED = Path(__file__).resolve().parent.parent / "data/cifar10_jpeg"
 SIGMAS, ALPHA, N = (0.25, 0.5, 1.0), 0.001, 10_000
 RADII = [0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5]
 # All majorities, and one that leaves more to small sigmas.
-PLAIN, STRICTER, DIAL = Cascade(SIGMAS[::-1]), Cascade(SIGMAS[::-1], (0.2, 0.0, 0.0)), ", t = 0.2"
+PLAIN, STRICTER, DIAL = Cascade(SIGMAS[::-1]), Cascade(SIGMAS[::-1], (0.3, 0.0, 0.0)), ", t = 0.3"
 
 
 def name(sigma: float, what: str = "") -> str:

@@ -5,20 +5,24 @@ known in closed form.
 """
 
 import dataclasses
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from dualrs_lab.attacks import SmoothedAttack, attack_cascade, attack_dual, attack_smoothed
-from dualrs_lab.cascade_tables import CascadeSpec, certify_cascade
+from dualrs_lab.cascade_tables import CascadeSpec, certify_cascade, from_tables
 from dualrs_lab.cascades import Cascade
-from dualrs_lab.certificates import ABSTAIN
+from dualrs_lab.certificates import ABSTAIN, read_table
 from dualrs_lab.data import load_images, to_float
 from dualrs_lab.dual import DualSpec, certify_dual, predict_dual
-from dualrs_lab.dual_certificates import DualCertificate
+from dualrs_lab.dual_certificates import DualCertificate, from_row
 from dualrs_lab.estimators import Cuts, Median, Plurality
+from dualrs_lab.models import load_checkpoint
 from dualrs_lab.sampling import GaussianNoise, GridNoise, Voter
 
 ATTACK = SmoothedAttack(seed=0, steps=30, draws=64)
@@ -227,3 +231,46 @@ def test_a_cascade_is_attacked_by_each_of_its_ways() -> None:
     assert (found[:, 1, 1] > 0.1).all()  # the second way moves along its own axis as well
     with pytest.raises(ValueError, match="got 1 experts for the sigmas"):
         attack_cascade([third], x, y, radii, cascade=Cascade((0.25, 0.12)), attack=ATTACK)
+
+
+PACK = Path(__file__).parents[2] / "shared" / "data" / "unpack_cifar10.py"
+DATA = Path(__file__).parents[1] / "data"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not PACK.exists(), reason="the CIFAR-10 pack is not at ../shared/data")
+def test_the_shipped_systems_withstand_the_attack_inside_their_certified_balls(tmp_path: Path) -> None:
+    """The tables of data/cifar10_systems: both radii of the dual system, and the cascade of the experts."""
+    subprocess.run([sys.executable, PACK, tmp_path / "cifar10_jpeg"], check=True, capture_output=True)
+    test = load_images(f"folder:{tmp_path / 'cifar10_jpeg'}", "test")
+    sigmas, rule = (0.25, 0.5, 1.0), Cuts((0.5, 1.0))
+    name = "cifar10_jpeg_fast_narrow_sigma{0:g}_seed0"
+    experts = [load_checkpoint(DATA / "cifar10_jpeg" / f"{name.format(s)}.safetensors")[0] for s in sigmas]
+    cuts = [load_checkpoint(DATA / "cifar10_systems" / f"router_cut{k}.safetensors")[0] for k in (1, 2)]
+    attack = SmoothedAttack(seed=0, steps=10, draws=16)
+    rows = read_table(DATA / "cifar10_systems" / "dual.tsv")
+    some = rows[rows["radius"] > 0.1].iloc[::12].head(16)
+    x, found = to_float(test.batch(some["idx"].tolist())[0]), [from_row(r) for r in some.to_dict("records")]
+    spec = DualSpec(estimator=rule, sigmas=sigmas, seed=0)
+    given = (cuts, experts, spec, attack)
+    assert not changed(x, found, 0.999, *given).any()
+    dual_share = changed(x, found, 4.0, *given).mean()
+
+    tables = {
+        s: read_table(DATA / "cifar10_jpeg" / f"{name.format(s)}_smoothed{s:g}_n10000.tsv") for s in sigmas
+    }
+    cascade = Cascade(sigmas[::-1])
+    certified = from_tables(tables, cascade=cascade)
+    some = certified[certified["radius"] > 0.1].iloc[::12].head(16)
+    x, y = to_float(test.batch(some["idx"].tolist())[0]), torch.tensor(some["predict"].tolist())
+
+    def lost(times: float) -> np.ndarray:
+        radii = torch.tensor(some["radius"].to_numpy() * times, dtype=torch.float32)
+        points = attack_cascade(experts[::-1], x, y, radii, cascade=cascade, attack=attack)
+        said = said_by_cascade(points.flatten(0, 1), experts[::-1], cascade).reshape(len(x), -1)
+        return ((said != y.numpy()[:, None]) & (said != ABSTAIN)).any(axis=1)
+
+    assert not lost(0.999).any()
+    cascade_share = lost(4.0).mean()
+    print(f"within 4 radii the dual system changes {dual_share:.0%}, the cascade {cascade_share:.0%} of 16")
+    assert min(dual_share, cascade_share) > 0.2  # or the attack could not have found anything

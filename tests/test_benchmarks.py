@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from scipy import stats
 from torch import Tensor, nn
 
-from benchmarks import baselines, memory, per_draw
+from benchmarks import baselines, memory, overhead, per_draw, quality
 from benchmarks import certify as benchmark
 from benchmarks.baselines import Textbook, art_missing, art_reason
 from benchmarks.measure import Row, copy_bandwidth, frame, interleave, matmul_peak, traffic
@@ -25,7 +26,8 @@ from benchmarks.per_image import per_image
 from benchmarks.report import table
 from benchmarks.subjects import Subject, digits
 from dualrs_lab import fastpath
-from dualrs_lab.certificates import ABSTAIN
+from dualrs_lab.certificates import ABSTAIN, read_table
+from dualrs_lab.dual_certificates import from_row, recompute
 from dualrs_lab.fastpath import FastPath
 from dualrs_lab.sampling import GaussianNoise
 from dualrs_lab.smoothing import Spec, certify
@@ -227,3 +229,56 @@ def test_options_are_checked(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         benchmark.main(["--parts", "per_draw,drawing"])
     assert "got drawing; wanted some of per_draw" in capsys.readouterr().err
+
+
+# Systems of several noise levels.
+
+SYSTEMS = Path(__file__).parents[1] / "data" / "cifar10_systems"
+SHIPPED = quality.SHIPPED
+
+
+def test_the_shipped_comparison_follows_from_the_shipped_tables() -> None:
+    """From every vote again: the board of notebook 22 and README is not typed in."""
+    singles = {
+        s: read_table(SHIPPED / f"{quality.name(s, f'_smoothed{s:g}_n10000')}.tsv") for s in quality.SIGMAS
+    }
+    own = {
+        s: read_table(SYSTEMS / f"{quality.name(s, f'_tuned_smoothed{s:g}_n10000')}.tsv")
+        for s in quality.SIGMAS
+    }
+    found = {
+        "comparison": quality.board(singles, read_table(SYSTEMS / "dual.tsv")),
+        "comparison_tuned": quality.tuned_board(singles, own),
+    }
+    for called, made in found.items():
+        written = pd.read_csv(SYSTEMS / f"{called}.csv", index_col="rule")
+        pd.testing.assert_frame_equal(made, written, atol=1e-6)
+    for row in read_table(SYSTEMS / "dual.tsv").to_dict("records"):
+        assert recompute(from_row(row)) == pytest.approx((row["radius"], row["published"]), rel=1e-9)
+
+
+def test_the_cost_of_a_system_is_measured_on_every_arm(tmp_path: Path, capsys) -> None:
+    for kind in ("a", "b"):
+        (tmp_path / "test" / kind).mkdir(parents=True)
+        (tmp_path / "train" / kind).mkdir(parents=True)
+        for split in ("test", "train"):
+            pixels = np.random.default_rng(len(kind)).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / split / kind / "0.png")
+    rows = overhead.main(
+        ["--data", f"folder:{tmp_path}", "--n", "200", "--images", "1", "--rounds", "2", "--no-compile",
+         "--out", str(tmp_path / "out"), "--device", "cpu"]
+    )  # fmt: skip
+    arms = {row.arm for row in rows}
+    assert arms == {
+        "one classifier, σ = 0.5",
+        *(f"dual, router n{part}" for part in ("", " / 10")),
+        *(f"cascade, others n{part}" for part in ("", " / 10")),
+    }
+    more = {row.arm: row.values for row in rows if row.quantity == "more than one classifier"}
+    assert more["one classifier, σ = 0.5"] == [0.0, 0.0]
+    draws = {row.arm: row.values[0] for row in rows if row.quantity == "mean draws per image"}
+    assert draws["one classifier, σ = 0.5"] == 300
+    assert draws["dual, router n / 10"] <= draws["dual, router n"] - 2 * 180
+    assert draws["cascade, others n / 10"] <= draws["cascade, others n"]
+    assert "overhead" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out" / "overhead.json").read_text())["n"] == 200

@@ -225,15 +225,17 @@ def test_a_failure_shows_in_red_and_goes_away(lab: tuple[str, Path], page: Any, 
     assert page.evaluate(ERRORS) == []
 
 
-@pytest.mark.parametrize("name", ["00_start_here", "10_lesson_smoothing", "11_lesson_dual", "30_tradeoff"])
+@pytest.mark.parametrize(
+    "name", ["00_start_here", "10_lesson_smoothing", "11_lesson_dual", "22_dual", "30_tradeoff"]
+)
 def test_the_panels_of_the_notebooks_work_too(
     lab: tuple[str, Path], page: Any, tmp_path: Path, name: str
 ) -> None:
     path = lab[1] / "notebooks" / f"{name}.ipynb"
     if not path.is_file():
         pytest.skip(f"{name} is not there yet")
-    if name == "30_tradeoff" and not list((ROOT / "runs" / "files").glob("*.tsv")):
-        pytest.skip("30_tradeoff needs the tables of 21_certify: run `dualrs-lab run` first")
+    if name in ("22_dual", "30_tradeoff") and not list((ROOT / "runs" / "files").glob("*.tsv")):
+        pytest.skip(f"{name} needs the tables of 21_certify: run `dualrs-lab run` first")
     run_all(page, lab[0], path.name)
     panels = page.locator(".dualrs-panel")
     assert panels.count() > 0

@@ -6,7 +6,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from dualrs_lab import cascade_tables, dual_certificates
 from dualrs_lab.__main__ import main
+from dualrs_lab.cascades import Cascade
 from dualrs_lab.certificates import from_row, read_table, recompute
 from dualrs_lab.models import load_checkpoint
 
@@ -45,14 +47,14 @@ def test_training_recorded_accuracies_and_left_checkpoints(out: Path) -> None:
     values = recorded(out, "20_train")
     assert values["accuracy_sigma_0"] > 0.9
     assert values["accuracy_sigma_0.12"] > values["accuracy_sigma_0.5"]
-    paths = sorted((out / "files").glob("digits_*.safetensors"))
+    paths = sorted((out / "files").glob("digits_*_sigma*_seed0.safetensors"))
     assert len(paths) == 3
     _, info = load_checkpoint(paths[1])
     assert info["training"]["config"]["epochs"] == 10
 
 
 def test_certification_left_tables_that_can_be_traced_to_votes(out: Path) -> None:
-    tables = sorted((out / "files").glob("digits_*_n200.tsv"))
+    tables = sorted((out / "files").glob("digits_*_smoothed*_n200.tsv"))
     assert len(tables) == 3
     for path in tables:
         table = read_table(path)
@@ -61,6 +63,24 @@ def test_certification_left_tables_that_can_be_traced_to_votes(out: Path) -> Non
     summary = {row["table"]: row for row in recorded(out, "21_certify")["summary"]}
     assert summary["σ = 0.12"]["0"] > summary["σ = 0.5"]["0"]
     assert summary["σ = 0.5"]["acr"] > summary["no noise in training, σ = 0.5"]["acr"]
+
+
+def test_systems_are_compared_and_can_be_traced_to_votes(out: Path) -> None:
+    acr = {row["rule"]: row["acr"] for row in recorded(out, "22_dual")["curves"]}
+    certified = {row["table"]: row["acr"] for row in recorded(out, "21_certify")["summary"]}
+    assert acr["σ = 0.5"] == certified["σ = 0.5"]
+    assert acr["dual, published"] <= acr["dual, routed"] <= acr["oracle"]
+    assert acr["cascade"] < acr["cascade, routed"] <= acr["oracle"]
+    dual = read_table(next((out / "files").glob("digits_*_dual_*.tsv")))
+    cascade = read_table(next((out / "files").glob("digits_*_cascade_*.tsv")))
+    assert len(dual) == len(cascade) == 40
+    for row in dual.to_dict("records"):
+        assert dual_certificates.recompute(dual_certificates.from_row(row)) == (
+            row["radius"],
+            row["published"],
+        )
+    for row in cascade.to_dict("records"):
+        assert cascade_tables.recompute(row, Cascade((0.5, 0.12))) == row["radius"]
 
 
 def test_tradeoff_reads_the_same_tables(out: Path) -> None:
