@@ -308,6 +308,8 @@ def sleeper(tmp_path: Path) -> Iterator[tuple["subprocess.Popen[str]", Path, lis
     process = subprocess.Popen(
         [sys.executable, "-m", "dualrs_lab", "run", "--devices", "cpu"],
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        # a suite that was itself started in the background of a shell hands down an ignored Ctrl-C
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     pids = tmp_path / "notebooks" / "sleep.pids"
     try:
