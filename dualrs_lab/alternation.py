@@ -20,14 +20,18 @@ from dualrs_lab.data import Images
 from dualrs_lab.estimators import Cuts
 from dualrs_lab.fastpath import FastPath, freeze, settle
 from dualrs_lab.models import Classifier
-from dualrs_lab.routing import Stakes, label_votes, mapped_radii, numbered, train_router
-from dualrs_lab.sampling import GridNoise, NoiseBlocks, count_votes
-from dualrs_lab.smoothing import take_waves
+from dualrs_lab.routing import (
+    Stakes,
+    count_images,
+    label_votes,
+    mapped_radii,
+    numbered,
+    train_router,
+)
+from dualrs_lab.sampling import GridNoise
 from dualrs_lab.training import TrainConfig, train_checkpoint
 
 __all__ = ["Round", "RoutedGaussian", "alternate", "choices"]
-
-_WAVE = 1000  # images at a time
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,11 +75,8 @@ def choices(
     fast = settle(fast, cuts[0], images.shape, inputs=n * len(images))
     asked = []
     for k, (cut, sigma) in enumerate(zip(cuts, rule.sigmas, strict=True)):
-        noise = GridNoise(sigma)
-        voter = freeze(cut, noise, images.shape, classes=2, device=device, dtype=dtype, fast=fast)
-        blocks = NoiseBlocks(noise, images.shape, seed=seed, stream=f"choices-{k}", device=device)
-        waves = take_waves(images, range(len(images)), _WAVE, device)
-        asked.append(np.concatenate([count_votes(voter, x, blocks, n=n, classes=2) for x, *_ in waves]))
+        voter = freeze(cut, GridNoise(sigma), images.shape, classes=2, device=device, dtype=dtype, fast=fast)
+        asked.append(count_images(voter, images, n=n, seed=seed, stream=f"choices-{k}", device=device))
     return rule.top(np.stack(asked, axis=1))
 
 

@@ -29,7 +29,7 @@ from dualrs_lab.certificates import (
     votes_text,
 )
 from dualrs_lab.data import Images
-from dualrs_lab.experts import SampledVotes, freeze_each
+from dualrs_lab.experts import SampledVotes, freeze_each, steps_of
 from dualrs_lab.fastpath import FastPath, settle
 from dualrs_lab.runtime import describe
 from dualrs_lab.sampling import GridNoise, Noise, Voter
@@ -131,7 +131,7 @@ def certify_cascade_table(
         return rows_at(path, positions)
     networks = [(model, sigma, len(images.classes)) for model, sigma in zip(experts, sigmas, strict=True)]
     voters = freeze_each(networks, images.shape, device, spec, fast)
-    identity["fast"] = voters[0].steps
+    identity |= steps_of(voters)
     record = {"identity": identity, "info": info or {}, "skip": skip, "max_images": max_images}
 
     def certified(todo: list[int]) -> Iterator[list[dict[str, object]]]:

@@ -29,7 +29,7 @@ from dualrs_lab.certificates import ABSTAIN, BOUNDS
 from dualrs_lab.data import Images
 from dualrs_lab.dual_certificates import DualCertificate, columns, judge, to_row
 from dualrs_lab.estimators import Cuts, Estimator, Plurality
-from dualrs_lab.experts import Expert, RecordedVotes, SampledVotes, freeze_each, recorded_steps
+from dualrs_lab.experts import Expert, RecordedVotes, SampledVotes, freeze_each, recorded_steps, steps_of
 from dualrs_lab.fastpath import FastPath, settle
 from dualrs_lab.routes import Split, still_needed
 from dualrs_lab.runtime import describe
@@ -164,9 +164,7 @@ def certify_dual_table(
     known = [RecordedVotes("certify_dual_table", file, positions, classes) for file in recorded]
     voters = freeze_each(networks, images.shape, device, spec, fast)
     choosers, pool = voters[: len(estimators)], voters[len(estimators) :]
-    identity["fast"] = voters[0].steps
-    if any(voter.steps != voters[0].steps for voter in voters):  # a step failed for some of them
-        identity["fast_each"] = [voter.steps for voter in voters]
+    identity |= steps_of(voters)
     record = {"identity": identity, "info": info or {}, "skip": skip, "max_images": max_images}
 
     def certified(todo: list[int]) -> Iterator[list[dict[str, object]]]:

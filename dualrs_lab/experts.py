@@ -21,7 +21,7 @@ from dualrs_lab.smoothing import Spec, identify
 from dualrs_lab.stopping import AllDraws, Stopping
 from dualrs_lab.tables import read_record, refuse_other
 
-__all__ = ["Expert", "RecordedVotes", "SampledVotes", "Sampling", "freeze_each", "recorded_steps"]
+__all__ = ["Expert", "RecordedVotes", "SampledVotes", "Sampling", "freeze_each", "recorded_steps", "steps_of"]
 
 Ints = NDArray[np.int64]
 
@@ -127,6 +127,14 @@ def freeze_each(
         )
         for model, sigma, classes in networks
     ]
+
+
+def steps_of(voters: Sequence[FrozenVoter]) -> dict[str, Any]:
+    """How voters were frozen, for the identity of a table; `fast_each` where a step failed for some."""
+    same = {"fast": voters[0].steps}
+    if all(voter.steps == voters[0].steps for voter in voters):
+        return same
+    return same | {"fast_each": [voter.steps for voter in voters]}
 
 
 def recorded_steps(

@@ -42,6 +42,7 @@ __all__ = [
     "RoutedRadius",
     "SoftTarget",
     "Stakes",
+    "count_images",
     "label_votes",
     "mapped_radii",
     "numbered",
@@ -103,21 +104,23 @@ def label_votes(
         )
         for model, sigma in zip(experts, sigmas, strict=True)
     ]
-    votes = torch.stack([_votes_for_labels(voter, images, n, seed, device) for voter in voters], dim=1)
+    each = [count_images(v, images, n=n, seed=seed, stream="labels", device=device) for v in voters]
+    counts = np.stack(each, axis=1)
+    own = images.labels.cpu().numpy()[:, None, None]
+    votes = torch.from_numpy(np.take_along_axis(counts, own, axis=2)[..., 0]).to(torch.int32)
     record = {"identity": identity, "fast": [voter.steps for voter in voters]}
     replace_json(path.with_suffix(".json"), record | {"provenance": describe(device)})
     replace_bytes(path, save({"votes": votes}))  # last: a file is there only with its json
     return votes
 
 
-def _votes_for_labels(voter: FrozenVoter, images: Images, n: int, seed: int, device: torch.device) -> Tensor:
-    # (N,); draws are those of a stream of its own, neither selection nor estimation
-    blocks = NoiseBlocks(voter.noise, images.shape, seed=seed, stream="labels", device=device)
-    found = []
-    for x, labels, _ in take_waves(images, range(len(images)), _WAVE, device):
-        counts = count_votes(voter, x, blocks, n=n, classes=voter.classes)
-        found.append(counts[np.arange(len(labels)), labels])
-    return torch.from_numpy(np.concatenate(found)).to(torch.int32)
+def count_images(
+    voter: FrozenVoter, images: Images, *, n: int, seed: int, stream: str, device: torch.device
+) -> NDArray[np.int64]:
+    """Votes (N, classes) about every image, of `n` draws from a stream of noise of its own."""
+    blocks = NoiseBlocks(voter.noise, images.shape, seed=seed, stream=stream, device=device)
+    waves = take_waves(images, range(len(images)), _WAVE, device)
+    return np.concatenate([count_votes(voter, x, blocks, n=n, classes=voter.classes) for x, *_ in waves])
 
 
 def mapped_radii(votes: Tensor, *, n: int, draws: int, alpha: float, sigmas: Sequence[float]) -> Floats:

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dualrs_lab import alternation
+from dualrs_lab import alternation, routing
 from dualrs_lab.alternation import RoutedGaussian, alternate, choices
 from dualrs_lab.data import Images, load_images, to_float
 from dualrs_lab.estimators import Cuts
@@ -56,7 +56,7 @@ def test_each_image_gets_noise_of_its_own_level() -> None:
 
 
 def test_choices_are_those_of_votes(digits: Images, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(alternation, "_WAVE", 130)  # three waves, the last one smaller
+    monkeypatch.setattr(routing, "_WAVE", 130)  # three waves, the last one smaller
     cut = make_model("digits_cnn", classes=2, channels=1, mean=[0.3], std=[0.37], seed=1).eval()
     with torch.no_grad():  # half of the images on either side
         ahead = cut(to_float(digits.pixels)) @ torch.tensor([1.0, -1.0])
