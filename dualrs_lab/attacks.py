@@ -1,201 +1,346 @@
-"""Attacks: inputs nearby that make a classifier answer otherwise.
+"""Attacks on a network: inputs within a budget that it answers otherwise.
 
-A certificate says that none exists within its radius, so an attack inside that ball must fail, and one that
-fails further out too says little: both are tested.
+A budget is one number, one per image (N, 1, 1, 1), or one per pixel (N, C or 1, H, W), in the [0, 1] unit. In
+linf a pixel moves by its budget at most. In l2 the allowed set is the ellipsoid sum (delta / budget)^2 <= 1,
+which for one number is the usual ball; a pixel with budget 0 stays. Results are in [0, 1] as well.
 
-The attack on smoothed systems follows gradients of expectations over noise (SmoothAdv, Salman et al. 2019).
-In a dual system it takes one route at a time: it looks for a point where the estimator chooses expert j *and*
-expert j gives another class, by descending max(entry radius, expert radius), both of them soft. This is the
-quantity whose minimum over j the routed certificate bounds at x. In a cascade the ways are those of the proof
-in `cascades`: an expert errs while those before it are silent, or all are silent.
+`pgd` is projected gradient ascent (Madry et al. 2018) on a loss; `mma` ascends the margins of the most likely
+wrong classes one by one (the minimum-margin attack, Gao et al. 2022); `auto_attack` is the ensemble of Croce
+and Hein (2020) in its authors' code. Gradients that vanish make a network look robust: that is an error here.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from dualrs_lab.cascades import Cascade
-from dualrs_lab.estimators import Estimator, Median
-from dualrs_lab.runtime import make_generator
-from dualrs_lab.soft import soft_choice_radii, soft_expert_radius, soft_steps
+from dualrs_lab.runtime import fold_seed
 
-__all__ = ["SmoothedAttack", "attack_cascade", "attack_dual", "attack_smoothed"]
+__all__ = [
+    "L2",
+    "LINF",
+    "PGD",
+    "STANDARD",
+    "CrossEntropy",
+    "Divergence",
+    "Linf",
+    "Margin",
+    "Norm",
+    "auto_attack",
+    "margins",
+    "mma",
+    "pgd",
+]
 
-Model = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SmoothedAttack:
-    """How hard to try: gradient steps, noisy copies a step, starts (the first at the input itself)."""
-
-    seed: int
-    steps: int = 20
-    draws: int = 32
-    starts: int = 1
-    step: float = 2.5  # length of all steps together, in radii of the ball
-    temperature: float = 0.05  # of the softened maximum, relative to the radius of the ball
-
-    def __post_init__(self) -> None:
-        if (
-            min(self.steps, self.draws, self.starts) < 1
-            or min(self.step, self.temperature) <= 0
-            or self.seed < 0
-        ):
-            raise ValueError(
-                "SmoothedAttack: wanted steps, draws, starts >= 1, step and temperature > 0, seed >= 0; got "
-                f"{self}"
-            )
+STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
+"""What AutoAttack's standard version consists of."""
 
 
-def attack_smoothed(
-    model: Model, x: Tensor, y: Tensor, radii: Tensor, *, sigma: float, attack: SmoothedAttack
-) -> Tensor:
-    """Inputs (B, ...) within `radii` (B,) in l2 of x (B, ...) where `model`, smoothed, says y (B,) least.
+class Norm(Protocol):
+    """Which set a budget allows, and where its steepest ascent leads."""
 
-    As `attack_dual` with one expert.
-    """
-    estimator = Median(sigma)  # of one expert: it is chosen everywhere
-    found = attack_dual(
-        [_one_for_all], [model], x, y, radii, estimator=estimator, sigmas=(sigma,), attack=attack
-    )
-    return found[:, 0]
+    def step(self, slope: Tensor, budget: Tensor, length: float) -> Tensor: ...
+    def project(self, delta: Tensor, budget: Tensor) -> Tensor: ...
+    def start(self, x: Tensor, budget: Tensor, generator: torch.Generator) -> Tensor: ...
 
 
-def attack_dual(
-    estimators: Sequence[Model],
-    experts: Sequence[Model],
-    x: Tensor,
-    y: Tensor,
-    radii: Tensor,
-    *,
-    estimator: Estimator,
-    sigmas: Sequence[float],
-    attack: SmoothedAttack,
-) -> Tensor:
-    """Inputs (B, K, ...) within l2 distance `radii` (B,) of x (B, ...), one for each of K routes.
+@dataclass(frozen=True)
+class Linf:
+    """|delta| <= budget, pixel by pixel."""
 
-    The one for route j comes closest to being sent to expert j and not answered `y` (B,) there. x is float in
-    [0, 1]; the inputs may leave that range, as the ball of a certificate does. Networks give logits and have
-    to be in evaluation mode on the device of x. Whether an input is adversarial is for votes to say. Raises
-    ValueError where shapes do not fit, x is not float, a network is in training mode or no gradient arrives.
-    """
-    _check("attack_dual", (*estimators, *experts), x, y, radii)
-    if (len(estimators), len(experts)) != (len(estimator.sigmas), len(sigmas)):
-        raise ValueError(
-            f"attack_dual: got {len(estimators)} estimators and {len(experts)} experts; {estimator} and the "
-            f"sigmas {tuple(sigmas)} want {len(estimator.sigmas)} and {len(sigmas)}"
-        )
+    def step(self, slope: Tensor, budget: Tensor, length: float) -> Tensor:
+        return length * slope.sign()
 
-    def terms(j: int, point: Tensor, generator: torch.Generator) -> list[Tensor]:
-        votes = [
-            _expected(model, point, sigma, attack.draws, generator)
-            for model, sigma in zip(estimators, estimator.sigmas, strict=True)
-        ]
-        enters = soft_choice_radii(estimator, votes)[:, j]
-        answers = _expected(experts[j], point, sigmas[j], attack.draws, generator)
-        return [enters, soft_expert_radius(answers, y, sigmas[j])]
+    def project(self, delta: Tensor, budget: Tensor) -> Tensor:
+        return torch.minimum(torch.maximum(delta, -budget), budget)
 
-    found = [_attack_route(partial(terms, j), j, x, radii, attack) for j in range(len(experts))]
-    return torch.stack(found, dim=1)
+    def start(self, x: Tensor, budget: Tensor, generator: torch.Generator) -> Tensor:
+        uniform = torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+        return (2 * uniform - 1) * budget
 
 
-def attack_cascade(
-    experts: Sequence[Model], x: Tensor, y: Tensor, radii: Tensor, *, cascade: Cascade, attack: SmoothedAttack
-) -> Tensor:
-    """Inputs (B, K + 1, ...) within `radii` (B,) in l2 of x (B, ...), one for each way in which y is lost.
+@dataclass(frozen=True)
+class L2:
+    """Sum (delta / budget)^2 <= 1."""
 
-    The first K come closest to having expert j accept another class than y (B,) while all before it are
-    silent; in the last one, all are. Everything else is as for `attack_dual`.
-    """
-    _check("attack_cascade", experts, x, y, radii)
-    if len(experts) != len(cascade.sigmas):
-        raise ValueError(f"attack_cascade: got {len(experts)} experts for the sigmas {cascade.sigmas}")
+    def step(self, slope: Tensor, budget: Tensor, length: float) -> Tensor:
+        relative = budget / budget.amax((1, 2, 3), keepdim=True).clamp(min=1e-30)
+        scaled = relative * slope
+        return length * relative * scaled / _norm(scaled).clamp(min=1e-30)
 
-    def terms(j: int, point: Tensor, generator: torch.Generator) -> list[Tensor]:
-        asked = zip(experts[: j + 1], cascade.sigmas, cascade.limits, strict=False)
-        pairs = [
-            soft_steps(_expected(model, point, sigma, attack.draws, generator), y, sigma, limit)
-            for model, sigma, limit in asked
-        ]
-        accepts = [own for own, _ in pairs]
-        return accepts if j == len(experts) else [*accepts[:j], pairs[j][1]]
+    def project(self, delta: Tensor, budget: Tensor) -> Tensor:
+        inside = delta.where(budget > 0, 0)
+        reach = _norm(inside / budget.where(budget > 0, 1))
+        return inside / reach.clamp(min=1)
 
-    found = [_attack_route(partial(terms, j), j, x, radii, attack) for j in range(len(experts) + 1)]
-    return torch.stack(found, dim=1)
+    def start(self, x: Tensor, budget: Tensor, generator: torch.Generator) -> Tensor:
+        # uniform in the ellipsoid
+        direction = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+        reach = torch.rand((len(x), 1, 1, 1), generator=generator, device=x.device, dtype=x.dtype)
+        return budget * direction / _norm(direction) * reach ** (1 / x[0].numel())
 
 
-def _attack_route(
-    terms: Callable[[Tensor, torch.Generator], Sequence[Tensor]],
-    number: int,
-    x: Tensor,
-    radii: Tensor,
-    attack: SmoothedAttack,
-) -> Tensor:
-    # Descends the largest of the terms (B,): where all are below 0, the answer has changed.
-    best, least = x.clone(), torch.full((len(x),), torch.inf, device=x.device)
-    t = (attack.temperature * radii).clamp(min=1e-6)
-    for start in range(attack.starts):
-        generator = make_generator(attack.seed, "attack", number, start, device=x.device)
-        point = _anywhere(x, radii, generator) if start else x.clone()
-        for step in range(attack.steps + 1):
-            point = point.detach().requires_grad_()
-            each = torch.stack([*terms(point, generator)])
-            (slope,) = torch.autograd.grad((t * torch.logsumexp(each / t, dim=0)).sum(), point)
-            if not slope.any():
-                raise ValueError("attack: no gradient reaches the input; are the networks differentiable?")
-            value = each.detach().amax(dim=0)
-            closer = value < least
-            best[closer], least[closer] = point.detach()[closer], value[closer]
-            if step < attack.steps:
-                point = _descend(point, slope, x, radii, attack.step / attack.steps)
-    return best
-
-
-def _expected(model: Model, x: Tensor, sigma: float, draws: int, generator: torch.Generator) -> Tensor:
-    # (B, C): mean probabilities over noisy copies
-    noise = torch.randn((draws, *x.shape), generator=generator, device=x.device, dtype=x.dtype)
-    logits = model((x + sigma * noise).flatten(0, 1)).float()
-    return torch.softmax(logits, dim=1).view(draws, len(x), -1).mean(dim=0)
-
-
-def _descend(point: Tensor, slope: Tensor, x: Tensor, radii: Tensor, step: float) -> Tensor:
-    moved = point.detach() - step * _wide(radii, x) * slope / _norm(slope).clamp(min=1e-30)
-    return _project(moved, x, radii)
-
-
-def _anywhere(x: Tensor, radii: Tensor, generator: torch.Generator) -> Tensor:
-    # in the ball
-    direction = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
-    reach = torch.rand(len(x), generator=generator, device=x.device, dtype=x.dtype) * radii
-    return x + _wide(reach, x) * direction / _norm(direction)
-
-
-def _project(point: Tensor, x: Tensor, radii: Tensor) -> Tensor:
-    away = point - x
-    return x + away * (_wide(radii, x) / _norm(away).clamp(min=1e-30)).clamp(max=1)
+LINF = Linf()
 
 
 def _norm(x: Tensor) -> Tensor:
-    # (B, 1, ...)
-    return _wide(x.flatten(1).norm(dim=1), x)
+    return x.square().sum((1, 2, 3), keepdim=True).sqrt()
 
 
-def _wide(values: Tensor, x: Tensor) -> Tensor:
-    return values.view(-1, *[1] * (x.ndim - 1))
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""Logits (N, K) and what they are compared with, mostly labels (N,) -> what is ascended, (N,)."""
 
 
-def _one_for_all(x: Tensor) -> Tensor:
-    return x.new_zeros((len(x), 1))
+@dataclass(frozen=True)
+class CrossEntropy:
+    """Of the labels."""
+
+    def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(logits, y, reduction="none")
 
 
-def _check(call: str, networks: Sequence[Model], x: Tensor, y: Tensor, radii: Tensor) -> None:
-    if not x.is_floating_point() or not x.shape[:1] == y.shape == radii.shape:
-        raise ValueError(
-            f"{call}: got x {x.dtype} {tuple(x.shape)}, y {tuple(y.shape)}, radii {tuple(radii.shape)}; "
-            "wanted float images (B, ...) in [0, 1], and one y and one radius each"
+@dataclass(frozen=True)
+class Margin:
+    """Largest wrong logit minus that of the label: above 0, the answer is wrong. Never saturates."""
+
+    def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
+        return margins(logits, y)
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """KL from the probabilities of reference logits (N, K) to those here: what TRADES ascends."""
+
+    def __call__(self, logits: Tensor, reference: Tensor) -> Tensor:
+        p, q = F.log_softmax(reference, dim=1), F.log_softmax(logits, dim=1)
+        return F.kl_div(q, p, reduction="none", log_target=True).sum(1)
+
+
+def margins(logits: Tensor, y: Tensor) -> Tensor:
+    """Largest logit of a class other than y (N,), minus the one of y: (N,)."""
+    own = F.one_hot(y, logits.shape[1]).bool()
+    return logits.masked_fill(own, -torch.inf).amax(1) - logits.gather(1, y[:, None])[:, 0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PGD:
+    """How `pgd` ascends: the defaults are PGD-20 for 8/255 in linf."""
+
+    steps: int = 20
+    step: float = 2 / 255  # in linf of each pixel, in l2 of the whole step (of the pixel with most budget)
+    restarts: int = 1
+    start: float = 1.0  # random start in this share of the budget; 0: at the image
+    norm: Norm = LINF
+    loss: Loss = CrossEntropy()
+    best: bool = True  # the best input of all steps; False: the last one, a forward pass less (for training)
+    blind: float = 0.0  # share of images that may get no gradient at any step before it is an error
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.step <= 0 or self.restarts < 1 or min(self.start, self.blind) < 0:
+            raise ValueError(
+                f"PGD: wanted steps and restarts >= 1, step > 0, start and blind >= 0; got {self}"
+            )
+
+
+def pgd(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    budget: float | Tensor,
+    *,
+    attack: PGD,
+    generator: torch.Generator,
+) -> Tensor:
+    """Inputs within `budget` of x (N, C, H, W) in [0, 1] that the loss against y ranks highest.
+
+    With `best`, y are labels (N,); an input that is answered wrongly is preferred to one that is not, then
+    the higher loss counts, over all steps and restarts. Otherwise y is what the loss takes and the last step
+    counts.
+
+    Raises ValueError where x is not float in [0, 1], the network is in training mode, a budget is negative or
+    does not fit, or more than a share `blind` of the images gets no gradient.
+    """
+    _check("pgd", model, x)
+    budget = _budget("pgd", budget, x)
+    reached = _Reached.nothing(x)
+    moved = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    for _ in range(attack.restarts):
+        delta = (
+            attack.start * attack.norm.start(x, budget, generator) if attack.start else torch.zeros_like(x)
         )
-    if any(getattr(model, "training", False) for model in networks):
-        raise ValueError(f"{call}: a network is in training mode; call .eval() first")
+        point = (x + delta).clamp(0, 1)
+        for _ in range(attack.steps):
+            point.requires_grad_()
+            logits = model(point).float()
+            loss = attack.loss(logits, y)
+            (slope,) = torch.autograd.grad(loss.sum(), point)
+            point = point.detach()
+            if attack.best:
+                reached = reached.better(point, logits.detach(), loss.detach(), y)
+            moved |= slope.flatten(1).any(1)
+            delta = point - x + attack.norm.step(slope, budget, attack.step)
+            point = (x + attack.norm.project(delta, budget)).clamp(0, 1)
+        if attack.best:
+            with torch.no_grad():
+                logits = model(point).float()
+                reached = reached.better(point, logits, attack.loss(logits, y), y)
+    _check_moved("pgd", moved | reached.fooled | ~(budget > 0).flatten(1).any(1), attack)
+    return reached.point if attack.best else point
+
+
+def mma(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    budget: float | Tensor,
+    *,
+    attack: PGD,
+    generator: torch.Generator,
+    targets: int = 3,
+) -> Tensor:
+    """As `pgd`, but ascends z_t - z_y for each of the `targets` most likely wrong classes t at x in turn.
+
+    The input with the largest margin over all targets is returned, whatever `attack.loss` says.
+    """
+    _check("mma", model, x)
+    with torch.no_grad():
+        logits = model(x).float()
+    if not 1 <= targets < logits.shape[1]:
+        raise ValueError(f"mma: got {targets} targets for {logits.shape[1]} classes; wanted 1 to all others")
+    own = F.one_hot(y, logits.shape[1]).bool()
+    likely = logits.masked_fill(own, -torch.inf).topk(targets, dim=1).indices
+    found, score = x, margins(logits, y)
+    for target in likely.unbind(1):
+
+        def towards(logits: Tensor, y: Tensor, target: Tensor = target) -> Tensor:
+            return (logits.gather(1, target[:, None]) - logits.gather(1, y[:, None]))[:, 0]
+
+        point = pgd(model, x, y, budget, attack=replace(attack, loss=towards), generator=generator)
+        with torch.no_grad():
+            value = margins(model(point).float(), y)
+        found = torch.where(_wide(value > score), point, found)
+        score = torch.maximum(value, score)
+    return found
+
+
+def auto_attack(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    eps: float,
+    *,
+    seed: int,
+    norm: Norm = LINF,
+    attacks: Sequence[str] = STANDARD,
+    batch: int = 250,
+) -> Tensor:
+    """AutoAttack in the code of its authors, the package `pyautoattack`; by default its standard version.
+
+    Returns inputs like `pgd`: x itself for images that withstood all `attacks`. Its budget is one number. The
+    global random state is left as it was.
+
+    Raises ModuleNotFoundError without the extra `attacks`, ValueError for fewer than 4 classes, which its
+    targeted loss needs, otherwise as `pgd`.
+    """
+    _check("auto_attack", model, x)
+    _budget("auto_attack", eps, x)
+    try:
+        from pyautoattack import AutoAttack
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "auto_attack: needs pyautoattack; install it with pip install 'dualrs-lab[attacks]'"
+        ) from error
+    with torch.no_grad():
+        classes = model(x[:1]).shape[1]
+    if classes < 4 or isinstance(norm, Linf) == isinstance(norm, L2):
+        raise ValueError(
+            f"auto_attack: got {classes} classes and {norm}; wanted 4 or more, and Linf() or L2()"
+        )
+    unknown = {*attacks} - {*STANDARD, "apgd-dlr", "fab"}
+    if unknown or not attacks:
+        raise ValueError(
+            f"auto_attack: got attacks {tuple(attacks)}; wanted some of {STANDARD}, apgd-dlr, fab"
+        )
+    with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):
+        ensemble = AutoAttack(
+            lambda some: model(some).float(),
+            norm="Linf" if isinstance(norm, Linf) else "L2",
+            eps=eps,
+            seed=fold_seed(seed, "autoattack") % 2**31,
+            device=x.device,
+            version="standard",
+        )
+        ensemble.attacks_to_run = list(attacks)
+        ensemble.apgd_targeted.n_target_classes = ensemble.fab.n_target_classes = min(9, classes - 1)
+        found, _ = ensemble.run_standard_evaluation(x, y, batch_size=batch)
+    return torch.as_tensor(found)
+
+
+@dataclass(frozen=True)
+class _Reached:
+    """The best input of each image so far: one that fools the network first, then by loss."""
+
+    point: Tensor
+    fooled: Tensor
+    loss: Tensor
+
+    @classmethod
+    def nothing(cls, x: Tensor) -> "_Reached":
+        none = torch.zeros(len(x), device=x.device)
+        return cls(x, none.bool(), none - torch.inf)
+
+    def better(self, point: Tensor, logits: Tensor, loss: Tensor, y: Tensor) -> "_Reached":
+        fooled = margins(logits, y) > 0
+        better = (fooled & ~self.fooled) | ((fooled == self.fooled) & (loss > self.loss))
+        return _Reached(
+            torch.where(_wide(better), point, self.point),
+            fooled | self.fooled,
+            torch.where(better, loss, self.loss),
+        )
+
+
+def _wide(values: Tensor) -> Tensor:
+    return values[:, None, None, None]
+
+
+def _check(call: str, model: nn.Module, x: Tensor) -> None:
+    if any(module.training for module in model.modules()):
+        raise ValueError(f"{call}: the network is in training mode; call .eval() first")
+    if not x.is_floating_point() or x.ndim != 4:
+        raise ValueError(
+            f"{call}: got x {x.dtype} {tuple(x.shape)}; wanted float images (N, C, H, W) in [0, 1], "
+            "see data.to_float"
+        )
+    low, high = x.aminmax() if len(x) else (x.sum(), x.sum())
+    if not (low >= 0 and high <= 1):
+        raise ValueError(
+            f"{call}: got x from {float(low):g} to {float(high):g}; wanted [0, 1], normalisation is the "
+            "network's first layer"
+        )
+
+
+def _budget(call: str, budget: float | Tensor, x: Tensor) -> Tensor:
+    # (N, C or 1, H or 1, W or 1)
+    given = torch.as_tensor(budget, device=x.device, dtype=x.dtype)
+    shaped = given.view(1, 1, 1, 1) if given.ndim == 0 else given
+    sizes = zip(shaped.shape, x.shape, strict=False)
+    fits = shaped.ndim == 4 and all(size in (1, wanted) for size, wanted in sizes)
+    if not fits or not bool((shaped >= 0).all()):
+        raise ValueError(
+            f"{call}: got a budget {tuple(given.shape)} for images {tuple(x.shape)}; wanted one number, or "
+            "one per image or pixel as (N, 1 or C, 1 or H, 1 or W), none negative"
+        )
+    return shaped.expand(len(x), -1, -1, -1)
+
+
+def _check_moved(call: str, moved: Tensor, attack: PGD) -> None:
+    if len(moved) and float((~moved).float().mean()) > attack.blind:
+        still = (~moved).nonzero().flatten().tolist()
+        raise ValueError(
+            f"{call}: {len(still)} of {len(moved)} images got no gradient at any step (images {still[:10]}): "
+            "the network is saturated or not differentiable, and robustness measured so means nothing. Try "
+            "loss=Margin(), which does not saturate"
+        )

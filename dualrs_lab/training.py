@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import FunctionType
 from typing import Any, Protocol, TypeVar
 
 import pandas as pd
@@ -33,7 +34,9 @@ __all__ = [
     "Objective",
     "Standard",
     "TrainConfig",
+    "Warmup",
     "accuracy",
+    "best_path",
     "channel_statistics",
     "recipe",
     "settings",
@@ -98,6 +101,19 @@ class Consistency:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Warmup:
+    """`first` for so many epochs, `then` from there on, on one learning-rate schedule."""
+
+    epochs: int
+    first: Objective
+    then: Objective
+
+    def at(self, epoch: int) -> Objective:
+        """The objective of an epoch, counted from 0."""
+        return self.first if epoch < self.epochs else self.then
+
+
 def _noisy(x: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
     return x + sigma * torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
 
@@ -138,7 +154,7 @@ def train(
     model: Network,
     images: Images,
     *,
-    objective: Objective,
+    objective: Objective | Warmup,
     config: TrainConfig,
     state: Path | str | None = None,
     validate: Callable[[Network], float] | None = None,
@@ -162,7 +178,8 @@ def train(
     bar = tqdm(range(done, config.epochs), desc="train", unit="epoch", disable=not progress)
     for epoch in bar:
         start = time.perf_counter()
-        loss = _train_epoch(model, images, objective, config, optimizer, epoch)
+        now = objective.at(epoch) if isinstance(objective, Warmup) else objective
+        loss = _train_epoch(model, images, now, config, optimizer, epoch)
         row = {"epoch": epoch + 1, "loss": loss, "lr": optimizer.param_groups[0]["lr"]}
         row |= {"validation": validate(model.eval())} if validate else {}
         history.append(row | {"seconds": time.perf_counter() - start})
@@ -177,57 +194,96 @@ def train_checkpoint(
     make: Callable[[], Classifier],
     images: Images,
     *,
-    objective: Objective,
+    objective: Objective | Warmup,
     config: TrainConfig,
     device: torch.device,
+    start: Path | str | None = None,
     validate: Callable[[Classifier], float] | None = None,
+    keep_best: bool = False,
     replace: bool = False,
     progress: bool = True,
 ) -> tuple[Classifier, dict[str, Any]]:
     """The checkpoint at `path`, trained now unless it is already there with these very settings.
 
     A network that was trained in another way is in the way: with `replace` it is kept under another name and
-    a warning says so, otherwise ValueError. Nothing is ever overwritten.
+    a warning says so, otherwise ValueError. Nothing is ever overwritten. Training begins with what `make`
+    gives; where that comes from a checkpoint, name it as `start`, so that its content counts as a setting.
+    With `keep_best`, the weights after the epoch with the highest `validate(model)` are at `best_path(path)`.
 
-    Returns the network in evaluation mode and its info: `sigma`, `training`, `history`, `seconds`,
-    `provenance`.
+    Returns the network of the last epoch in evaluation mode and its info: `sigma`, `training`, `history`,
+    `seconds`, `provenance`.
     """
-    path = Path(path)
-    made_by = settings(config, objective, images)
-    if path.exists():
-        model, info = load_checkpoint(path, device=device)
-        if info.get("training") == json.loads(json.dumps(made_by)):
-            return model, info
-        if not replace:
-            raise ValueError(
-                f"train_checkpoint: {path} was trained with {info.get('training')}, wanted {made_by}; "
-                "choose another folder, or replace=True to keep it under another name"
-            )
-        kept = set_aside(path, path.with_suffix(".json"))
-        warnings.warn(f"{path.name} was trained with other settings; it is now {kept[0].name}", stacklevel=2)
+    path, best = Path(path), best_path(path)
+    if keep_best and validate is None:
+        raise ValueError(
+            "train_checkpoint: keep_best wants validate(model), by which the best epoch is chosen"
+        )
+    made_by = settings(config, objective, images) | ({"start": digest(Path(start))} if start else {})
+    made_by = json.loads(json.dumps(made_by))  # as a json file gives it back
+    there = [one for one in ([path, best] if keep_best else [path]) if one.exists()]
+    others = [one for one in there if _trained_by(one) != made_by]
+    if path in there and not others:
+        return load_checkpoint(path, device=device)
+    if others and not replace:
+        raise ValueError(
+            f"train_checkpoint: {others[0]} was trained with {_trained_by(others[0])}, wanted {made_by}; "
+            "choose another folder, or replace=True to keep it under another name"
+        )
+    for other in others:
+        kept = set_aside(other, other.with_suffix(".json"))
+        warnings.warn(f"{other.name} was trained with other settings; it is now {kept[0].name}", stacklevel=2)
     path.parent.mkdir(parents=True, exist_ok=True)
     state = path.with_suffix(f".{digest(json.dumps(made_by))[:8]}.state.pt")  # other settings, another state
     model = make().to(device)
-    history = train(
-        model, images, objective=objective, config=config, state=state, validate=validate, progress=progress
-    )
-    save_checkpoint(
-        path,
-        model,
-        data={
+    info = {
+        "data": {
             "name": images.title,
             "split": images.split,
             "classes": list(images.classes),
             "shape": list(images.shape),
         },
-        sigma=getattr(objective, "sigma", 0.0),
-        training=made_by,
-        history=history.to_dict("records"),
-        seconds=float(history["seconds"].sum()),
-        provenance=describe(device),
+        "sigma": getattr(objective, "sigma", 0.0),
+        "training": made_by,
+        "provenance": describe(device),
+    }
+
+    def watched(model: Classifier) -> float:
+        assert validate is not None
+        value = validate(model)
+        if keep_best and value > _best_value(best):
+            save_checkpoint(best, model, **info, validation=value)
+        return value
+
+    history = train(
+        model,
+        images,
+        objective=objective,
+        config=config,
+        state=state,
+        validate=watched if validate else None,
+        progress=progress,
     )
+    seconds = float(history["seconds"].sum())
+    save_checkpoint(path, model, **info, history=history.to_dict("records"), seconds=seconds)
     state.unlink(missing_ok=True)
     return load_checkpoint(path, device=device)
+
+
+def best_path(path: Path | str) -> Path:
+    """Where `train_checkpoint(path, keep_best=True)` keeps the best epoch."""
+    return Path(path).with_name(f"{Path(path).stem}_best{Path(path).suffix}")
+
+
+def _trained_by(path: Path) -> Any:
+    record = path.with_suffix(".json")
+    return json.loads(record.read_text()).get("training") if record.exists() else None
+
+
+def _best_value(path: Path) -> float:
+    # read from the file, so that a resumed run knows it
+    return (
+        float(json.loads(path.with_suffix(".json").read_text())["validation"]) if path.exists() else -math.inf
+    )
 
 
 def channel_statistics(images: Images, *, most: int = 10_000) -> tuple[list[float], list[float]]:
@@ -337,19 +393,23 @@ def _check_finite(losses: Tensor, model: nn.Module, epoch: int, optimizer: torch
         )
 
 
-def settings(config: TrainConfig, objective: Objective, images: Images) -> dict[str, Any]:
+def settings(config: TrainConfig, objective: Objective | Warmup, images: Images) -> dict[str, Any]:
     """What the weights depend on: a state or checkpoint of other settings is not taken up."""
-    named = {"name": type(objective).__name__, **vars(objective)}
-    plain = {name: _fingerprint(value) for name, value in named.items()}
-    return {"config": asdict(config), "objective": plain, "data": images.fingerprint()}
+    return {"config": asdict(config), "objective": _fingerprint(objective), "data": images.fingerprint()}
 
 
 def _fingerprint(value: Any) -> Any:
-    # an objective may hold a table of labels: its digest stands for it
-    if not isinstance(value, Tensor):
-        return value
-    kind = f"{value.dtype} {tuple(value.shape)}"
-    return digest(kind, value.detach().cpu().contiguous().numpy().tobytes())
+    # objectives are objects within objects, and may hold a table of labels: its digest stands for it
+    if isinstance(value, Tensor):
+        kind = f"{value.dtype} {tuple(value.shape)}"
+        return digest(kind, value.detach().cpu().contiguous().numpy().tobytes())
+    if isinstance(value, FunctionType):
+        return value.__qualname__
+    if hasattr(value, "__dict__"):
+        return {"name": type(value).__name__} | {
+            name: _fingerprint(part) for name, part in vars(value).items()
+        }
+    return value
 
 
 def _store(

@@ -49,7 +49,11 @@ ARROWS = {
     "soft": "estimators",
     "routing": "bounds data fastpath files models runtime sampling smoothing soft tables training",
     "alternation": "data estimators fastpath models routing sampling smoothing training",
-    "attacks": "cascades estimators runtime soft",
+    "cam": "models",
+    "attacks": "runtime",
+    "adversarial": "attacks cam data runtime",
+    "evaluation": "attacks data files runtime smoothing tables",
+    "smoothed_attacks": "cascades estimators runtime soft",
     "plots": "bounds cascades certificates routes",
     "widgets": "plots bounds cascade_tables cascades certificates plane routes fastpath sampling "
     "smoothing data",
@@ -150,7 +154,8 @@ def test_dependencies_have_lower_bounds_and_nothing_more() -> None:
 
 
 def test_every_third_party_import_is_declared() -> None:
-    names = {Requirement(text).name for text in PYPROJECT["project"]["dependencies"]}
+    extra = PYPROJECT["project"]["optional-dependencies"]["attacks"]
+    names = {Requirement(text).name for text in [*PYPROJECT["project"]["dependencies"], *extra]}
     modules = {"scikit-learn": "sklearn", "pillow": "PIL"}
     declared = {modules.get(name, name) for name in names}
     for path in PACKAGE.glob("*.py"):

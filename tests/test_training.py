@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from dualrs_lab.data import Images, load_images, to_float
-from dualrs_lab.models import make_model
+from dualrs_lab.models import load_checkpoint, make_model
 from dualrs_lab.runtime import make_generator, pick_device
 from dualrs_lab.training import (
     Consistency,
@@ -21,6 +21,7 @@ from dualrs_lab.training import (
     TrainConfig,
     _augment,
     accuracy,
+    best_path,
     channel_statistics,
     recipe,
     train,
@@ -102,7 +103,7 @@ import sys
 from pathlib import Path
 import torch
 from dualrs_lab.data import load_images
-from dualrs_lab.models import make_model
+from dualrs_lab.models import load_checkpoint, make_model
 from dualrs_lab.training import Gaussian, TrainConfig, train_checkpoint
 train_checkpoint(
     Path(sys.argv[1]),
@@ -239,3 +240,64 @@ def test_the_fast_network_reaches_ninety_percent_on_cifar_in_ten_epochs() -> Non
     model = make_model("fast", classes=10, channels=3, mean=mean, std=std, seed=0).to(pick_device())
     train(model, images, objective=Standard(label_smoothing=0.2), config=recipe(images, epochs=10, seed=0))
     assert accuracy(model, test, seed=0) >= 0.9
+
+
+def test_best_and_last_epoch_are_kept_also_over_a_kill(tmp_path: Path, digits: Images) -> None:
+    values = iter([0.3, 0.9, 0.5, 0.9])
+    snapshots: list[list[torch.Tensor]] = []
+
+    class Kill(Exception):
+        pass
+
+    def validate(model) -> float:
+        snapshots.append(weights(model))
+        if len(snapshots) == 3:
+            raise Kill
+        return next(values)
+
+    path = tmp_path / "m.safetensors"
+    settings = {
+        "objective": Standard(), "config": config(), "device": torch.device("cpu"), "progress": False,
+        "keep_best": True,
+    }  # fmt: skip
+    with pytest.raises(Kill):
+        train_checkpoint(path, network, digits, validate=validate, **settings)
+    assert not path.exists()
+    best, _ = load_checkpoint(best_path(path))
+    assert equal(weights(best), snapshots[1])
+    last, info = train_checkpoint(path, network, digits, validate=validate, **settings)
+    assert [row["validation"] for row in info["history"]] == [0.3, 0.9, 0.5]
+    best, kept = load_checkpoint(best_path(path))
+    assert kept["validation"] == 0.9
+    assert kept["training"] == info["training"]
+    assert equal(weights(best), snapshots[1])
+    assert equal(weights(last), snapshots[3])
+    assert not equal(weights(last), weights(best))
+    with pytest.raises(ValueError, match="keep_best wants validate"):
+        train_checkpoint(tmp_path / "n.safetensors", network, digits, **settings)
+
+
+def test_the_start_is_a_setting(tmp_path: Path, digits: Images) -> None:
+    first, second = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    settings = {"objective": Standard(), "device": torch.device("cpu"), "progress": False}
+    train_checkpoint(first, network, digits, config=config(epochs=1), **settings)
+
+    def tuned(start: Path):
+        return train_checkpoint(
+            second,
+            lambda: load_checkpoint(start)[0],
+            digits,
+            config=config(epochs=1, lr=0.01),
+            start=start,
+            **settings,
+        )
+
+    _, info = tuned(first)
+    assert info["training"]["start"]
+    before = second.stat().st_mtime_ns
+    tuned(first)
+    assert second.stat().st_mtime_ns == before
+    other = tmp_path / "c.safetensors"
+    train_checkpoint(other, lambda: network(3), digits, config=config(epochs=1, seed=1), **settings)
+    with pytest.raises(ValueError, match="was trained with"):
+        tuned(other)

@@ -1,0 +1,147 @@
+"""`python -m benchmarks.pixels --data folder:PATH`: pixel-reweighted adversarial training and its controls.
+
+Every arm starts, for each seed, from the same adversarially trained network (the warm-up) and goes on for a
+few epochs with its own budget; then all are attacked on the same test images. Networks, tables and
+`arms.csv` go into `--out`, each made once; a run that was killed goes on where it stopped. The defaults are a
+CPU size: a small network, two attack steps in training.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from dualrs_lab.adversarial import (
+    INNER,
+    Adversarial,
+    Mart,
+    OtherImages,
+    Pixels,
+    RandomPixels,
+    Trades,
+    Uniform,
+)
+from dualrs_lab.attacks import PGD
+from dualrs_lab.cam import TopFraction
+from dualrs_lab.data import Images, load_images
+from dualrs_lab.evaluation import robust_accuracy
+from dualrs_lab.models import Classifier, load_checkpoint, make_model
+from dualrs_lab.runtime import pick_device
+from dualrs_lab.training import Objective, TrainConfig, channel_statistics, train_checkpoint
+
+__all__ = ["main"]
+
+EPS = 8 / 255
+FRACTION = 0.3  # of the pixels are important
+CORE = ("at", "part4", "uniform4", "random4", "others4", "part7", "uniform7")
+HELD_OUT = 2000  # of the training images, for choosing the best epoch
+
+
+def arms(attack: PGD) -> dict[str, Objective]:
+    """Name -> objective; a number is epsilon_low in 1/255."""
+
+    def part(low: int) -> Pixels:
+        return Pixels(mask=TopFraction(fraction=FRACTION), high=EPS, low=low / 255)
+
+    def mean(low: int) -> Uniform:
+        return Uniform(eps=FRACTION * EPS + (1 - FRACTION) * low / 255)
+
+    found: dict[str, Objective] = {"at": Adversarial(attack=attack)}
+    for low in (4, 5, 6, 7):
+        found[f"part{low}"] = Adversarial(budget=part(low), attack=attack)
+        found[f"uniform{low}"] = Adversarial(budget=mean(low), attack=attack)
+        found[f"random{low}"] = Adversarial(budget=RandomPixels(of=part(low)), attack=attack)
+        found[f"others{low}"] = Adversarial(budget=OtherImages(of=part(low)), attack=attack)
+    for name, budget in {"": Uniform(), "_part4": part(4), "_uniform4": mean(4)}.items():
+        found[f"trades{name}"] = Trades(budget=budget, attack=attack)
+        found[f"mart{name}"] = Mart(budget=budget, attack=attack)
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = _options(argv)
+    torch.set_num_threads(args.threads or torch.get_num_threads())
+    device = pick_device(args.device)
+    train = load_images(args.data, "train")
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
+    held_out, train = train.select(order[:HELD_OUT]), train.select(order[HELD_OUT:])
+    attack = (
+        INNER
+        if args.steps == INNER.steps
+        else PGD(steps=args.steps, step=1.25 * EPS / args.steps, best=False, blind=0.99)
+    )
+    objectives = arms(attack)
+    for seed in args.seeds:
+        warm = args.out / f"warmup_seed{seed}.safetensors"
+        config = TrainConfig(epochs=args.warmup, seed=seed, batch=128, lr=0.1)
+        _trained(warm, None, train, held_out, objectives["at"], config, device, args.model)
+        for name in args.arms:
+            config = TrainConfig(epochs=args.epochs, seed=1000 + seed, batch=128, lr=0.05)
+            path = args.out / f"{name}_seed{seed}.safetensors"
+            _trained(path, warm, train, held_out, objectives[name], config, device, args.model)
+
+
+def _trained(
+    path: Path,
+    start: Path | None,
+    train: Images,
+    held_out: Images,
+    objective: Objective,
+    config: TrainConfig,
+    device: torch.device,
+    name: str,
+) -> Classifier:
+    mean, std = channel_statistics(train)
+
+    def make() -> Classifier:
+        if start:
+            return load_checkpoint(start, device=device)[0]
+        classes, channels = len(train.classes), train.shape[0]
+        return make_model(name, classes=classes, channels=channels, mean=mean, std=std, seed=config.seed)
+
+    def validate(model: Classifier) -> float:
+        attack = PGD(steps=10, step=2 / 255)
+        return robust_accuracy(model, held_out.select(range(1000)), eps=EPS, attack=attack, seed=0)
+
+    model, info = train_checkpoint(
+        path,
+        make,
+        train,
+        objective=objective,
+        config=config,
+        device=device,
+        start=start,
+        validate=validate,
+        keep_best=True,
+        progress=False,
+    )
+    print(
+        path.stem,
+        [round(row["validation"], 4) for row in info["history"]],
+        round(info["seconds"]),
+        flush=True,
+    )
+    return model
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.pixels", description=(__doc__ or "").split("\n\n")[0]
+    )
+    add = parser.add_argument
+    add("--data", required=True, help="CIFAR-10 re-encoded as JPEG, folder:PATH, or a data set's name")
+    add("--model", default="fast_narrow")
+    add("--arms", type=lambda text: text.split(","), default=list(CORE), help="comma-separated (%(default)s)")
+    add("--seeds", type=lambda text: [int(s) for s in text.split(",")], default=[0, 1, 2])
+    add("--warmup", type=int, default=4, help="epochs of plain adversarial training (%(default)s)")
+    add("--epochs", type=int, default=3, help="epochs of each arm (%(default)s)")
+    add("--steps", type=int, default=2, help="of the attack in training (%(default)s)")
+    add("--threads", type=int, default=0)
+    add("--device", default="auto", help="auto, cpu, cuda:0, …")
+    add("--out", type=Path, default=Path("runs/pixels"), help="folder for the results (%(default)s)")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,248 @@
+"""Class activation maps as tensors, masks of important pixels, and budgets per pixel.
+
+A map says where in an image a class is seen: activations A (N, K, h, w) of a layer, weighted by the gradients
+G of the class's logit. Grad-CAM (Selvaraju et al. 2017) weighs channel k by the mean of G, XGrad-CAM (Fu et
+al. 2020) by the mean of G weighted with A, LayerCAM (Jiang et al. 2021) each place by G where it is positive.
+Behind the last stage of our networks follow average pooling and one linear layer, so there G = W[class] / hw:
+maps then cost a forward pass. (Grad-CAM and XGrad-CAM are equal there.)
+
+A mask is one bool per pixel; PART (Zhang et al. 2024) gives masked pixels the whole budget, others less.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Protocol, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dualrs_lab.models import Body, Classifier
+
+__all__ = [
+    "AboveMean",
+    "Everywhere",
+    "JetMask",
+    "Mask",
+    "TopFraction",
+    "class_maps",
+    "grad_cam",
+    "layer_cam",
+    "normalise",
+    "pixel_budget",
+    "resize",
+    "xgrad_cam",
+]
+
+Weighting = Callable[[Tensor, Tensor], Tensor]
+
+
+def grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
+    """Maps (N, h, w), >= 0, from activations (N, K, h, w) and gradients that broadcast to them."""
+    return F.relu((gradients.mean((2, 3), keepdim=True) * activations).sum(1))
+
+
+def xgrad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
+    """As `grad_cam`; a channel without activation has weight 0."""
+    total = activations.sum((2, 3), keepdim=True)
+    weights = (gradients * activations).sum((2, 3), keepdim=True) / total.where(total != 0, 1)
+    return F.relu((weights * activations).sum(1))
+
+
+def layer_cam(activations: Tensor, gradients: Tensor) -> Tensor:
+    """As `grad_cam`."""
+    return F.relu((F.relu(gradients) * activations).sum(1))
+
+
+def class_maps(
+    model: nn.Module,
+    x: Tensor,
+    classes: Tensor | None = None,
+    *,
+    weighting: Weighting = grad_cam,
+    layer: str | None = None,
+) -> Tensor:
+    """Maps (N, h, w) of the layer's size, >= 0, float32, one for each image of x (N, C, H, W) in [0, 1].
+
+    `classes` (N,) are int64; None means the network's own predictions. `layer` names a submodule whose output
+    is (N, K, h, w); None is the last stage of a `Classifier`, without a backward pass. A batch is one pass.
+    Gradients of parameters are left alone, hooks are gone afterwards, also after an error.
+
+    Raises ValueError for a network in training mode, a layer that does not fit, or a map that is not finite.
+    """
+    if any(module.training for module in model.modules()):
+        raise ValueError("class_maps: the network is in training mode; call .eval() first")
+    if layer is None:
+        activations, gradients = _pooled(model, x, classes)
+    else:
+        activations, gradients = _hooked(model, x, classes, layer)
+    maps = weighting(activations.float(), gradients.float()).detach()
+    if not torch.isfinite(maps).all():
+        bad = (~torch.isfinite(maps)).flatten(1).any(1).nonzero().flatten().tolist()
+        raise ValueError(f"class_maps: the maps of images {bad[:10]} are not finite; check x and the weights")
+    return maps
+
+
+def _pooled(model: nn.Module, x: Tensor, classes: Tensor | None) -> tuple[Tensor, Tensor]:
+    body = getattr(model, "body", None)
+    if not isinstance(model, Classifier) or not isinstance(getattr(body, "fc", None), nn.Linear):
+        raise ValueError(
+            f"class_maps: got a {type(model).__name__}; without a Classifier that ends in pooling and a "
+            "linear layer, name a layer, such as layer='layer4'"
+        )
+    head = cast(Body, body).fc
+    with torch.no_grad():
+        activations = model.stages(x)[-1]
+        if classes is None:
+            classes = cast(Tensor, head(activations.mean((2, 3)))).argmax(1)
+        gradients = head.weight[classes] / activations[0, 0].numel()
+    return activations, gradients[:, :, None, None]
+
+
+def _hooked(model: nn.Module, x: Tensor, classes: Tensor | None, layer: str) -> tuple[Tensor, Tensor]:
+    try:
+        module = model.get_submodule(layer)
+    except AttributeError as error:
+        names = ", ".join(name for name, _ in model.named_modules() if name)
+        raise ValueError(f"class_maps: no layer {layer!r}; wanted one of {names}") from error
+    with torch.enable_grad(), _held(module) as held:
+        logits = model(x)
+        if len(held) != 1 or held[0].ndim != 4:
+            shapes = [tuple(tensor.shape) for tensor in held]
+            raise ValueError(
+                f"class_maps: layer {layer!r} gave outputs of shapes {shapes}; wanted one (N, K, h, w)"
+            )
+        classes = logits.detach().argmax(1) if classes is None else classes
+        score = logits.gather(1, classes[:, None]).sum()
+        (gradients,) = torch.autograd.grad(score, held[0])
+    return held[0].detach(), gradients
+
+
+@contextmanager
+def _held(module: nn.Module) -> Iterator[list[Tensor]]:
+    """The outputs of `module` while open, as leaves: nothing below them is differentiated.
+
+    What follows gets a copy, since it may write in place.
+    """
+    held: list[Tensor] = []
+
+    def keep(_: nn.Module, __: object, output: Tensor) -> Tensor:
+        held.append(output.detach().requires_grad_())
+        return held[-1].clone()
+
+    handle = module.register_forward_hook(keep)
+    try:
+        yield held
+    finally:
+        handle.remove()
+
+
+def normalise(maps: Tensor) -> Tensor:
+    """Each map (N, h, w) stretched to [0, 1]; one without any variation becomes 0."""
+    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+    return (maps - low) / (high - low).where(high > low, 1)
+
+
+def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps (N, h, w) as (N, H, W), bicubic as in Pillow; may leave their range a little."""
+    wide = F.interpolate(maps[:, None].float(), size, mode="bicubic", antialias=True, align_corners=False)
+    return wide[:, 0]
+
+
+class Mask(Protocol):
+    """Which pixels are important: maps (N, h, w) and a size (H, W) -> bool (N, 1 or 3, H, W).
+
+    A map without variation tells nothing: all pixels of its image are important.
+    """
+
+    def __call__(self, maps: Tensor, size: tuple[int, int]) -> Tensor: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopFraction:
+    """The pixels with the largest values, `fraction` of each image: the same number in every image."""
+
+    fraction: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fraction <= 1:
+            raise ValueError(f"TopFraction: wanted a fraction in (0, 1], got {self.fraction}")
+
+    def __call__(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
+        values = resize(maps, size).flatten(1)
+        count = max(1, round(self.fraction * values.shape[1]))
+        mask = torch.zeros_like(values, dtype=torch.bool)
+        mask.scatter_(1, values.topk(count).indices, True)
+        return (mask | _flat(maps)[:, None]).view(-1, 1, *size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AboveMean:
+    """Pixels above mean + k standard deviations of their image's map."""
+
+    k: float = 1.0
+
+    def __call__(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
+        values = resize(maps, size)
+        std, mean = torch.std_mean(values, dim=(1, 2), keepdim=True)
+        return ((values > mean + self.k * std) | _flat(maps)[:, None, None])[:, None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class JetMask:
+    """The rule of PART's published code, for the record: (N, 3, H, W), a mask for each colour channel.
+
+    The map, in [0, 1] and squared, is painted with the colour map "jet"; a channel of a pixel is important
+    where its *colour* exceeds mean + one standard deviation of all colours of the picture. So a pixel where
+    the map is largest (dark red) is important in no channel.
+    """
+
+    def __call__(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
+        colours = _jet(resize(normalise(maps), size) ** 2)
+        std, mean = torch.std_mean(colours, dim=(1, 2, 3), keepdim=True)
+        return (colours > mean + std) | _flat(maps)[:, None, None, None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Everywhere:
+    """All pixels are important."""
+
+    def __call__(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
+        return torch.ones((len(maps), 1, *size), dtype=torch.bool, device=maps.device)
+
+
+def pixel_budget(mask: Tensor, *, high: float, low: float) -> Tensor:
+    """`high` where `mask` is true, `low` elsewhere: float32 of the mask's shape, in [0, 1] pixel units."""
+    if mask.dtype != torch.bool or not 0 <= low <= high:
+        raise ValueError(
+            f"pixel_budget: got a mask {mask.dtype}, high {high} and low {low}; wanted bool and "
+            "0 <= low <= high"
+        )
+    return torch.where(mask, high, low)
+
+
+def _flat(maps: Tensor) -> Tensor:
+    return maps.amax((1, 2)) == maps.amin((1, 2))
+
+
+# Corners (value, intensity) of the colour map "jet", red, green, blue.
+_JET = (
+    ((0.35, 0.0), (0.66, 1.0), (0.89, 1.0), (1.0, 0.5)),
+    ((0.125, 0.0), (0.375, 1.0), (0.64, 1.0), (0.91, 0.0)),
+    ((0.0, 0.5), (0.11, 1.0), (0.34, 1.0), (0.65, 0.0)),
+)
+
+
+def _jet(values: Tensor) -> Tensor:
+    # (N, H, W) -> (N, 3, H, W), on 256 levels of value and of intensity, as pictures are painted
+    levels = (values.double() * 256).floor().clamp(0, 255) / 255
+    channels = []
+    for corners in _JET:
+        colour = torch.full_like(levels, corners[0][1])
+        for (left, start), (right, end) in pairwise(corners):
+            share = ((levels - left) / (right - left)).clamp(0, 1)
+            colour = colour + (end - start) * share
+        channels.append(colour)
+    return (torch.stack(channels, dim=1) * 255).floor()

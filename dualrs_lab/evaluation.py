@@ -1,0 +1,252 @@
+"""Natural and attacked accuracy on the same images, image by image; impossible tables are refused.
+
+One call runs PGD, the minimum-margin attack and AutoAttack. An image counts as robust under an attack if it
+is answered rightly as it is and at what the attack found; in the worst case, if it is so under all of them.
+These are upper bounds on robust accuracy, not certificates.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from dualrs_lab.attacks import LINF, PGD, STANDARD, Norm, auto_attack, mma, pgd
+from dualrs_lab.data import Images, to_float
+from dualrs_lab.files import replace_json, replace_text, set_aside
+from dualrs_lab.runtime import describe, make_generator, pick_dtype
+from dualrs_lab.smoothing import fingerprint
+from dualrs_lab.tables import plain, read_record, refuse_other
+
+__all__ = [
+    "ATTACKS",
+    "Threat",
+    "check",
+    "evaluate",
+    "evaluate_table",
+    "read_evaluation",
+    "robust_accuracy",
+    "summarise",
+]
+
+ATTACKS = ("pgd", "mma", "autoattack")
+"""Columns of a table, in the order in which they are run; `natural` comes before them, `worst` behind."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Threat:
+    """What an attacker may do, and how hard is tried: PGD-20 with steps of eps / 4, MMA with the same steps.
+
+    `auto` are AutoAttack's parts; none leaves it out, and `mma` False leaves that one out.
+    """
+
+    eps: float
+    seed: int
+    norm: Norm = LINF
+    steps: int = 20
+    restarts: int = 1
+    targets: int = 3
+    mma: bool = True
+    auto: tuple[str, ...] = STANDARD
+    batch: int = 250
+
+    def __post_init__(self) -> None:
+        if self.eps <= 0 or self.seed < 0 or self.batch < 1:
+            raise ValueError(f"Threat: wanted eps > 0, seed >= 0 and batch >= 1; got {self}")
+
+    @property
+    def pgd(self) -> PGD:
+        """The attack `pgd`, which `mma` shares but for the loss."""
+        return PGD(steps=self.steps, step=self.eps / 4, restarts=self.restarts, norm=self.norm)
+
+    @property
+    def slack(self) -> float:
+        """How much weaker than others AutoAttack may be, see `check`: parts of it promise nothing."""
+        return 0.01 if {*STANDARD} <= {*self.auto} else 1.0
+
+
+def evaluate(model: nn.Module, images: Images, *, threat: Threat, progress: bool = True) -> pd.DataFrame:
+    """One row an image: idx, label, predict, natural, the attacks, worst (bool), and each attack's seconds.
+
+    In float32 on the device of `model`, which has to be in evaluation mode. Raises ValueError as the attacks
+    do, and where the result is impossible, see `check`.
+    """
+    rows = list(_batches(model, images, range(0, len(images), threat.batch), threat, progress))
+    table = pd.concat(rows, ignore_index=True)
+    check(table, slack=threat.slack)
+    return table
+
+
+def evaluate_table(
+    model: nn.Module,
+    images: Images,
+    path: Path | str,
+    *,
+    threat: Threat,
+    replace: bool = False,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """As `evaluate`, kept at `path` (TSV, with a json of what made it); batches it holds are not repeated.
+
+    A table of another network, other images or another threat is refused, or with `replace` kept under
+    another name.
+    """
+    path = Path(path)
+    identity = plain({"model": fingerprint(model), "images": images.fingerprint(), "threat": _named(threat)})
+    if path.exists() and read_record(path).get("identity") != identity:
+        if not replace:
+            refuse_other("evaluate_table", path, read_record(path).get("identity"), identity)
+        set_aside(path, path.with_suffix(".json"))
+    table = read_evaluation(path) if path.exists() else pd.DataFrame()
+    if not path.exists():
+        device = next(model.parameters()).device
+        replace_json(path.with_suffix(".json"), {"identity": identity, "provenance": describe(device)})
+    todo = range(len(table), len(images), threat.batch)  # batches are kept whole
+    for rows in _batches(model, images, todo, threat, progress):
+        table = pd.concat([table, rows], ignore_index=True)
+        replace_text(path, _to_numbers(table).to_csv(sep="\t", index=False, lineterminator="\n"))
+    check(table, slack=threat.slack)
+    return table
+
+
+def read_evaluation(path: Path | str) -> pd.DataFrame:
+    """A table that `evaluate_table` left."""
+    table = pd.read_csv(path, sep="\t")
+    answers = [name for name in ("natural", *ATTACKS, "worst") if name in table]
+    if not {"idx", "label", "natural", "worst"} <= {*table}:
+        raise ValueError(
+            f"read_evaluation: {path} has columns {list(table)}; wanted a table of evaluate_table"
+        )
+    return table.astype(dict.fromkeys(answers, bool))
+
+
+def summarise(table: pd.DataFrame) -> pd.DataFrame:
+    """Per column of answers: accuracy and its standard error (of sampling images), seconds in all."""
+    answers = [name for name in ("natural", *ATTACKS, "worst") if name in table]
+    rows = []
+    for name in answers:
+        share, count = float(table[name].mean()), len(table)
+        seconds = float(table[f"{name}_seconds"].sum()) if f"{name}_seconds" in table else np.nan
+        error = (share * (1 - share) / count) ** 0.5
+        rows.append({"under": name, "accuracy": share, "error": error, "images": count, "seconds": seconds})
+    return pd.DataFrame(rows).set_index("under")
+
+
+def check(table: pd.DataFrame, *, slack: float = 0.01) -> None:
+    """ValueError for a table that cannot be, or that shows an attack which did not work.
+
+    No image is robust that is wrong as it is, none is robust in the worst case but not under each attack, and
+    AutoAttack, the strongest, leaves right no more than a share `slack` of images more than any other.
+    """
+    attacks = [name for name in ATTACKS if name in table]
+    for name in attacks:
+        bad = table["idx"][table[name] & ~table["natural"]].tolist()
+        if bad:
+            raise ValueError(
+                f"check: images {bad[:10]} are right under {name} but wrong as they are; robust accuracy "
+                "cannot exceed natural accuracy: the table mixes networks or images"
+            )
+    worst = table["natural"] & table[attacks].all(axis=1)
+    if (worst != table["worst"]).any():
+        bad = table["idx"][worst != table["worst"]].tolist()
+        raise ValueError(f"check: worst is not the worst case of {attacks} for images {bad[:10]}")
+    for name in attacks[:-1] if attacks[-1:] == ["autoattack"] else []:
+        more = float(table["autoattack"].mean() - table[name].mean())
+        if more > slack:
+            raise ValueError(
+                f"check: AutoAttack leaves {more:.1%} more images right than {name}; the stronger attack did "
+                "not work: is the network random, or not differentiable where the attacks look?"
+            )
+
+
+def robust_accuracy(
+    model: nn.Module, images: Images, *, eps: float | Tensor, attack: PGD, seed: int, batch: int = 500
+) -> float:
+    """Share of `images` right as they are and under one `pgd`: quick, for choosing among epochs.
+
+    Autocast as in training. `eps` as a budget of `pgd` that fits every batch.
+    """
+    device = next(model.parameters()).device
+    right = 0
+    for number, first in enumerate(range(0, len(images), batch)):
+        pixels, labels = images.batch(torch.arange(first, min(first + batch, len(images))))
+        x, y = to_float(pixels.to(device)), labels.to(device)
+        generator = make_generator(seed, "robust accuracy", number, device=device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=pick_dtype(device) == torch.bfloat16):
+            natural = _right(model, x, y)
+            found = pgd(model, x[natural], y[natural], eps, attack=attack, generator=generator)
+            right += int(_right(model, found, y[natural]).sum())
+    return right / len(images)
+
+
+def _batches(
+    model: nn.Module, images: Images, starts: range, threat: Threat, progress: bool
+) -> Iterator[pd.DataFrame]:
+    device = next(model.parameters()).device
+    for first in tqdm(starts, desc="attack", unit="batch", disable=not progress):
+        index = torch.arange(first, min(first + threat.batch, len(images)))
+        pixels, labels = images.batch(index)
+        x, y = to_float(pixels.to(device)), labels.to(device)
+        x = x.contiguous(memory_format=torch.channels_last)
+        with torch.no_grad():
+            predict = model(x).argmax(1)
+        columns = {"idx": index.numpy(), "label": labels.numpy(), "predict": predict.cpu().numpy()}
+        columns |= _answers(model, x, y, predict == y, threat, first)
+        yield pd.DataFrame(columns)
+
+
+def _answers(
+    model: nn.Module, x: Tensor, y: Tensor, natural: Tensor, threat: Threat, first: int
+) -> dict[str, Any]:
+    """Columns of bool, and of seconds, an image's share of its batch."""
+    worst, found = natural.clone(), {"natural": natural.cpu().numpy()}
+    seconds = {}
+    for name, attack in _attacks(model, threat, first).items():
+        start = time.perf_counter()
+        robust = natural.clone()
+        if natural.any():  # an image that is wrong as it is stays wrong
+            robust[natural] = _right(model, attack(x[natural], y[natural]), y[natural])
+        worst &= robust
+        found[name] = robust.cpu().numpy()
+        seconds[f"{name}_seconds"] = np.full(len(x), (time.perf_counter() - start) / len(x))
+    return {**found, "worst": worst.cpu().numpy(), **seconds}
+
+
+def _attacks(model: nn.Module, threat: Threat, first: int) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
+    def generator(name: str, x: Tensor) -> torch.Generator:
+        return make_generator(threat.seed, name, first, device=x.device)
+
+    def by_pgd(x: Tensor, y: Tensor) -> Tensor:
+        return pgd(model, x, y, threat.eps, attack=threat.pgd, generator=generator("pgd", x))
+
+    def by_mma(x: Tensor, y: Tensor) -> Tensor:
+        attack, targets = threat.pgd, threat.targets
+        return mma(model, x, y, threat.eps, attack=attack, targets=targets, generator=generator("mma", x))
+
+    def by_auto(x: Tensor, y: Tensor) -> Tensor:
+        seed = int(generator("autoattack", x).initial_seed()) % 2**31
+        return auto_attack(model, x, y, threat.eps, norm=threat.norm, seed=seed, attacks=threat.auto)
+
+    every: dict[str, Callable[[Tensor, Tensor], Tensor]]
+    every = {"pgd": by_pgd, "mma": by_mma, "autoattack": by_auto}
+    left_out = {"mma": not threat.mma, "autoattack": not threat.auto}
+    return {name: attack for name, attack in every.items() if not left_out.get(name)}
+
+
+@torch.no_grad()
+def _right(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    return cast(Tensor, model(x).argmax(1) == y)
+
+
+def _named(threat: Threat) -> dict[str, Any]:
+    return {**asdict(threat), "norm": type(threat.norm).__name__}
+
+
+def _to_numbers(table: pd.DataFrame) -> pd.DataFrame:
+    return table.astype({name: int for name in table if table[name].dtype == bool})

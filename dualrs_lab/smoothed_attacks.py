@@ -1,0 +1,201 @@
+"""Attacks: inputs nearby that make a classifier answer otherwise.
+
+A certificate says that none exists within its radius, so an attack inside that ball must fail, and one that
+fails further out too says little: both are tested.
+
+The attack on smoothed systems follows gradients of expectations over noise (SmoothAdv, Salman et al. 2019).
+In a dual system it takes one route at a time: it looks for a point where the estimator chooses expert j *and*
+expert j gives another class, by descending max(entry radius, expert radius), both of them soft. This is the
+quantity whose minimum over j the routed certificate bounds at x. In a cascade the ways are those of the proof
+in `cascades`: an expert errs while those before it are silent, or all are silent.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from dualrs_lab.cascades import Cascade
+from dualrs_lab.estimators import Estimator, Median
+from dualrs_lab.runtime import make_generator
+from dualrs_lab.soft import soft_choice_radii, soft_expert_radius, soft_steps
+
+__all__ = ["SmoothedAttack", "attack_cascade", "attack_dual", "attack_smoothed"]
+
+Model = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmoothedAttack:
+    """How hard to try: gradient steps, noisy copies a step, starts (the first at the input itself)."""
+
+    seed: int
+    steps: int = 20
+    draws: int = 32
+    starts: int = 1
+    step: float = 2.5  # length of all steps together, in radii of the ball
+    temperature: float = 0.05  # of the softened maximum, relative to the radius of the ball
+
+    def __post_init__(self) -> None:
+        if (
+            min(self.steps, self.draws, self.starts) < 1
+            or min(self.step, self.temperature) <= 0
+            or self.seed < 0
+        ):
+            raise ValueError(
+                "SmoothedAttack: wanted steps, draws, starts >= 1, step and temperature > 0, seed >= 0; got "
+                f"{self}"
+            )
+
+
+def attack_smoothed(
+    model: Model, x: Tensor, y: Tensor, radii: Tensor, *, sigma: float, attack: SmoothedAttack
+) -> Tensor:
+    """Inputs (B, ...) within `radii` (B,) in l2 of x (B, ...) where `model`, smoothed, says y (B,) least.
+
+    As `attack_dual` with one expert.
+    """
+    estimator = Median(sigma)  # of one expert: it is chosen everywhere
+    found = attack_dual(
+        [_one_for_all], [model], x, y, radii, estimator=estimator, sigmas=(sigma,), attack=attack
+    )
+    return found[:, 0]
+
+
+def attack_dual(
+    estimators: Sequence[Model],
+    experts: Sequence[Model],
+    x: Tensor,
+    y: Tensor,
+    radii: Tensor,
+    *,
+    estimator: Estimator,
+    sigmas: Sequence[float],
+    attack: SmoothedAttack,
+) -> Tensor:
+    """Inputs (B, K, ...) within l2 distance `radii` (B,) of x (B, ...), one for each of K routes.
+
+    The one for route j comes closest to being sent to expert j and not answered `y` (B,) there. x is float in
+    [0, 1]; the inputs may leave that range, as the ball of a certificate does. Networks give logits and have
+    to be in evaluation mode on the device of x. Whether an input is adversarial is for votes to say. Raises
+    ValueError where shapes do not fit, x is not float, a network is in training mode or no gradient arrives.
+    """
+    _check("attack_dual", (*estimators, *experts), x, y, radii)
+    if (len(estimators), len(experts)) != (len(estimator.sigmas), len(sigmas)):
+        raise ValueError(
+            f"attack_dual: got {len(estimators)} estimators and {len(experts)} experts; {estimator} and the "
+            f"sigmas {tuple(sigmas)} want {len(estimator.sigmas)} and {len(sigmas)}"
+        )
+
+    def terms(j: int, point: Tensor, generator: torch.Generator) -> list[Tensor]:
+        votes = [
+            _expected(model, point, sigma, attack.draws, generator)
+            for model, sigma in zip(estimators, estimator.sigmas, strict=True)
+        ]
+        enters = soft_choice_radii(estimator, votes)[:, j]
+        answers = _expected(experts[j], point, sigmas[j], attack.draws, generator)
+        return [enters, soft_expert_radius(answers, y, sigmas[j])]
+
+    found = [_attack_route(partial(terms, j), j, x, radii, attack) for j in range(len(experts))]
+    return torch.stack(found, dim=1)
+
+
+def attack_cascade(
+    experts: Sequence[Model], x: Tensor, y: Tensor, radii: Tensor, *, cascade: Cascade, attack: SmoothedAttack
+) -> Tensor:
+    """Inputs (B, K + 1, ...) within `radii` (B,) in l2 of x (B, ...), one for each way in which y is lost.
+
+    The first K come closest to having expert j accept another class than y (B,) while all before it are
+    silent; in the last one, all are. Everything else is as for `attack_dual`.
+    """
+    _check("attack_cascade", experts, x, y, radii)
+    if len(experts) != len(cascade.sigmas):
+        raise ValueError(f"attack_cascade: got {len(experts)} experts for the sigmas {cascade.sigmas}")
+
+    def terms(j: int, point: Tensor, generator: torch.Generator) -> list[Tensor]:
+        asked = zip(experts[: j + 1], cascade.sigmas, cascade.limits, strict=False)
+        pairs = [
+            soft_steps(_expected(model, point, sigma, attack.draws, generator), y, sigma, limit)
+            for model, sigma, limit in asked
+        ]
+        accepts = [own for own, _ in pairs]
+        return accepts if j == len(experts) else [*accepts[:j], pairs[j][1]]
+
+    found = [_attack_route(partial(terms, j), j, x, radii, attack) for j in range(len(experts) + 1)]
+    return torch.stack(found, dim=1)
+
+
+def _attack_route(
+    terms: Callable[[Tensor, torch.Generator], Sequence[Tensor]],
+    number: int,
+    x: Tensor,
+    radii: Tensor,
+    attack: SmoothedAttack,
+) -> Tensor:
+    # Descends the largest of the terms (B,): where all are below 0, the answer has changed.
+    best, least = x.clone(), torch.full((len(x),), torch.inf, device=x.device)
+    t = (attack.temperature * radii).clamp(min=1e-6)
+    for start in range(attack.starts):
+        generator = make_generator(attack.seed, "attack", number, start, device=x.device)
+        point = _anywhere(x, radii, generator) if start else x.clone()
+        for step in range(attack.steps + 1):
+            point = point.detach().requires_grad_()
+            each = torch.stack([*terms(point, generator)])
+            (slope,) = torch.autograd.grad((t * torch.logsumexp(each / t, dim=0)).sum(), point)
+            if not slope.any():
+                raise ValueError("attack: no gradient reaches the input; are the networks differentiable?")
+            value = each.detach().amax(dim=0)
+            closer = value < least
+            best[closer], least[closer] = point.detach()[closer], value[closer]
+            if step < attack.steps:
+                point = _descend(point, slope, x, radii, attack.step / attack.steps)
+    return best
+
+
+def _expected(model: Model, x: Tensor, sigma: float, draws: int, generator: torch.Generator) -> Tensor:
+    # (B, C): mean probabilities over noisy copies
+    noise = torch.randn((draws, *x.shape), generator=generator, device=x.device, dtype=x.dtype)
+    logits = model((x + sigma * noise).flatten(0, 1)).float()
+    return torch.softmax(logits, dim=1).view(draws, len(x), -1).mean(dim=0)
+
+
+def _descend(point: Tensor, slope: Tensor, x: Tensor, radii: Tensor, step: float) -> Tensor:
+    moved = point.detach() - step * _wide(radii, x) * slope / _norm(slope).clamp(min=1e-30)
+    return _project(moved, x, radii)
+
+
+def _anywhere(x: Tensor, radii: Tensor, generator: torch.Generator) -> Tensor:
+    # in the ball
+    direction = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+    reach = torch.rand(len(x), generator=generator, device=x.device, dtype=x.dtype) * radii
+    return x + _wide(reach, x) * direction / _norm(direction)
+
+
+def _project(point: Tensor, x: Tensor, radii: Tensor) -> Tensor:
+    away = point - x
+    return x + away * (_wide(radii, x) / _norm(away).clamp(min=1e-30)).clamp(max=1)
+
+
+def _norm(x: Tensor) -> Tensor:
+    # (B, 1, ...)
+    return _wide(x.flatten(1).norm(dim=1), x)
+
+
+def _wide(values: Tensor, x: Tensor) -> Tensor:
+    return values.view(-1, *[1] * (x.ndim - 1))
+
+
+def _one_for_all(x: Tensor) -> Tensor:
+    return x.new_zeros((len(x), 1))
+
+
+def _check(call: str, networks: Sequence[Model], x: Tensor, y: Tensor, radii: Tensor) -> None:
+    if not x.is_floating_point() or not x.shape[:1] == y.shape == radii.shape:
+        raise ValueError(
+            f"{call}: got x {x.dtype} {tuple(x.shape)}, y {tuple(y.shape)}, radii {tuple(radii.shape)}; "
+            "wanted float images (B, ...) in [0, 1], and one y and one radius each"
+        )
+    if any(getattr(model, "training", False) for model in networks):
+        raise ValueError(f"{call}: a network is in training mode; call .eval() first")

@@ -1,0 +1,238 @@
+"""Objectives are the published ones, budgets are what they say, training with them makes networks robust."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from dualrs_lab.adversarial import (
+    INNER,
+    Adversarial,
+    Mart,
+    OtherImages,
+    Pixels,
+    RandomPixels,
+    Region,
+    SmoothAdversarial,
+    Trades,
+    Uniform,
+    mean_budget,
+)
+from dualrs_lab.attacks import PGD
+from dualrs_lab.cam import AboveMean, JetMask, TopFraction, class_maps
+from dualrs_lab.data import Images, load_images, to_float
+from dualrs_lab.evaluation import robust_accuracy
+from dualrs_lab.models import make_model
+from dualrs_lab.runtime import make_generator
+from dualrs_lab.training import Standard, TrainConfig, Warmup, accuracy, settings, train
+
+EPS = 0.15
+QUICK = PGD(steps=3, step=EPS / 2, best=False, blind=0.99)
+PART = Pixels(mask=TopFraction(fraction=0.25), high=EPS, low=EPS / 2)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Images:
+    return load_images("digits", "train")
+
+
+def network(seed: int = 0):
+    return make_model("digits_cnn", classes=10, channels=1, mean=[0.3], std=[0.37], seed=seed)
+
+
+def batch(images: Images, count: int = 40) -> tuple[torch.Tensor, torch.Tensor]:
+    pixels, labels = images.batch(torch.arange(count))
+    return to_float(pixels), labels
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return make_generator(seed, "test")
+
+
+def test_pixels_are_the_mask_of_the_very_batch(digits) -> None:
+    model, (x, _) = network().eval(), batch(digits)
+    budget = PART(model, x, generator())
+    mask = TopFraction(fraction=0.25)(class_maps(model, x), (8, 8))
+    assert torch.equal(budget, torch.where(mask, EPS, EPS / 2))
+    order = torch.randperm(len(x), generator=generator())
+    assert torch.equal(PART(model, x[order], generator()), budget[order])  # goes with the image
+
+
+def test_controls_keep_what_they_should(digits) -> None:
+    model, (x, _) = network().eval(), batch(digits)
+    budget = PART(model, x, generator())
+    others = OtherImages(of=PART)(model, x, generator())
+    assert torch.equal(others, budget.roll(1, 0))
+    assert not torch.equal(others, budget)
+    spread = Pixels(mask=AboveMean(k=0.5), high=EPS, low=EPS / 2)
+    for part in (PART, spread):
+        found = RandomPixels(of=part)(model, x, generator())
+        own = part(model, x, generator())
+        assert torch.equal((found == EPS).sum((1, 2, 3)), (own == EPS).sum((1, 2, 3)))
+        assert (found.mean(0) - found.mean()).abs().max() < 0.5 * (own.mean(0) - own.mean()).abs().max()
+    assert mean_budget(model, digits, PART, seed=0) == pytest.approx(0.25 * EPS + 0.75 * EPS / 2)
+    published = Pixels(mask=JetMask(), high=EPS, low=EPS / 2)
+    colour = torch.rand(4, 3, 8, 8, generator=generator())
+    rgb = make_model("digits_cnn", classes=10, channels=3, mean=[0.3] * 3, std=[0.37] * 3, seed=0).eval()
+    assert published(rgb, colour, generator()).shape == (4, 3, 8, 8)
+
+
+def test_mean_budget_leaves_the_network_as_it_was(digits) -> None:
+    model = network().train()
+    model.body.layer1.eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    mean_budget(model, digits.select(range(50)), PART, seed=0)
+    assert model.training
+    assert not model.body.layer1.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_region_is_its_quadrant() -> None:
+    x = torch.zeros(2, 1, 8, 6)
+    budget = Region(high=0.2, low=0.1, top=0.5, left=0.5)(nn.Identity(), x, generator())
+    assert budget.shape == (1, 1, 8, 6)
+    assert torch.equal(budget[0, 0] == 0.1, F.pad(torch.ones(4, 3), (3, 0, 4, 0)).bool())
+    assert float(budget.mean()) == pytest.approx(0.175)
+
+
+class Recorder(nn.Module):
+    """Fixed logits that depend on the sum of an image; remembers inputs and modes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.direction = nn.Parameter(torch.tensor([1.0, -0.5, 0.2]))
+        self.seen: list[tuple[bool, torch.Tensor]] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen.append((self.training, x.detach()))
+        return x.flatten(1).sum(1, keepdim=True) * self.direction
+
+
+def reference(model: Recorder, x: torch.Tensor) -> torch.Tensor:
+    return (x.flatten(1).sum(1, keepdim=True) * model.direction).detach()
+
+
+@pytest.mark.parametrize("objective", [Adversarial, Trades, Mart])
+def test_losses_are_the_published_ones(objective) -> None:
+    model = Recorder().train()
+    x, y = 0.2 + 0.6 * torch.rand(7, 1, 2, 2, generator=generator()), torch.tensor([0, 1, 2, 0, 1, 2, 0])
+    loss = objective(budget=Uniform(eps=EPS), attack=QUICK)(model, x, y, generator())
+    assert [training for training, _ in model.seen].count(True) == (1 if objective is Adversarial else 2)
+    attacked = model.seen[-1][1]
+    assert 0 < (attacked - x).abs().max() <= EPS + 1e-6
+    a, b = reference(model, x), reference(model, attacked)
+    p, q = F.softmax(a, 1), F.softmax(b, 1)
+    divergence = (p * (p / q).log()).sum(1)
+    if objective is Adversarial:
+        wanted = -q[range(7), y].log().mean()
+    elif objective is Trades:
+        wanted = -p[range(7), y].log().mean() + 6 * divergence.mean()
+    else:
+        wrong = torch.stack([torch.cat([row[:t], row[t + 1 :]]).max() for row, t in zip(q, y, strict=True)])
+        boosted = -q[range(7), y].log() - (1.0001 - wrong).log()
+        wanted = (boosted + 6 * divergence * (1 - p[range(7), y])).mean()
+    assert loss.detach() == pytest.approx(float(wanted), rel=1e-5)
+    loss.backward()
+    assert model.direction.grad is not None
+
+
+def test_smoothadv_with_one_draw_and_no_radius_is_gaussian_training(digits) -> None:
+    model, (x, y) = network(), batch(digits)
+    objective = SmoothAdversarial(sigma=0.25, eps=1e-9, draws=1)
+    noise = 0.25 * torch.randn((1, *x.shape), generator=generator())
+    loss = objective(model, x, y, generator())
+    assert loss.detach() == pytest.approx(float(F.cross_entropy(model(x + noise[0]), y).detach()), rel=1e-4)
+    attacked = SmoothAdversarial(sigma=0.25, eps=1.0, draws=4)(model, x, y, generator())
+    gaussian = SmoothAdversarial(sigma=0.25, eps=1e-9, draws=4)(model, x, y, generator())
+    assert attacked > gaussian
+
+
+def config(**changes) -> TrainConfig:
+    return TrainConfig(
+        **{"epochs": 6, "seed": 0, "batch": 64, "lr": 0.1, "crop": 0, "flip": False, **changes}
+    )
+
+
+@pytest.fixture(scope="module")
+def test_images() -> Images:
+    return load_images("digits", "test")
+
+
+def robust(model, images: Images) -> float:
+    return robust_accuracy(model, images, eps=EPS, attack=PGD(steps=10, step=EPS / 4), seed=0)
+
+
+@pytest.fixture(scope="module")
+def unattacked(digits, test_images) -> float:
+    """Robust accuracy of a network that never saw an attack."""
+    model = network()
+    train(model, digits, objective=Standard(), config=config(), progress=False)
+    return robust(model, test_images)
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        Adversarial(budget=Uniform(eps=EPS), attack=QUICK),
+        Adversarial(budget=PART, attack=QUICK),
+        Adversarial(budget=PART, attack=QUICK, targets=2),
+        Trades(budget=PART, attack=QUICK),
+        Mart(budget=PART, attack=QUICK),
+    ],
+    ids=["AT", "PART", "PART by MMA", "PART-T", "PART-M"],
+)
+def test_training_makes_robust_and_standard_training_does_not(
+    objective, digits, test_images, unattacked
+) -> None:
+    """With attacks 25 points more are robust than without, at least."""
+    model = network()
+    train(model, digits, objective=objective, config=config(), progress=False)
+    natural, after = accuracy(model, test_images, seed=0), robust(model, test_images)
+    assert after > unattacked + 0.25
+    assert natural > after
+    assert natural > 0.8
+
+
+def test_smoothadv_training_learns(digits, test_images) -> None:
+    model = network()
+    objective = SmoothAdversarial(sigma=0.25, eps=0.5)
+    train(model, digits, objective=objective, config=config(), progress=False)
+    assert accuracy(model, test_images, sigma=0.25, seed=0) > 0.8
+
+
+def test_warmup_is_the_first_objective_and_then_the_other(digits) -> None:
+    some = digits.select(range(200))
+    plain, part = Adversarial(budget=Uniform(eps=EPS), attack=QUICK), Adversarial(budget=PART, attack=QUICK)
+    losses = {}
+    for name, objective in {
+        "plain": plain,
+        "part": part,
+        "warm": Warmup(epochs=2, first=plain, then=part),
+        "all": Warmup(epochs=9, first=plain, then=part),
+    }.items():
+        history = train(network(), some, objective=objective, config=config(epochs=3), progress=False)
+        losses[name] = history["loss"].tolist()
+    assert losses["all"] == losses["plain"]
+    assert losses["warm"][:2] == losses["plain"][:2]
+    assert losses["warm"][2] != losses["plain"][2]
+    assert losses["part"][0] != losses["plain"][0]
+
+
+def test_settings_tell_objectives_apart_down_to_their_parts(digits) -> None:
+    def named(objective) -> str:
+        return repr(settings(config(), objective, digits))
+
+    parts = [
+        Pixels(mask=mask, high=EPS, low=low)
+        for mask in (TopFraction(fraction=0.25), TopFraction(fraction=0.5), AboveMean())
+        for low in (0.05, 0.1)
+    ]
+    objectives = [Adversarial(budget=part) for part in parts]
+    objectives += [
+        Adversarial(budget=RandomPixels(of=parts[0])),
+        Adversarial(budget=OtherImages(of=parts[0])),
+    ]
+    objectives += [Trades(budget=parts[0]), Mart(budget=parts[0]), Adversarial(budget=parts[0], attack=QUICK)]
+    assert len({named(one) for one in objectives}) == len(objectives)
+    assert named(Adversarial(budget=parts[0])) == named(Adversarial(budget=parts[0], attack=INNER))
+    assert "grad_cam" in named(objectives[0])
