@@ -7,9 +7,11 @@ CPU size: a small network, two attack steps in training.
 """
 
 import argparse
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
 import torch
 
 from dualrs_lab.adversarial import (
@@ -21,21 +23,22 @@ from dualrs_lab.adversarial import (
     RandomPixels,
     Trades,
     Uniform,
+    mean_budget,
 )
 from dualrs_lab.attacks import PGD
 from dualrs_lab.cam import TopFraction
 from dualrs_lab.data import Images, load_images
-from dualrs_lab.evaluation import robust_accuracy
+from dualrs_lab.evaluation import Threat, evaluate_table, robust_accuracy, summarise
+from dualrs_lab.files import replace_text
 from dualrs_lab.models import Classifier, load_checkpoint, make_model
 from dualrs_lab.runtime import pick_device
-from dualrs_lab.training import Objective, TrainConfig, channel_statistics, train_checkpoint
+from dualrs_lab.training import Objective, TrainConfig, accuracy, channel_statistics, train_checkpoint
 
 __all__ = ["main"]
 
 EPS = 8 / 255
 FRACTION = 0.3  # of the pixels are important
 CORE = ("at", "part4", "uniform4", "random4", "others4", "part7", "uniform7")
-HELD_OUT = 2000  # of the training images, for choosing the best epoch
 
 
 def arms(attack: PGD) -> dict[str, Objective]:
@@ -59,27 +62,54 @@ def arms(attack: PGD) -> dict[str, Objective]:
     return found
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> pd.DataFrame:
+    """Make what is missing; print, write and return a row for each network."""
     args = _options(argv)
     torch.set_num_threads(args.threads or torch.get_num_threads())
     device = pick_device(args.device)
-    train = load_images(args.data, "train")
+    train, test = load_images(args.data, "train"), load_images(args.data, "test")
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
-    held_out, train = train.select(order[:HELD_OUT]), train.select(order[HELD_OUT:])
-    attack = (
-        INNER
-        if args.steps == INNER.steps
-        else PGD(steps=args.steps, step=1.25 * EPS / args.steps, best=False, blind=0.99)
-    )
-    objectives = arms(attack)
-    for seed in args.seeds:
+    held_out, train = train.select(order[: args.held_out]), train.select(order[args.held_out :])
+    attack = PGD(steps=args.steps, step=1.25 * EPS / args.steps, best=False, blind=0.99)
+    objectives = arms(INNER if args.steps == INNER.steps else attack)
+    rows = []
+    for seed, name in itertools.product(args.seeds, args.arms):
         warm = args.out / f"warmup_seed{seed}.safetensors"
-        config = TrainConfig(epochs=args.warmup, seed=seed, batch=128, lr=0.1)
+        config = TrainConfig(epochs=args.warmup, seed=seed, batch=args.batch, lr=0.1)
         _trained(warm, None, train, held_out, objectives["at"], config, device, args.model)
-        for name in args.arms:
-            config = TrainConfig(epochs=args.epochs, seed=1000 + seed, batch=128, lr=0.05)
-            path = args.out / f"{name}_seed{seed}.safetensors"
-            _trained(path, warm, train, held_out, objectives[name], config, device, args.model)
+        config = TrainConfig(epochs=args.epochs, seed=1000 + seed, batch=args.batch, lr=0.05)
+        path = args.out / f"{name}_seed{seed}.safetensors"
+        model = _trained(path, warm, train, held_out, objectives[name], config, device, args.model)
+        rows.append({"arm": name, "seed": seed, **_examined(model, path, test, objectives[name], args)})
+        print(rows[-1], flush=True)
+    table = pd.DataFrame(rows)
+    replace_text(args.out / args.table, table.round(6).to_csv(index=False, lineterminator="\n"))
+    return table
+
+
+def _examined(
+    model: Classifier, path: Path, test: Images, objective: Objective, args: argparse.Namespace
+) -> dict[str, float]:
+    """Accuracies on evenly spaced test images (`natural_all`: on all of them), and what the arm cost."""
+    skip = max(1, len(test) // args.images)
+    by_pgd = Threat(eps=EPS, seed=0, auto=())
+    place = path.with_name(f"{path.stem}_attacked.tsv")
+    under = summarise(evaluate_table(model, test, place, threat=by_pgd, skip=skip, progress=False))[
+        "accuracy"
+    ]
+    found = {str(name): float(value) for name, value in under.items()}
+    found["natural_all"] = accuracy(model, test, seed=0)
+    if args.auto_images:
+        place = path.with_name(f"{path.stem}_autoattack.tsv")
+        by_auto = Threat(eps=EPS, seed=0, mma=False)
+        skip = max(1, len(test) // args.auto_images)
+        table = evaluate_table(model, test, place, threat=by_auto, skip=skip, progress=False)
+        found["autoattack"] = float(table["autoattack"].mean())
+    budget = getattr(objective, "budget", Uniform())
+    found["budget"] = 255 * mean_budget(model, test.select(range(0, len(test), 10)), budget, seed=0)
+    _, info = load_checkpoint(path)
+    found["seconds_per_epoch"] = sorted(row["seconds"] for row in info["history"])[len(info["history"]) // 2]
+    return found
 
 
 def _trained(
@@ -102,9 +132,11 @@ def _trained(
 
     def validate(model: Classifier) -> float:
         attack = PGD(steps=10, step=2 / 255)
-        return robust_accuracy(model, held_out.select(range(1000)), eps=EPS, attack=attack, seed=0)
+        return robust_accuracy(
+            model, held_out.select(range(min(1000, len(held_out)))), eps=EPS, attack=attack, seed=0
+        )
 
-    model, info = train_checkpoint(
+    model, _ = train_checkpoint(
         path,
         make,
         train,
@@ -115,12 +147,6 @@ def _trained(
         validate=validate,
         keep_best=True,
         progress=False,
-    )
-    print(
-        path.stem,
-        [round(row["validation"], 4) for row in info["history"]],
-        round(info["seconds"]),
-        flush=True,
     )
     return model
 
@@ -137,6 +163,13 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--warmup", type=int, default=4, help="epochs of plain adversarial training (%(default)s)")
     add("--epochs", type=int, default=3, help="epochs of each arm (%(default)s)")
     add("--steps", type=int, default=2, help="of the attack in training (%(default)s)")
+    add("--images", type=int, default=1000, help="test images, attacked by PGD-20 and MMA (%(default)s)")
+    add("--auto-images", type=int, default=0, help="test images, attacked by AutoAttack (%(default)s)")
+    add("--table", default="arms.csv", help="file name of the table (%(default)s)")
+    add(
+        "--held-out", type=int, default=2000, help="training images for choosing the best epoch (%(default)s)"
+    )
+    add("--batch", type=int, default=128)
     add("--threads", type=int, default=0)
     add("--device", default="auto", help="auto, cpu, cuda:0, …")
     add("--out", type=Path, default=Path("runs/pixels"), help="folder for the results (%(default)s)")

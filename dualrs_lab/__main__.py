@@ -1,10 +1,11 @@
-"""The command line: `dualrs-lab run | status | certify | cascade | summary | lab`.
+"""The command line: `dualrs-lab run | status | certify | attack | cascade | summary | lab`.
 
 Ends with 0 if all is well, 1 if a run failed, 2 with one line on stderr for bad input, 130 after Ctrl-C.
 Heavy modules are imported by the commands that need them: help, a dry run or a typo answer at once.
 """
 
 import argparse
+import importlib.util
 import os
 import sys
 from collections.abc import Sequence
@@ -69,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands)
     _add_status(commands)
     _add_certify(commands)
+    _add_attack(commands)
     _add_cascade(commands)
     _add_summary(commands)
     commands.add_parser("lab", help="open JupyterLab on the notebooks; ARGS go to it", add_help=False)
@@ -363,6 +365,63 @@ def _numbers(option: str, text: str) -> list[float]:
         return [float(part) for part in text.split(",")]
     except ValueError:
         raise ValueError(f"{option} {text!r}: want numbers separated by commas") from None
+
+
+def _add_attack(commands: "_Commands") -> None:
+    attack = commands.add_parser(
+        "attack", help="natural and attacked accuracy of a checkpoint; goes on where it was stopped"
+    )
+    attack.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="as for certify")
+    attack.add_argument("--data", required=True, help="digits, cifar10, …, or folder:PATH")
+    attack.add_argument("--split", default="test")
+    attack.add_argument("--eps", required=True, help="the attacker's budget in [0, 1] units, such as 8/255")
+    attack.add_argument("--norm", choices=["linf", "l2"], default="linf")
+    attack.add_argument("--restarts", type=int, default=1, help="of PGD-20 and MMA")
+    attack.add_argument("--no-auto", dest="auto", action="store_false", help="leave AutoAttack out: minutes")
+    attack.add_argument("--skip", type=int, default=1, help="attack every SKIP-th image")
+    attack.add_argument("--max", type=int, default=-1, help="attack at most MAX images; -1: all")
+    attack.add_argument("--seed", type=int, default=0)
+    attack.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
+    attack.add_argument("--batch", type=int, default=250)
+    attack.add_argument("--out", type=Path, required=True, metavar="TABLE.tsv")
+    attack.set_defaults(command=_attack)
+
+
+def _attack(options: argparse.Namespace) -> int:
+    eps = _fraction("--eps", options.eps)
+    if options.auto and not importlib.util.find_spec("pyautoattack"):
+        raise ValueError(
+            "attack: AutoAttack needs pyautoattack: pip install 'dualrs-lab[attacks]', or --no-auto"
+        )
+    if not options.checkpoint.is_file():
+        raise FileNotFoundError(f"attack: checkpoint {options.checkpoint} not found")
+    from dualrs_lab import attacks, data, evaluation, models, runtime
+
+    device = runtime.pick_device(options.device)
+    threat = evaluation.Threat(
+        eps=eps,
+        seed=options.seed,
+        norm=attacks.L2() if options.norm == "l2" else attacks.LINF,
+        restarts=options.restarts,
+        auto=attacks.STANDARD if options.auto else (),
+        batch=options.batch,
+    )
+    ours = options.checkpoint.suffix == ".safetensors"
+    model, _ = (models.load_checkpoint if ours else models.import_checkpoint)(options.checkpoint)
+    images = data.load_images(options.data, options.split)
+    table = evaluation.evaluate_table(
+        model.to(device).eval(), images, options.out, threat=threat, skip=options.skip, max_images=options.max
+    )
+    print(_as_text(evaluation.summarise(table).round(4)))
+    return 0
+
+
+def _fraction(option: str, text: str) -> float:
+    try:
+        above, _, below = text.partition("/")
+        return float(above) / float(below or 1)
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"{option} {text}: want a number or a fraction such as 8/255") from None
 
 
 def _add_cascade(commands: "_Commands") -> None:

@@ -161,12 +161,12 @@ def pgd(
     counts.
 
     Raises ValueError where x is not float in [0, 1], the network is in training mode, a budget is negative or
-    does not fit, or more than a share `blind` of the images gets no gradient.
+    does not fit, a gradient is not finite, or more than a share `blind` of the images gets none.
     """
-    _check("pgd", model, x)
+    _check("pgd", model, x, y)
     budget = _budget("pgd", budget, x)
     reached = _Reached.nothing(x)
-    moved = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    moved, finite = (torch.full((len(x),), value, device=x.device) for value in (False, True))
     for _ in range(attack.restarts):
         delta = (
             attack.start * attack.norm.start(x, budget, generator) if attack.start else torch.zeros_like(x)
@@ -181,12 +181,14 @@ def pgd(
             if attack.best:
                 reached = reached.better(point, logits.detach(), loss.detach(), y)
             moved |= slope.flatten(1).any(1)
+            finite &= slope.isfinite().flatten(1).all(1)
             delta = point - x + attack.norm.step(slope, budget, attack.step)
             point = (x + attack.norm.project(delta, budget)).clamp(0, 1)
         if attack.best:
             with torch.no_grad():
                 logits = model(point).float()
                 reached = reached.better(point, logits, attack.loss(logits, y), y)
+    _check_finite("pgd", finite)
     _check_moved("pgd", moved | reached.fooled | ~(budget > 0).flatten(1).any(1), attack)
     return reached.point if attack.best else point
 
@@ -205,7 +207,7 @@ def mma(
 
     The input with the largest margin over all targets is returned, whatever `attack.loss` says.
     """
-    _check("mma", model, x)
+    _check("mma", model, x, y)
     with torch.no_grad():
         logits = model(x).float()
     if not 1 <= targets < logits.shape[1]:
@@ -245,7 +247,7 @@ def auto_attack(
     Raises ModuleNotFoundError without the extra `attacks`, ValueError for fewer than 4 classes, which its
     targeted loss needs, otherwise as `pgd`.
     """
-    _check("auto_attack", model, x)
+    _check("auto_attack", model, x, y)
     _budget("auto_attack", eps, x)
     try:
         from pyautoattack import AutoAttack
@@ -306,13 +308,17 @@ def _wide(values: Tensor) -> Tensor:
     return values[:, None, None, None]
 
 
-def _check(call: str, model: nn.Module, x: Tensor) -> None:
+def _check(call: str, model: nn.Module, x: Tensor, y: Tensor) -> None:
     if any(module.training for module in model.modules()):
         raise ValueError(f"{call}: the network is in training mode; call .eval() first")
     if not x.is_floating_point() or x.ndim != 4:
         raise ValueError(
             f"{call}: got x {x.dtype} {tuple(x.shape)}; wanted float images (N, C, H, W) in [0, 1], "
             "see data.to_float"
+        )
+    if len(y) != len(x) or y.device != x.device:
+        raise ValueError(
+            f"{call}: got y {tuple(y.shape)} on {y.device} for {len(x)} images on {x.device}; wanted one each"
         )
     low, high = x.aminmax() if len(x) else (x.sum(), x.sum())
     if not (low >= 0 and high <= 1):
@@ -334,6 +340,15 @@ def _budget(call: str, budget: float | Tensor, x: Tensor) -> Tensor:
             "one per image or pixel as (N, 1 or C, 1 or H, 1 or W), none negative"
         )
     return shaped.expand(len(x), -1, -1, -1)
+
+
+def _check_finite(call: str, finite: Tensor) -> None:
+    if not finite.all():
+        broken = (~finite).nonzero().flatten().tolist()
+        raise ValueError(
+            f"{call}: gradients of images {broken[:10]} are not finite, and where they lead means nothing; "
+            "look for a logarithm or a quotient of 0 in the network, and mix probabilities in the log domain"
+        )
 
 
 def _check_moved(call: str, moved: Tensor, attack: PGD) -> None:

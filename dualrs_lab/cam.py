@@ -162,7 +162,10 @@ class Mask(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class TopFraction:
-    """The pixels with the largest values, `fraction` of each image: the same number in every image."""
+    """The pixels with the largest values, `fraction` of each image: the same number in every image.
+
+    Where equal values stand on the border, some of them are taken.
+    """
 
     fraction: float
 

@@ -6,7 +6,7 @@ These are upper bounds on robust accuracy, not certificates.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -71,14 +71,23 @@ class Threat:
         return 0.01 if {*STANDARD} <= {*self.auto} else 1.0
 
 
-def evaluate(model: nn.Module, images: Images, *, threat: Threat, progress: bool = True) -> pd.DataFrame:
+def evaluate(
+    model: nn.Module,
+    images: Images,
+    *,
+    threat: Threat,
+    skip: int = 1,
+    max_images: int = -1,
+    progress: bool = True,
+) -> pd.DataFrame:
     """One row an image: idx, label, predict, natural, the attacks, worst (bool), and each attack's seconds.
 
-    In float32 on the device of `model`, which has to be in evaluation mode. Raises ValueError as the attacks
-    do, and where the result is impossible, see `check`.
+    Every `skip`-th image is attacked, `max_images` at most (-1: all); idx counts all images, as in tables of
+    certificates. In float32 on the device of `model`, which has to be in evaluation mode. Raises ValueError
+    as the attacks do, and where the result is impossible, see `check`.
     """
-    rows = list(_batches(model, images, range(0, len(images), threat.batch), threat, progress))
-    table = pd.concat(rows, ignore_index=True)
+    positions = _positions("evaluate", images, skip, max_images)
+    table = pd.concat([*_batches(model, images, positions, threat, progress)], ignore_index=True)
     check(table, slack=threat.slack)
     return table
 
@@ -89,28 +98,33 @@ def evaluate_table(
     path: Path | str,
     *,
     threat: Threat,
+    skip: int = 1,
+    max_images: int = -1,
     replace: bool = False,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """As `evaluate`, kept at `path` (TSV, with a json of what made it); batches it holds are not repeated.
+    """As `evaluate`, kept at `path` (TSV, with a json of what made it); images it holds are not repeated.
 
     A table of another network, other images or another threat is refused, or with `replace` kept under
     another name.
     """
     path = Path(path)
     identity = plain({"model": fingerprint(model), "images": images.fingerprint(), "threat": _named(threat)})
+    positions = _positions("evaluate_table", images, skip, max_images)
     if path.exists() and read_record(path).get("identity") != identity:
         if not replace:
             refuse_other("evaluate_table", path, read_record(path).get("identity"), identity)
         set_aside(path, path.with_suffix(".json"))
-    table = read_evaluation(path) if path.exists() else pd.DataFrame()
+    table = read_evaluation(path) if path.exists() else pd.DataFrame({"idx": []})
     if not path.exists():
         device = next(model.parameters()).device
         replace_json(path.with_suffix(".json"), {"identity": identity, "provenance": describe(device)})
-    todo = range(len(table), len(images), threat.batch)  # batches are kept whole
+    todo = sorted({*positions} - {*table["idx"]})
     for rows in _batches(model, images, todo, threat, progress):
-        table = pd.concat([table, rows], ignore_index=True)
-        replace_text(path, _to_numbers(table).to_csv(sep="\t", index=False, lineterminator="\n"))
+        table = pd.concat([table, rows], ignore_index=True) if len(table) else rows
+        text = _to_numbers(table.sort_values("idx")).to_csv(sep="\t", index=False, lineterminator="\n")
+        replace_text(path, text)
+    table = table[table["idx"].isin(positions)].sort_values("idx", ignore_index=True)
     check(table, slack=threat.slack)
     return table
 
@@ -185,19 +199,30 @@ def robust_accuracy(
     return right / len(images)
 
 
+def _positions(call: str, images: Images, skip: int, max_images: int) -> list[int]:
+    if skip < 1 or (max_images < 1 and max_images != -1):
+        raise ValueError(
+            f"{call}: got skip {skip}, max_images {max_images}; wanted skip >= 1, max_images >= 1 or -1"
+        )
+    every = range(0, len(images), skip)
+    return list(every if max_images == -1 else every[:max_images])
+
+
 def _batches(
-    model: nn.Module, images: Images, starts: range, threat: Threat, progress: bool
+    model: nn.Module, images: Images, positions: Sequence[int], threat: Threat, progress: bool
 ) -> Iterator[pd.DataFrame]:
     device = next(model.parameters()).device
-    for first in tqdm(starts, desc="attack", unit="batch", disable=not progress):
-        index = torch.arange(first, min(first + threat.batch, len(images)))
+    for start in tqdm(
+        range(0, len(positions), threat.batch), desc="attack", unit="batch", disable=not progress
+    ):
+        index = torch.tensor(positions[start : start + threat.batch])
         pixels, labels = images.batch(index)
         x, y = to_float(pixels.to(device)), labels.to(device)
         x = x.contiguous(memory_format=torch.channels_last)
         with torch.no_grad():
             predict = model(x).argmax(1)
         columns = {"idx": index.numpy(), "label": labels.numpy(), "predict": predict.cpu().numpy()}
-        columns |= _answers(model, x, y, predict == y, threat, first)
+        columns |= _answers(model, x, y, predict == y, threat, int(index[0]))
         yield pd.DataFrame(columns)
 
 

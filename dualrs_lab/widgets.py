@@ -6,6 +6,7 @@ lock guards all drawing, and what goes wrong in one is said in a red line below 
 """
 
 import base64
+import copy
 import html
 import threading
 from abc import ABC, abstractmethod
@@ -17,17 +18,21 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
-from dualrs_lab import plots
+from dualrs_lab import pixel_plots, plots
+from dualrs_lab.attacks import PGD, pgd
 from dualrs_lab.bounds import lower_bound, radius_ceiling, rs_radius
+from dualrs_lab.cam import TopFraction, class_maps, normalise, pixel_budget, resize
 from dualrs_lab.cascade_tables import join_votes
 from dualrs_lab.cascades import Cascade, Steps, first_to_accept, steps
 from dualrs_lab.certificates import ABSTAIN, Certificate, average_radius, certified_accuracy, floor_text
-from dualrs_lab.data import Images
+from dualrs_lab.data import Images, to_float
 from dualrs_lab.fastpath import evaluation_copy
+from dualrs_lab.models import Classifier
 from dualrs_lab.plane import Boxes, lesson_dual, lesson_estimator, lesson_plane
 from dualrs_lab.routes import Routes, even_split, median_entry, routes
+from dualrs_lab.runtime import make_generator
 from dualrs_lab.sampling import GaussianNoise, GridNoise, NoiseBlocks
 from dualrs_lab.smoothing import Spec, certify
 
@@ -37,6 +42,7 @@ __all__ = [
     "DualPanel",
     "ImagePanel",
     "Panel",
+    "PixelPanel",
     "PlanePanel",
     "State",
     "VotesPanel",
@@ -414,6 +420,63 @@ _LAYOUT: dict[str, Any] = {
     "style": {"description_width": "8em"},
     "layout": {"width": "32em"},
 }
+
+
+class PixelPanel(Panel):
+    """One image: where its class is seen, what budget that gives, and what an attack does with it.
+
+    `eps` is the budget of important pixels. Sliders choose the image, the share of pixels that are important
+    and the budget of the others; the attack is PGD-20. The network is copied and left as it is.
+    """
+
+    def __init__(
+        self,
+        model: Classifier,
+        images: Images,
+        *,
+        eps: float,
+        image: int = 0,
+        fraction: float = 0.3,
+        low: float | None = None,
+    ) -> None:
+        self.model, self.images, self.eps = copy.deepcopy(model).eval(), images, eps
+        start = eps / 2 if low is None else low
+        super().__init__(
+            "pixels",
+            image=_count("image", len(images) - 1, image),
+            fraction=_slider("important share", fraction, 0.05, 1.0, 0.05, ".2f"),
+            low=_slider("budget elsewhere", start, 0.0, eps, eps / 16, ".3f"),
+        )
+
+    def attacked(self, state: State) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Image (1, C, H, W), its map (1, h, w), its budget (1, 1, H, W) and the attacked image."""
+        pixels, labels = self.images.batch(torch.tensor([state["image"]]))
+        device = next(self.model.parameters()).device
+        x, y = to_float(pixels.to(device)), labels.to(device)
+        maps = class_maps(self.model, x)
+        mask = TopFraction(fraction=state["fraction"])(maps, (x.shape[2], x.shape[3]))
+        budget = pixel_budget(mask, high=self.eps, low=min(state["low"], self.eps))
+        attack = PGD(step=self.eps / 4, blind=1.0)
+        generator = make_generator(0, "panel", device=device)
+        return x, maps, budget, pgd(self.model, x, y, budget, attack=attack, generator=generator)
+
+    def render(self, state: State) -> plots.Page:
+        x, maps, budget, found = self.attacked(state)
+        wide = normalise(resize(maps, (x.shape[2], x.shape[3])))
+        return _page(pixel_plots.map_to_perturbation(x, wide, budget, found))
+
+    def describe(self, state: State) -> str:
+        x, _, budget, found = self.attacked(state)
+        with torch.no_grad():
+            shares = torch.softmax(self.model(torch.cat([x, found])).float(), dim=1)
+        best = shares.max(dim=1)
+        names = [self.images.classes[int(k)] for k in best.indices]
+        label = self.images.classes[int(self.images.labels[state["image"]])]
+        return (
+            f"label {label}; as it is: <b>{names[0]}</b> ({float(best.values[0]):.2f}), attacked: "
+            f"<b>{names[1]}</b> ({float(best.values[1]):.2f}); mean budget {float(budget.mean()):.4f}, "
+            f"{float(budget.mean()) / self.eps:.0%} of {self.eps:.4f}"
+        )
 
 
 def _slider(text: str, value: float, low: float, high: float, step: float, shown: str) -> widgets.FloatSlider:

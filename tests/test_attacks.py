@@ -249,6 +249,25 @@ def test_a_saturated_network_is_an_error_and_not_robust(digits) -> None:
     assert (model(found).argmax(1) == y).sum() <= (model(plain).argmax(1) == y).sum() + 5
 
 
+class Logarithm(nn.Module):
+    """The logarithm of probabilities that underflow: infinite logits, NaN gradients."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.log(torch.softmax(100 * self.model(x), dim=1))
+
+
+def test_gradients_that_are_not_finite_are_an_error(digits) -> None:
+    model, x, y = digits
+    for best in (True, False):
+        attack = PGD(step=0.025, best=best)
+        with pytest.raises(ValueError, match=r"gradients of images \[.*\] are not finite"):
+            pgd(Logarithm(model).eval(), x, y, EPS, attack=attack, generator=generator())
+
+
 def test_errors_name_what_came_and_what_to_do(digits) -> None:
     model, x, y = digits
     x, y = x[:4], y[:4]
@@ -259,6 +278,8 @@ def test_errors_name_what_came_and_what_to_do(digits) -> None:
         pgd(model, x * torch.nan, y, EPS, **settings)
     with pytest.raises(ValueError, match=r"got x torch.uint8 .* see data.to_float"):
         pgd(model, (255 * x).byte(), y, EPS, **settings)
+    with pytest.raises(ValueError, match=r"got y \(3,\) on cpu for 4 images"):
+        pgd(model, x, y[:3], EPS, **settings)
     for budget in (-0.1, torch.full((3, 1, 1, 1), 0.1), torch.full((8, 8), 0.1), torch.nan):
         with pytest.raises(ValueError, match="wanted one number, or one per image or pixel"):
             pgd(model, x, y, budget, **settings)

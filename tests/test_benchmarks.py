@@ -17,7 +17,7 @@ from PIL import Image
 from scipy import stats
 from torch import Tensor, nn
 
-from benchmarks import baselines, memory, overhead, per_draw, quality
+from benchmarks import baselines, memory, overhead, per_draw, pixel_cost, pixels, quality
 from benchmarks import certify as benchmark
 from benchmarks.baselines import Textbook, art_missing, art_reason
 from benchmarks.measure import Row, copy_bandwidth, frame, interleave, matmul_peak, traffic
@@ -282,3 +282,44 @@ def test_the_cost_of_a_system_is_measured_on_every_arm(tmp_path: Path, capsys) -
     assert draws["cascade, others n / 10"] <= draws["cascade, others n"]
     assert "overhead" in capsys.readouterr().out
     assert json.loads((tmp_path / "out" / "overhead.json").read_text())["n"] == 200
+
+
+def test_the_cost_of_pixels_is_measured_in_every_arm(tmp_path: Path) -> None:
+    rows = pixel_cost.main(["--rounds", "1", "--batch", "8", "--steps", "1", "--out", str(tmp_path)])
+    written = json.loads((tmp_path / "pixel_cost.json").read_text())
+    assert len(written["rows"]) == len(rows) == 2 * 5 + 3 * 3
+    assert all(np.isfinite(row.values).all() for row in rows)
+    assert "AT with pixels, 1 attack steps" in (tmp_path / "pixel_cost.md").read_text()
+
+
+def test_every_arm_of_the_pixels_is_trained_attacked_and_resumed(tmp_path: Path) -> None:
+    for split, count in (("train", 12), ("test", 4)):
+        for label in range(4):
+            for number in range(count):
+                picture = np.random.default_rng([label, number]).integers(0, 256, (32, 32, 3), np.uint8)
+                place = tmp_path / "pictures" / split / f"c{label}" / f"{number}.png"
+                place.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(picture).save(place)
+    names = list(pixels.arms(pixels.INNER))
+    assert set(pixels.CORE) <= set(names)
+    options = [
+        "--data",
+        f"folder:{tmp_path}/pictures",
+        "--out",
+        str(tmp_path),
+        "--seeds",
+        "0",
+        "--warmup",
+        "1",
+    ]
+    options += ["--epochs", "1", "--images", "8", "--held-out", "8", "--batch", "16"]
+    found = pixels.main([*options, "--arms", "at,part4,uniform4,trades_part4"])
+    assert found["arm"].tolist() == ["at", "part4", "uniform4", "trades_part4"]
+    assert (found["worst"] <= found["natural"]).all()
+    budget = found.set_index("arm")["budget"]
+    assert budget["at"] == pytest.approx(8)
+    assert budget["part4"] == pytest.approx(budget["uniform4"], abs=0.002)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.safetensors")}
+    again = pixels.main([*options, "--arms", "at,part4"])
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.safetensors")}
+    pd.testing.assert_frame_equal(again, found.head(2))

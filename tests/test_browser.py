@@ -51,6 +51,15 @@ digits = load_images("digits", "test")
 network = make_model("digits_cnn", classes=10, channels=1, mean=[0.3], std=[0.4], seed=0)
 ImagePanel(network, digits)
 """,
+    """
+from dualrs_lab.data import load_images
+from dualrs_lab.models import make_model
+from dualrs_lab.widgets import PixelPanel
+digits = load_images("digits", "test")
+network = make_model("digits_cnn", classes=10, channels=1, mean=[0.3], std=[0.4], seed=0)
+network.body.fc.weight.data.abs_()
+PixelPanel(network, digits, eps=0.2)
+""",
 ]
 STATE = "window.jupyterapp?.shell.currentWidget?.context?.sessionContext.session?.kernel?.status"
 RUN = """() => { window.ran = false;
@@ -200,7 +209,7 @@ def test_the_shipped_settings_reach_the_lab(lab: tuple[str, Path]) -> None:
 
 def test_every_panel_follows_its_sliders(lab: tuple[str, Path], page: Any, tmp_path: Path) -> None:
     run_all(page, lab[0], "panels.ipynb")
-    names = ["votes", "plane", "certified", "image"]
+    names = ["votes", "plane", "certified", "image", "pixels"]
     assert page.locator(".jp-OutputArea-output img").count() == len(
         names
     )  # the fallback PNG does not show too
@@ -226,7 +235,16 @@ def test_a_failure_shows_in_red_and_goes_away(lab: tuple[str, Path], page: Any, 
 
 
 @pytest.mark.parametrize(
-    "name", ["00_start_here", "10_lesson_smoothing", "11_lesson_dual", "22_dual", "30_tradeoff"]
+    "name",
+    [
+        "00_start_here",
+        "10_lesson_smoothing",
+        "11_lesson_dual",
+        "12_lesson_pixels",
+        "22_dual",
+        "23_pixel_reweighting",
+        "30_tradeoff",
+    ],
 )
 def test_the_panels_of_the_notebooks_work_too(
     lab: tuple[str, Path], page: Any, tmp_path: Path, name: str

@@ -55,8 +55,9 @@ ARROWS = {
     "evaluation": "attacks data files runtime smoothing tables",
     "smoothed_attacks": "cascades estimators runtime soft",
     "plots": "bounds cascades certificates routes",
-    "widgets": "plots bounds cascade_tables cascades certificates plane routes fastpath sampling "
-    "smoothing data",
+    "pixel_plots": "plots",
+    "widgets": "pixel_plots plots attacks bounds cam cascade_tables cascades certificates plane routes "
+    "fastpath models runtime sampling smoothing data",
     "parameters": "",
     "notebook": "files parameters",
     "sweep": "files parameters",
@@ -71,8 +72,8 @@ ARROWS = {
 }
 # Libraries that belong to one place only.
 ONLY = {
-    "matplotlib": {"plots"},
-    "seaborn": {"plots"},
+    "matplotlib": {"plots", "pixel_plots"},
+    "seaborn": {"plots", "pixel_plots"},
     "ipywidgets": {"widgets"},
     "papermill": {"worker"},
 }

@@ -289,3 +289,51 @@ def test_relative_image_folders_are_the_users_not_the_notebooks(
 
     assert _settings(["dataset=folder:here?size=32"]) == {"dataset": f"folder:{lab / 'here'}?size=32"}
     assert _settings(["dataset=digits", "x=1"]) == {"dataset": "digits", "x": "1"}
+
+
+def test_attack_writes_a_table_of_answers_and_goes_on(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from dualrs_lab.evaluation import read_evaluation
+    from dualrs_lab.models import make_model, save_checkpoint
+
+    save_checkpoint(
+        "m.safetensors", make_model("digits_cnn", classes=10, channels=1, mean=[0.3], std=[0.3], seed=0)
+    )
+    command = ["attack", "--checkpoint", "m.safetensors", "--data", "digits", "--skip", "10", "--no-auto"]
+    command += ["--device", "cpu", "--out", "t.tsv"]
+    assert main([*command, "--eps", "8/255", "--max", "20"]) == 0
+    assert read_evaluation("t.tsv")["idx"].tolist() == list(range(0, 200, 10))
+    first = (lab / "t.tsv").read_text().splitlines()
+    assert main([*command, "--eps", "8/255"]) == 0
+    assert (lab / "t.tsv").read_text().splitlines()[:21] == first
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in shown[-5:]] == ["under", "natural", "pgd", "mma", "worst"][-5:]
+    identity = json.loads((lab / "t.json").read_text())["identity"]
+    assert identity["threat"]["eps"] == 8 / 255
+    for wrong, text in [
+        (["--eps", "0.2"], "t.tsv was made with other settings (threat)"),
+        (["--eps", "8/0"], "--eps 8/0: want a number or a fraction such as 8/255"),
+        (["--eps", "0"], "eps > 0"),
+        (["--eps", "8/255", "--max", "0"], "max_images >= 1 or -1"),
+        (["--eps", "8/255", "--checkpoint", "n.safetensors"], "checkpoint n.safetensors not found"),
+    ]:
+        assert main([*command, *wrong]) == 2
+        assert text in capsys.readouterr().err
+
+
+def test_attack_without_autoattack_says_what_to_do(
+    lab: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    command = [
+        "attack",
+        "--checkpoint",
+        "m.safetensors",
+        "--data",
+        "digits",
+        "--eps",
+        "0.1",
+        "--out",
+        "t.tsv",
+    ]
+    assert main(command) == 2
+    assert "pip install 'dualrs-lab[attacks]', or --no-auto" in capsys.readouterr().err

@@ -10,10 +10,19 @@ from dualrs_lab import cascade_tables, dual_certificates
 from dualrs_lab.__main__ import main
 from dualrs_lab.cascades import Cascade
 from dualrs_lab.certificates import from_row, read_table, recompute
+from dualrs_lab.evaluation import check, read_evaluation
 from dualrs_lab.models import load_checkpoint
 
 NOTEBOOKS = sorted(path.stem for path in (Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
-SMALL = ["sigmas=0.0,0.12,0.5", "unseen_sigma=0.5", "epochs=10", "n=200", "images=40"]
+SMALL = [
+    "sigmas=0.0,0.12,0.5",
+    "unseen_sigma=0.5",
+    "epochs=10",
+    "n=200",
+    "images=40",
+    "attacked=100",
+    "auto_images=4",
+]
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +90,32 @@ def test_systems_are_compared_and_can_be_traced_to_votes(out: Path) -> None:
         )
     for row in cascade.to_dict("records"):
         assert cascade_tables.recompute(row, Cascade((0.5, 0.12))) == row["radius"]
+
+
+def test_pixels_are_attacked_in_tables_that_can_be_summed_again(out: Path) -> None:
+    values = recorded(out, "23_pixel_reweighting")
+    arms = [row for row in values["arms"] if row["epoch"] == "last"]
+    assert {row["seed"] for row in arms} == {0, 1, 2}
+    for arm in {row["arm"] for row in arms}:
+        text = arm.replace(" ", "_").replace(".", "")
+        for row in (row for row in arms if row["arm"] == arm):
+            path = next((out / "files").glob(f"digits_*_pixels_{text}_seed{row['seed']}_last_attacked.tsv"))
+            table = read_evaluation(path)
+            check(table)
+            assert len(table) == 100
+            assert {name: table[name].mean() for name in ("natural", "pgd", "mma", "worst")} == {
+                name: pytest.approx(row[name]) for name in ("natural", "pgd", "mma", "worst")
+            }
+    budgets = values["budgets"]
+    equal = [budgets[f"{kind} 0.1"] for kind in ("PART", "uniform", "random pixels", "other images")]
+    assert max(equal) - min(equal) < 1e-5
+    assert max(equal) < 0.75 * budgets["AT"]
+
+
+def test_the_middle_is_the_place_that_matters(out: Path) -> None:
+    places = {row["arm"]: row for row in recorded(out, "12_lesson_pixels")["places"]}
+    assert len(places) == 6
+    assert max(places, key=lambda place: places[place]["natural"]) == "middle"
 
 
 def test_tradeoff_reads_the_same_tables(out: Path) -> None:

@@ -27,6 +27,7 @@ from dualrs_lab.widgets import (
     DualPanel,
     ImagePanel,
     Panel,
+    PixelPanel,
     PlanePanel,
     VotesPanel,
 )
@@ -48,6 +49,14 @@ def image_panel() -> ImagePanel:
     pixels = torch.randint(0, 256, (4, 1, 8, 8), generator=torch.Generator().manual_seed(0)).byte()
     model = make_model("digits_cnn", classes=3, channels=1, mean=[0.5], std=[0.5], seed=0)
     return ImagePanel(model, images(pixels), n=100)
+
+
+def pixel_panel() -> PixelPanel:
+    pixels = torch.randint(0, 256, (4, 1, 8, 8), generator=torch.Generator().manual_seed(0)).byte()
+    model = make_model("digits_cnn", classes=3, channels=1, mean=[0.5], std=[0.5], seed=0)
+    with torch.no_grad():  # every channel speaks for every class: maps are above 0
+        model.body.fc.weight.abs_()
+    return PixelPanel(model, images(pixels), eps=0.1)
 
 
 def cascade_panel() -> CascadePanel:
@@ -76,6 +85,7 @@ PANELS: dict[str, tuple[Callable[[], Panel], dict[str, Any]]] = {
         {"radius": 0.5, "table-0": False},
     ),
     "cascade": (cascade_panel, {"t-0": 0.2, "image": 5}),
+    "pixels": (pixel_panel, {"image": 2, "fraction": 0.6, "low": 0.02}),
     "image": (image_panel, {"image": 2, "sigma": 0.5, "n": 200, "draw": 7}),
 }
 
@@ -233,3 +243,20 @@ def test_the_image_panel_leaves_the_network_as_it_was() -> None:
     assert model.training
     found = panel.certificate(panel.state)
     assert (found.idx, found.label, found.n, found.sigma) == (1, 1, 100, 0.25)
+
+
+def test_the_pixel_panel_shows_what_its_sliders_say_and_leaves_the_network_alone() -> None:
+    panel = pixel_panel()
+    model = panel.model
+    x, maps, budget, found = panel.attacked(panel.state | {"fraction": 0.25, "low": 0.025})
+    assert maps.shape == (1, 4, 4)
+    assert sorted(budget.unique().tolist()) == pytest.approx([0.025, 0.1])
+    assert float((budget > 0.05).float().mean()) == 0.25
+    assert ((found - x).abs() <= budget + 1e-6).all()
+    assert "mean budget 0.0437, 44% of 0.1000" in panel.describe(
+        panel.state | {"fraction": 0.25, "low": 0.025}
+    )
+    original = make_model("digits_cnn", classes=3, channels=1, mean=[0.5], std=[0.5], seed=0).train()
+    PixelPanel(original, panel.images, eps=0.1)
+    assert original.training
+    assert not model.training
