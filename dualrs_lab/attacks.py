@@ -268,7 +268,8 @@ def auto_attack(
         )
     with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):
         ensemble = AutoAttack(
-            lambda some: model(some).float(),
+            # flat and back: its own code takes views of gradients, which must not be channels last
+            lambda some: model(some.flatten(1).unflatten(1, x.shape[1:])).float(),
             norm="Linf" if isinstance(norm, Linf) else "L2",
             eps=eps,
             seed=fold_seed(seed, "autoattack") % 2**31,
@@ -277,7 +278,7 @@ def auto_attack(
         )
         ensemble.attacks_to_run = list(attacks)
         ensemble.apgd_targeted.n_target_classes = ensemble.fab.n_target_classes = min(9, classes - 1)
-        found, _ = ensemble.run_standard_evaluation(x, y, batch_size=batch)
+        found, _ = ensemble.run_standard_evaluation(x.contiguous(), y, batch_size=batch)
     return torch.as_tensor(found)
 
 

@@ -177,7 +177,7 @@ class TopFraction:
         values = resize(maps, size).flatten(1)
         count = max(1, round(self.fraction * values.shape[1]))
         mask = torch.zeros_like(values, dtype=torch.bool)
-        mask.scatter_(1, values.topk(count).indices, True)
+        mask.scatter_(1, values.topk(count, sorted=False).indices, True)
         return (mask | _flat(maps)[:, None]).view(-1, 1, *size)
 
 

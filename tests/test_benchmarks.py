@@ -28,6 +28,7 @@ from benchmarks.subjects import Subject, digits
 from dualrs_lab import fastpath
 from dualrs_lab.certificates import ABSTAIN, read_table
 from dualrs_lab.dual_certificates import from_row, recompute
+from dualrs_lab.evaluation import check, read_evaluation
 from dualrs_lab.fastpath import FastPath
 from dualrs_lab.sampling import GaussianNoise
 from dualrs_lab.smoothing import Spec, certify
@@ -323,3 +324,15 @@ def test_every_arm_of_the_pixels_is_trained_attacked_and_resumed(tmp_path: Path)
     again = pixels.main([*options, "--arms", "at,part4"])
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.safetensors")}
     pd.testing.assert_frame_equal(again, found.head(2))
+
+
+def test_the_shipped_arms_are_those_of_their_tables() -> None:
+    folder = Path(__file__).parent.parent / "data/cifar10_pixels"
+    shipped = pd.read_csv(folder / "arms.csv")
+    assert set(pixels.CORE) == set(shipped["arm"])
+    for row in shipped.to_dict("records"):
+        answers = read_evaluation(folder / f"{row['arm']}_seed{row['seed']}_attacked.tsv")
+        check(answers)
+        assert answers["idx"].tolist() == list(range(0, 10_000, 10))
+        for name in ("natural", "pgd", "mma", "worst"):
+            assert answers[name].mean() == pytest.approx(row[name])
