@@ -121,8 +121,12 @@ class Divergence:
 
 def margins(logits: Tensor, y: Tensor) -> Tensor:
     """Largest logit of a class other than y (N,), minus the one of y: (N,)."""
-    own = F.one_hot(y, logits.shape[1]).bool()
-    return logits.masked_fill(own, -torch.inf).amax(1) - logits.gather(1, y[:, None])[:, 0]
+    return _wrong(logits, y).amax(1) - logits.gather(1, y[:, None])[:, 0]
+
+
+def _wrong(logits: Tensor, y: Tensor) -> Tensor:
+    # (N, K), without those of the label
+    return logits.masked_fill(F.one_hot(y, logits.shape[1]).bool(), -torch.inf)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,8 +216,7 @@ def mma(
         logits = model(x).float()
     if not 1 <= targets < logits.shape[1]:
         raise ValueError(f"mma: got {targets} targets for {logits.shape[1]} classes; wanted 1 to all others")
-    own = F.one_hot(y, logits.shape[1]).bool()
-    likely = logits.masked_fill(own, -torch.inf).topk(targets, dim=1).indices
+    likely = _wrong(logits, y).topk(targets, dim=1).indices
     found, score = x, margins(logits, y)
     for target in likely.unbind(1):
 

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from dualrs_lab.attacks import LINF, PGD, STANDARD, Norm, auto_attack, mma, pgd
 from dualrs_lab.data import Images, to_float
 from dualrs_lab.files import replace_json, replace_text, set_aside
-from dualrs_lab.runtime import describe, make_generator, pick_dtype
+from dualrs_lab.runtime import describe, fold_seed, make_generator, pick_dtype
 from dualrs_lab.smoothing import fingerprint
 from dualrs_lab.tables import plain, read_record, refuse_other
 
@@ -132,24 +132,27 @@ def evaluate_table(
 def read_evaluation(path: Path | str) -> pd.DataFrame:
     """A table that `evaluate_table` left."""
     table = pd.read_csv(path, sep="\t")
-    answers = [name for name in ("natural", *ATTACKS, "worst") if name in table]
     if not {"idx", "label", "natural", "worst"} <= {*table}:
         raise ValueError(
             f"read_evaluation: {path} has columns {list(table)}; wanted a table of evaluate_table"
         )
-    return table.astype(dict.fromkeys(answers, bool))
+    return table.astype(dict.fromkeys(_columns(table), bool))
 
 
 def summarise(table: pd.DataFrame) -> pd.DataFrame:
     """Per column of answers: accuracy and its standard error (of sampling images), seconds in all."""
-    answers = [name for name in ("natural", *ATTACKS, "worst") if name in table]
     rows = []
-    for name in answers:
+    for name in _columns(table):
         share, count = float(table[name].mean()), len(table)
         seconds = float(table[f"{name}_seconds"].sum()) if f"{name}_seconds" in table else np.nan
         error = (share * (1 - share) / count) ** 0.5
         rows.append({"under": name, "accuracy": share, "error": error, "images": count, "seconds": seconds})
     return pd.DataFrame(rows).set_index("under")
+
+
+def _columns(table: pd.DataFrame) -> list[str]:
+    # of answers
+    return [name for name in ("natural", *ATTACKS, "worst") if name in table]
 
 
 def check(table: pd.DataFrame, *, slack: float = 0.01) -> None:
@@ -255,7 +258,7 @@ def _attacks(model: nn.Module, threat: Threat, first: int) -> dict[str, Callable
         return mma(model, x, y, threat.eps, attack=attack, targets=targets, generator=generator("mma", x))
 
     def by_auto(x: Tensor, y: Tensor) -> Tensor:
-        seed = int(generator("autoattack", x).initial_seed()) % 2**31
+        seed = fold_seed(threat.seed, "autoattack", first) % 2**31
         return auto_attack(model, x, y, threat.eps, norm=threat.norm, seed=seed, attacks=threat.auto)
 
     every: dict[str, Callable[[Tensor, Tensor], Tensor]]
