@@ -9,6 +9,11 @@ R = sigma * Phi^-1(p_lower).
 
 A Clopper–Pearson bound holds for a number of draws fixed beforehand. The `anytime` bounds hold at all numbers
 of draws at once, so the votes may be looked at while they come in, and decide when to stop (Voráček 2024).
+
+The `mix_radius` family is for a mix (1 - a) g + a h of probabilities, g arbitrary, weight a. While the robust
+h keeps the margin mu = (1 - a) / a between a class and any other, the mix answers that class (Bai et al.
+2024, lemma 2); so nothing is certified for a <= 1/2. `p_lower` bounds h's largest probability from below,
+`p_upper` every other one from above.
 """
 
 from collections.abc import Callable
@@ -23,8 +28,13 @@ __all__ = [
     "enough_draws",
     "log_wealth",
     "lower_bound",
+    "mix_radius_closed",
+    "mix_radius_exact",
+    "mix_radius_lipschitz",
+    "mix_radius_smoothing",
     "radius_ceiling",
     "rs_radius",
+    "smoothed_slope",
     "top_two_pvalue",
     "two_sided_pvalue",
     "upper_bound",
@@ -108,6 +118,71 @@ def rs_radius(p_lower: ArrayLike, sigma: ArrayLike) -> Floats:
 def radius_ceiling(trials: ArrayLike, alpha: ArrayLike, sigma: ArrayLike) -> Floats:
     """The radius when all n votes agree: no certificate from n draws at this alpha and sigma is larger."""
     return rs_radius(lower_bound(trials, trials, alpha), sigma)
+
+
+def smoothed_slope(sigma: ArrayLike) -> Floats:
+    """The l2 Lipschitz constant 1 / (sigma sqrt(2 pi)) of any [0, 1]-valued function under Gaussian noise.
+
+    A half-space attains it; it is half of the constant in Salman et al. 2019, lemma 1, for values in [-1, 1].
+    """
+    return np.asarray(1 / (np.asarray(sigma, dtype=np.float64) * np.sqrt(2 * np.pi)), dtype=np.float64)[()]
+
+
+def mix_radius_lipschitz(
+    p_lower: ArrayLike, p_upper: ArrayLike, weight: ArrayLike, slope: ArrayLike
+) -> Floats:
+    """(a (p_lower - p_upper) + a - 1) / (2 a slope), or 0: Bai et al. 2024, theorem 4.
+
+    In the norm, any l_p, in which each of h's probabilities has the Lipschitz constant `slope`.
+    """
+    p1, p2, a, slope = _checked_mix("mix_radius_lipschitz", p_lower, p_upper, weight, slope)
+    a = np.maximum(a, 0.5)  # where nothing is certified
+    return np.asarray(np.maximum(a * (p1 - p2) + a - 1, 0.0) / (2 * a * slope), dtype=np.float64)[()]
+
+
+def mix_radius_smoothing(
+    p_lower: ArrayLike, p_upper: ArrayLike, weight: ArrayLike, sigma: ArrayLike
+) -> Floats:
+    """sigma / 2 (Phi^-1(a p_lower) - Phi^-1(a p_upper + 1 - a)), or 0: Bai et al. 2024, theorem 5 (l2).
+
+    Never beyond sigma Phi^-1(a): it moves the margin into a function that is no longer smoothed.
+    """
+    p1, p2, a, sigma = _checked_mix("mix_radius_smoothing", p_lower, p_upper, weight, sigma)
+    with np.errstate(invalid="ignore"):  # infinite less infinite certifies nothing
+        gap = special.ndtri(a * p1) - special.ndtri(a * p2 + 1 - a)
+    return np.where((a > 0.5) & (gap > 0), sigma / 2 * np.maximum(gap, 0.0), 0.0)[()]
+
+
+def mix_radius_exact(p_lower: ArrayLike, p_upper: ArrayLike, weight: ArrayLike, sigma: ArrayLike) -> Floats:
+    """The r with Phi(Phi^-1(p_lower) - r / sigma) - Phi(Phi^-1(p_upper) + r / sigma) = mu, or 0 (l2).
+
+    Phi^-1 of a smoothed probability is 1/sigma-Lipschitz (Salman et al. 2019, lemma 2), so h keeps its margin
+    within r; a half-space attains it. So it is at least `mix_radius_smoothing` and `mix_radius_lipschitz`
+    (with `smoothed_slope`). Rounded down; infinite where p_lower = 1 and p_upper = 0.
+    """
+    p1, p2, a, sigma = _checked_mix("mix_radius_exact", p_lower, p_upper, weight, sigma)
+    z1, z2 = (np.clip(special.ndtri(p), -37.0, 37.0) for p in (p1, p2))
+    room = np.maximum(2 * a - 1, 0.0) / a.clip(1e-300)  # 1 - mu: what h may lose, from the nearer tails
+    low, high = np.zeros_like(z1), np.maximum(z1 - z2, 0.0) / 2
+    for _ in range(64):
+        middle = (low + high) / 2
+        kept = special.ndtr(middle - z1) + special.ndtr(z2 + middle) <= room
+        low, high = np.where(kept, middle, low), np.where(kept, high, middle)
+    some = (a > 0.5) & (special.ndtr(-z1) + special.ndtr(z2) < room)
+    radius = np.where((p1 == 1) & (p2 == 0), np.inf, sigma * low)
+    return np.where(some, radius, 0.0)[()]
+
+
+def mix_radius_closed(p_lower: ArrayLike, weight: ArrayLike, sigma: ArrayLike) -> Floats:
+    """`mix_radius_exact` for p_upper = 1 - p_lower: the radius of h less sigma Phi^-1(1 / (2 a)), or 0.
+
+    One constant is subtracted from `rs_radius`, so that a table of h becomes one of the mix at any weight.
+    """
+    p1, _, a, sigma = _checked_mix("mix_radius_closed", p_lower, 0.0, weight, sigma)
+    price = -special.ndtri(np.maximum(2 * a - 1, 0.0) / (2 * a.clip(1e-300)))
+    with np.errstate(invalid="ignore"):
+        rest = special.ndtri(p1) - price
+    return np.where((a > 0.5) & (rest > 0), sigma * np.maximum(rest, 0.0), 0.0)[()]
 
 
 def enough_draws(
@@ -235,6 +310,22 @@ def _checked(
     if not fine.all():
         raise ValueError(f"{call}: {level} in (0, 1), got {_first(share, fine):g}.")
     return k, n, share
+
+
+def _checked_mix(
+    call: str, p_lower: ArrayLike, p_upper: ArrayLike, weight: ArrayLike, scale: ArrayLike
+) -> tuple[Floats, Floats, Floats, Floats]:
+    given = (np.asarray(value, dtype=np.float64) for value in (p_lower, p_upper, weight, scale))
+    p1, p2, a, scale = np.broadcast_arrays(*given)
+    named = {"p_lower is a probability": p1, "p_upper is a probability": p2, "weight is a share": a}
+    for what, values in named.items():
+        fine = (values >= 0) & (values <= 1)
+        if not fine.all():
+            raise ValueError(f"{call}: {what} in [0, 1], got {_first(values, fine):g}.")
+    fine = (scale > 0) & np.isfinite(scale)
+    if not fine.all():
+        raise ValueError(f"{call}: sigma or slope must be positive and finite, got {_first(scale, fine):g}.")
+    return p1, p2, a, scale
 
 
 def _first(values: Floats, fine: NDArray[np.bool_]) -> float:

@@ -11,8 +11,13 @@ from dualrs_lab.bounds import (
     enough_draws,
     log_wealth,
     lower_bound,
+    mix_radius_closed,
+    mix_radius_exact,
+    mix_radius_lipschitz,
+    mix_radius_smoothing,
     radius_ceiling,
     rs_radius,
+    smoothed_slope,
     two_sided_pvalue,
     upper_bound,
 )
@@ -232,3 +237,100 @@ def test_scalars_give_scalars_and_arrays_broadcast() -> None:
 def test_errors_name_the_call_and_the_value(call, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def _random_mixes(count: int = 20_000) -> tuple[np.ndarray, ...]:
+    rng = np.random.default_rng(0)
+    p_lower = rng.uniform(0.3, 1, count)
+    return p_lower, rng.uniform(0, 1 - p_lower), rng.uniform(0.4, 1, count), rng.uniform(0.1, 2, count)
+
+
+def test_the_exact_radius_of_a_mix_is_the_largest() -> None:
+    """Against theorem 5, and theorem 4 with the sharp and with the published constant."""
+    p1, p2, a, sigma = _random_mixes()
+    exact, five = mix_radius_exact(p1, p2, a, sigma), mix_radius_smoothing(p1, p2, a, sigma)
+    sharp = mix_radius_lipschitz(p1, p2, a, smoothed_slope(sigma))
+    published = mix_radius_lipschitz(p1, p2, a, np.sqrt(2 / np.pi) / sigma)
+    np.testing.assert_allclose(published, sharp / 2, rtol=1e-12)
+    assert np.all(exact >= five * (1 - 1e-12))
+    assert np.all(exact >= sharp * (1 - 1e-12))
+    assert np.all(five >= published - 1e-12)
+    assert np.mean(exact > 1.2 * five) > 0.3
+    positive = p1 - p2 > (1 - a) / a
+    for radius in (exact, five, sharp):
+        np.testing.assert_array_equal(radius > 0, positive & (a > 0.5))
+
+
+def test_the_exact_radius_is_the_root() -> None:
+    p1, p2, a, sigma = _random_mixes(2000)
+    r = mix_radius_exact(p1, p2, a, sigma)
+    margin = stats.norm.cdf(stats.norm.ppf(p1) - r / sigma) - stats.norm.cdf(stats.norm.ppf(p2) + r / sigma)
+    some = r > 0
+    np.testing.assert_allclose(margin[some], ((1 - a) / a)[some], rtol=1e-9, atol=1e-12)
+    assert np.all(margin[some] >= ((1 - a) / a)[some] - 1e-13)
+
+
+def test_the_closed_form_is_the_root_where_the_rest_is_for_the_others() -> None:
+    p1, _, a, sigma = _random_mixes()
+    closed = mix_radius_closed(p1, a, sigma)
+    np.testing.assert_allclose(closed, mix_radius_exact(p1, 1 - p1, a, sigma), atol=1e-13)
+    price = sigma * stats.norm.ppf(1 / (2 * np.maximum(a, 0.5)))
+    np.testing.assert_allclose(closed, np.maximum(rs_radius(p1, sigma) - price, 0), atol=1e-12)
+
+
+def test_a_mix_at_its_ends() -> None:
+    p = np.linspace(0, 1, 101)
+    np.testing.assert_array_equal(mix_radius_closed(p, 1.0, 0.5), rs_radius(p, 0.5))
+    np.testing.assert_allclose(mix_radius_exact(p, 1 - p, 1.0, 0.5), rs_radius(p, 0.5), atol=1e-13)
+    np.testing.assert_allclose(mix_radius_smoothing(p, 1 - p, 1.0, 0.5), rs_radius(p, 0.5), atol=1e-13)
+    for a in (0.0, 0.3, 0.5):
+        assert not mix_radius_closed(p, a, 1.0).any()
+        assert not mix_radius_exact(p, 1 - p, a, 1.0).any()
+        assert not mix_radius_smoothing(p, 1 - p, a, 1.0).any()
+        assert not mix_radius_lipschitz(p, 1 - p, a, 1.0).any()
+    assert mix_radius_exact(1.0, 0.0, 0.51, 1.0) == np.inf
+    assert mix_radius_smoothing(1.0, 0.0, 0.76, 1.0) == pytest.approx(stats.norm.ppf(0.76))
+
+
+def test_published_numbers_of_a_mix() -> None:
+    """The table of p = 0.9, 0.99, 0.999 at sigma = 1, and the two shift constants, to three digits."""
+    weights = np.array([0.6, 0.67, 0.76, 0.9])
+    wanted = {
+        0.9: ([0.084, 0.193, 0.303, 0.432], [0.100, 0.261, 0.479, 0.878], [0.314, 0.619, 0.875, 1.142]),
+        0.99: ([0.196, 0.305, 0.416, 0.544], [0.238, 0.421, 0.682, 1.232], [1.359, 1.664, 1.920, 2.187]),
+        0.999: ([0.208, 0.317, 0.428, 0.556], [0.252, 0.438, 0.704, 1.276], [2.123, 2.427, 2.684, 2.951]),
+    }
+    for p, (four, five, exact) in wanted.items():
+        slope = np.sqrt(2 / np.pi)
+        np.testing.assert_allclose(mix_radius_lipschitz(p, 1 - p, weights, slope), four, atol=6e-4)
+        np.testing.assert_allclose(mix_radius_smoothing(p, 1 - p, weights, 1.0), five, atol=6e-4)
+        np.testing.assert_allclose(mix_radius_closed(p, weights, 1.0), exact, atol=6e-4)
+    for sigma, shift in ((0.5, 0.203), (1.0, 0.407)):
+        lost = rs_radius(0.99, sigma) - mix_radius_closed(0.99, 0.76, sigma)
+        assert lost == pytest.approx(shift, abs=6e-4)
+
+
+def test_a_half_space_attains_the_slope_and_nothing_is_steeper() -> None:
+    """The probability of a half-space at its face; and of random unions of intervals, anywhere."""
+    sigma, x = 0.3, np.linspace(-2, 2, 4001)
+    half = np.diff(stats.norm.cdf(x / sigma)) / np.diff(x)
+    assert half.max() == pytest.approx(smoothed_slope(sigma), rel=1e-4)
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        edges = np.sort(rng.uniform(-1, 1, 8)).reshape(4, 2)
+        p = sum(stats.norm.cdf((x - low) / sigma) - stats.norm.cdf((x - high) / sigma) for low, high in edges)
+        assert np.abs(np.diff(p) / np.diff(x)).max() <= smoothed_slope(sigma) * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("radius", [mix_radius_lipschitz, mix_radius_smoothing, mix_radius_exact])
+def test_a_mix_refuses_what_is_no_probability(radius) -> None:
+    for args, what in [
+        ((1.2, 0.1, 0.8, 1.0), "p_lower is a probability"),
+        ((0.9, -0.1, 0.8, 1.0), "p_upper is a probability"),
+        ((0.9, 0.1, 1.8, 1.0), "weight is a share"),
+        ((0.9, 0.1, 0.8, 0.0), "must be positive"),
+    ]:
+        with pytest.raises(ValueError, match=f"{radius.__name__}.*{what}"):
+            radius(*args)
+    with pytest.raises(ValueError, match="weight is a share"):
+        mix_radius_closed(0.9, np.nan, 1.0)

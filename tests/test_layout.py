@@ -52,6 +52,8 @@ ARROWS = {
     "cam": "models",
     "attacks": "runtime",
     "adversarial": "attacks cam data runtime",
+    "mixing": "",
+    "mix_certificates": "bounds certificates",
     "evaluation": "attacks data files runtime smoothing tables",
     "smoothed_attacks": "cascades estimators runtime soft",
     "plots": "bounds cascades certificates routes",

@@ -1,0 +1,151 @@
+"""Certificates of a mix from those of its robust network: other radii, no new samples.
+
+A table of the smoothed h, ours with votes or a published log, becomes one of the mix (1 - a) g + a h at any
+weight a and with any accurate network g: within `radius` the mix answers `predict`, with probability at least
+1 - alpha over the draws of h. It is a statement about the mix with the exact smoothed probabilities of h, not
+with an estimate of them. Nothing is certified that h does not certify, so no accuracy that g adds is.
+"""
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import special
+
+from dualrs_lab.bounds import (
+    anytime_upper_bound,
+    mix_radius_closed,
+    mix_radius_exact,
+    mix_radius_lipschitz,
+    mix_radius_smoothing,
+    smoothed_slope,
+    upper_bound,
+)
+from dualrs_lab.certificates import ABSTAIN, BOUNDS, cell_votes, leader
+
+__all__ = ["FORMS", "MixedColumns", "check_mixed", "mixed", "probability_bounds", "weight_for"]
+
+FORMS = ("closed", "exact", "smoothing", "lipschitz")
+"""Which certificate: the sharp one in closed form or as a root, theorem 5, theorem 4 (see `bounds`)."""
+
+MixedColumns = ("weight", "form", "others")
+_UPPER = {"clopper-pearson": upper_bound, "betting": anytime_upper_bound}
+Floats = NDArray[np.float64]
+
+
+def probability_bounds(
+    table: pd.DataFrame, *, others: str = "rest", classes: int | None = None, sigma: float | None = None
+) -> tuple[Floats, Floats, NDArray[np.int64]]:
+    """h's largest probability from below (N,), every other one from above (N,), and the class (N,).
+
+    `others="rest"`: the others have what the lower bound leaves. "votes": each other class has its own upper
+    bound, alpha being spent half on the class and half on the `classes` - 1 others. A published log has no
+    votes: "rest" from its radii and `sigma`, and an image that abstains gets p = 1/2 and the class -1.
+
+    Raises ValueError where votes, classes or sigma are missing.
+    """
+    voted = {"votes", "selection", "successes", "n", "alpha"} <= {*table}
+    if others not in ("rest", "votes") or (others == "votes" and not (voted and classes and classes > 1)):
+        raise ValueError(
+            f"probability_bounds: got others={others!r}, classes={classes} and "
+            f"{'a table with votes' if voted else 'a log without votes'}; wanted 'rest', or 'votes' "
+            "with votes and the number of classes"
+        )
+    if not voted:
+        level = _sigma("probability_bounds", table, sigma)
+        p = special.ndtr(table["radius"].to_numpy(dtype=np.float64) / level)
+        return p, 1 - p, table["predict"].to_numpy(dtype=np.int64)
+    kinds = np.array([leader(cell_votes(cell)) for cell in table["selection"]], dtype=np.int64)
+    bound = table["bound"] if "bound" in table else pd.Series("clopper-pearson", index=table.index)
+    alpha = table["alpha"].to_numpy(dtype=np.float64) / (2 if others == "votes" else 1)
+    n = table["n"].to_numpy(dtype=np.float64)
+    lower, upper = np.zeros(len(table)), np.ones(len(table))
+    second = [_most_of_others(cell, kind) for cell, kind in zip(table["votes"], kinds, strict=True)]
+    for name in bound.unique():
+        at = (bound == name).to_numpy()
+        lower[at] = BOUNDS[name](table["successes"].to_numpy()[at], n[at], alpha[at])
+        if others == "votes":
+            assert classes is not None
+            upper[at] = _UPPER[name](np.array(second)[at], n[at], alpha[at] / (classes - 1))
+    return lower, np.minimum(upper, 1.0) if others == "votes" else 1 - lower, kinds
+
+
+def mixed(
+    table: pd.DataFrame,
+    weight: float,
+    *,
+    form: str = "closed",
+    others: str = "rest",
+    classes: int | None = None,
+    sigma: float | None = None,
+) -> pd.DataFrame:
+    """The table of h, with the radius, predict and correct of the mix, and columns weight, form, others.
+
+    l2 radii. `weight` is a; with a <= 1/2 every row abstains. `form` is one of FORMS; "closed" knows only
+    what the class itself got, so it wants `others="rest"`, for which see `probability_bounds`. `sigma` is for
+    logs that have no such column.
+    """
+    if form not in FORMS or (form == "closed" and others != "rest"):
+        raise ValueError(
+            f"mixed: got form={form!r} with others={others!r}; wanted a form of {FORMS}, and others='rest' "
+            "with 'closed'"
+        )
+    lower, upper, kinds = probability_bounds(table, others=others, classes=classes, sigma=sigma)
+    level = table["sigma"].to_numpy(dtype=np.float64) if "sigma" in table else _sigma("mixed", table, sigma)
+    radius = _radius(form, lower, upper, weight, level)
+    radius = np.where(kinds == ABSTAIN, 0.0, radius)
+    predict = np.where(radius > 0, kinds, ABSTAIN)
+    right = (predict == table["label"]) & (predict != ABSTAIN)
+    made = {"radius": radius, "predict": predict, "correct": right.astype(int), "method": "mix"}
+    return table.assign(**made, weight=float(weight), form=form, others=others)
+
+
+def _radius(form: str, lower: Floats, upper: Floats, weight: float, sigma: Floats | float) -> Floats:
+    if form == "closed":
+        return mix_radius_closed(lower, weight, sigma)
+    if form == "exact":
+        return mix_radius_exact(lower, upper, weight, sigma)
+    if form == "smoothing":
+        return mix_radius_smoothing(lower, upper, weight, sigma)
+    return mix_radius_lipschitz(lower, upper, weight, smoothed_slope(sigma))
+
+
+def check_mixed(table: pd.DataFrame, of: pd.DataFrame) -> None:
+    """ValueError where a table of a mix claims more than the table `of` its h: no mix can.
+
+    `of` should rest on the same evidence: the table of h itself, or `mixed(…, weight=1)` with the same
+    `others`.
+    """
+    if table["idx"].duplicated().any() or {*table["idx"]} - {*of["idx"]}:
+        raise ValueError("check_mixed: wanted each idx once, and all of them in the table of h")
+    own = of.set_index("idx").loc[table["idx"]]
+    claims = table["radius"].to_numpy() > 0
+    more = claims & (table["radius"].to_numpy() > own["radius"].to_numpy() * (1 + 1e-9))
+    other = claims & (table["predict"].to_numpy() != own["predict"].to_numpy())
+    if (more | other).any():
+        bad = table["idx"].to_numpy()[more | other].tolist()
+        raise ValueError(
+            f"check_mixed: images {bad[:10]} are certified further than by h itself, or in another class; a "
+            "mix certifies what h does, within less: this is a table of another h"
+        )
+
+
+def weight_for(radius: float, p_lower: float, sigma: float) -> float:
+    """The smallest weight at which the mix keeps an answer of probability `p_lower` within `radius` (l2).
+
+    1 / (2 Phi(R - radius)) in units of sigma, R being Cohen's radius; above 1 where h itself does not reach
+    it.
+    """
+    rest = float(special.ndtri(p_lower)) - radius / sigma
+    return float(1 / (2 * special.ndtr(rest)))
+
+
+def _most_of_others(cell: object, kind: int) -> int:
+    return max((count for other, count in cell_votes(cell) if other != kind), default=0)
+
+
+def _sigma(call: str, table: pd.DataFrame, sigma: float | None) -> float:
+    if "sigma" in table and table["sigma"].nunique() == 1 and table["sigma"].notna().all():
+        return float(table["sigma"].iloc[0])
+    if sigma is None:
+        raise ValueError(f"{call}: the table has no column sigma; pass sigma=, that of the smoothed h")
+    return sigma
