@@ -1,4 +1,4 @@
-"""The command line: `dualrs-lab run | status | certify | attack | cascade | summary | lab`.
+"""The command line: `dualrs-lab run | status | certify | attack | cascade | mix | summary | lab`.
 
 Ends with 0 if all is well, 1 if a run failed, 2 with one line on stderr for bad input, 130 after Ctrl-C.
 Heavy modules are imported by the commands that need them: help, a dry run or a typo answer at once.
@@ -72,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_certify(commands)
     _add_attack(commands)
     _add_cascade(commands)
+    _add_mix(commands)
     _add_summary(commands)
     commands.add_parser("lab", help="open JupyterLab on the notebooks; ARGS go to it", add_help=False)
     return parser
@@ -467,6 +468,53 @@ def _cascade(options: argparse.Namespace) -> int:
     replace_text(options.out, found.to_csv(sep="\t", index=False, lineterminator="\n"))
     singles = {f"σ = {sigma:g}": table for sigma, table in sorted(tables.items())}
     print(_as_text(certificates.summarise(singles | {"cascade": found}, radii)))
+    return 0
+
+
+def _add_mix(commands: "_Commands") -> None:
+    mix = commands.add_parser(
+        "mix", help="certificates of a mix from the table of its robust network, without drawing anything"
+    )
+    mix.add_argument("table", type=Path, metavar="TABLE", help="of the smoothed network, or a published log")
+    mix.add_argument(
+        "--weight", type=float, required=True, help="of the robust network; nothing is certified up to 0.5"
+    )
+    mix.add_argument(
+        "--form", choices=["closed", "exact", "smoothing", "lipschitz"], default="closed",
+        help="closed (default) and exact are sharp, smoothing and lipschitz are theorems 5 and 4",
+    )  # fmt: skip
+    mix.add_argument(
+        "--classes", type=int, metavar="K", help="bound each of the K - 1 other classes by its votes (exact)"
+    )
+    mix.add_argument("--sigma", type=float, help="of a log that has no column sigma")
+    mix.add_argument("--radii", default=",".join(map(str, RADII)), help="l2 radii, comma separated")
+    mix.add_argument("--out", type=Path, required=True, metavar="TSV", help="where the table goes")
+    mix.set_defaults(command=_mix)
+
+
+def _mix(options: argparse.Namespace) -> int:
+    radii = _numbers("--radii", options.radii)
+    if not 0 <= options.weight <= 1:
+        raise ValueError(f"mix: --weight {options.weight}: want a share in [0, 1]")
+    if not options.table.is_file():
+        raise FileNotFoundError(f"mix: table {options.table} not found")
+    if options.out.exists():
+        raise ValueError(f"mix: {options.out} is there already; choose another file or remove it")
+    from dualrs_lab import certificates
+    from dualrs_lab.files import digest, provenance, replace_json
+    from dualrs_lab.mix_certificates import check_mixed, mixed
+
+    table = certificates.read_table(options.table)
+    how = {"form": options.form, "others": "votes" if options.classes else "rest", "classes": options.classes}
+    found = mixed(table, options.weight, **how, sigma=options.sigma)
+    alone = mixed(table, 1.0, **how, sigma=options.sigma)
+    check_mixed(found, alone)
+    identity = {"method": "mix", "weight": options.weight, **how, "sigma": options.sigma}
+    identity |= {"table": {options.table.name: digest(options.table.read_text())}}
+    replace_json(options.out.with_suffix(".json"), {"identity": identity, "provenance": provenance()})
+    certificates.write_table(options.out, found)
+    shown = {"the robust network": table, f"mix, weight {options.weight:g}": found}
+    print(_as_text(certificates.summarise(shown, radii)))
     return 0
 
 

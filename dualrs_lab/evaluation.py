@@ -6,7 +6,7 @@ These are upper bounds on robust accuracy, not certificates.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -25,18 +25,27 @@ from dualrs_lab.smoothing import fingerprint
 from dualrs_lab.tables import plain, read_record, refuse_other
 
 __all__ = [
+    "ANSWERS",
     "ATTACKS",
     "Threat",
+    "answers",
     "check",
     "evaluate",
     "evaluate_table",
+    "keep",
+    "named",
+    "positions",
     "read_evaluation",
+    "right",
     "robust_accuracy",
     "summarise",
 ]
 
 ATTACKS = ("pgd", "mma", "autoattack")
 """Columns of a table, in the order in which they are run; `natural` comes before them, `worst` behind."""
+
+ANSWERS = ("natural", *ATTACKS, "on_accurate", "on_robust", "end_to_end", "pushed", "worst")
+"""All columns that say whether an image is answered rightly; the later ones are those of `mix_evaluation`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +95,8 @@ def evaluate(
     certificates. In float32 on the device of `model`, which has to be in evaluation mode. Raises ValueError
     as the attacks do, and where the result is impossible, see `check`.
     """
-    positions = _positions("evaluate", images, skip, max_images)
-    table = pd.concat([*_batches(model, images, positions, threat, progress)], ignore_index=True)
+    some = positions("evaluate", images, skip, max_images)
+    table = pd.concat([*_batches(model, images, some, threat, progress)], ignore_index=True)
     check(table, slack=threat.slack)
     return table
 
@@ -108,41 +117,63 @@ def evaluate_table(
     A table of another network, other images or another threat is refused, or with `replace` kept under
     another name.
     """
-    path = Path(path)
-    identity = plain({"model": fingerprint(model), "images": images.fingerprint(), "threat": _named(threat)})
-    positions = _positions("evaluate_table", images, skip, max_images)
-    if path.exists() and read_record(path).get("identity") != identity:
-        if not replace:
-            refuse_other("evaluate_table", path, read_record(path).get("identity"), identity)
-        set_aside(path, path.with_suffix(".json"))
-    table = read_evaluation(path) if path.exists() else pd.DataFrame({"idx": []})
-    if not path.exists():
-        device = next(model.parameters()).device
-        replace_json(path.with_suffix(".json"), {"identity": identity, "provenance": describe(device)})
-    todo = sorted({*positions} - {*table["idx"]})
-    for rows in _batches(model, images, todo, threat, progress):
-        table = pd.concat([table, rows], ignore_index=True) if len(table) else rows
-        text = _to_numbers(table.sort_values("idx")).to_csv(sep="\t", index=False, lineterminator="\n")
-        replace_text(path, text)
-    table = table[table["idx"].isin(positions)].sort_values("idx", ignore_index=True)
+    identity = {"model": fingerprint(model), "images": images.fingerprint(), "threat": named(threat)}
+    table = keep(
+        "evaluate_table",
+        Path(path),
+        identity,
+        positions("evaluate_table", images, skip, max_images),
+        lambda todo: _batches(model, images, todo, threat, progress),
+        device=next(model.parameters()).device,
+        replace=replace,
+    )
     check(table, slack=threat.slack)
     return table
 
 
+def keep(
+    call: str,
+    path: Path,
+    identity: dict[str, Any],
+    wanted: Sequence[int],
+    batches: Callable[[list[int]], Iterable[pd.DataFrame]],
+    *,
+    device: torch.device,
+    replace: bool,
+) -> pd.DataFrame:
+    """The table of answers at `path`, after adding `batches(those idx of wanted that it lacks)` as they come.
+
+    A table of another `identity` is refused, or with `replace` kept under another name.
+    """
+    identity = plain(identity)
+    if path.exists() and read_record(path).get("identity") != identity:
+        if not replace:
+            refuse_other(call, path, read_record(path).get("identity"), identity)
+        set_aside(path, path.with_suffix(".json"))
+    table = read_evaluation(path) if path.exists() else pd.DataFrame({"idx": []})
+    if not path.exists():
+        replace_json(path.with_suffix(".json"), {"identity": identity, "provenance": describe(device)})
+    for rows in batches(sorted({*wanted} - {*table["idx"]})):
+        table = pd.concat([table, rows], ignore_index=True) if len(table) else rows
+        table = table.sort_values("idx", kind="stable", ignore_index=True)
+        replace_text(path, _to_numbers(table).to_csv(sep="\t", index=False, lineterminator="\n"))
+    return table[table["idx"].isin(wanted)].reset_index(drop=True)
+
+
 def read_evaluation(path: Path | str) -> pd.DataFrame:
     """A table that `evaluate_table` left."""
-    table = pd.read_csv(path, sep="\t")
+    table = pd.read_csv(path, sep="\t", dtype={"system": str})
     if not {"idx", "label", "natural", "worst"} <= {*table}:
         raise ValueError(
             f"read_evaluation: {path} has columns {list(table)}; wanted a table of evaluate_table"
         )
-    return table.astype(dict.fromkeys(_columns(table), bool))
+    return table.astype(dict.fromkeys(answers(table), bool))
 
 
 def summarise(table: pd.DataFrame) -> pd.DataFrame:
     """Per column of answers: accuracy and its standard error (of sampling images), seconds in all."""
     rows = []
-    for name in _columns(table):
+    for name in answers(table):
         share, count = float(table[name].mean()), len(table)
         seconds = float(table[f"{name}_seconds"].sum()) if f"{name}_seconds" in table else np.nan
         error = (share * (1 - share) / count) ** 0.5
@@ -150,9 +181,9 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("under")
 
 
-def _columns(table: pd.DataFrame) -> list[str]:
-    # of answers
-    return [name for name in ("natural", *ATTACKS, "worst") if name in table]
+def answers(table: pd.DataFrame) -> list[str]:
+    """Its columns of right answers, in the order of ANSWERS."""
+    return [name for name in ANSWERS if name in table]
 
 
 def check(table: pd.DataFrame, *, slack: float = 0.01) -> None:
@@ -190,19 +221,20 @@ def robust_accuracy(
     Autocast as in training. `eps` as a budget of `pgd` that fits every batch.
     """
     device = next(model.parameters()).device
-    right = 0
+    count = 0
     for number, first in enumerate(range(0, len(images), batch)):
         pixels, labels = images.batch(torch.arange(first, min(first + batch, len(images))))
         x, y = to_float(pixels.to(device)), labels.to(device)
         generator = make_generator(seed, "robust accuracy", number, device=device)
         with torch.autocast(device.type, torch.bfloat16, enabled=pick_dtype(device) == torch.bfloat16):
-            natural = _right(model, x, y)
+            natural = right(model, x, y)
             found = pgd(model, x[natural], y[natural], eps, attack=attack, generator=generator)
-            right += int(_right(model, found, y[natural]).sum())
-    return right / len(images)
+            count += int(right(model, found, y[natural]).sum())
+    return count / len(images)
 
 
-def _positions(call: str, images: Images, skip: int, max_images: int) -> list[int]:
+def positions(call: str, images: Images, skip: int, max_images: int) -> list[int]:
+    """Every `skip`-th idx, `max_images` at most (-1: all)."""
     if skip < 1 or (max_images < 1 and max_images != -1):
         raise ValueError(
             f"{call}: got skip {skip}, max_images {max_images}; wanted skip >= 1, max_images >= 1 or -1"
@@ -239,7 +271,7 @@ def _answers(
         start = time.perf_counter()
         robust = natural.clone()
         if natural.any():  # an image that is wrong as it is stays wrong
-            robust[natural] = _right(model, attack(x[natural], y[natural]), y[natural])
+            robust[natural] = right(model, attack(x[natural], y[natural]), y[natural])
         worst &= robust
         found[name] = robust.cpu().numpy()
         seconds[f"{name}_seconds"] = np.full(len(x), (time.perf_counter() - start) / len(x))
@@ -268,11 +300,13 @@ def _attacks(model: nn.Module, threat: Threat, first: int) -> dict[str, Callable
 
 
 @torch.no_grad()
-def _right(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+def right(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Whether the network answers x with y, bool (N,)."""
     return cast(Tensor, model(x).argmax(1) == y)
 
 
-def _named(threat: Threat) -> dict[str, Any]:
+def named(threat: Threat) -> dict[str, Any]:
+    """What a table records of a threat."""
     return {**asdict(threat), "norm": type(threat.norm).__name__}
 
 

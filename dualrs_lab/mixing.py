@@ -8,8 +8,8 @@ probabilities has a gradient of 0 or NaN, and the mix looks robust because attac
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import asdict, dataclass
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -70,34 +70,52 @@ PUBLISHED = {
 class Mix(nn.Module):
     """Images (N, C, H, W) -> log-probabilities (N, K) of the mix, a drop-in for logits.
 
-    Both networks are used as they are, in evaluation mode, and keep their parameters. With a `scaling` other
-    than the default, the output is log of the published quotient for probabilities, the quotient for logits.
+    Both networks are used as they are, in evaluation mode, and keep their parameters; `scales` multiply their
+    logits first (a robust network that is unsure leaves the mix no margin). With a `scaling` other than the
+    default, the output is log of the published quotient for probabilities, the quotient for logits.
     """
 
     def __init__(
-        self, accurate: nn.Module, robust: nn.Module, weight: float, *, scaling: Scaling | None = None
+        self,
+        accurate: nn.Module,
+        robust: nn.Module,
+        weight: float,
+        *,
+        scales: tuple[float, float] = (1.0, 1.0),
+        scaling: Scaling | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= weight <= 1:
             raise ValueError(f"Mix: got weight {weight}; wanted [0, 1]: 0 is the accurate network")
         self.accurate, self.robust, self.weight = accurate, robust, weight
-        self.scaling = scaling or Scaling()
+        self.scales, self.scaling = scales, scaling or Scaling()
         self.eval()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the mix depends on besides the networks."""
+        return {"weight": self.weight, "scales": self.scales, "scaling": asdict(self.scaling)}
 
     def forward(self, x: Tensor) -> Tensor:
         if self.scaling.by == "one":
-            g, h = self.accurate(x).float(), self.robust(x).float()
-            return self.combine(g, h, torch.ones((), device=x.device))
+            return self.from_logits(x, self.accurate(x).float(), self.robust(x).float())
         with torch.enable_grad():
             wide = torch.is_grad_enabled() and x.requires_grad
             x = x if x.requires_grad else x.detach().requires_grad_()
             g, h = self.accurate(x).float(), self.robust(x).float()
-            trust = self._trust(x, g, h)
+            trust = self._trust(x, self.scales[0] * g, self.scales[1] * h)
         mixed = self.combine(g, h, trust)
         return mixed if wide else mixed.detach()
 
+    def from_logits(self, x: Tensor, g: Tensor, h: Tensor) -> Tensor:
+        """The output for images whose logits (N, K) are known already, so that many mixes share them."""
+        if self.scaling.by != "one":
+            return cast(Tensor, self(x))
+        return self.combine(g, h, torch.ones((), device=x.device))
+
     def combine(self, g: Tensor, h: Tensor, trust: Tensor) -> Tensor:
         """The mix of logits (N, K) with R (N, K), (N, 1) or one."""
+        g, h = self.scales[0] * g, self.scales[1] * h
         if self.scaling.by == "one" and self.scaling.of == "probabilities":
             return mix_logits(g, h, self.weight)
         a = self.weight

@@ -54,6 +54,7 @@ ARROWS = {
     "adversarial": "attacks cam data runtime",
     "mixing": "",
     "mix_certificates": "bounds certificates",
+    "mix_evaluation": "attacks data evaluation runtime smoothing",
     "evaluation": "attacks data files runtime smoothing tables",
     "smoothed_attacks": "cascades estimators runtime soft",
     "plots": "bounds cascades certificates routes",

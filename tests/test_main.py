@@ -89,6 +89,9 @@ def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         ),
         ("summary none.tsv", "summary: table none.tsv not found"),
         ("cascade none.tsv --out c.tsv", "cascade: table none.tsv not found"),
+        ("mix none.tsv --weight 0.8 --out m.tsv", "mix: table none.tsv not found"),
+        ("mix none.tsv --weight 1.8 --out m.tsv", "mix: --weight 1.8: want a share in [0, 1]"),
+        ("mix none.tsv --out m.tsv", "required: --weight"),
         ("summary none.tsv --radii 1,b", "--radii '1,b': want numbers separated by commas"),
     ],
 )
@@ -188,6 +191,32 @@ def test_summary_reads_published_logs(lab: Path, capsys: pytest.CaptureFixture[s
     assert "cohen" in out
 
 
+def test_mix_makes_certificates_from_a_table(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from dualrs_lab.certificates import read_table
+    from dualrs_lab.mix_certificates import mixed
+
+    shipped = sorted((Path(__file__).parent.parent / "data" / "cifar10_jpeg").glob("*sigma0.5*.tsv"))[0]
+    assert main(["mix", str(shipped), "--weight", "0.76", "--radii", "0,0.5", "--out", "m.tsv"]) == 0
+    assert "mix, weight 0.76" in capsys.readouterr().out
+    expected = mixed(read_table(shipped), 0.76)
+    assert read_table("m.tsv")["radius"].tolist() == expected["radius"].tolist()
+    record = json.loads((lab / "m.json").read_text())["identity"]
+    assert (record["weight"], record["form"], record["others"]) == (0.76, "closed", "rest")
+    assert list(record["table"]) == [shipped.name]
+    votes = ["--form", "exact", "--classes", "10", "--out", "v.tsv"]
+    assert main(["mix", str(shipped), "--weight", "0.76", *votes]) == 0
+    assert (read_table("v.tsv")["radius"] > 0).sum() > (read_table("m.tsv")["radius"] > 0).sum()
+    (lab / "cohen.tsv").write_text(LOG)
+    capsys.readouterr()
+    for words, message in (
+        (["mix", "cohen.tsv", "--weight", "0.8", "--out", "m.tsv"], "m.tsv is there already"),
+        (["mix", "cohen.tsv", "--weight", "0.8", "--out", "o.tsv"], "no column sigma"),
+        (["mix", str(shipped), "--weight", "0.8", "--classes", "10", "--out", "o.tsv"], "others='rest'"),
+    ):
+        assert message in complaint(capsys, *words)
+    assert main(["mix", "cohen.tsv", "--weight", "0.8", "--sigma", "0.5", "--out", "o.tsv"]) == 0
+
+
 def test_lab_starts_jupyterlab_with_the_shipped_settings(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[list[str], dict[str, str]]] = []
 
@@ -211,7 +240,9 @@ def test_lab_starts_jupyterlab_with_the_shipped_settings(lab: Path, monkeypatch:
 def test_help_is_quick_and_complete() -> None:
     command = [sys.executable, "-m", "dualrs_lab", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert all(name in done.stdout for name in ("run", "status", "certify", "cascade", "summary", "lab"))
+    assert all(
+        name in done.stdout for name in ("run", "status", "certify", "cascade", "mix", "summary", "lab")
+    )
 
 
 def test_certify_writes_a_table_and_goes_on(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,193 @@
+"""Accuracy of mixes under attacks on each network, end to end, and in the worst case of all, image by image.
+
+One attack on a mix says little: for small weights of the robust network, an input made against the accurate
+one alone fools the mix more often than an attack on the whole, which meets saturated probabilities. So every
+input that any attack finds is shown to every system, and an image withstands the worst case only if none
+fools it.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from dualrs_lab.attacks import PGD, pgd
+from dualrs_lab.data import Images, to_float
+from dualrs_lab.evaluation import Threat, answers, keep, named, positions
+from dualrs_lab.runtime import make_generator
+from dualrs_lab.smoothing import fingerprint
+
+__all__ = ["System", "evaluate_systems", "evaluate_systems_table", "summarise_systems"]
+
+
+@runtime_checkable
+class System(Protocol):
+    """A mix of one accurate and one robust network: a module that also takes their logits, see `mixing.Mix`.
+
+    `settings` is what it depends on besides its tensors. It may have `surrogate`, a module to be attacked in
+    its place where it has no useful gradients, and `pushed`, pairs of a module and a loss that also attack
+    its weight, see `adaptive`.
+    """
+
+    @property
+    def settings(self) -> dict[str, Any]: ...
+
+    def from_logits(self, x: Tensor, g: Tensor, h: Tensor) -> Tensor: ...
+
+
+def evaluate_systems(
+    accurate: nn.Module,
+    robust: nn.Module,
+    systems: Mapping[str, nn.Module],
+    images: Images,
+    *,
+    threat: Threat,
+    skip: int = 1,
+    max_images: int = -1,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """A row per image and system, idx ascending: idx, label, system, weight (NaN: varies), bool answers.
+
+    `natural`; `on_accurate` and `on_robust`, at what PGD finds against one network; `end_to_end`, against the
+    system itself; `pushed`, where it lets its weight be attacked; `worst`, all of these and all that was
+    found against other systems. In float32; `threat` gives eps, norm, steps, restarts and batch. Gradients
+    may vanish on single images: what counts is the worst case. Raises ValueError as `pgd` does otherwise.
+    """
+    some = positions("evaluate_systems", images, skip, max_images)
+    parts = _batches(accurate, robust, systems, images, some, threat, progress)
+    return pd.concat([*parts], ignore_index=True)
+
+
+def evaluate_systems_table(
+    accurate: nn.Module,
+    robust: nn.Module,
+    systems: Mapping[str, nn.Module],
+    images: Images,
+    path: Path | str,
+    *,
+    threat: Threat,
+    skip: int = 1,
+    max_images: int = -1,
+    replace: bool = False,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """As `evaluate_systems`, kept at `path` as by `evaluation.evaluate_table`."""
+    identity = {
+        "networks": [fingerprint(accurate), fingerprint(robust)],
+        "systems": {
+            name: {"kind": type(one).__name__, "weights": fingerprint(one), **_system(name, one).settings}
+            for name, one in systems.items()
+        },
+        "images": images.fingerprint(),
+        "threat": named(threat),
+    }
+    return keep(
+        "evaluate_systems_table",
+        Path(path),
+        identity,
+        positions("evaluate_systems_table", images, skip, max_images),
+        lambda todo: _batches(accurate, robust, systems, images, todo, threat, progress),
+        device=next(robust.parameters()).device,
+        replace=replace,
+    )
+
+
+def summarise_systems(table: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy by system (in the order of the table) under each column of answers, and the images counted."""
+    groups = table.groupby("system", sort=False)
+    found = groups[answers(table)].mean()
+    found.insert(0, "weight", groups["weight"].first())
+    return found.assign(images=groups.size())
+
+
+def _batches(
+    accurate: nn.Module,
+    robust: nn.Module,
+    systems: Mapping[str, nn.Module],
+    images: Images,
+    some: Sequence[int],
+    threat: Threat,
+    progress: bool,
+) -> Iterator[pd.DataFrame]:
+    for name, system in systems.items():
+        _system(name, system)
+    device = next(robust.parameters()).device
+    for start in tqdm(range(0, len(some), threat.batch), desc="attack", unit="batch", disable=not progress):
+        index = torch.tensor(some[start : start + threat.batch])
+        pixels, labels = images.batch(index)
+        x = to_float(pixels.to(device)).contiguous(memory_format=torch.channels_last)
+        y = labels.to(device)
+        found = _points(accurate, robust, systems, x, y, threat, int(index[0]))
+        right = {at: _answers(accurate, robust, systems, point, y) for at, point in found.items()}
+        parts = [_rows(name, system, right, index, labels) for name, system in systems.items()]
+        yield pd.concat(parts, ignore_index=True).sort_values("idx", kind="stable")
+
+
+def _points(
+    accurate: nn.Module,
+    robust: nn.Module,
+    systems: Mapping[str, nn.Module],
+    x: Tensor,
+    y: Tensor,
+    threat: Threat,
+    first: int,
+) -> dict[str, Tensor]:
+    """What each attack found: inputs (N, C, H, W) by its name; "natural" are the images themselves."""
+    standard = PGD(
+        steps=threat.steps, step=threat.eps / 4, restarts=threat.restarts, norm=threat.norm, blind=1.0
+    )
+
+    def ascend(name: str, model: nn.Module, attack: PGD = standard) -> Tensor:
+        generator = make_generator(threat.seed, name, first, device=x.device)
+        return pgd(model, x, y, threat.eps, attack=attack, generator=generator)
+
+    found = {"natural": x}
+    for name, network in {"on_accurate": accurate, "on_robust": robust}.items():
+        found[name] = ascend(name, network)
+    for name, system in systems.items():
+        found[f"end_to_end {name}"] = ascend(name, getattr(system, "surrogate", system))
+        for number, (module, loss) in enumerate(getattr(system, "pushed", [])):
+            attack = dataclasses.replace(standard, loss=loss)
+            found[f"pushed {name} {number}"] = ascend(f"{name} pushed {number}", module, attack)
+    return found
+
+
+@torch.no_grad()
+def _answers(
+    accurate: nn.Module, robust: nn.Module, systems: Mapping[str, nn.Module], x: Tensor, y: Tensor
+) -> dict[str, Tensor]:
+    """Whether each system is right, bool (N,), from one forward pass of each network."""
+    g, h = accurate(x).float(), robust(x).float()
+    mixes = {name: _system(name, system) for name, system in systems.items()}
+    return {name: (mix.from_logits(x, g, h).argmax(1) == y).cpu() for name, mix in mixes.items()}
+
+
+def _rows(
+    name: str, system: nn.Module, right: Mapping[str, Mapping[str, Tensor]], index: Tensor, labels: Tensor
+) -> pd.DataFrame:
+    own = {at: answered[name] for at, answered in right.items()}
+    natural, weight = own["natural"], getattr(system, "weight", None)
+    columns: dict[str, Any] = {"idx": index.numpy(), "label": labels.cpu().numpy(), "system": name}
+    columns["weight"] = float(weight) if isinstance(weight, int | float) else math.nan
+    columns["natural"] = natural.numpy()
+    for column in ("on_accurate", "on_robust"):
+        columns[column] = (natural & own[column]).numpy()
+    columns["end_to_end"] = (natural & own[f"end_to_end {name}"]).numpy()
+    pushed = [answered for at, answered in own.items() if at.startswith(f"pushed {name} ")]
+    columns["pushed"] = torch.stack([natural, *pushed]).all(0).numpy()
+    columns["worst"] = torch.stack([*own.values()]).all(0).numpy()
+    return pd.DataFrame(columns)
+
+
+def _system(name: str, system: nn.Module) -> System:
+    if not isinstance(system, System):
+        raise ValueError(
+            f"evaluate_systems: {name} is a {type(system).__name__}; wanted a mix, see mixing.Mix"
+        )
+    return system
