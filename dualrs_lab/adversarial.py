@@ -24,6 +24,7 @@ from dualrs_lab.data import Images, to_float
 from dualrs_lab.runtime import make_generator
 
 __all__ = [
+    "INNER",
     "Adversarial",
     "Budget",
     "Mart",
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 INNER = PGD(steps=10, step=2 / 255, best=False, blind=0.99)
+"""Ten steps for 8/255, whose last input is trained on; batches may hold images without a gradient."""
 
 
 class Budget(Protocol):

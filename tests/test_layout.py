@@ -54,6 +54,8 @@ ARROWS = {
     "adversarial": "attacks cam data runtime",
     "mixing": "",
     "mix_certificates": "bounds certificates",
+    "adaptive": "adversarial attacks data files mixing models runtime smoothing training",
+    "nuts": "mixing",
     "mix_evaluation": "attacks data evaluation runtime smoothing",
     "evaluation": "attacks data files runtime smoothing tables",
     "smoothed_attacks": "cascades estimators runtime soft",
