@@ -55,8 +55,8 @@ def evaluate_systems(
     """A row per image and system, idx ascending: idx, label, system, weight (NaN: varies), bool answers.
 
     `natural`; `on_accurate` and `on_robust`, at what PGD finds against one network; `end_to_end`, against the
-    system itself; `pushed`, where it lets its weight be attacked; `worst`, all of these and all that was
-    found against other systems. In float32; `threat` gives eps, norm, steps, restarts and batch. Gradients
+    system itself; `pushed`, if some system lets its weight be attacked; `worst`, all of these and all that
+    was found against other systems. In float32; `threat` gives eps, norm, steps, restarts, batch. Gradients
     may vanish on single images: what counts is the worst case. Raises ValueError as `pgd` does otherwise.
     """
     some = positions("evaluate_systems", images, skip, max_images)
@@ -179,8 +179,9 @@ def _rows(
     for column in ("on_accurate", "on_robust"):
         columns[column] = (natural & own[column]).numpy()
     columns["end_to_end"] = (natural & own[f"end_to_end {name}"]).numpy()
-    pushed = [answered for at, answered in own.items() if at.startswith(f"pushed {name} ")]
-    columns["pushed"] = torch.stack([natural, *pushed]).all(0).numpy()
+    if any(at.startswith("pushed ") for at in own):
+        pushed = [answered for at, answered in own.items() if at.startswith(f"pushed {name} ")]
+        columns["pushed"] = torch.stack([natural, *pushed]).all(0).numpy()
     columns["worst"] = torch.stack([*own.values()]).all(0).numpy()
     return pd.DataFrame(columns)
 

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dualrs_lab.plots import COLUMN, PAGE, Page, style
+from dualrs_lab.plots import PAGE, new_axes, style
 
 __all__ = ["arms", "budget_row", "map_to_perturbation"]
 
@@ -58,7 +58,7 @@ def map_to_perturbation(
                 _heat(change, -most, most, "coolwarm"),
             ]
         )
-    ax = _axes(ax, PAGE, 0.35 + len(rows) * (PAGE - 0.6) / (1.08 * len(STEPS)))
+    ax = new_axes(ax, PAGE, 0.35 + len(rows) * (PAGE - 0.6) / (1.08 * len(STEPS)))
     return _sheet(ax, rows, STEPS, names or [""] * len(rows))
 
 
@@ -75,7 +75,7 @@ def budget_row(
     most = max(float(budget.max()) for budget in budgets)
     cells = [_heat(budget.mean(0), 0, most, "viridis") for budget in budgets]
     width = min(PAGE, 1.3 * len(cells))
-    ax = _axes(ax, width, 0.65 + width / (1.08 * len(cells)))
+    ax = new_axes(ax, width, 0.65 + width / (1.08 * len(cells)))
     _sheet(ax, [cells], names, [""])
     for place, note in enumerate(notes):
         ax.text(1.08 * place + 0.5, 1.06, note, ha="center", va="top", fontsize=7)
@@ -100,7 +100,7 @@ def arms(
     """
     if missing := [name for name in ("arm", "seed", natural, robust) if name not in table]:
         raise ValueError(f"arms: no {', '.join(missing)} in the table; it has {list(table)}")
-    ax = _axes(ax, PAGE, 3.4)
+    ax = new_axes(ax, PAGE, 3.4)
     groups = {str(name): group[[natural, robust]] for name, group in table.groupby("arm", sort=False)}
     means = {name: group.mean().to_numpy() for name, group in groups.items()}
     if joined:
@@ -121,10 +121,6 @@ def arms(
 
 def _markers(count: int) -> list[str]:
     return [*"oDsPX^v<>*hpd8"][:count] + ["o"] * (count - 14)
-
-
-def _axes(ax: Axes | None, width: float, height: float) -> Axes:
-    return Page(figsize=(max(width, COLUMN), height), layout="constrained").subplots() if ax is None else ax
 
 
 def _photo(image: Tensor) -> Picture:

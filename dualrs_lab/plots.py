@@ -49,6 +49,7 @@ __all__ = [
     "entry_and_expert_radii",
     "images_by_level",
     "looks",
+    "new_axes",
     "noisy_strip",
     "plane_field",
     "png",
@@ -104,6 +105,7 @@ METHODS: dict[str, Look] = {
     "consistency": Look(_ORANGE, "--", "s"),
     "dual": Look(_RED, "-.", "D"),
     "cascade": Look(_PURPLE, "-", "P"),
+    "mix": Look(_GREEN, "-", "^"),
     "published": Look(_GREY, "-", "v"),
 }
 """Look of each method; the order is that of legends. Other names follow, in the order given."""
@@ -238,7 +240,7 @@ def certified_accuracy(
     `method`, `sigma`, `radius` and `certified_accuracy`, drawn as points. With `show` only those labels of
     `tables` are drawn, with the looks and the axis of all.
     """
-    ax = _axes(ax, PAGE, 3.6)
+    ax = new_axes(ax, PAGE, 3.6)
     logs = published if isinstance(published, Mapping) else {}
     own = looks(tables)
     series = [(label, tables[label], look, band) for label, look in own.items()]
@@ -303,7 +305,7 @@ def radius_histogram(
 
     Images that abstain or are certified in a wrong class stand apart on the left; each table sums to 1.
     """
-    ax = _axes(ax, PAGE, 3.2)
+    ax = new_axes(ax, PAGE, 3.2)
     reach = max(float(table["radius"].max()) for table in tables.values()) or 1.0
     width = width or next(step for step in _BIN_WIDTHS if reach <= 25 * step)
     edges = np.arange(0, reach + width, width)
@@ -341,7 +343,7 @@ def draws_against_radius(table: pd.DataFrame, *, radii: Sequence[float] = (), ax
     With early stopping at `radii` (dashed) they pile up there, where the decision is hard. An image whose
     guessed class has no majority of the votes stands at radius 0.
     """
-    ax = _axes(ax, PAGE, 2.8)
+    ax = new_axes(ax, PAGE, 2.8)
     share = ((table["successes"] + 0.5) / (table["n"] + 1)).to_numpy(dtype=np.float64)
     estimate = rs_radius(share, table["sigma"].to_numpy(dtype=np.float64))
     right = table["correct"].astype(bool).to_numpy()
@@ -381,7 +383,7 @@ def vote_bars(
     kinds = list(range(len(classes))) if classes else sorted({*votes, c.top})
     by_votes = sorted(kinds, key=lambda kind: (kind not in (c.top, c.label), -votes.get(kind, 0)))
     kinds = sorted(by_votes[:_BARS])
-    ax = _axes(ax, COLUMN, 1.0 + 0.17 * len(kinds))
+    ax = new_axes(ax, COLUMN, 1.0 + 0.17 * len(kinds))
     colours = [_BLUE if kind == c.top else _GREY for kind in kinds]
     ax.barh(range(len(kinds)), [votes.get(kind, 0) / c.n for kind in kinds], color=colours, height=0.75)
     low, place = float(BOUNDS[c.bound](c.successes, c.n, c.alpha)), kinds.index(c.top)
@@ -425,7 +427,7 @@ def noisy_strip(
     tiles = torch.nn.functional.pad(noisy, (0, gap, 0, gap), value=1.0)
     sheet = tiles.permute(0, 3, 1, 4, 2).reshape(rows * (height + gap), columns * (width + gap), channels)
     picture = sheet[:-gap, :-gap].numpy()
-    ax = _axes(ax, PAGE, min(9.0, 0.3 + PAGE * picture.shape[0] / picture.shape[1]))
+    ax = new_axes(ax, PAGE, min(9.0, 0.3 + PAGE * picture.shape[0] / picture.shape[1]))
     ax.imshow(picture, vmin=0, vmax=1, cmap="gray", interpolation="nearest")
     ax.set_xticks([i * (width + gap) + width / 2 for i in range(columns)], [_level(s) for s in sigmas])
     ax.set_yticks([i * (height + gap) + height / 2 for i in range(rows)], names or [""] * rows)
@@ -444,7 +446,7 @@ def training_curves(
 
     A history whose frame carries one `sigma` has the colour of that noise level.
     """
-    ax = _axes(ax, PAGE, 2.8)
+    ax = new_axes(ax, PAGE, 2.8)
     for label, look in looks(histories).items():
         history = histories[label]
         if column not in history:
@@ -479,7 +481,7 @@ def trade_off(
     """
     if missing := [name for name in ("method", "sigma", clean, certified) if name not in points]:
         raise ValueError(f"trade_off: no {', '.join(missing)} in the points; they have {list(points)}.")
-    ax = _axes(ax, PAGE, 3.6)
+    ax = new_axes(ax, PAGE, 3.6)
     groups = {str(name): group.sort_values("sigma") for name, group in points.groupby("method", sort=False)}
     handles = []
     lines, thin = itertools.cycle(_LINES), itertools.cycle([_THIN, *_LINES[2:]])
@@ -532,7 +534,7 @@ def radius_against_n(curves: pd.DataFrame, n: int, *, ax: Axes | None = None) ->
 
 
 def _against_n(curves: pd.DataFrame, n: int, column: str, label: str, ax: Axes | None) -> Axes:
-    ax = _axes(ax, COLUMN, 2.8)
+    ax = new_axes(ax, COLUMN, 2.8)
     at = curves.loc[curves["n"] == n, column]
     ax.plot(curves["n"], curves[column], color=_BLUE, label=label)
     ax.plot([n] * len(at), at, "o", color=_BLUE, markersize=7)
@@ -562,7 +564,7 @@ def plane_field(
     `draws` (M, 2) are noisy copies of a point, each in the colour of its base class. `window` is the part to
     show: first and last x, first and last y.
     """
-    ax = _axes(ax, 4.4, 3.6)
+    ax = new_axes(ax, 4.4, 3.6)
     x, y, grid = _pixels(window, resolution)
     base = plane.predict(grid).reshape(x.shape)
     shown, strength = base, np.full(x.shape, 0.45)
@@ -603,7 +605,7 @@ def choice_field(
     `points` (N, 2) carry the mark of what the system answers there, and discs of `radii` (N,). Around the
     first point are dashed circles of the entry radii `entry` (K,), in the colour of their level.
     """
-    ax = _axes(ax, 4.4, 3.6)
+    ax = new_axes(ax, 4.4, 3.6)
     x, _, grid = _pixels(window, resolution)
     chosen, levels = system.choose(grid).reshape(x.shape), [sigma_look(sigma) for sigma in system.sigmas]
     colours = _paler([matplotlib.colors.to_rgb(level.colour) for level in levels], 0.6)
@@ -637,7 +639,7 @@ def entry_and_expert_radii(
     the dashed one is the published radius, of `top`, the expert that is chosen at the point.
     """
     r, R = (np.asarray(values, dtype=np.float64) for values in (entry, experts))
-    ax = _axes(ax, PAGE, 1.2 + 0.45 * len(sigmas))
+    ax = new_axes(ax, PAGE, 1.2 + 0.45 * len(sigmas))
     reach = 1.08 * max(0.01, *(values[np.isfinite(values)].max(initial=0.0) for values in (r, R)))
     for j, sigma in enumerate(sigmas):
         ax.barh(j - 0.17, min(r[j], reach), height=0.3, facecolor="0.93", edgecolor="0.45", hatch="////")
@@ -676,7 +678,7 @@ def cascade_steps(
     the radius that follows; `answers` is the expert that the guess sends the image to, -1 for none.
     """
     own, other = (np.asarray(values, dtype=np.float64) for values in (accepts, errs))
-    ax = _axes(ax, PAGE, 1.2 + 0.45 * len(sigmas))
+    ax = new_axes(ax, PAGE, 1.2 + 0.45 * len(sigmas))
     radius = float(cascade_radius(own, other))
     finite = [values[np.isfinite(values)].max(initial=0.0) for values in (own, other)]
     reach = 1.08 * max(0.01, *finite)
@@ -718,7 +720,7 @@ def images_by_level(
             f"{tuple(images.shape)}, {len(levels)} and {len(radii)}."
         )
     known, _, height, width = sorted(set(levels)), *images.shape[1:]
-    ax = _axes(ax, PAGE, 0.2 + len(known) * 1.35 * (PAGE - 0.7) / (1.1 * columns))
+    ax = new_axes(ax, PAGE, 0.2 + len(known) * 1.35 * (PAGE - 0.7) / (1.1 * columns))
     for row, level in enumerate(known):
         own = sorted((i for i in range(len(images)) if levels[i] == level), key=lambda i: radii[i])
         few = [own[k] for k in np.unique(np.linspace(0, len(own) - 1, columns).round().astype(int))]
@@ -791,8 +793,11 @@ def row_of_axes(*widths: float, height: float) -> list[Axes]:
     return list(page.subplots(1, len(widths), squeeze=False, width_ratios=widths)[0])
 
 
-def _axes(ax: Axes | None, width: float, height: float) -> Axes:
-    return Page(figsize=(width, height), layout="constrained").add_subplot() if ax is None else ax
+def new_axes(ax: Axes | None, width: float, height: float) -> Axes:
+    """`ax`, or new ones on a `Page` of this size in inches, a column wide at least."""
+    if ax is not None:
+        return ax
+    return Page(figsize=(max(width, COLUMN), height), layout="constrained").add_subplot()
 
 
 def _method(label: str, table: pd.DataFrame) -> str:
@@ -817,7 +822,7 @@ def probability_paths(
 
     `moved` (D,) are the distances. The promise holds the class up to where `worst` falls to 1/2: the radius.
     """
-    ax = _axes(ax, COLUMN, 3.0)
+    ax = new_axes(ax, COLUMN, 3.0)
     distance, promised = np.asarray(moved, dtype=np.float64), np.asarray(worst, dtype=np.float64)
     paths = np.atleast_2d(np.asarray(along, dtype=np.float64).T)
     for number, path in enumerate(paths):

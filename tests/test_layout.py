@@ -61,6 +61,7 @@ ARROWS = {
     "smoothed_attacks": "cascades estimators runtime soft",
     "plots": "bounds cascades certificates routes",
     "pixel_plots": "plots",
+    "mix_plots": "bounds plots",
     "widgets": "pixel_plots plots attacks bounds cam cascade_tables cascades certificates plane routes "
     "fastpath models runtime sampling smoothing data",
     "parameters": "",
@@ -77,8 +78,8 @@ ARROWS = {
 }
 # Libraries that belong to one place only.
 ONLY = {
-    "matplotlib": {"plots", "pixel_plots"},
-    "seaborn": {"plots", "pixel_plots"},
+    "matplotlib": {"plots", "pixel_plots", "mix_plots"},
+    "seaborn": {"plots", "pixel_plots", "mix_plots"},
     "ipywidgets": {"widgets"},
     "papermill": {"worker"},
 }

@@ -53,7 +53,7 @@ def test_a_row_for_each_image_and_system(table, networks, images) -> None:
     assert len(table) == 120 * len(WEIGHTS)
     assert table["idx"].is_monotonic_increasing
     assert table[table["idx"] == 7]["weight"].tolist() == list(WEIGHTS)
-    for column in ("on_accurate", "on_robust", "end_to_end", "pushed", "worst"):
+    for column in ("on_accurate", "on_robust", "end_to_end", "worst"):
         assert not (table[column] & ~table["natural"]).any()
         assert not (table["worst"] & ~table[column]).any()
     with torch.no_grad():

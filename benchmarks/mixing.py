@@ -1,0 +1,220 @@
+"""`python -m benchmarks.mixing --data folder:PATH`: mixes of an accurate and a robust network on images.
+
+Trains the accurate network, attacks mixes at many weights, fits MixedNUTS on held-out images, trains the head
+of an adaptive mix, and judges all of them on the same test images. Networks, tables and `systems.csv` go into
+`--out`, each made once; a run that was killed goes on where it stopped. The defaults are a CPU size.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from dualrs_lab.adaptive import AdaptiveMix, MixingLoss, make_head, train_mixing
+from dualrs_lab.attacks import PGD, pgd
+from dualrs_lab.data import Images, load_images, to_float
+from dualrs_lab.evaluation import Threat, evaluate_table
+from dualrs_lab.files import replace_json, replace_text
+from dualrs_lab.mix_evaluation import evaluate_systems_table, summarise_systems
+from dualrs_lab.mixing import PUBLISHED, Mix, worst_margin
+from dualrs_lab.models import Classifier, load_checkpoint, make_model
+from dualrs_lab.nuts import NutsMix, fit_nuts
+from dualrs_lab.runtime import describe, make_generator, pick_device
+from dualrs_lab.training import Standard, TrainConfig, channel_statistics, train_checkpoint
+
+__all__ = ["main"]
+
+EPS = 8 / 255
+WEIGHTS = (0.0, 0.3, 0.45, 0.5, 0.55, 0.6, 0.7, 0.8, 0.9, 1.0)
+LOGIT_WEIGHTS = (0.3, 0.5, 0.7, 0.8, 0.9)  # of the published mix of logits
+RANGES = ((0.5, 1.0), (0.6, 0.95), (0.7, 0.99))  # of the adaptive weight
+
+
+def main(argv: Sequence[str] | None = None) -> pd.DataFrame:
+    """Make what is missing; print, write and return a row for each system."""
+    args = _options(argv)
+    torch.set_num_threads(args.threads or torch.get_num_threads())
+    device = pick_device(args.device)
+    train, test = load_images(args.data, "train"), load_images(args.data, "test")
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
+    held_out, train = train.select(order[: args.held_out]), train.select(order[args.held_out :])
+    accurate = _accurate(args, train, device)
+    robust, _ = load_checkpoint(args.robust, device=device)
+    parts = {"weights": _weights, "margins": _margins, "systems": _systems, "autoattack": _autoattack}
+    made = {}
+    for part in args.parts:
+        made[part] = parts[part](accurate, robust, train, held_out, test, args)
+        print(made[part].to_string(), flush=True)
+    return made[args.parts[-1]] if made else pd.DataFrame()
+
+
+def _accurate(args: argparse.Namespace, train: Images, device: torch.device) -> Classifier:
+    mean, std = channel_statistics(train)
+    shape = {"classes": len(train.classes), "channels": train.shape[0], "mean": mean, "std": std}
+    model, _ = train_checkpoint(
+        args.out / "accurate_seed0.safetensors",
+        lambda: make_model(args.model, **shape, seed=0),
+        train,
+        objective=Standard(),
+        config=TrainConfig(epochs=args.epochs, seed=0, batch=args.batch),
+        device=device,
+        progress=False,
+    )
+    return model
+
+
+def _weights(
+    accurate: Classifier,
+    robust: Classifier,
+    train: Images,
+    held_out: Images,
+    test: Images,
+    args: argparse.Namespace,
+) -> pd.DataFrame:
+    systems: dict[str, nn.Module] = {f"weight {a:g}": Mix(accurate, robust, a) for a in WEIGHTS}
+    of_logits = PUBLISHED["R = 1 on logits"]
+    systems |= {f"logits {a:g}": Mix(accurate, robust, a, scaling=of_logits) for a in LOGIT_WEIGHTS}
+    return _judged("weights", systems, accurate, robust, test, args)
+
+
+def _systems(
+    accurate: Classifier,
+    robust: Classifier,
+    train: Images,
+    held_out: Images,
+    test: Images,
+    args: argparse.Namespace,
+) -> pd.DataFrame:
+    head = make_head("pooled", accurate, robust, shape=train.shape, seed=0)
+    device = next(robust.parameters()).device
+    adaptive, _ = train_mixing(
+        args.out / "head_seed0.safetensors",
+        AdaptiveMix(accurate, robust, head).to(device),
+        train,
+        objective=MixingLoss(
+            eps=EPS, attack=PGD(steps=args.steps, step=1.6 * EPS / args.steps, best=False, blind=0.99)
+        ),
+        config=TrainConfig(epochs=args.head_epochs, seed=0, batch=256, lr=0.05),
+        progress=False,
+    )
+    systems: dict[str, nn.Module] = {
+        "accurate": Mix(accurate, robust, 0.0),
+        "robust": Mix(accurate, robust, 1.0),
+    }
+    systems |= {f"weight {a:g}": Mix(accurate, robust, a) for a in (0.7, 0.8)}
+    systems |= {f"adaptive {low:g}-{high:g}": adaptive.ranged(low, high) for low, high in RANGES}
+    logits = _logits(robust, held_out.select(range(args.fitted)))
+    fit = fit_nuts(logits["clean"], logits["attacked"], logits["labels"])
+    systems["MixedNUTS"] = NutsMix(accurate, robust, fit.curve, fit.weight)
+    found = {"curve": vars(fit.curve), "weight": fit.weight, "kept": fit.kept, "lost": fit.lost}
+    replace_json(args.out / "nuts.json", {**found, "images": args.fitted, "provenance": describe(device)})
+    return _judged("systems", systems, accurate, robust, test, args)
+
+
+def _margins(
+    accurate: Classifier,
+    robust: Classifier,
+    train: Images,
+    held_out: Images,
+    test: Images,
+    args: argparse.Namespace,
+) -> pd.DataFrame:
+    """Margins of both networks on clean and on attacked test images: why mixing works."""
+    images = test.select(range(0, len(test), max(1, len(test) // args.images)))
+    rows = []
+    for name, network in {"accurate": accurate, "robust": robust}.items():
+        logits = _logits(network, images)
+        for kind in ("clean", "attacked"):
+            right = logits[kind].argmax(1) == logits["labels"]
+            margin = worst_margin(logits[kind])
+            columns = {"right": right.int().numpy(), "margin": margin.double().numpy().round(6)}
+            rows.append(pd.DataFrame({"network": name, "images": kind, **columns}))
+    table = pd.concat(rows, ignore_index=True)
+    replace_text(args.out / "margins.csv", table.to_csv(index=False, lineterminator="\n"))
+    return table.groupby(["network", "images", "right"])["margin"].agg(["mean", "median", "size"])
+
+
+def _autoattack(
+    accurate: Classifier,
+    robust: Classifier,
+    train: Images,
+    held_out: Images,
+    test: Images,
+    args: argparse.Namespace,
+) -> pd.DataFrame:
+    mix = Mix(accurate, robust, args.auto_weight)
+    place = args.out / f"weight{args.auto_weight:g}_autoattack.tsv"
+    skip = max(1, len(test) // args.auto_images)
+    return evaluate_table(
+        mix, test, place, threat=Threat(eps=EPS, seed=0, mma=False), skip=skip, progress=False
+    )
+
+
+def _logits(network: Classifier, images: Images) -> dict[str, Tensor]:
+    device, found = next(network.parameters()).device, []
+    for number, start in enumerate(range(0, len(images), 250)):
+        pixels, labels = images.batch(torch.arange(start, min(start + 250, len(images))))
+        x, y = to_float(pixels.to(device)), labels.to(device)
+        attack = PGD(steps=20, step=EPS / 4, blind=1.0)
+        attacked = pgd(
+            network, x, y, EPS, attack=attack, generator=make_generator(0, "margins", number, device=device)
+        )
+        with torch.no_grad():
+            found.append((network(x).float().cpu(), network(attacked).float().cpu(), labels.cpu()))
+    return dict(
+        zip(
+            ("clean", "attacked", "labels"),
+            (torch.cat(part) for part in zip(*found, strict=True)),
+            strict=True,
+        )
+    )
+
+
+def _judged(
+    name: str,
+    systems: dict[str, nn.Module],
+    accurate: Classifier,
+    robust: Classifier,
+    test: Images,
+    args: argparse.Namespace,
+) -> pd.DataFrame:
+    skip, threat = max(1, len(test) // args.images), Threat(eps=EPS, seed=0, auto=(), batch=125)
+    place = args.out / f"{name}.tsv"
+    table = evaluate_systems_table(
+        accurate, robust, systems, test, place, threat=threat, skip=skip, progress=False
+    )
+    summary = summarise_systems(table)
+    replace_text(args.out / f"{name}.csv", summary.round(6).to_csv(lineterminator="\n"))
+    return summary
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.mixing", description=(__doc__ or "").split("\n\n")[0]
+    )
+    add = parser.add_argument
+    add("--data", required=True, help="CIFAR-10 re-encoded as JPEG, folder:PATH, or a data set's name")
+    add("--model", default="fast_narrow", help="of the accurate network (%(default)s)")
+    add("--robust", type=Path, required=True, metavar="FILE", help="checkpoint of the robust network")
+    add("--parts", type=lambda text: [part for part in text.split(",") if part],
+        default=["weights", "margins", "systems"], help="or autoattack; empty: only g")  # fmt: skip
+    add("--epochs", type=int, default=12, help="of the accurate network (%(default)s)")
+    add("--head-epochs", type=int, default=2, help="of the adaptive weight (%(default)s)")
+    add("--steps", type=int, default=4, help="of the attack that the head learns from (%(default)s)")
+    add("--images", type=int, default=1000, help="test images (%(default)s)")
+    add("--fitted", type=int, default=1000, help="held-out images that MixedNUTS is fitted on (%(default)s)")
+    add("--auto-images", type=int, default=200, help="test images for AutoAttack (%(default)s)")
+    add("--auto-weight", type=float, default=0.8, help="of the mix that AutoAttack judges (%(default)s)")
+    add("--held-out", type=int, default=2000, help="training images left out (%(default)s)")
+    add("--batch", type=int, default=512)
+    add("--threads", type=int, default=0)
+    add("--device", default="auto", help="auto, cpu, cuda:0, …")
+    add("--out", type=Path, default=Path("runs/mixing"), help="folder for the results (%(default)s)")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    main()
