@@ -10,8 +10,8 @@ import copy
 import html
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import ipywidgets as widgets
 import numpy as np
@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dualrs_lab import pixel_plots, plots
+from dualrs_lab import mix_plots, pixel_plots, plots
 from dualrs_lab.attacks import PGD, pgd
 from dualrs_lab.bounds import lower_bound, radius_ceiling, rs_radius
 from dualrs_lab.cam import TopFraction, class_maps, normalise, pixel_budget, resize
@@ -29,6 +29,8 @@ from dualrs_lab.cascades import Cascade, Steps, first_to_accept, steps
 from dualrs_lab.certificates import ABSTAIN, Certificate, average_radius, certified_accuracy, floor_text
 from dualrs_lab.data import Images, to_float
 from dualrs_lab.fastpath import evaluation_copy
+from dualrs_lab.mix_certificates import FORMS, mixed
+from dualrs_lab.mixing import Mix, mix_logits, worst_margin
 from dualrs_lab.models import Classifier
 from dualrs_lab.plane import Boxes, lesson_dual, lesson_estimator, lesson_plane
 from dualrs_lab.routes import Routes, even_split, median_entry, routes
@@ -37,10 +39,12 @@ from dualrs_lab.sampling import GaussianNoise, GridNoise, NoiseBlocks
 from dualrs_lab.smoothing import Spec, certify
 
 __all__ = [
+    "BlendPanel",
     "CascadePanel",
     "CertifiedPanel",
     "DualPanel",
     "ImagePanel",
+    "MixPanel",
     "Panel",
     "PixelPanel",
     "PlanePanel",
@@ -49,6 +53,7 @@ __all__ = [
 ]
 
 State = Mapping[str, Any]
+Found = TypeVar("Found")
 _LOCK = threading.RLock()  # matplotlib is not thread-safe, and its settings are global
 _ALPHAS = (0.0001, 0.001, 0.01, 0.05, 0.1)
 _GUESS = 100  # draws of a guess
@@ -64,6 +69,7 @@ class Panel(ABC):
 
     def __init__(self, name: str, **controls: widgets.ValueWidget) -> None:
         self.controls = controls
+        self._kept: tuple[dict[str, Any], Any] = ({}, None)
         self.picture = widgets.Image(format="png").add_class("dualrs-picture")
         self.note = widgets.HTML().add_class("dualrs-note")
         self.status = widgets.HTML().add_class("dualrs-status")
@@ -85,6 +91,13 @@ class Panel(ABC):
     def describe(self, state: State) -> str:
         """HTML for below the picture."""
         return ""
+
+    def once(self, state: State, compute: Callable[[State], Found]) -> Found:
+        """`compute(state)`, kept until another state comes: picture and note share what is slow."""
+        if self._kept[0] != dict(state):
+            self._kept = (dict(state), compute(state))
+        found: Found = self._kept[1]
+        return found
 
     def _draw(self) -> None:
         with _LOCK:
@@ -344,7 +357,7 @@ class CascadePanel(Panel):
 
     def table(self, state: State) -> pd.DataFrame:
         """The columns of the published logs but the time, with the method."""
-        found, _, y = self.certified(state)
+        found, _, y = self.once(state, self.certified)
         radius = np.where(y == ABSTAIN, 0.0, np.maximum(found.radius, 0.0))
         predict = np.where(radius > 0, y, ABSTAIN)
         label = self.joined.label
@@ -354,7 +367,7 @@ class CascadePanel(Panel):
     def render(self, state: State) -> plots.Page:
         curves, bars = plots.row_of_axes(4.1, 3.9, height=3.0)
         plots.certified_accuracy(self.singles | {"cascade": self.table(state)}, band=None, ax=curves)
-        found, expert, _ = self.certified(state)
+        found, expert, _ = self.once(state, self.certified)
         i = state["image"]
         own = found.accepts[i], found.errs[i]
         return _page(plots.cascade_steps(*own, self.order, answers=int(expert[i]), ax=bars))
@@ -461,12 +474,12 @@ class PixelPanel(Panel):
         return x, maps, budget, pgd(self.model, x, y, budget, attack=attack, generator=generator)
 
     def render(self, state: State) -> plots.Page:
-        x, maps, budget, found = self.attacked(state)
+        x, maps, budget, found = self.once(state, self.attacked)
         wide = normalise(resize(maps, (x.shape[2], x.shape[3])))
         return _page(pixel_plots.map_to_perturbation(x, wide, budget, found))
 
     def describe(self, state: State) -> str:
-        x, _, budget, found = self.attacked(state)
+        x, _, budget, found = self.once(state, self.attacked)
         with torch.no_grad():
             shares = torch.softmax(self.model(torch.cat([x, found])).float(), dim=1)
         best = shares.max(dim=1)
@@ -476,6 +489,94 @@ class PixelPanel(Panel):
             f"label {label}; as it is: <b>{names[0]}</b> ({float(best.values[0]):.2f}), attacked: "
             f"<b>{names[1]}</b> ({float(best.values[1]):.2f}); mean budget {float(budget.mean()):.4f}, "
             f"{float(budget.mean()) / self.eps:.0%} of {self.eps:.4f}"
+        )
+
+
+class MixPanel(Panel):
+    """What the weight of the robust network certifies: curves of h and of the mix, and the radius behind.
+
+    `table` is one of the smoothed h; with `classes`, each other class may be bounded by its own votes.
+    """
+
+    def __init__(self, table: pd.DataFrame, *, weight: float = 0.76, classes: int | None = None) -> None:
+        self.rows, self.classes = table, classes
+        forms = [*FORMS, *(["exact, votes of all classes"] if classes else [])]
+        super().__init__(
+            "mix",
+            weight=_slider("weight of h", weight, 0.5, 1.0, 0.01, ".2f"),
+            form=widgets.Dropdown(options=forms, value=forms[0], description="certificate", **_LAYOUT),
+        )
+
+    def certified(self, state: State) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Tables of h alone and of the mix, on the same evidence."""
+        form, _, votes = state["form"].partition(", ")
+        how: dict[str, Any] = {"form": form, "others": "votes" if votes else "rest", "classes": self.classes}
+        alone = mixed(self.rows, 1.0, **how) if votes else self.rows
+        return alone, mixed(self.rows, state["weight"], **how)
+
+    def render(self, state: State) -> plots.Page:
+        left, right = plots.row_of_axes(4.3, 3.4, height=3.0)
+        alone, mix = self.once(state, self.certified)
+        plots.certified_accuracy({"h alone": alone, "mix": mix}, band=None, ax=left)
+        sigma = float(self.rows["sigma"].iloc[0])
+        return _page(mix_plots.mix_radius_curves(state["weight"], sigma=sigma, ax=right))
+
+    def describe(self, state: State) -> str:
+        alone, mix = self.once(state, self.certified)
+        at = [0.0, 0.25, 0.5, 1.0]
+        rows = {name: certified_accuracy(table, at) for name, table in {"h alone": alone, "mix": mix}.items()}
+        shown = pd.DataFrame(rows, index=[f"r = {radius:g}" for radius in at]).T
+        return str(shown.map("{:.3f}".format).to_html(border=0, col_space="6em", justify="left"))
+
+
+class BlendPanel(Panel):
+    """One image, as it is or attacked: what g, h and their mix make of it, at any weight."""
+
+    INPUTS = ("as it is", "attack on g", "attack on h", "attack on the mix")
+
+    def __init__(
+        self, accurate: nn.Module, robust: nn.Module, images: Images, *, eps: float, weight: float = 0.7
+    ) -> None:
+        self.accurate, self.robust = (copy.deepcopy(one).eval() for one in (accurate, robust))
+        self.images, self.eps = images, eps
+        super().__init__(
+            "blend",
+            image=_count("image", len(images) - 1),
+            weight=_slider("weight of h", weight, 0.0, 1.0, 0.05, ".2f"),
+            input=widgets.Dropdown(options=self.INPUTS, value="attack on g", description="input", **_LAYOUT),
+        )
+
+    def logits(self, state: State) -> tuple[Tensor, Tensor, Tensor]:
+        """The input (1, C, H, W) of a state, and the logits (1, K) of g and of h there."""
+        pixels, labels = self.images.batch(torch.tensor([state["image"]]))
+        device = next(self.robust.parameters()).device
+        x, y = to_float(pixels.to(device)), labels.to(device)
+        mix = Mix(self.accurate, self.robust, state["weight"])
+        models = dict(zip(self.INPUTS[1:], (self.accurate, self.robust, mix), strict=True))
+        if state["input"] in models:
+            attack, generator = PGD(step=self.eps / 4, blind=1.0), make_generator(0, "panel", device=device)
+            x = pgd(models[state["input"]], x, y, self.eps, attack=attack, generator=generator)
+        with torch.no_grad():
+            return x, self.accurate(x).float(), self.robust(x).float()
+
+    def render(self, state: State) -> plots.Page:
+        picture, bars = plots.row_of_axes(1.9, 6.2, height=2.6)
+        x, g, h = self.once(state, self.logits)
+        plots.noisy_strip(x, [0.0], seed=0, ax=picture)
+        three = {"g": g.log_softmax(1), "h": h.log_softmax(1), "mix": mix_logits(g, h, state["weight"])}
+        shares = {name: out[0].exp().cpu().numpy() for name, out in three.items()}
+        label = int(self.images.labels[state["image"]])
+        return _page(mix_plots.probability_bars(shares, self.images.classes, label=label, ax=bars))
+
+    def describe(self, state: State) -> str:
+        _, g, h = self.once(state, self.logits)
+        a, margin = state["weight"], float(worst_margin(h)[0])
+        named = [self.images.classes[int(out.argmax(1))] for out in (g, h, mix_logits(g, h, a))]
+        needed = (1 - a) / a if a > 0 else np.inf
+        verdict = "so h decides, whatever g says" if margin > needed else "so g may overrule h"
+        return (
+            f"g: <b>{named[0]}</b>, h: <b>{named[1]}</b>, mix: <b>{named[2]}</b>; h's margin {margin:.3f}, "
+            f"needed (1 - a)/a = {needed:.3f}: {verdict}"
         )
 
 

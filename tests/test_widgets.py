@@ -19,13 +19,17 @@ from dualrs_lab.cascade_tables import from_tables
 from dualrs_lab.cascades import Cascade
 from dualrs_lab.certificates import ABSTAIN, certified_accuracy, decide, frame, recompute
 from dualrs_lab.data import Images
+from dualrs_lab.mix_certificates import mixed
+from dualrs_lab.mixing import Mix
 from dualrs_lab.models import make_model
 from dualrs_lab.plane import lesson_dual, lesson_plane
 from dualrs_lab.widgets import (
+    BlendPanel,
     CascadePanel,
     CertifiedPanel,
     DualPanel,
     ImagePanel,
+    MixPanel,
     Panel,
     PixelPanel,
     PlanePanel,
@@ -76,7 +80,29 @@ def cascade_panel() -> CascadePanel:
     return CascadePanel(tables)
 
 
+def votes_table(count: int = 12) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet([5, 1, 1], size=count)
+    return frame(
+        decide(
+            rng.multinomial(100, p[i]), rng.multinomial(1000, p[i]), idx=i, label=0, sigma=0.5, alpha=0.001,
+            seed=0, seconds=0.0,
+        )
+        for i in range(count)
+    )  # fmt: skip
+
+
+def blend_panel() -> BlendPanel:
+    pixels = torch.randint(0, 256, (4, 1, 8, 8), generator=torch.Generator().manual_seed(0)).byte()
+    g, h = (
+        make_model("digits_cnn", classes=3, channels=1, mean=[0.5], std=[0.5], seed=seed) for seed in (0, 1)
+    )
+    return BlendPanel(g, h, images(pixels), eps=0.1)
+
+
 PANELS: dict[str, tuple[Callable[[], Panel], dict[str, Any]]] = {
+    "mix": (lambda: MixPanel(votes_table(), classes=3), {"weight": 0.9, "form": "smoothing"}),
+    "blend": (blend_panel, {"image": 2, "weight": 0.3, "input": "attack on the mix"}),
     "votes": (VotesPanel, {"share": 0.7, "n": 10_000, "alpha": 0.1, "sigma": 0.25}),
     "plane": (lambda: PlanePanel(n=100), {"sigma": 0.1, "x": 0.2, "y": 0.8, "n": 200, "draw": 3}),
     "dual": (lambda: DualPanel(n=1000), {"sigma_e": 0.05, "x": 0.5, "y": 0.7, "n": 200, "draw": 3}),
@@ -260,3 +286,33 @@ def test_the_pixel_panel_shows_what_its_sliders_say_and_leaves_the_network_alone
     PixelPanel(original, panel.images, eps=0.1)
     assert original.training
     assert not model.training
+
+
+def test_the_mix_panel_shows_what_tables_say() -> None:
+    table = votes_table(40)
+    panel = MixPanel(table, classes=3)
+    for form, how in {
+        "closed": {},
+        "smoothing": {"form": "smoothing"},
+        "exact, votes of all classes": {"form": "exact", "others": "votes", "classes": 3},
+    }.items():
+        alone, mix = panel.certified({"weight": 0.8, "form": form})
+        assert mix["radius"].tolist() == mixed(table, 0.8, **how)["radius"].tolist()
+        assert (mix["radius"] <= alone["radius"] + 1e-12).all()
+    assert f"{certified_accuracy(mixed(table, 0.76), 0.25):.3f}" in panel.note.value
+
+
+def test_the_blend_panel_shows_the_mix_and_computes_once(monkeypatch) -> None:
+    panel = blend_panel()
+    calls = []
+    compute = panel.logits
+    monkeypatch.setattr(panel, "logits", lambda state: calls.append(state) or compute(state))
+    panel.controls["weight"].value = 0.4
+    assert len(calls) == 1  # picture and note share it
+    x, _, _ = compute(panel.state)
+    expected = Mix(panel.accurate, panel.robust, 0.4)(x)
+    assert f"mix: <b>{panel.images.classes[int(expected.argmax(1))]}</b>" in panel.note.value
+    natural, _, _ = compute(panel.state | {"input": "as it is"})
+    assert 0 < float((x - natural).abs().max()) <= 0.1 + 1e-6
+    panel.controls["weight"].value = 0.0
+    assert "g may overrule h" in panel.note.value
