@@ -14,10 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from dualrs_lab.adaptive import AdaptiveMix, MixingLoss, make_head, train_mixing
-from dualrs_lab.attacks import PGD, pgd
+from dualrs_lab.attacks import L2, LINF, PGD, Norm, pgd
+from dualrs_lab.certificates import certified_accuracy, read_table
 from dualrs_lab.data import Images, load_images, to_float
 from dualrs_lab.evaluation import Threat, evaluate_table
 from dualrs_lab.files import replace_json, replace_text
+from dualrs_lab.mix_certificates import mixed, mixed_answers
 from dualrs_lab.mix_evaluation import evaluate_systems_table, summarise_systems
 from dualrs_lab.mixing import PUBLISHED, Mix, worst_margin
 from dualrs_lab.models import Classifier, load_checkpoint, make_model
@@ -30,6 +32,14 @@ __all__ = ["main"]
 EPS = 8 / 255
 WEIGHTS = (0.0, 0.3, 0.45, 0.5, 0.55, 0.6, 0.7, 0.8, 0.9, 1.0)
 LOGIT_WEIGHTS = (0.3, 0.5, 0.7, 0.8, 0.9)  # of the published mix of logits
+CERTIFIED_WEIGHTS = (0.0, 0.5, 0.55, 0.6, 0.67, 0.76, 0.85, 0.9, 0.95, 1.0)
+RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
+FORMS = {
+    "closed": {"form": "closed"},
+    "votes": {"form": "exact", "others": "votes"},
+    "smoothing": {"form": "smoothing"},
+    "lipschitz": {"form": "lipschitz"},
+}
 RANGES = ((0.5, 1.0), (0.6, 0.95), (0.7, 0.99))  # of the adaptive weight
 
 
@@ -43,7 +53,14 @@ def main(argv: Sequence[str] | None = None) -> pd.DataFrame:
     held_out, train = train.select(order[: args.held_out]), train.select(order[args.held_out :])
     accurate = _accurate(args, train, device)
     robust, _ = load_checkpoint(args.robust, device=device)
-    parts = {"weights": _weights, "margins": _margins, "systems": _systems, "autoattack": _autoattack}
+    parts = {
+        "weights": _weights,
+        "l2": _l2,
+        "certified": _certified,
+        "margins": _margins,
+        "systems": _systems,
+        "autoattack": _autoattack,
+    }
     made = {}
     for part in args.parts:
         made[part] = parts[part](accurate, robust, train, held_out, test, args)
@@ -78,6 +95,58 @@ def _weights(
     of_logits = PUBLISHED["R = 1 on logits"]
     systems |= {f"logits {a:g}": Mix(accurate, robust, a, scaling=of_logits) for a in LOGIT_WEIGHTS}
     return _judged("weights", systems, accurate, robust, test, args)
+
+
+def _l2(
+    accurate: Classifier,
+    robust: Classifier,
+    train: Images,
+    held_out: Images,
+    test: Images,
+    args: argparse.Namespace,
+) -> pd.DataFrame:
+    systems: dict[str, nn.Module] = {
+        f"weight {a:g}": Mix(accurate, robust, a) for a in (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+    }
+    return _judged("weights_l2", systems, accurate, robust, test, args, norm=L2(), eps=0.5)
+
+
+def _certified(
+    accurate: Classifier,
+    robust: Classifier,
+    train: Images,
+    held_out: Images,
+    test: Images,
+    args: argparse.Namespace,
+) -> pd.DataFrame:
+    """Clean accuracy of mixes with smoothed networks, from their votes, and what each form certifies."""
+    rows = []
+    for path in args.tables:
+        table = read_table(path)
+        pixels, labels = test.batch(torch.tensor(table["idx"].to_numpy()))
+        if labels.tolist() != table["label"].tolist():
+            raise ValueError(f"mixing: the labels of {path} are not those of the test images")
+        with torch.no_grad():
+            logits = accurate(to_float(pixels.to(next(accurate.parameters()).device))).float().cpu().numpy()
+        for weight in CERTIFIED_WEIGHTS:
+            natural = float((mixed_answers(table, logits, weight) == table["label"]).mean())
+            for form, how in FORMS.items():
+                certified = mixed(table, weight, **how, classes=len(test.classes))
+                at = dict(
+                    zip(map("{:g}".format, RADII), certified_accuracy(certified, RADII).tolist(), strict=True)
+                )
+                rows.append(
+                    {
+                        "sigma": table["sigma"].iloc[0],
+                        "weight": weight,
+                        "form": form,
+                        "natural": natural,
+                        **at,
+                    }
+                )
+    found = pd.DataFrame(rows)
+    replace_text(args.out / "certified.csv", found.round(6).to_csv(index=False, lineterminator="\n"))
+    return found
 
 
 def _systems(
@@ -180,8 +249,10 @@ def _judged(
     robust: Classifier,
     test: Images,
     args: argparse.Namespace,
+    norm: Norm = LINF,
+    eps: float = EPS,
 ) -> pd.DataFrame:
-    skip, threat = max(1, len(test) // args.images), Threat(eps=EPS, seed=0, auto=(), batch=125)
+    skip, threat = max(1, len(test) // args.images), Threat(eps=eps, norm=norm, seed=0, auto=(), batch=125)
     place = args.out / f"{name}.tsv"
     table = evaluate_systems_table(
         accurate, robust, systems, test, place, threat=threat, skip=skip, progress=False
@@ -199,6 +270,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--data", required=True, help="CIFAR-10 re-encoded as JPEG, folder:PATH, or a data set's name")
     add("--model", default="fast_narrow", help="of the accurate network (%(default)s)")
     add("--robust", type=Path, required=True, metavar="FILE", help="checkpoint of the robust network")
+    add("--tables", type=Path, nargs="*", default=[], help="of smoothed networks, for the part certified")
     add("--parts", type=lambda text: [part for part in text.split(",") if part],
         default=["weights", "margins", "systems"], help="or autoattack; empty: only g")  # fmt: skip
     add("--epochs", type=int, default=12, help="of the accurate network (%(default)s)")

@@ -8,7 +8,7 @@ with an estimate of them. Nothing is certified that h does not certify, so no ac
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from dualrs_lab.bounds import (
@@ -20,9 +20,17 @@ from dualrs_lab.bounds import (
     smoothed_slope,
     upper_bound,
 )
-from dualrs_lab.certificates import ABSTAIN, BOUNDS, cell_votes, leader
+from dualrs_lab.certificates import ABSTAIN, BOUNDS, cell_votes, leader, vote_counts
 
-__all__ = ["FORMS", "MixedColumns", "check_mixed", "mixed", "probability_bounds", "weight_for"]
+__all__ = [
+    "FORMS",
+    "MixedColumns",
+    "check_mixed",
+    "mixed",
+    "mixed_answers",
+    "probability_bounds",
+    "weight_for",
+]
 
 FORMS = ("closed", "exact", "smoothing", "lipschitz")
 """Which certificate: the sharp one in closed form or as a root, theorem 5, theorem 4 (see `bounds`)."""
@@ -107,6 +115,25 @@ def _radius(form: str, lower: Floats, upper: Floats, weight: float, sigma: Float
     if form == "smoothing":
         return mix_radius_smoothing(lower, upper, weight, sigma)
     return mix_radius_lipschitz(lower, upper, weight, smoothed_slope(sigma))
+
+
+def mixed_answers(table: pd.DataFrame, logits: ArrayLike, weight: float) -> NDArray[np.int64]:
+    """What the mix answers on the images of `table` (N,), h's probabilities being its shares of votes.
+
+    `logits` (N, K) are those of the accurate network on the same images, in the order of the rows. An
+    estimate of clean accuracy: where the two best classes are within sampling error, the exact mix may say
+    otherwise.
+    """
+    g = np.asarray(logits, dtype=np.float64)
+    if "votes" not in table or g.ndim != 2 or len(g) != len(table):
+        raise ValueError(
+            f"mixed_answers: got logits {g.shape} for {len(table)} rows of {list(table)}; wanted logits (N, K) of "
+            "the accurate network, and a table with votes"
+        )
+    counts = vote_counts([cell_votes(cell) for cell in table["votes"]], g.shape[1])
+    h = counts / counts.sum(axis=1, keepdims=True)
+    mix = (1 - weight) * special.softmax(g, axis=1) + weight * h
+    return np.asarray(mix.argmax(axis=1), dtype=np.int64)
 
 
 def check_mixed(table: pd.DataFrame, of: pd.DataFrame) -> None:

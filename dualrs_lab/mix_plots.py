@@ -22,6 +22,7 @@ from dualrs_lab.bounds import (
 from dualrs_lab.plots import PAGE, new_axes, style
 
 __all__ = [
+    "margin_along",
     "margin_histogram",
     "mix_radius_curves",
     "natural_against_robust",
@@ -184,5 +185,35 @@ def probability_bars(
     ax.set(ylabel="probability", ylim=(0, 1.02))
     ax.grid(axis="x", visible=False)
     ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
+    sns.despine(ax=ax)
+    return ax
+
+
+@style()
+def margin_along(
+    distance: ArrayLike,
+    margins: Mapping[str, ArrayLike],
+    needed: Mapping[str, float],
+    *,
+    ax: Axes | None = None,
+) -> Axes:
+    """Margins (D,) of h as an input moves, and the margins that mixes need; a dot where the first one ends.
+
+    Left of its dot a mix of that need answers as h does, whatever g says.
+    """
+    ax = new_axes(ax, PAGE, 2.8)
+    moved = np.asarray(distance, dtype=np.float64)
+    for (name, values), colour, line in zip(
+        margins.items(), _COLOURS, ["-", "--", "-.", ":"] * 3, strict=False
+    ):
+        ax.plot(moved, np.asarray(values), line, color=colour, label=name)
+    first = np.asarray(next(iter(margins.values())), dtype=np.float64)
+    for (name, least), shade in zip(needed.items(), np.linspace(0.1, 0.6, len(needed)), strict=True):
+        ax.axhline(least, color=str(shade), linestyle=(0, (4, 2)), linewidth=1.1)
+        ax.text(moved[-1], least, f" {name}", va="center", fontsize=8, color=str(shade))
+        if first[0] > least > first[-1]:
+            ax.plot([np.interp(-least, -first, moved)], [least], "o", color=str(shade), markersize=6)
+    ax.set(xlabel="distance moved towards the other class", ylabel="margin of h", xlim=(moved[0], moved[-1]))
+    ax.legend(loc="lower left")
     sns.despine(ax=ax)
     return ax

@@ -63,7 +63,8 @@ def fit_nuts(
 
     `clean` and `attacked` are logits (N, K) of h for the same held-out images with `labels` (N,), as they are
     and under the strongest attack at hand. For each curve the weight is set so that a share `keep` of the
-    answers that are right under attack have a margin of at least (1 - a) / a.
+    answers that are right under attack stay right, with a margin of at least (1 - a) / a. Of curves that
+    lose equally many corrections, the one that leaves g the most weight is taken.
 
     Raises ValueError where the shapes differ, or no image is right under attack or wrong as it is.
     """
@@ -77,8 +78,8 @@ def fit_nuts(
             f"fit_nuts: got clean {tuple(clean.shape)}, attacked {tuple(attacked.shape)}, labels "
             f"{tuple(labels.shape)} and keep {keep}; wanted logits (N, K) twice, labels (N,), keep in (0, 1)"
         )
-    right = attacked[attacked.argmax(1) == labels].double()
-    wrong = clean[clean.argmax(1) != labels].double()
+    robust, errs = attacked.argmax(1) == labels, clean.argmax(1) != labels
+    right, wrong = attacked[robust].double(), clean[errs].double()
     if not len(right) or not len(wrong):
         raise ValueError(
             f"fit_nuts: {len(right)} of {len(labels)} images are right under attack and {len(wrong)} wrong "
@@ -87,17 +88,27 @@ def fit_nuts(
     best = None
     for scale, shift, power in product(scales, shifts, powers):
         curve = Curve(scale, shift, power)
-        cutoff = float(worst_margin(curve(right)).quantile(1 - keep, interpolation="lower"))
-        weight = 1 / (1 + cutoff)
-        kept = float((worst_margin(curve(right)) >= cutoff).double().mean())
-        lost = float((worst_margin(curve(wrong)) >= cutoff).double().mean())
-        if 0.5 < weight < 1 and (best is None or lost < best.lost):
-            best = Fit(curve, weight, kept, lost)
+        ahead = _ahead(curve(right), labels[robust])
+        cutoff = float(ahead.quantile(1 - keep, interpolation="lower"))
+        if cutoff <= 0:  # the curve itself turns right answers into wrong ones
+            continue
+        weight, bent = 1 / (1 + cutoff), curve(wrong)
+        stays = (bent.argmax(1) != labels[errs]) & (worst_margin(bent) >= cutoff)
+        fit = Fit(curve, weight, float((ahead >= cutoff).double().mean()), float(stays.double().mean()))
+        if best is None or (fit.lost, fit.weight) < (best.lost, best.weight):
+            best = fit
     if best is None:
         raise ValueError(
             "fit_nuts: no curve leaves h a margin; is it a robust network, and its logits as asked?"
         )
     return best
+
+
+def _ahead(logits: Tensor, labels: Tensor) -> Tensor:
+    # probability of the label less that of the best other class
+    p = F.softmax(logits, dim=1)
+    own = F.one_hot(labels, p.shape[1]).bool()
+    return p[own] - p.masked_fill(own, 0).amax(1)
 
 
 class NutsMix(nn.Module):

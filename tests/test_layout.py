@@ -62,8 +62,8 @@ ARROWS = {
     "plots": "bounds cascades certificates routes",
     "pixel_plots": "plots",
     "mix_plots": "bounds plots",
-    "widgets": "mix_certificates mix_plots mixing pixel_plots plots attacks bounds cam cascade_tables cascades "
-    "certificates plane routes fastpath models runtime sampling smoothing data",
+    "widgets": "mix_certificates mix_plots mixing pixel_plots plots attacks bounds cam cascade_tables "
+    "cascades certificates plane routes fastpath models runtime sampling smoothing data",
     "parameters": "",
     "notebook": "files parameters",
     "sweep": "files parameters",

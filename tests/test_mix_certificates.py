@@ -9,7 +9,14 @@ from scipy import stats
 
 from dualrs_lab.bounds import lower_bound, mix_radius_closed, rs_radius, upper_bound
 from dualrs_lab.certificates import ABSTAIN, certified_accuracy, decide, frame, read_table, write_table
-from dualrs_lab.mix_certificates import FORMS, check_mixed, mixed, probability_bounds, weight_for
+from dualrs_lab.mix_certificates import (
+    FORMS,
+    check_mixed,
+    mixed,
+    mixed_answers,
+    probability_bounds,
+    weight_for,
+)
 
 ROOT = Path(__file__).parent.parent
 LOGS = ROOT.parent / "shared" / "data" / "certify_logs"
@@ -185,6 +192,21 @@ def test_shipped_tables_mix_and_read_back(tmp_path) -> None:
         assert again["radius"].tolist() == found["radius"].tolist()
         assert {*again["form"]} == {"closed"}
     assert OWN
+
+
+def test_answers_of_the_mix_come_from_votes_and_logits(own) -> None:
+    logits = np.zeros((len(own), 4))
+    logits[:, 3] = 5.0  # g always says 3, and is sure
+    assert (mixed_answers(own, logits, 0.0) == 3).all()
+    counts = [dict(map(int, pair.split(":")) for pair in votes.split()) for votes in own["votes"]]
+    assert mixed_answers(own, logits, 1.0).tolist() == [max(row, key=lambda k: row[k]) for row in counts]
+    for weight in (0.6, 0.9):
+        claims = mixed(own, weight)
+        certified = claims["radius"] > 0  # whatever g says, within the radius and so at the image
+        said = mixed_answers(own, logits, weight)[certified]
+        assert said.tolist() == claims["predict"][certified].tolist()
+    with pytest.raises(ValueError, match=r"logits \(3, 4\) for 300 rows"):
+        mixed_answers(own, logits[:3], 0.6)
 
 
 def test_the_smallest_weight_for_a_radius() -> None:

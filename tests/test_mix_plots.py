@@ -6,6 +6,7 @@ import pytest
 
 from dualrs_lab.bounds import mix_radius_closed, rs_radius
 from dualrs_lab.mix_plots import (
+    margin_along,
     margin_histogram,
     mix_radius_curves,
     natural_against_robust,
@@ -66,6 +67,14 @@ def test_the_sharp_radius_is_drawn_below_that_of_h() -> None:
     np.testing.assert_allclose(drawn["mix, sharp"][1], mix_radius_closed(p, 0.76, 0.5))
     for other in ("mix, theorem 5", "mix, theorem 4"):
         assert np.all(np.array(drawn[other][1]) <= np.array(drawn["mix, sharp"][1]) + 1e-12)
+
+
+def test_margins_end_where_they_are_needed() -> None:
+    ax = margin_along([0.0, 1.0, 2.0], {"h": [0.8, 0.4, 0.0]}, {"a = 0.8": 0.25, "a = 0.5": 1.0})
+    dots = [line for line in ax.lines if line.get_marker() == "o"]
+    assert len(dots) == 1  # a margin of 1 is never reached
+    assert dots[0].get_xdata()[0] == pytest.approx(1.375)
+    assert lines(ax)["h"] == ([0.0, 1.0, 2.0], [0.8, 0.4, 0.0])
 
 
 def test_bars_stand_side_by_side() -> None:
