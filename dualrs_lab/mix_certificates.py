@@ -127,8 +127,8 @@ def mixed_answers(table: pd.DataFrame, logits: ArrayLike, weight: float) -> NDAr
     g = np.asarray(logits, dtype=np.float64)
     if "votes" not in table or g.ndim != 2 or len(g) != len(table):
         raise ValueError(
-            f"mixed_answers: got logits {g.shape} for {len(table)} rows of {list(table)}; wanted logits (N, K) of "
-            "the accurate network, and a table with votes"
+            f"mixed_answers: got logits {g.shape} for {len(table)} rows of {list(table)}; wanted logits "
+            "(N, K) of the accurate network, and a table with votes"
         )
     counts = vote_counts([cell_votes(cell) for cell in table["votes"]], g.shape[1])
     h = counts / counts.sum(axis=1, keepdims=True)

@@ -336,3 +336,10 @@ def test_the_shipped_arms_are_those_of_their_tables() -> None:
         assert answers["idx"].tolist() == list(range(0, 10_000, 10))
         for name in ("natural", "pgd", "mma", "worst"):
             assert answers[name].mean() == pytest.approx(row[name])
+    assert shipped.groupby("arm").size().eq(3).all()
+    for row in pd.read_csv(folder / "autoattack.csv").to_dict("records"):
+        answers = read_evaluation(folder / f"{row['arm']}_seed{row['seed']}_autoattack.tsv")
+        check(answers)
+        assert len(answers) == row["images"] == 200
+        for name in ("natural", "pgd", "autoattack"):
+            assert answers[name].mean() == pytest.approx(row[name])

@@ -62,6 +62,7 @@ ARROWS = {
     "plots": "bounds cascades certificates routes",
     "pixel_plots": "plots",
     "mix_plots": "bounds plots",
+    "board": "certificates files plots",
     "widgets": "mix_certificates mix_plots mixing pixel_plots plots attacks bounds cam cascade_tables "
     "cascades certificates plane routes fastpath models runtime sampling smoothing data",
     "parameters": "",
@@ -78,8 +79,8 @@ ARROWS = {
 }
 # Libraries that belong to one place only.
 ONLY = {
-    "matplotlib": {"plots", "pixel_plots", "mix_plots"},
-    "seaborn": {"plots", "pixel_plots", "mix_plots"},
+    "matplotlib": {"plots", "pixel_plots", "mix_plots", "board"},
+    "seaborn": {"plots", "pixel_plots", "mix_plots", "board"},
     "ipywidgets": {"widgets"},
     "papermill": {"worker"},
 }
