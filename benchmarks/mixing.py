@@ -8,6 +8,7 @@ of an adaptive mix, and judges all of them on the same test images. Networks, ta
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
@@ -32,6 +33,7 @@ __all__ = ["main"]
 EPS = 8 / 255
 WEIGHTS = (0.0, 0.3, 0.45, 0.5, 0.55, 0.6, 0.7, 0.8, 0.9, 1.0)
 LOGIT_WEIGHTS = (0.3, 0.5, 0.7, 0.8, 0.9)  # of the published mix of logits
+SCALES = (2.0, 4.0)  # that the logits of h are multiplied by
 CERTIFIED_WEIGHTS = (0.0, 0.5, 0.55, 0.6, 0.67, 0.76, 0.85, 0.9, 0.95, 1.0)
 RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
 FORMS = {
@@ -41,6 +43,26 @@ FORMS = {
     "lipschitz": {"form": "lipschitz"},
 }
 RANGES = ((0.5, 1.0), (0.6, 0.95), (0.7, 0.99))  # of the adaptive weight
+
+
+class Bench(NamedTuple):
+    """Both networks, the images that the head is trained on, those held out, those that all is judged on."""
+
+    accurate: Classifier
+    robust: Classifier
+    train: Images
+    held_out: Images
+    test: Images
+    args: argparse.Namespace
+
+    def mix(self, weight: float, **how: Any) -> Mix:
+        """Of both networks."""
+        return Mix(self.accurate, self.robust, weight, **how)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return next(self.robust.parameters()).device
 
 
 def main(argv: Sequence[str] | None = None) -> pd.DataFrame:
@@ -53,8 +75,10 @@ def main(argv: Sequence[str] | None = None) -> pd.DataFrame:
     held_out, train = train.select(order[: args.held_out]), train.select(order[args.held_out :])
     accurate = _accurate(args, train, device)
     robust, _ = load_checkpoint(args.robust, device=device)
+    bench = Bench(accurate, robust, train, held_out, test, args)
     parts = {
         "weights": _weights,
+        "sharpened": _sharpened,
         "l2": _l2,
         "certified": _certified,
         "margins": _margins,
@@ -63,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> pd.DataFrame:
     }
     made = {}
     for part in args.parts:
-        made[part] = parts[part](accurate, robust, train, held_out, test, args)
+        made[part] = parts[part](bench)
         print(made[part].to_string(), flush=True)
     return made[args.parts[-1]] if made else pd.DataFrame()
 
@@ -83,118 +107,89 @@ def _accurate(args: argparse.Namespace, train: Images, device: torch.device) -> 
     return model
 
 
-def _weights(
-    accurate: Classifier,
-    robust: Classifier,
-    train: Images,
-    held_out: Images,
-    test: Images,
-    args: argparse.Namespace,
-) -> pd.DataFrame:
-    systems: dict[str, nn.Module] = {f"weight {a:g}": Mix(accurate, robust, a) for a in WEIGHTS}
+def _weights(bench: Bench) -> pd.DataFrame:
+    systems: dict[str, nn.Module] = {f"weight {a:g}": bench.mix(a) for a in WEIGHTS}
     of_logits = PUBLISHED["R = 1 on logits"]
-    systems |= {f"logits {a:g}": Mix(accurate, robust, a, scaling=of_logits) for a in LOGIT_WEIGHTS}
-    return _judged("weights", systems, accurate, robust, test, args)
+    systems |= {f"logits {a:g}": bench.mix(a, scaling=of_logits) for a in LOGIT_WEIGHTS}
+    return _judged("weights", systems, bench)
 
 
-def _l2(
-    accurate: Classifier,
-    robust: Classifier,
-    train: Images,
-    held_out: Images,
-    test: Images,
-    args: argparse.Namespace,
-) -> pd.DataFrame:
+def _sharpened(bench: Bench) -> pd.DataFrame:
+    """The logits of h multiplied first: a network that is unsure leaves the mix no margin."""
     systems: dict[str, nn.Module] = {
-        f"weight {a:g}": Mix(accurate, robust, a) for a in (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+        f"h x {scale:g}, weight {a:g}": bench.mix(a, scales=(1.0, scale))
+        for scale in SCALES
+        for a in (0.55, 0.6, 0.7, 0.8)
     }
-    return _judged("weights_l2", systems, accurate, robust, test, args, norm=L2(), eps=0.5)
+    return _judged("sharpened", systems, bench)
 
 
-def _certified(
-    accurate: Classifier,
-    robust: Classifier,
-    train: Images,
-    held_out: Images,
-    test: Images,
-    args: argparse.Namespace,
-) -> pd.DataFrame:
+def _l2(bench: Bench) -> pd.DataFrame:
+    systems: dict[str, nn.Module] = {
+        f"weight {a:g}": bench.mix(a) for a in (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+    }
+    return _judged("weights_l2", systems, bench, norm=L2(), eps=0.5)
+
+
+def _certified(bench: Bench) -> pd.DataFrame:
     """Clean accuracy of mixes with smoothed networks, from their votes, and what each form certifies."""
     rows = []
-    for path in args.tables:
+    for path in bench.args.tables:
         table = read_table(path)
-        pixels, labels = test.batch(torch.tensor(table["idx"].to_numpy()))
+        pixels, labels = bench.test.batch(torch.tensor(table["idx"].to_numpy()))
         if labels.tolist() != table["label"].tolist():
             raise ValueError(f"mixing: the labels of {path} are not those of the test images")
         with torch.no_grad():
-            logits = accurate(to_float(pixels.to(next(accurate.parameters()).device))).float().cpu().numpy()
+            logits = bench.accurate(to_float(pixels.to(bench.device))).float().cpu().numpy()
         for weight in CERTIFIED_WEIGHTS:
             natural = float((mixed_answers(table, logits, weight) == table["label"]).mean())
             for form, how in FORMS.items():
-                certified = mixed(table, weight, **how, classes=len(test.classes))
-                at = dict(
-                    zip(map("{:g}".format, RADII), certified_accuracy(certified, RADII).tolist(), strict=True)
+                certified = mixed(table, weight, **how, classes=len(bench.test.classes))
+                at = zip(
+                    map("{:g}".format, RADII), certified_accuracy(certified, RADII).tolist(), strict=True
                 )
-                rows.append(
-                    {
-                        "sigma": table["sigma"].iloc[0],
-                        "weight": weight,
-                        "form": form,
-                        "natural": natural,
-                        **at,
-                    }
-                )
+                row = {"sigma": table["sigma"].iloc[0], "weight": weight, "form": form, "natural": natural}
+                rows.append(row | dict(at))
     found = pd.DataFrame(rows)
-    replace_text(args.out / "certified.csv", found.round(6).to_csv(index=False, lineterminator="\n"))
+    replace_text(bench.args.out / "certified.csv", found.round(6).to_csv(index=False, lineterminator="\n"))
     return found
 
 
-def _systems(
-    accurate: Classifier,
-    robust: Classifier,
-    train: Images,
-    held_out: Images,
-    test: Images,
-    args: argparse.Namespace,
-) -> pd.DataFrame:
-    head = make_head("pooled", accurate, robust, shape=train.shape, seed=0)
-    device = next(robust.parameters()).device
+def _systems(bench: Bench) -> pd.DataFrame:
+    head = make_head("pooled", bench.accurate, bench.robust, shape=bench.train.shape, seed=0)
     adaptive, _ = train_mixing(
-        args.out / "head_seed0.safetensors",
-        AdaptiveMix(accurate, robust, head).to(device),
-        train,
+        bench.args.out / "head_seed0.safetensors",
+        AdaptiveMix(bench.accurate, bench.robust, head).to(bench.device),
+        bench.train,
         objective=MixingLoss(
-            eps=EPS, attack=PGD(steps=args.steps, step=1.6 * EPS / args.steps, best=False, blind=0.99)
+            eps=EPS,
+            attack=PGD(steps=bench.args.steps, step=1.6 * EPS / bench.args.steps, best=False, blind=0.99),
         ),
-        config=TrainConfig(epochs=args.head_epochs, seed=0, batch=256, lr=0.05),
+        config=TrainConfig(epochs=bench.args.head_epochs, seed=0, batch=256, lr=0.05),
         progress=False,
     )
     systems: dict[str, nn.Module] = {
-        "accurate": Mix(accurate, robust, 0.0),
-        "robust": Mix(accurate, robust, 1.0),
+        "accurate": bench.mix(0.0),
+        "robust": bench.mix(1.0),
     }
-    systems |= {f"weight {a:g}": Mix(accurate, robust, a) for a in (0.7, 0.8)}
+    systems |= {f"weight {a:g}": bench.mix(a) for a in (0.7, 0.8)}
     systems |= {f"adaptive {low:g}-{high:g}": adaptive.ranged(low, high) for low, high in RANGES}
-    logits = _logits(robust, held_out.select(range(args.fitted)))
+    logits = _logits(bench.robust, bench.held_out.select(range(bench.args.fitted)))
     fit = fit_nuts(logits["clean"], logits["attacked"], logits["labels"])
-    systems["MixedNUTS"] = NutsMix(accurate, robust, fit.curve, fit.weight)
+    systems["MixedNUTS"] = NutsMix(bench.accurate, bench.robust, fit.curve, fit.weight)
     found = {"curve": vars(fit.curve), "weight": fit.weight, "kept": fit.kept, "lost": fit.lost}
-    replace_json(args.out / "nuts.json", {**found, "images": args.fitted, "provenance": describe(device)})
-    return _judged("systems", systems, accurate, robust, test, args)
+    replace_json(
+        bench.args.out / "nuts.json",
+        {**found, "images": bench.args.fitted, "provenance": describe(bench.device)},
+    )
+    return _judged("systems", systems, bench)
 
 
-def _margins(
-    accurate: Classifier,
-    robust: Classifier,
-    train: Images,
-    held_out: Images,
-    test: Images,
-    args: argparse.Namespace,
-) -> pd.DataFrame:
+def _margins(bench: Bench) -> pd.DataFrame:
     """Margins of both networks on clean and on attacked test images: why mixing works."""
-    images = test.select(range(0, len(test), max(1, len(test) // args.images)))
+    images = bench.test.select(range(0, len(bench.test), max(1, len(bench.test) // bench.args.images)))
     rows = []
-    for name, network in {"accurate": accurate, "robust": robust}.items():
+    for name, network in {"accurate": bench.accurate, "robust": bench.robust}.items():
         logits = _logits(network, images)
         for kind in ("clean", "attacked"):
             right = logits[kind].argmax(1) == logits["labels"]
@@ -202,23 +197,16 @@ def _margins(
             columns = {"right": right.int().numpy(), "margin": margin.double().numpy().round(6)}
             rows.append(pd.DataFrame({"network": name, "images": kind, **columns}))
     table = pd.concat(rows, ignore_index=True)
-    replace_text(args.out / "margins.csv", table.to_csv(index=False, lineterminator="\n"))
+    replace_text(bench.args.out / "margins.csv", table.to_csv(index=False, lineterminator="\n"))
     return table.groupby(["network", "images", "right"])["margin"].agg(["mean", "median", "size"])
 
 
-def _autoattack(
-    accurate: Classifier,
-    robust: Classifier,
-    train: Images,
-    held_out: Images,
-    test: Images,
-    args: argparse.Namespace,
-) -> pd.DataFrame:
-    mix = Mix(accurate, robust, args.auto_weight)
-    place = args.out / f"weight{args.auto_weight:g}_autoattack.tsv"
-    skip = max(1, len(test) // args.auto_images)
+def _autoattack(bench: Bench) -> pd.DataFrame:
+    mix = bench.mix(bench.args.auto_weight)
+    place = bench.args.out / f"weight{bench.args.auto_weight:g}_autoattack.tsv"
+    skip = max(1, len(bench.test) // bench.args.auto_images)
     return evaluate_table(
-        mix, test, place, threat=Threat(eps=EPS, seed=0, mma=False), skip=skip, progress=False
+        mix, bench.test, place, threat=Threat(eps=EPS, seed=0, mma=False), skip=skip, progress=False
     )
 
 
@@ -233,32 +221,21 @@ def _logits(network: Classifier, images: Images) -> dict[str, Tensor]:
         )
         with torch.no_grad():
             found.append((network(x).float().cpu(), network(attacked).float().cpu(), labels.cpu()))
-    return dict(
-        zip(
-            ("clean", "attacked", "labels"),
-            (torch.cat(part) for part in zip(*found, strict=True)),
-            strict=True,
-        )
-    )
+    clean, attacked, labels = (torch.cat(part) for part in zip(*found, strict=True))
+    return {"clean": clean, "attacked": attacked, "labels": labels}
 
 
 def _judged(
-    name: str,
-    systems: dict[str, nn.Module],
-    accurate: Classifier,
-    robust: Classifier,
-    test: Images,
-    args: argparse.Namespace,
-    norm: Norm = LINF,
-    eps: float = EPS,
+    name: str, systems: dict[str, nn.Module], bench: Bench, norm: Norm = LINF, eps: float = EPS
 ) -> pd.DataFrame:
-    skip, threat = max(1, len(test) // args.images), Threat(eps=eps, norm=norm, seed=0, auto=(), batch=125)
-    place = args.out / f"{name}.tsv"
+    skip = max(1, len(bench.test) // bench.args.images)
+    threat = Threat(eps=eps, norm=norm, seed=0, auto=(), batch=125)
+    place = bench.args.out / f"{name}.tsv"
     table = evaluate_systems_table(
-        accurate, robust, systems, test, place, threat=threat, skip=skip, progress=False
+        bench.accurate, bench.robust, systems, bench.test, place, threat=threat, skip=skip, progress=False
     )
     summary = summarise_systems(table)
-    replace_text(args.out / f"{name}.csv", summary.round(6).to_csv(lineterminator="\n"))
+    replace_text(bench.args.out / f"{name}.csv", summary.round(6).to_csv(lineterminator="\n"))
     return summary
 
 

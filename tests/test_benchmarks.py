@@ -17,7 +17,7 @@ from PIL import Image
 from scipy import stats
 from torch import Tensor, nn
 
-from benchmarks import baselines, memory, overhead, per_draw, pixel_cost, pixels, quality
+from benchmarks import baselines, memory, mixing, overhead, per_draw, pixel_cost, pixels, quality
 from benchmarks import certify as benchmark
 from benchmarks.baselines import Textbook, art_missing, art_reason
 from benchmarks.measure import Row, copy_bandwidth, frame, interleave, matmul_peak, traffic
@@ -30,6 +30,8 @@ from dualrs_lab.certificates import ABSTAIN, read_table
 from dualrs_lab.dual_certificates import from_row, recompute
 from dualrs_lab.evaluation import check, read_evaluation
 from dualrs_lab.fastpath import FastPath
+from dualrs_lab.mix_evaluation import summarise_systems
+from dualrs_lab.models import make_model, save_checkpoint
 from dualrs_lab.sampling import GaussianNoise
 from dualrs_lab.smoothing import Spec, certify
 
@@ -343,3 +345,39 @@ def test_the_shipped_arms_are_those_of_their_tables() -> None:
         assert len(answers) == row["images"] == 200
         for name in ("natural", "pgd", "autoattack"):
             assert answers[name].mean() == pytest.approx(row[name])
+
+
+def test_mixes_are_made_judged_and_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mixing, "WEIGHTS", (0.0, 0.7, 1.0))
+    monkeypatch.setattr(mixing, "LOGIT_WEIGHTS", (0.5,))
+    monkeypatch.setattr(mixing, "RANGES", ((0.6, 0.95),))
+    robust = make_model("digits_cnn", classes=10, channels=1, mean=[0.3], std=[0.37], seed=1)
+    save_checkpoint(tmp_path / "robust.safetensors", robust)
+    options = ["--data", "digits", "--model", "digits_cnn", "--robust", str(tmp_path / "robust.safetensors")]
+    options += ["--epochs", "1", "--head-epochs", "1", "--steps", "1", "--images", "12", "--held-out", "1200"]
+    options += ["--fitted", "1200", "--batch", "64", "--out", str(tmp_path)]
+    judged = mixing.main([*options, "--parts", "weights,margins,l2,systems"])
+    assert judged.index.tolist() == [
+        "accurate", "robust", "weight 0.7", "weight 0.8", "adaptive 0.6-0.95", "MixedNUTS"
+    ]  # fmt: skip
+    weights = pd.read_csv(tmp_path / "weights.csv")
+    assert weights["system"].tolist() == ["weight 0", "weight 0.7", "weight 1", "logits 0.5"]
+    assert (weights["worst"] <= weights["natural"]).all()
+    assert {*pd.read_csv(tmp_path / "margins.csv")["network"]} == {"accurate", "robust"}
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.safetensors")}
+    pd.testing.assert_frame_equal(mixing.main([*options, "--parts", "systems"]), judged)
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.safetensors")}
+
+
+def test_the_shipped_mixes_are_those_of_their_tables() -> None:
+    folder = Path(__file__).parent.parent / "data/cifar10_mixing"
+    for name, images in {"weights": 1000, "systems": 1000, "weights_l2": 500}.items():
+        answers = read_evaluation(folder / f"{name}.tsv")
+        shipped = pd.read_csv(folder / f"{name}.csv").set_index("system")
+        found = summarise_systems(answers)
+        assert (found["images"] == images).all()
+        pd.testing.assert_frame_equal(found, shipped, check_names=False, atol=1e-6)
+        for column in found.columns.difference(["weight", "images", "natural"]):
+            assert not (answers[column] & ~answers["natural"]).any()
+    certified = pd.read_csv(folder / "certified.csv")
+    assert (certified["0"] <= certified["natural"] + 1e-9).all()

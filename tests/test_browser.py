@@ -60,6 +60,13 @@ network = make_model("digits_cnn", classes=10, channels=1, mean=[0.3], std=[0.4]
 network.body.fc.weight.data.abs_()
 PixelPanel(network, digits, eps=0.2)
 """,
+    """
+from dualrs_lab.data import load_images
+from dualrs_lab.models import make_model
+from dualrs_lab.widgets import BlendPanel
+g, h = (make_model("digits_cnn", classes=10, channels=1, mean=[0.3], std=[0.4], seed=seed) for seed in (0, 1))
+BlendPanel(g, h, load_images("digits", "test"), eps=0.2)
+""",
 ]
 STATE = "window.jupyterapp?.shell.currentWidget?.context?.sessionContext.session?.kernel?.status"
 RUN = """() => { window.ran = false;
@@ -183,7 +190,7 @@ def picture(panel: Any) -> str:
 
 
 def move_everything(panel: Any) -> None:
-    """Every slider one step, then every tick off but the first; the picture must follow each time."""
+    """Every slider one step, menus to the last choice, every tick off but the first: the picture follows."""
     assert panel.locator("img").count() == 1
     seen = picture(panel)
     handles = panel.locator(".noUi-handle")
@@ -192,6 +199,11 @@ def move_everything(panel: Any) -> None:
         handles.nth(i).focus()
         handles.nth(i).press("ArrowRight")
         seen = wait_for_change(panel, seen, f"slider {i}")
+    menus = panel.locator("select")
+    for i in range(menus.count()):
+        last = menus.nth(i).locator("option").count() - 1
+        menus.nth(i).select_option(index=last)
+        seen = wait_for_change(panel, seen, f"menu {i}")
     ticks = panel.locator("input[type=checkbox]")
     for i in range(1, ticks.count()):
         ticks.nth(i).click()
@@ -209,7 +221,7 @@ def test_the_shipped_settings_reach_the_lab(lab: tuple[str, Path]) -> None:
 
 def test_every_panel_follows_its_sliders(lab: tuple[str, Path], page: Any, tmp_path: Path) -> None:
     run_all(page, lab[0], "panels.ipynb")
-    names = ["votes", "plane", "certified", "image", "pixels"]
+    names = ["votes", "plane", "certified", "image", "pixels", "blend"]
     assert page.locator(".jp-OutputArea-output img").count() == len(
         names
     )  # the fallback PNG does not show too
@@ -241,8 +253,10 @@ def test_a_failure_shows_in_red_and_goes_away(lab: tuple[str, Path], page: Any, 
         "10_lesson_smoothing",
         "11_lesson_dual",
         "12_lesson_pixels",
+        "13_lesson_mixing",
         "22_dual",
         "23_pixel_reweighting",
+        "24_mixing",
         "30_tradeoff",
     ],
 )
@@ -252,7 +266,7 @@ def test_the_panels_of_the_notebooks_work_too(
     path = lab[1] / "notebooks" / f"{name}.ipynb"
     if not path.is_file():
         pytest.skip(f"{name} is not there yet")
-    if name in ("22_dual", "30_tradeoff") and not list((ROOT / "runs" / "files").glob("*.tsv")):
+    if name in ("22_dual", "24_mixing", "30_tradeoff") and not list((ROOT / "runs" / "files").glob("*.tsv")):
         pytest.skip(f"{name} needs the tables of 21_certify: run `dualrs-lab run` first")
     run_all(page, lab[0], path.name)
     panels = page.locator(".dualrs-panel")
