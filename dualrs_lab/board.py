@@ -98,7 +98,7 @@ def board(found: pd.DataFrame, *, published: str = "published", ax: Axes | None 
             markerfacecolor="none" if hollow else colour, markeredgecolor=colour if hollow else "white",
             markeredgewidth=1.1 if hollow else 0.5, label=str(family),
         )  # fmt: skip
-    attacks = " / ".join(dict.fromkeys(found["attack"]))
+    attacks = " / ".join(dict.fromkeys((own if len(own) else found)["attack"]))
     ax.set(xlabel="natural accuracy", ylabel="robust accuracy", title=f"{found['threat'].iloc[0]}: {attacks}")
     ax.margins(0.06)
     ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
