@@ -511,7 +511,7 @@ class MixPanel(Panel):
         """Tables of h alone and of the mix, on the same evidence."""
         form, _, votes = state["form"].partition(", ")
         how: dict[str, Any] = {"form": form, "others": "votes" if votes else "rest", "classes": self.classes}
-        alone = mixed(self.rows, 1.0, **how) if votes else self.rows
+        alone = mixed(self.rows, 1.0, **how).assign(method="rs") if votes else self.rows
         return alone, mixed(self.rows, state["weight"], **how)
 
     def render(self, state: State) -> plots.Page:
@@ -523,7 +523,7 @@ class MixPanel(Panel):
 
     def describe(self, state: State) -> str:
         alone, mix = self.once(state, self.certified)
-        at = [0.0, 0.25, 0.5, 1.0]
+        at = [share * float(self.rows["sigma"].iloc[0]) for share in (0.0, 0.5, 1.0, 2.0)]
         rows = {name: certified_accuracy(table, at) for name, table in {"h alone": alone, "mix": mix}.items()}
         shown = pd.DataFrame(rows, index=[f"r = {radius:g}" for radius in at]).T
         return str(shown.map("{:.3f}".format).to_html(border=0, col_space="6em", justify="left"))
@@ -562,7 +562,7 @@ class BlendPanel(Panel):
     def render(self, state: State) -> plots.Page:
         picture, bars = plots.row_of_axes(1.9, 6.2, height=2.6)
         x, g, h = self.once(state, self.logits)
-        plots.noisy_strip(x, [0.0], seed=0, ax=picture)
+        plots.noisy_strip(x, [0.0], seed=0, ax=picture).set_xticks([])
         three = {"g": g.log_softmax(1), "h": h.log_softmax(1), "mix": mix_logits(g, h, state["weight"])}
         shares = {name: out[0].exp().cpu().numpy() for name, out in three.items()}
         label = int(self.images.labels[state["image"]])
