@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from dualrs_lab.adaptive import AdaptiveMix, make_head
 from dualrs_lab.adversarial import Adversarial, Uniform
 from dualrs_lab.attacks import PGD
 from dualrs_lab.data import Images, load_images, to_float
@@ -15,6 +16,7 @@ from dualrs_lab.evaluation import Threat, read_evaluation
 from dualrs_lab.mix_evaluation import evaluate_systems, evaluate_systems_table, summarise_systems
 from dualrs_lab.mixing import Mix
 from dualrs_lab.models import make_model
+from dualrs_lab.nuts import Curve, NutsMix
 from dualrs_lab.training import Standard, TrainConfig, train
 
 THREAT = Threat(eps=0.2, seed=0, batch=60, auto=())
@@ -103,6 +105,25 @@ def test_what_another_system_reveals_counts(networks, images) -> None:
     same = both[both["system"] == "0.4"]
     assert not (same["worst"].to_numpy() & ~alone["worst"].to_numpy()).any()
     np.testing.assert_array_equal(same["end_to_end"], alone["end_to_end"])
+
+
+def test_weights_are_attacked_and_stand_ins_where_there_is_no_gradient(networks, images, tmp_path) -> None:
+    few = images.select(range(30))
+    head = make_head("pooled", *networks, shape=(1, 8, 8), seed=0)
+    adaptive = AdaptiveMix(*networks, head, low=0.6, high=0.9)
+    systems = {"adaptive": adaptive, "nuts": NutsMix(*networks, Curve(), 0.9), "fixed": Mix(*networks, 0.6)}
+    path = tmp_path / "systems.tsv"
+    table = evaluate_systems_table(*networks, systems, few, path, threat=THREAT, progress=False)
+    found = summarise_systems(table)
+    assert found["weight"].isna().tolist() == [True, False, False]  # it chooses for each image
+    assert found.loc["adaptive", "pushed"] < found.loc["adaptive", "natural"]
+    for name in ("nuts", "fixed"):  # these have no weight to push
+        assert found.loc[name, "pushed"] == found.loc[name, "natural"]
+    assert (found["worst"] <= found[["on_accurate", "on_robust", "end_to_end", "pushed"]].min(axis=1)).all()
+    assert found.loc["nuts", "end_to_end"] < found.loc["nuts", "natural"]
+    narrow = {**systems, "adaptive": adaptive.ranged(0.7, 0.9)}
+    with pytest.raises(ValueError, match=r"made with other settings \(systems\)"):
+        evaluate_systems_table(*networks, narrow, few, path, threat=THREAT, progress=False)
 
 
 def test_what_is_no_mix_is_refused(networks, images) -> None:
