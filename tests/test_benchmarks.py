@@ -379,5 +379,11 @@ def test_the_shipped_mixes_are_those_of_their_tables() -> None:
         pd.testing.assert_frame_equal(found, shipped, check_names=False, atol=1e-6)
         for column in found.columns.difference(["weight", "images", "natural"]):
             assert not (answers[column] & ~answers["natural"]).any()
+    judged = read_evaluation(folder / "weight0.8_autoattack.tsv")
+    check(judged)
+    weights = read_evaluation(folder / "weights.tsv")
+    same = weights[(weights["system"] == "weight 0.8") & weights["idx"].isin(judged["idx"])]
+    assert same["natural"].tolist() == judged["natural"].tolist()
+    assert len(judged) == 100
     certified = pd.read_csv(folder / "certified.csv")
     assert (certified["0"] <= certified["natural"] + 1e-9).all()
