@@ -16,15 +16,15 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from dualrs_lab.adversarial import INNER
+from dualrs_lab.adversarial import INNER, evaluating
 from dualrs_lab.attacks import PGD, CrossEntropy, pgd
 from dualrs_lab.data import Images
-from dualrs_lab.files import digest, replace_bytes, replace_json, set_aside
+from dualrs_lab.files import digest, set_aside
 from dualrs_lab.mixing import mix_logits
-from dualrs_lab.models import Body, Classifier
+from dualrs_lab.models import Body, Classifier, read_info, save_tensors
 from dualrs_lab.runtime import describe
 from dualrs_lab.smoothing import fingerprint
 from dualrs_lab.training import TrainConfig, settings, train
@@ -270,13 +270,11 @@ class MixingLoss:
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
         if not isinstance(model, AdaptiveMix):
             raise ValueError(f"MixingLoss: got a {type(model).__name__}; wanted an AdaptiveMix")
-        training = model.training
-        model.eval()
         share, reach = torch.rand((2, len(x)), generator=generator, device=x.device)
         attack = replace(self.attack, loss=Pushed(self.push * share))
         budget = self.eps * (0.4 + 0.7 * reach).view(-1, 1, 1, 1)
-        attacked = pgd(Exposed(model).eval(), x, y, budget, attack=attack, generator=generator)
-        model.train(training)
+        with evaluating(model):
+            attacked = pgd(Exposed(model).eval(), x, y, budget, attack=attack, generator=generator)
         out, logit = model.look(torch.cat([x, attacked]))
         target = torch.arange(2, device=x.device).repeat_interleave(len(x)).float()
         told = F.binary_cross_entropy_with_logits(logit, target, reduction="none")
@@ -325,10 +323,7 @@ def train_mixing(
         "provenance": describe(device),
         "history": history.to_dict("records"),
     }
-    parts = nn.ModuleDict({"head": mix.head, "standard": mix.standard})
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in parts.state_dict().items()}
-    replace_json(path.with_suffix(".json"), info)
-    replace_bytes(path, save(tensors))
+    save_tensors(path, nn.ModuleDict({"head": mix.head, "standard": mix.standard}), info)
     state.unlink(missing_ok=True)
     return load_mixing(path, mix.accurate, mix.robust, device=device)
 
@@ -340,13 +335,7 @@ def load_mixing(
 
     Raises FileNotFoundError, or ValueError where the head was trained beside other networks.
     """
-    path = Path(path)
-    for needed in (path, path.with_suffix(".json")):
-        if not needed.is_file():
-            raise FileNotFoundError(
-                f"load_mixing: {needed} is missing; a head is a .safetensors with its .json"
-            )
-    info = json.loads(path.with_suffix(".json").read_text())
+    info = read_info("load_mixing", Path(path))
     kinds = {kind.__name__: name for name, kind in HEADS.items()}
     head = make_head(kinds[info["head"]], accurate, robust, shape=info["shape"], seed=0)
     low, high = info["range"]

@@ -35,6 +35,7 @@ __all__ = [
     "SmoothAdversarial",
     "Trades",
     "Uniform",
+    "evaluating",
     "mean_budget",
 ]
 
@@ -129,7 +130,7 @@ def mean_budget(model: nn.Module, images: Images, budget: Budget, *, seed: int, 
     """The mean of `budget` over pixels and images: what a uniform budget of equal size would be."""
     device = next(model.parameters()).device
     total, generator = 0.0, make_generator(seed, "mean budget", device=device)
-    with _evaluating(model):
+    with evaluating(model):
         for first in range(0, len(images), batch):
             pixels, _ = images.batch(torch.arange(first, min(first + batch, len(images))))
             x = to_float(pixels.to(device))
@@ -146,7 +147,7 @@ class Adversarial:
     targets: int = 0
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
-        with _evaluating(model):
+        with evaluating(model):
             budget = self.budget(model, x, generator)
             if self.targets:
                 attacked = mma(
@@ -169,7 +170,7 @@ class Trades:
     strength: float = 6.0
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
-        with _evaluating(model):
+        with evaluating(model):
             budget = self.budget(model, x, generator)
             with torch.no_grad():
                 reference = model(x).float()
@@ -191,7 +192,7 @@ class Mart:
     strength: float = 6.0
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
-        with _evaluating(model):
+        with evaluating(model):
             budget = self.budget(model, x, generator)
             attacked = pgd(model, x, y, budget, attack=self.attack, generator=generator)
         natural, adversarial = model(x).float(), model(attacked).float()
@@ -220,7 +221,7 @@ class SmoothAdversarial:
         attack = PGD(
             steps=self.steps, step=2 * self.eps / self.steps, start=0.0, norm=L2(), best=False, blind=0.99
         )
-        with _evaluating(model):
+        with evaluating(model):
             smoothed = _Smoothed(model, noise).eval()
             attacked = pgd(smoothed, x, y, self.eps, attack=attack, generator=generator)
         logits = model((attacked + noise).flatten(0, 1)).float()
@@ -245,7 +246,7 @@ def _divergence(natural: Tensor, adversarial: Tensor) -> Tensor:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode while open; then every module is as it was."""
     training = [module for module in model.modules() if module.training]
     model.eval()

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 
 from dualrs_lab.certificates import certified_accuracy
 from dualrs_lab.files import replace_text
-from dualrs_lab.plots import PAGE, new_axes, style
+from dualrs_lab.plots import MARKERS, PAGE, legend_beside, new_axes, style
 
 __all__ = ["COLUMNS", "board", "certified_points", "front", "points", "read_points", "write_points"]
 
@@ -90,7 +90,7 @@ def board(found: pd.DataFrame, *, published: str = "published", ax: Axes | None 
         zorder=0,
         label="Pareto front (here)",
     )
-    colours, markers = sns.color_palette("colorblind").as_hex(), "osD^vPX*<>hpd8"
+    colours, markers = sns.color_palette("colorblind").as_hex(), MARKERS
     for number, (family, rows) in enumerate(found.groupby("family", sort=False)):
         colour, hollow = colours[number % len(colours)], str(family).startswith(published)
         ax.plot(
@@ -101,8 +101,7 @@ def board(found: pd.DataFrame, *, published: str = "published", ax: Axes | None 
     attacks = " / ".join(dict.fromkeys((own if len(own) else found)["attack"]))
     ax.set(xlabel="natural accuracy", ylabel="robust accuracy", title=f"{found['threat'].iloc[0]}: {attacks}")
     ax.margins(0.06)
-    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
-    sns.despine(ax=ax)
+    legend_beside(ax)
     return ax
 
 

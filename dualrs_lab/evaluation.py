@@ -29,6 +29,7 @@ __all__ = [
     "ATTACKS",
     "Threat",
     "answers",
+    "attacked_batches",
     "check",
     "evaluate",
     "evaluate_table",
@@ -243,20 +244,27 @@ def positions(call: str, images: Images, skip: int, max_images: int) -> list[int
     return list(every if max_images == -1 else every[:max_images])
 
 
-def _batches(
-    model: nn.Module, images: Images, positions: Sequence[int], threat: Threat, progress: bool
-) -> Iterator[pd.DataFrame]:
-    device = next(model.parameters()).device
+def attacked_batches(
+    images: Images, positions: Sequence[int], threat: Threat, device: torch.device, progress: bool
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Batches of the size of the threat: idx (N,), x (N, C, H, W) in [0, 1] and labels, on `device`."""
     for start in tqdm(
         range(0, len(positions), threat.batch), desc="attack", unit="batch", disable=not progress
     ):
         index = torch.tensor(positions[start : start + threat.batch])
         pixels, labels = images.batch(index)
-        x, y = to_float(pixels.to(device)), labels.to(device)
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = to_float(pixels.to(device)).contiguous(memory_format=torch.channels_last)
+        yield index, x, labels.to(device)
+
+
+def _batches(
+    model: nn.Module, images: Images, positions: Sequence[int], threat: Threat, progress: bool
+) -> Iterator[pd.DataFrame]:
+    device = next(model.parameters()).device
+    for index, x, y in attacked_batches(images, positions, threat, device, progress):
         with torch.no_grad():
             predict = model(x).argmax(1)
-        columns = {"idx": index.numpy(), "label": labels.numpy(), "predict": predict.cpu().numpy()}
+        columns = {"idx": index.numpy(), "label": y.cpu().numpy(), "predict": predict.cpu().numpy()}
         columns |= _answers(model, x, y, predict == y, threat, int(index[0]))
         yield pd.DataFrame(columns)
 

@@ -24,7 +24,6 @@ from dualrs_lab.certificates import ABSTAIN, BOUNDS, cell_votes, leader, vote_co
 
 __all__ = [
     "FORMS",
-    "MixedColumns",
     "check_mixed",
     "mixed",
     "mixed_answers",
@@ -35,7 +34,6 @@ __all__ = [
 FORMS = ("closed", "exact", "smoothing", "lipschitz")
 """Which certificate: the sharp one in closed form or as a root, theorem 5, theorem 4 (see `bounds`)."""
 
-MixedColumns = ("weight", "form", "others")
 _UPPER = {"clopper-pearson": upper_bound, "betting": anytime_upper_bound}
 Floats = NDArray[np.float64]
 

@@ -15,11 +15,10 @@ from typing import Any, Protocol, runtime_checkable
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from dualrs_lab.attacks import PGD, pgd
-from dualrs_lab.data import Images, to_float
-from dualrs_lab.evaluation import Threat, answers, keep, named, positions
+from dualrs_lab.data import Images
+from dualrs_lab.evaluation import Threat, answers, attacked_batches, keep, named, positions
 from dualrs_lab.runtime import make_generator
 from dualrs_lab.smoothing import fingerprint
 
@@ -118,14 +117,10 @@ def _batches(
     for name, system in systems.items():
         _system(name, system)
     device = next(robust.parameters()).device
-    for start in tqdm(range(0, len(some), threat.batch), desc="attack", unit="batch", disable=not progress):
-        index = torch.tensor(some[start : start + threat.batch])
-        pixels, labels = images.batch(index)
-        x = to_float(pixels.to(device)).contiguous(memory_format=torch.channels_last)
-        y = labels.to(device)
+    for index, x, y in attacked_batches(images, some, threat, device, progress):
         found = _points(accurate, robust, systems, x, y, threat, int(index[0]))
         right = {at: _answers(accurate, robust, systems, point, y) for at, point in found.items()}
-        parts = [_rows(name, system, right, index, labels) for name, system in systems.items()]
+        parts = [_rows(name, system, right, index, y.cpu()) for name, system in systems.items()]
         yield pd.concat(parts, ignore_index=True).sort_values("idx", kind="stable")
 
 
@@ -173,7 +168,7 @@ def _rows(
 ) -> pd.DataFrame:
     own = {at: answered[name] for at, answered in right.items()}
     natural, weight = own["natural"], getattr(system, "weight", None)
-    columns: dict[str, Any] = {"idx": index.numpy(), "label": labels.cpu().numpy(), "system": name}
+    columns: dict[str, Any] = {"idx": index.numpy(), "label": labels.numpy(), "system": name}
     columns["weight"] = float(weight) if isinstance(weight, int | float) else math.nan
     columns["natural"] = natural.numpy()
     for column in ("on_accurate", "on_robust"):

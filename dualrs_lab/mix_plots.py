@@ -19,7 +19,7 @@ from dualrs_lab.bounds import (
     rs_radius,
     smoothed_slope,
 )
-from dualrs_lab.plots import PAGE, new_axes, style
+from dualrs_lab.plots import MARKERS, PAGE, legend_beside, new_axes, style
 
 __all__ = [
     "margin_along",
@@ -59,8 +59,7 @@ def weight_curves(summary: pd.DataFrame, *, weight: float | None = None, ax: Axe
     if weight is not None:
         ax.axvline(weight, color=_BLACK, linewidth=1)
     ax.set(xlabel="weight a of the robust network", ylabel="accuracy", xlim=(-0.02, 1.02), ylim=(0, 1.02))
-    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
-    sns.despine(ax=ax)
+    legend_beside(ax)
     return ax
 
 
@@ -90,7 +89,7 @@ def natural_against_robust(
             color="0.5",
             label="one or the other, by lot",
         )
-    markers = "osD^vPX*<>hpd8"
+    markers = MARKERS
     for number, (name, rows) in enumerate(curves.items()):
         colour, marker = _COLOURS[number % len(_COLOURS)], markers[number % len(markers)]
         line, size = ("-", 4.5) if len(rows) > 1 else ("", 8)
@@ -100,8 +99,7 @@ def natural_against_robust(
         )  # fmt: skip
     ax.set(xlabel="natural accuracy", ylabel=label)
     ax.margins(0.06)
-    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
-    sns.despine(ax=ax)
+    legend_beside(ax)
     return ax
 
 
@@ -129,8 +127,7 @@ def margin_histogram(
         ax.axvline(value, color=_BLACK, linestyle=(0, (4, 2)), linewidth=1.1, label=name)
     ax.set(xlabel=label, ylabel="share", xlim=(0, 1))
     ax.set_ylim(bottom=0)
-    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
-    sns.despine(ax=ax)
+    legend_beside(ax)
     return ax
 
 
@@ -184,8 +181,7 @@ def probability_bars(
         ax.tick_params(axis="x", rotation=35)
     ax.set(ylabel="probability", ylim=(0, 1.02))
     ax.grid(axis="x", visible=False)
-    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
-    sns.despine(ax=ax)
+    legend_beside(ax)
     return ax
 
 

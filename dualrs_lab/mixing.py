@@ -99,8 +99,8 @@ class Mix(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.scaling.by == "one":
             return self.from_logits(x, self.accurate(x).float(), self.robust(x).float())
+        wide = torch.is_grad_enabled() and x.requires_grad
         with torch.enable_grad():
-            wide = torch.is_grad_enabled() and x.requires_grad
             x = x if x.requires_grad else x.detach().requires_grad_()
             g, h = self.accurate(x).float(), self.robust(x).float()
             trust = self._trust(x, self.scales[0] * g, self.scales[1] * h)

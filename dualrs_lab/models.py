@@ -28,7 +28,9 @@ __all__ = [
     "import_checkpoint",
     "load_checkpoint",
     "make_model",
+    "read_info",
     "save_checkpoint",
+    "save_tensors",
     "suggest_model",
     "with_head",
 ]
@@ -307,10 +309,24 @@ def with_head(model: Classifier, *, classes: int, seed: int) -> Classifier:
 
 def save_checkpoint(path: Path | str, model: Classifier, **info: Any) -> None:
     """Write `path` (safetensors) and its `.json` twin (architecture and `info`), each replaced atomically."""
-    path = Path(path)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    replace_json(path.with_suffix(".json"), {"architecture": model.architecture, **info})
+    save_tensors(Path(path), model, {"architecture": model.architecture, **info})
+
+
+def save_tensors(path: Path, module: nn.Module, info: Mapping[str, Any]) -> None:
+    """What `module` holds at `path`, and `info` in its `.json` twin, each replaced atomically."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    replace_json(path.with_suffix(".json"), dict(info))
     replace_bytes(path, save(tensors))
+
+
+def read_info(call: str, path: Path) -> dict[str, Any]:
+    """The json beside `path`; FileNotFoundError that names the file if one of the two is missing."""
+    for needed in (path, path.with_suffix(".json")):
+        if not needed.is_file():
+            raise FileNotFoundError(
+                f"{call}: {needed} is missing; a checkpoint is a .safetensors with its .json"
+            )
+    return dict(json.loads(path.with_suffix(".json").read_text()))
 
 
 def load_checkpoint(
@@ -321,12 +337,7 @@ def load_checkpoint(
     Raises FileNotFoundError or ValueError that names the file.
     """
     path = Path(path)
-    for needed in (path, path.with_suffix(".json")):
-        if not needed.is_file():
-            raise FileNotFoundError(
-                f"load_checkpoint: {needed} is missing; a checkpoint is a .safetensors with its .json"
-            )
-    info = json.loads(path.with_suffix(".json").read_text())
+    info = read_info("load_checkpoint", path)
     shape = info["architecture"]
     channels = int(shape["channels"])
     model = make_model(

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dualrs_lab.plots import PAGE, new_axes, style
+from dualrs_lab.plots import PAGE, legend_beside, new_axes, style
 
 __all__ = ["arms", "budget_row", "map_to_perturbation"]
 
@@ -114,8 +114,7 @@ def arms(
         )  # fmt: skip
     ax.set(xlabel="natural accuracy", ylabel=label)
     ax.margins(0.08)
-    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
-    sns.despine(ax=ax)
+    legend_beside(ax)
     return ax
 
 

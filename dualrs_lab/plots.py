@@ -35,6 +35,7 @@ from dualrs_lab.routes import published_radius, routed_radius
 
 __all__ = [
     "COLUMN",
+    "MARKERS",
     "METHODS",
     "PAGE",
     "Choice",
@@ -48,6 +49,7 @@ __all__ = [
     "draws_against_radius",
     "entry_and_expert_radii",
     "images_by_level",
+    "legend_beside",
     "looks",
     "new_axes",
     "noisy_strip",
@@ -64,6 +66,7 @@ __all__ = [
     "vote_bars",
 ]
 
+MARKERS = "osD^vPX*<>hpd8"  # of series that have no look of their own
 COLUMN, PAGE = 3.4, 6.8  # widths in inches of a column and of a page of two
 RADIUS = r"$\ell_2$ radius (pixels in [0, 1])"
 _BLUE, _ORANGE, _GREEN, _RED, _PURPLE, _BROWN, _PINK, _GREY, _YELLOW, _SKY = sns.color_palette(
@@ -791,6 +794,12 @@ def row_of_axes(*widths: float, height: float) -> list[Axes]:
     """Empty Axes side by side on a new page, of the given widths in inches, to draw several plots into."""
     page = Page(figsize=(sum(widths), height), layout="constrained")
     return list(page.subplots(1, len(widths), squeeze=False, width_ratios=widths)[0])
+
+
+def legend_beside(ax: Axes) -> None:
+    """The legend right of the axes, which lose their upper and right spines."""
+    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
+    sns.despine(ax=ax)
 
 
 def new_axes(ax: Axes | None, width: float, height: float) -> Axes:
