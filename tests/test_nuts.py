@@ -81,6 +81,21 @@ def test_g_gives_way_exactly_where_the_margin_suffices() -> None:
     assert slope.flatten(1).any(1).all()
 
 
+def test_curves_that_turn_right_answers_wrong_are_left_out() -> None:
+    """GELU falls before it rises: shifted far down, two high logits end below eight low ones."""
+    labels = torch.zeros(40, dtype=torch.int64)
+    logits = torch.zeros(40, 10)
+    logits[:, 0], logits[:, 1] = 3.0, 2.9
+    wrong = logits.flip(1)
+    clean = torch.where(torch.arange(40)[:, None] % 2 == 0, wrong, logits)
+    harmful = {"scales": (1.0,), "shifts": (-2.3,), "powers": (1.0,)}
+    assert (Curve(1.0, -2.3, 1.0)(logits).argmax(1) != 0).all()
+    with pytest.raises(ValueError, match="no curve leaves h a margin"):
+        fit_nuts(clean, logits, labels, **harmful)
+    sound = fit_nuts(clean, logits, labels, **{**harmful, "shifts": (-2.3, 0.5)})
+    assert sound.curve.shift == 0.5
+
+
 def test_refusals() -> None:
     clean, attacked, labels = held_out(50)
     with pytest.raises(ValueError, match="wanted logits"):
