@@ -18,7 +18,7 @@ from dualrs_lab.adaptive import AdaptiveMix, MixingLoss, make_head, train_mixing
 from dualrs_lab.attacks import L2, LINF, PGD, Norm, pgd
 from dualrs_lab.certificates import certified_accuracy, read_table
 from dualrs_lab.data import Images, load_images, to_float
-from dualrs_lab.evaluation import Threat, evaluate_table
+from dualrs_lab.evaluation import Threat, evaluate_table, summarise
 from dualrs_lab.files import replace_json, replace_text
 from dualrs_lab.mix_certificates import mixed, mixed_answers
 from dualrs_lab.mix_evaluation import evaluate_systems_table, summarise_systems
@@ -156,8 +156,21 @@ def _certified(bench: Bench) -> pd.DataFrame:
 
 
 def _systems(bench: Bench) -> pd.DataFrame:
+    return _judged("systems", _compared(bench), bench)
+
+
+def _compared(bench: Bench) -> dict[str, nn.Module]:
+    """Both networks, fixed weights, adaptive weights and MixedNUTS, by name."""
+    systems: dict[str, nn.Module] = {"accurate": bench.mix(0.0), "robust": bench.mix(1.0)}
+    systems |= {f"weight {a:g}": bench.mix(a) for a in (0.7, 0.8)}
+    adaptive = _adaptive(bench)
+    systems |= {f"adaptive {low:g}-{high:g}": adaptive.ranged(low, high) for low, high in RANGES}
+    return systems | {"MixedNUTS": _nuts(bench)}
+
+
+def _adaptive(bench: Bench) -> AdaptiveMix:
     head = make_head("pooled", bench.accurate, bench.robust, shape=bench.train.shape, seed=0)
-    adaptive, _ = train_mixing(
+    mix, _ = train_mixing(
         bench.args.out / "head_seed0.safetensors",
         AdaptiveMix(bench.accurate, bench.robust, head).to(bench.device),
         bench.train,
@@ -168,21 +181,18 @@ def _systems(bench: Bench) -> pd.DataFrame:
         config=TrainConfig(epochs=bench.args.head_epochs, seed=0, batch=256, lr=0.05),
         progress=False,
     )
-    systems: dict[str, nn.Module] = {
-        "accurate": bench.mix(0.0),
-        "robust": bench.mix(1.0),
-    }
-    systems |= {f"weight {a:g}": bench.mix(a) for a in (0.7, 0.8)}
-    systems |= {f"adaptive {low:g}-{high:g}": adaptive.ranged(low, high) for low, high in RANGES}
+    return mix
+
+
+def _nuts(bench: Bench) -> NutsMix:
     logits = _logits(bench.robust, bench.held_out.select(range(bench.args.fitted)))
     fit = fit_nuts(logits["clean"], logits["attacked"], logits["labels"])
-    systems["MixedNUTS"] = NutsMix(bench.accurate, bench.robust, fit.curve, fit.weight)
     found = {"curve": vars(fit.curve), "weight": fit.weight, "kept": fit.kept, "lost": fit.lost}
     replace_json(
         bench.args.out / "nuts.json",
         {**found, "images": bench.args.fitted, "provenance": describe(bench.device)},
     )
-    return _judged("systems", systems, bench)
+    return NutsMix(bench.accurate, bench.robust, fit.curve, fit.weight)
 
 
 def _margins(bench: Bench) -> pd.DataFrame:
@@ -202,12 +212,19 @@ def _margins(bench: Bench) -> pd.DataFrame:
 
 
 def _autoattack(bench: Bench) -> pd.DataFrame:
-    mix = bench.mix(bench.args.auto_weight)
-    place = bench.args.out / f"weight{bench.args.auto_weight:g}_autoattack.tsv"
+    """AutoAttack on some of the systems, end to end; a table for each, named after it."""
+    systems = _compared(bench)
+    unknown = {*bench.args.auto} - {*systems}
+    if unknown:
+        raise ValueError(f"mixing: got --auto {sorted(unknown)}; wanted some of {', '.join(systems)}")
     skip = max(1, len(bench.test) // bench.args.auto_images)
-    return evaluate_table(
-        mix, bench.test, place, threat=Threat(eps=EPS, seed=0, mma=False), skip=skip, progress=False
-    )
+    threat = Threat(eps=EPS, seed=0, mma=False)
+    rows = {}
+    for name in bench.args.auto:
+        place = bench.args.out / f"{name.replace(' ', '')}_autoattack.tsv"
+        table = evaluate_table(systems[name], bench.test, place, threat=threat, skip=skip, progress=False)
+        rows[name] = {**summarise(table)["accuracy"], "images": len(table)}
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def _logits(network: Classifier, images: Images) -> dict[str, Tensor]:
@@ -256,7 +273,8 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--images", type=int, default=1000, help="test images (%(default)s)")
     add("--fitted", type=int, default=1000, help="held-out images that MixedNUTS is fitted on (%(default)s)")
     add("--auto-images", type=int, default=200, help="test images for AutoAttack (%(default)s)")
-    add("--auto-weight", type=float, default=0.8, help="of the mix that AutoAttack judges (%(default)s)")
+    add("--auto", type=lambda text: text.split(","), default=["weight 0.8"], metavar="NAMES",
+        help="comma-separated: what AutoAttack judges of the part systems (%(default)s)")  # fmt: skip
     add("--held-out", type=int, default=2000, help="training images left out (%(default)s)")
     add("--batch", type=int, default=512)
     add("--threads", type=int, default=0)

@@ -54,8 +54,8 @@ def evaluate_systems(
     """A row per image and system, idx ascending: idx, label, system, weight (NaN: varies), bool answers.
 
     `natural`; `on_accurate` and `on_robust`, at what PGD finds against one network; `end_to_end`, against the
-    system itself; `pushed`, if some system lets its weight be attacked; `worst`, all of these and all that
-    was found against other systems. In float32; `threat` gives eps, norm, steps, restarts, batch. Gradients
+    system itself; `pushed`, if some system lets its weight be attacked (with nothing to push: as end_to_end);
+    `worst`, all of these and all that was found against other systems. In float32; `threat` gives eps, norm, steps, restarts, batch. Gradients
     may vanish on single images: what counts is the worst case. Raises ValueError as `pgd` does otherwise.
     """
     some = positions("evaluate_systems", images, skip, max_images)
@@ -176,6 +176,7 @@ def _rows(
     columns["end_to_end"] = (natural & own[f"end_to_end {name}"]).numpy()
     if any(at.startswith("pushed ") for at in own):
         pushed = [answered for at, answered in own.items() if at.startswith(f"pushed {name} ")]
+        pushed = pushed or [own[f"end_to_end {name}"]]
         columns["pushed"] = torch.stack([natural, *pushed]).all(0).numpy()
     columns["worst"] = torch.stack([*own.values()]).all(0).numpy()
     return pd.DataFrame(columns)

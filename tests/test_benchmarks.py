@@ -367,6 +367,14 @@ def test_mixes_are_made_judged_and_resumed(tmp_path: Path, monkeypatch: pytest.M
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.safetensors")}
     pd.testing.assert_frame_equal(mixing.main([*options, "--parts", "systems"]), judged)
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.safetensors")}
+    auto = [*options, "--parts", "autoattack", "--auto-images", "3"]
+    found = mixing.main([*auto, "--auto", "adaptive 0.6-0.95,weight 0.8"])
+    assert found.index.tolist() == ["adaptive 0.6-0.95", "weight 0.8"]
+    answers = read_evaluation(tmp_path / "adaptive0.6-0.95_autoattack.tsv")
+    check(answers)
+    assert answers["autoattack"].mean() == found.loc["adaptive 0.6-0.95", "autoattack"]
+    with pytest.raises(ValueError, match=r"got --auto \['weight 0.3'\]; wanted some of accurate, robust"):
+        mixing.main([*auto, "--auto", "weight 0.3"])
 
 
 def test_the_shipped_mixes_are_those_of_their_tables() -> None:

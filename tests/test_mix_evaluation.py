@@ -118,7 +118,7 @@ def test_weights_are_attacked_and_stand_ins_where_there_is_no_gradient(networks,
     assert found["weight"].isna().tolist() == [True, False, False]  # it chooses for each image
     assert found.loc["adaptive", "pushed"] < found.loc["adaptive", "natural"]
     for name in ("nuts", "fixed"):  # these have no weight to push
-        assert found.loc[name, "pushed"] == found.loc[name, "natural"]
+        assert found.loc[name, "pushed"] == found.loc[name, "end_to_end"]
     assert (found["worst"] <= found[["on_accurate", "on_robust", "end_to_end", "pushed"]].min(axis=1)).all()
     assert found.loc["nuts", "end_to_end"] < found.loc["nuts", "natural"]
     narrow = {**systems, "adaptive": adaptive.ranged(0.7, 0.9)}
