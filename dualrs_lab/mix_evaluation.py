@@ -55,8 +55,9 @@ def evaluate_systems(
 
     `natural`; `on_accurate` and `on_robust`, at what PGD finds against one network; `end_to_end`, against the
     system itself; `pushed`, if some system lets its weight be attacked (with nothing to push: as end_to_end);
-    `worst`, all of these and all that was found against other systems. In float32; `threat` gives eps, norm, steps, restarts, batch. Gradients
-    may vanish on single images: what counts is the worst case. Raises ValueError as `pgd` does otherwise.
+    `worst`, all of these and all that was found against other systems. In float32; `threat` gives eps, norm,
+    steps, restarts, batch. Gradients may vanish on single images: what counts is the worst case. Raises
+    ValueError as `pgd` does otherwise.
     """
     some = positions("evaluate_systems", images, skip, max_images)
     parts = _batches(accurate, robust, systems, images, some, threat, progress)
