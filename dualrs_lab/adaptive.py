@@ -7,8 +7,6 @@ down. Certificates of a mix hold with the weight `low`, the least trust in h tha
 """
 
 import copy
-import json
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,12 +20,12 @@ from torch import Tensor, nn
 from dualrs_lab.adversarial import INNER, evaluating
 from dualrs_lab.attacks import PGD, CrossEntropy, pgd
 from dualrs_lab.data import Images
-from dualrs_lab.files import digest, set_aside
 from dualrs_lab.mixing import mix_logits
 from dualrs_lab.models import Body, Classifier, read_info, save_tensors
 from dualrs_lab.runtime import describe
 from dualrs_lab.smoothing import fingerprint
-from dualrs_lab.training import TrainConfig, settings, train
+from dualrs_lab.tables import plain
+from dualrs_lab.training import TrainConfig, settings, state_path, take_up, train
 
 __all__ = [
     "HEADS",
@@ -300,20 +298,10 @@ def train_mixing(
     """
     path, device = Path(path), next(mix.parameters()).device
     start = {"networks": _networks(mix), "head": fingerprint(mix.head), **mix.settings}
-    made_by = json.loads(json.dumps(settings(config, objective, images) | {"start": start}))
-    if path.exists():
-        found = json.loads(path.with_suffix(".json").read_text())["training"]
-        if found == made_by:
-            return load_mixing(path, mix.accurate, mix.robust, device=device)
-        if not replace:
-            raise ValueError(
-                f"train_mixing: {path} was trained with {found}, wanted {made_by}; choose another file, or "
-                "replace=True to keep it under another name"
-            )
-        kept = set_aside(path, path.with_suffix(".json"))
-        warnings.warn(f"{path.name} was trained with other settings; it is now {kept[0].name}", stacklevel=2)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    state = path.with_suffix(f".{digest(json.dumps(made_by))[:8]}.state.pt")
+    made_by = plain(settings(config, objective, images) | {"start": start})
+    if take_up("train_mixing", [path], made_by, replace=replace):
+        return load_mixing(path, mix.accurate, mix.robust, device=device)
+    state = state_path(path, made_by)
     history = train(mix, images, objective=objective, config=config, state=state, progress=progress)
     info = {
         **mix.settings,

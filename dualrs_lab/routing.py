@@ -7,14 +7,12 @@ decides each cut by the radius at stake, the second raises the routed certificat
 with entry radii r_j from soft votes. `CascadeRadius` trains the experts of a cascade, which needs no router.
 """
 
-import json
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as change
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -27,14 +25,14 @@ from torch import Tensor, nn
 from dualrs_lab.bounds import lower_bound, rs_radius
 from dualrs_lab.data import Images
 from dualrs_lab.fastpath import FastPath, FrozenVoter, freeze, settle
-from dualrs_lab.files import digest, replace_bytes, replace_json, set_aside
+from dualrs_lab.files import replace_bytes, replace_json
 from dualrs_lab.models import Classifier, load_checkpoint, save_checkpoint
 from dualrs_lab.runtime import describe
 from dualrs_lab.sampling import GridNoise, NoiseBlocks, count_votes
 from dualrs_lab.smoothing import fingerprint, take_waves
 from dualrs_lab.soft import draw_in, soft_cascade_radius, soft_entry_radii
 from dualrs_lab.tables import plain, read_record, refuse_other
-from dualrs_lab.training import TrainConfig, settings, train
+from dualrs_lab.training import TrainConfig, settings, state_path, take_up, train
 
 __all__ = [
     "CascadeRadius",
@@ -204,22 +202,9 @@ def train_together(
     begun = {"start": [fingerprint(member) for member in members]}
     made_by = plain(settings(config, objective, images) | begun)
     files = [Path(path) for path in paths]
-    made = [_made_by(file) for file in files]
-    if all(found == made_by for found in made):
+    if len(take_up("train_together", files, made_by, replace=replace)) == len(files):
         return [load_checkpoint(file, device=device)[0] for file in files]
-    other = [file for file, found in zip(files, made, strict=True) if found not in (None, made_by)]
-    if other and not replace:
-        raise ValueError(
-            f"train_together: {other[0]} was trained with {_made_by(other[0])}, wanted {made_by}; choose "
-            "another folder, or replace=True to keep it under another name"
-        )
-    if other:
-        kept = set_aside(*(file.with_suffix(kind) for file in files for kind in (".safetensors", ".json")))
-        warnings.warn(f"{other[0].name} was trained with other settings; now {kept[0].name}", stacklevel=2)
-    files[0].parent.mkdir(parents=True, exist_ok=True)
-    state = files[0].with_suffix(
-        f".{digest(json.dumps(made_by))[:8]}.state.pt"
-    )  # other settings, another one
+    state = state_path(files[0], made_by)
     history = train(Pool(members), images, objective=objective, config=config, state=state, progress=progress)
     for file, member, sigma in zip(files, members, objective.sigmas, strict=True):
         save_checkpoint(
@@ -233,11 +218,6 @@ def train_together(
         )
     state.unlink(missing_ok=True)  # only now: a kill between two checkpoints loses nothing
     return [load_checkpoint(file, device=device)[0] for file in files]
-
-
-def _made_by(path: Path) -> dict[str, Any] | None:
-    # the settings of a checkpoint, {} where they are unknown, None where there is none
-    return read_record(path).get("training", {}) if path.exists() else None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -11,7 +11,7 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FunctionType
@@ -27,6 +27,7 @@ from dualrs_lab.data import Images, to_float
 from dualrs_lab.files import digest, replace_bytes, set_aside
 from dualrs_lab.models import Classifier, load_checkpoint, save_checkpoint
 from dualrs_lab.runtime import describe, make_generator, pick_dtype
+from dualrs_lab.tables import plain, read_record
 
 __all__ = [
     "Consistency",
@@ -40,6 +41,8 @@ __all__ = [
     "channel_statistics",
     "recipe",
     "settings",
+    "state_path",
+    "take_up",
     "train",
     "train_checkpoint",
 ]
@@ -218,22 +221,11 @@ def train_checkpoint(
         raise ValueError(
             "train_checkpoint: keep_best wants validate(model), by which the best epoch is chosen"
         )
-    made_by = settings(config, objective, images) | ({"start": digest(Path(start))} if start else {})
-    made_by = json.loads(json.dumps(made_by))  # as a json file gives it back
-    there = [one for one in ([path, best] if keep_best else [path]) if one.exists()]
-    others = [one for one in there if _trained_by(one) != made_by]
-    if path in there and not others:
+    made_by = plain(settings(config, objective, images) | ({"start": digest(Path(start))} if start else {}))
+    files = [path, best] if keep_best else [path]
+    if path in take_up("train_checkpoint", files, made_by, replace=replace):
         return load_checkpoint(path, device=device)
-    if others and not replace:
-        raise ValueError(
-            f"train_checkpoint: {others[0]} was trained with {_trained_by(others[0])}, wanted {made_by}; "
-            "choose another folder, or replace=True to keep it under another name"
-        )
-    for other in others:
-        kept = set_aside(other, other.with_suffix(".json"))
-        warnings.warn(f"{other.name} was trained with other settings; it is now {kept[0].name}", stacklevel=2)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    state = path.with_suffix(f".{digest(json.dumps(made_by))[:8]}.state.pt")  # other settings, another state
+    state = state_path(path, made_by)
     model = make().to(device)
     info = {
         "data": {
@@ -269,14 +261,37 @@ def train_checkpoint(
     return load_checkpoint(path, device=device)
 
 
+def take_up(
+    call: str, files: Sequence[Path], made_by: Mapping[str, Any], *, replace: bool = False
+) -> list[Path]:
+    """Which of `files`, networks with a json each, are there and were trained with `made_by`, see `plain`.
+
+    One that was trained in another way is in the way: ValueError, or with `replace` all of them are kept
+    under another name with a warning, and none is left. Makes their folder.
+    """
+    files[0].parent.mkdir(parents=True, exist_ok=True)
+    found = {file: read_record(file).get("training") for file in files if file.exists()}
+    others = [file for file, by in found.items() if by != made_by]
+    if not others:
+        return [*found]
+    if not replace:
+        raise ValueError(
+            f"{call}: {others[0]} was trained with {found[others[0]]}, wanted {made_by}; choose another "
+            "folder, or replace=True to keep it under another name"
+        )
+    kept = set_aside(*(one for file in files for one in (file, file.with_suffix(".json"))))
+    warnings.warn(f"{others[0].name} was trained with other settings; now {kept[0].name}", stacklevel=3)
+    return []
+
+
+def state_path(path: Path, made_by: Mapping[str, Any]) -> Path:
+    """Where the training of the network at `path` is kept until it is done: other settings, another state."""
+    return path.with_suffix(f".{digest(json.dumps(made_by))[:8]}.state.pt")
+
+
 def best_path(path: Path | str) -> Path:
     """Where `train_checkpoint(path, keep_best=True)` keeps the best epoch."""
     return Path(path).with_name(f"{Path(path).stem}_best{Path(path).suffix}")
-
-
-def _trained_by(path: Path) -> Any:
-    record = path.with_suffix(".json")
-    return json.loads(record.read_text()).get("training") if record.exists() else None
 
 
 def _best_value(path: Path) -> float:

@@ -160,7 +160,7 @@ def test_checkpoint_is_trained_once_and_other_settings_do_not_overwrite_it(
     with pytest.raises(ValueError, match="trained with"):
         train_checkpoint(path, network, digits, config=config(epochs=4), **settings)
     assert path.stat().st_mtime_ns == before
-    with pytest.warns(UserWarning, match=r"m\.safetensors was trained with other settings; it is now m_old1"):
+    with pytest.warns(UserWarning, match=r"m\.safetensors was trained with other settings; now m_old1"):
         _, other = train_checkpoint(path, network, digits, config=config(epochs=4), replace=True, **settings)
     assert len(other["history"]) == 4
     assert (tmp_path / "m_old1.safetensors").stat().st_mtime_ns == before
