@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from dualrs_lab.adaptive import AdaptiveMix, MixingLoss, make_head, train_mixing
-from dualrs_lab.attacks import L2, LINF, PGD, Norm, pgd
+from dualrs_lab.attacks import L2, PGD, pgd
 from dualrs_lab.certificates import certified_accuracy, read_table
 from dualrs_lab.data import Images, load_images, to_float
-from dualrs_lab.evaluation import Threat, evaluate_table, summarise
+from dualrs_lab.evaluation import Threat
 from dualrs_lab.files import replace_json, replace_text
 from dualrs_lab.mix_certificates import mixed, mixed_answers
 from dualrs_lab.mix_evaluation import evaluate_systems_table, summarise_systems
@@ -43,6 +43,7 @@ FORMS = {
     "lipschitz": {"form": "lipschitz"},
 }
 RANGES = ((0.5, 1.0), (0.6, 0.95), (0.7, 0.99))  # of the adaptive weight
+AUTO = ("weight 0.8", "adaptive 0.5-1", "adaptive 0.7-0.99", "MixedNUTS")
 
 
 class Bench(NamedTuple):
@@ -77,7 +78,6 @@ def main(argv: Sequence[str] | None = None) -> pd.DataFrame:
     robust, _ = load_checkpoint(args.robust, device=device)
     bench = Bench(accurate, robust, train, held_out, test, args)
     parts = {
-        "weights": _weights,
         "sharpened": _sharpened,
         "l2": _l2,
         "certified": _certified,
@@ -107,13 +107,6 @@ def _accurate(args: argparse.Namespace, train: Images, device: torch.device) -> 
     return model
 
 
-def _weights(bench: Bench) -> pd.DataFrame:
-    systems: dict[str, nn.Module] = {f"weight {a:g}": bench.mix(a) for a in WEIGHTS}
-    of_logits = PUBLISHED["R = 1 on logits"]
-    systems |= {f"logits {a:g}": bench.mix(a, scaling=of_logits) for a in LOGIT_WEIGHTS}
-    return _judged("weights", systems, bench)
-
-
 def _sharpened(bench: Bench) -> pd.DataFrame:
     """The logits of h multiplied first: a network that is unsure leaves the mix no margin."""
     systems: dict[str, nn.Module] = {
@@ -128,7 +121,8 @@ def _l2(bench: Bench) -> pd.DataFrame:
     systems: dict[str, nn.Module] = {
         f"weight {a:g}": bench.mix(a) for a in (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
     }
-    return _judged("weights_l2", systems, bench, norm=L2(), eps=0.5)
+    threat = Threat(eps=0.5, norm=L2(), seed=0, auto=(), mma=False, batch=125)
+    return _judged("weights_l2", systems, bench, threat)
 
 
 def _certified(bench: Bench) -> pd.DataFrame:
@@ -160,9 +154,10 @@ def _systems(bench: Bench) -> pd.DataFrame:
 
 
 def _compared(bench: Bench) -> dict[str, nn.Module]:
-    """Both networks, fixed weights, adaptive weights and MixedNUTS, by name."""
-    systems: dict[str, nn.Module] = {"accurate": bench.mix(0.0), "robust": bench.mix(1.0)}
-    systems |= {f"weight {a:g}": bench.mix(a) for a in (0.7, 0.8)}
+    """Fixed weights, also of logits, adaptive weights and MixedNUTS, by name."""
+    systems: dict[str, nn.Module] = {f"weight {a:g}": bench.mix(a) for a in WEIGHTS}
+    of_logits = PUBLISHED["R = 1 on logits"]
+    systems |= {f"logits {a:g}": bench.mix(a, scaling=of_logits) for a in LOGIT_WEIGHTS}
     adaptive = _adaptive(bench)
     systems |= {f"adaptive {low:g}-{high:g}": adaptive.ranged(low, high) for low, high in RANGES}
     return systems | {"MixedNUTS": _nuts(bench)}
@@ -212,19 +207,13 @@ def _margins(bench: Bench) -> pd.DataFrame:
 
 
 def _autoattack(bench: Bench) -> pd.DataFrame:
-    """AutoAttack on some of the systems, end to end; a table for each, named after it."""
+    """Some of the systems under AutoAttack end to end, and as many steps of all other attacks."""
     systems = _compared(bench)
-    unknown = {*bench.args.auto} - {*systems}
-    if unknown:
+    if unknown := {*bench.args.auto} - {*systems}:
         raise ValueError(f"mixing: got --auto {sorted(unknown)}; wanted some of {', '.join(systems)}")
-    skip = max(1, len(bench.test) // bench.args.auto_images)
-    threat = Threat(eps=EPS, seed=0, mma=False)
-    rows = {}
-    for name in bench.args.auto:
-        place = bench.args.out / f"{name.replace(' ', '')}_autoattack.tsv"
-        table = evaluate_table(systems[name], bench.test, place, threat=threat, skip=skip, progress=False)
-        rows[name] = {**summarise(table)["accuracy"], "images": len(table)}
-    return pd.DataFrame.from_dict(rows, orient="index")
+    some = {name: systems[name] for name in bench.args.auto}
+    threat = Threat(eps=EPS, seed=0, mma=False, steps=bench.args.auto_steps, batch=50)
+    return _judged("autoattack", some, bench, threat, bench.args.auto_images)
 
 
 def _logits(network: Classifier, images: Images) -> dict[str, Tensor]:
@@ -243,10 +232,14 @@ def _logits(network: Classifier, images: Images) -> dict[str, Tensor]:
 
 
 def _judged(
-    name: str, systems: dict[str, nn.Module], bench: Bench, norm: Norm = LINF, eps: float = EPS
+    name: str,
+    systems: dict[str, nn.Module],
+    bench: Bench,
+    threat: Threat | None = None,
+    images: int | None = None,
 ) -> pd.DataFrame:
-    skip = max(1, len(bench.test) // bench.args.images)
-    threat = Threat(eps=eps, norm=norm, seed=0, auto=(), batch=125)
+    skip = max(1, len(bench.test) // (images or bench.args.images))
+    threat = threat or Threat(eps=EPS, seed=0, auto=(), mma=False, batch=125)
     place = bench.args.out / f"{name}.tsv"
     table = evaluate_systems_table(
         bench.accurate, bench.robust, systems, bench.test, place, threat=threat, skip=skip, progress=False
@@ -266,15 +259,17 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--robust", type=Path, required=True, metavar="FILE", help="checkpoint of the robust network")
     add("--tables", type=Path, nargs="*", default=[], help="of smoothed networks, for the part certified")
     add("--parts", type=lambda text: [part for part in text.split(",") if part],
-        default=["weights", "margins", "systems"], help="or autoattack; empty: only g")  # fmt: skip
+        default=["margins", "systems"],
+        help="margins,systems (default), sharpened, l2, certified, autoattack; empty: only g")  # fmt: skip
     add("--epochs", type=int, default=12, help="of the accurate network (%(default)s)")
     add("--head-epochs", type=int, default=2, help="of the adaptive weight (%(default)s)")
     add("--steps", type=int, default=4, help="of the attack that the head learns from (%(default)s)")
     add("--images", type=int, default=1000, help="test images (%(default)s)")
     add("--fitted", type=int, default=1000, help="held-out images that MixedNUTS is fitted on (%(default)s)")
-    add("--auto-images", type=int, default=200, help="test images for AutoAttack (%(default)s)")
-    add("--auto", type=lambda text: text.split(","), default=["weight 0.8"], metavar="NAMES",
+    add("--auto-images", type=int, default=100, help="test images for AutoAttack (%(default)s)")
+    add("--auto", type=lambda text: text.split(","), metavar="NAMES", default=[*AUTO],
         help="comma-separated: what AutoAttack judges of the part systems (%(default)s)")  # fmt: skip
+    add("--auto-steps", type=int, default=100, help="of the other attacks there (%(default)s)")
     add("--held-out", type=int, default=2000, help="training images left out (%(default)s)")
     add("--batch", type=int, default=512)
     add("--threads", type=int, default=0)

@@ -7,6 +7,7 @@ down. Certificates of a mix hold with the weight `low`, the least trust in h tha
 """
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from dualrs_lab.adversarial import INNER, evaluating
 from dualrs_lab.attacks import PGD, CrossEntropy, pgd
 from dualrs_lab.data import Images
-from dualrs_lab.mixing import mix_logits
+from dualrs_lab.mixing import mix_in_logs
 from dualrs_lab.models import Body, Classifier, read_info, save_tensors
 from dualrs_lab.runtime import describe
 from dualrs_lab.smoothing import fingerprint
@@ -191,15 +192,15 @@ class AdaptiveMix(nn.Module):
         (first, g), (second, h) = (_features(network, x) for network in (self.accurate, self.robust))
         u = self.head((first[0], second[0]), (first[1], second[1])).float()
         logit = 2 * self.standard(u[:, None])[:, 0] + 1
-        return self._mixed(g.float(), h.float(), self._weight(logit)), logit
+        return self._mixed(g.float(), h.float(), logit), logit
 
     def weights(self, x: Tensor) -> Tensor:
         """a(x), (N,)."""
-        return self._weight(self.look(x)[1])
+        return self._trust(self.look(x)[1])[0].exp().clamp(self.low, self.high)
 
     def from_logits(self, x: Tensor, g: Tensor, h: Tensor) -> Tensor:
         """As `forward`, for images whose logits are known: the head's features are computed again."""
-        return self._mixed(g, h, self.weights(x))
+        return self._mixed(g, h, self.look(x)[1])
 
     @property
     def pushed(self) -> list[tuple[nn.Module, "Pushed"]]:
@@ -207,11 +208,20 @@ class AdaptiveMix(nn.Module):
         exposed = Exposed(self).eval()
         return [(exposed, Pushed(share)) for share in (0.1, 0.3, 0.5)]
 
-    def _weight(self, logit: Tensor) -> Tensor:
-        return self.low + (self.high - self.low) * torch.sigmoid(logit)
+    def _trust(self, logit: Tensor) -> tuple[Tensor, Tensor]:
+        # log a and log(1 - a), as a itself may round to an end, where the gradients of its logarithms are NaN
+        span = self.high - self.low
+        return _log_affine(self.low, span, logit), _log_affine(1 - self.high, span, -logit)
 
-    def _mixed(self, g: Tensor, h: Tensor, weight: Tensor) -> Tensor:
-        return mix_logits(self.scales[0] * g, self.scales[1] * h, weight[:, None])
+    def _mixed(self, g: Tensor, h: Tensor, logit: Tensor) -> Tensor:
+        trust, rest = (part[:, None] for part in self._trust(logit))
+        return mix_in_logs(self.scales[0] * g, self.scales[1] * h, trust, rest)
+
+
+def _log_affine(base: float, span: float, logit: Tensor) -> Tensor:
+    # log(base + span sigmoid(logit))
+    start = torch.log(torch.full_like(logit, base))
+    return torch.logaddexp(start, math.log(span) + F.logsigmoid(logit)) if span else start
 
 
 def _features(network: Classifier, x: Tensor) -> tuple[list[Tensor], Tensor]:

@@ -4,11 +4,13 @@ A budget is one number, one per image (N, 1, 1, 1), or one per pixel (N, C or 1,
 linf a pixel moves by its budget at most. In l2 the allowed set is the ellipsoid sum (delta / budget)^2 <= 1,
 which for one number is the usual ball; a pixel with budget 0 stays. Results are in [0, 1] as well.
 
-`pgd` is projected gradient ascent (Madry et al. 2018) on a loss; `mma` ascends the margins of the most likely
-wrong classes one by one (the minimum-margin attack, Gao et al. 2022); `auto_attack` is the ensemble of Croce
-and Hein (2020) in its authors' code. Gradients that vanish make a network look robust: that is an error here.
+`pgd` is projected gradient ascent (Madry et al. 2018) on a loss, `APGD` its form with steps that adapt
+themselves; `mma` ascends the margins of the most likely wrong classes one by one (the minimum-margin attack,
+Gao et al. 2022); `auto_attack` is the ensemble of Croce and Hein (2020) in its authors' code. Gradients that
+vanish make a network look robust: that is an error here.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -20,6 +22,7 @@ from torch import Tensor, nn
 from dualrs_lab.runtime import fold_seed
 
 __all__ = [
+    "APGD",
     "L2",
     "LINF",
     "PGD",
@@ -29,6 +32,7 @@ __all__ = [
     "Linf",
     "Margin",
     "Norm",
+    "Walk",
     "auto_attack",
     "margins",
     "mma",
@@ -42,7 +46,7 @@ STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
 class Norm(Protocol):
     """Which set a budget allows, and where its steepest ascent leads."""
 
-    def step(self, slope: Tensor, budget: Tensor, length: float) -> Tensor: ...
+    def step(self, slope: Tensor, budget: Tensor, length: float | Tensor) -> Tensor: ...
     def project(self, delta: Tensor, budget: Tensor) -> Tensor: ...
     def start(self, x: Tensor, budget: Tensor, generator: torch.Generator) -> Tensor: ...
 
@@ -51,7 +55,7 @@ class Norm(Protocol):
 class Linf:
     """|delta| <= budget, pixel by pixel."""
 
-    def step(self, slope: Tensor, budget: Tensor, length: float) -> Tensor:
+    def step(self, slope: Tensor, budget: Tensor, length: float | Tensor) -> Tensor:
         return length * slope.sign()
 
     def project(self, delta: Tensor, budget: Tensor) -> Tensor:
@@ -66,7 +70,7 @@ class Linf:
 class L2:
     """Sum (delta / budget)^2 <= 1."""
 
-    def step(self, slope: Tensor, budget: Tensor, length: float) -> Tensor:
+    def step(self, slope: Tensor, budget: Tensor, length: float | Tensor) -> Tensor:
         relative = budget / budget.amax((1, 2, 3), keepdim=True).clamp(min=1e-30)
         scaled = relative * slope
         return length * relative * scaled / _norm(scaled).clamp(min=1e-30)
@@ -145,8 +149,95 @@ class PGD:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.step <= 0 or self.restarts < 1 or min(self.start, self.blind) < 0:
             raise ValueError(
-                f"PGD: wanted steps and restarts >= 1, step > 0, start and blind >= 0; got {self}"
+                f"{type(self).__name__}: wanted steps and restarts >= 1, step > 0, start and blind >= 0; "
+                f"got {self}"
             )
+
+    def walk(self, x: Tensor, budget: Tensor) -> "Walk":
+        """One ascent from a start."""
+        return Walk(self, x, budget)
+
+
+class Walk:
+    """The points of one ascent of `PGD`: from each, where its loss (N,) and slope lead next."""
+
+    def __init__(self, attack: PGD, x: Tensor, budget: Tensor) -> None:
+        self.attack, self.x, self.budget = attack, x, budget
+
+    def next(self, point: Tensor, loss: Tensor, slope: Tensor) -> Tensor:
+        return self.reach(point, slope, self.attack.step)
+
+    def reach(self, point: Tensor, slope: Tensor, length: float | Tensor) -> Tensor:
+        """The point a step along the slope, within the budget."""
+        return self.inside(point - self.x + self.attack.norm.step(slope, self.budget, length))
+
+    def inside(self, delta: Tensor) -> Tensor:
+        return (self.x + self.attack.norm.project(delta, self.budget)).clamp(0, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class APGD(PGD):
+    """PGD that finds its steps itself, image by image (Croce and Hein 2020, algorithm 1).
+
+    It moves on with momentum; at check points that come ever closer, the step of an image on which the ascent
+    has stalled is halved, and it goes on from its best point. `step` is the first, published as twice the
+    budget.
+    """
+
+    momentum: float = 0.25  # share of the last move that is added
+    enough: float = 0.75  # share of the steps since the last check that must have raised the loss
+
+    def walk(self, x: Tensor, budget: Tensor) -> Walk:
+        return _Adapting(self, x, budget)
+
+
+class _Adapting(Walk):
+    attack: APGD
+
+    def __init__(self, attack: APGD, x: Tensor, budget: Tensor) -> None:
+        super().__init__(attack, x, budget)
+        none = torch.zeros(len(x), device=x.device)
+        self.taken, self.checks = 0, _checks(attack.steps)
+        self.length = _wide(none + attack.step)
+        self.rises, self.last = none, none - torch.inf  # since the last check; at the last point
+        self.best, self.checked, self.halved = none - torch.inf, none - torch.inf, none.bool()
+        self.top = self.slope = self.before = x
+
+    def next(self, point: Tensor, loss: Tensor, slope: Tensor) -> Tensor:
+        better = loss > self.best
+        self.best = torch.maximum(loss, self.best)
+        self.top, self.slope = (
+            torch.where(_wide(better), new, old) for new, old in ((point, self.top), (slope, self.slope))
+        )
+        self.rises, self.last = self.rises + (loss > self.last), loss
+        if self.taken in self.checks:
+            point, slope = self._checked(point, slope)
+        moved = self.reach(point, slope, self.length)
+        if self.taken:
+            keep = self.attack.momentum
+            moved = self.inside((1 - keep) * (moved - point) + keep * (point - self.before) + point - self.x)
+        self.taken, self.before = self.taken + 1, point
+        return moved
+
+    def _checked(self, point: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+        since = self.checks[self.taken]
+        stalled = self.rises < self.attack.enough * since
+        stalled |= ~self.halved & (self.checked >= self.best)
+        self.rises, self.checked, self.halved = torch.zeros_like(self.rises), self.best, stalled
+        back = _wide(stalled)
+        self.length = torch.where(back, self.length / 2, self.length)
+        return torch.where(back, self.top, point), torch.where(back, self.slope, slope)
+
+
+def _checks(steps: int) -> dict[int, int]:
+    # step at which progress is checked -> steps since the check before
+    found, last, share, gap = dict[int, int](), 0, 0.22, 0.22
+    while (at := math.ceil(round(share * steps, 6))) < steps:
+        if at > last:
+            found[at] = at - last
+        last, gap = at, max(gap - 0.03, 0.06)
+        share += gap
+    return found
 
 
 def pgd(
@@ -175,7 +266,7 @@ def pgd(
         delta = (
             attack.start * attack.norm.start(x, budget, generator) if attack.start else torch.zeros_like(x)
         )
-        point = (x + delta).clamp(0, 1)
+        point, walk = (x + delta).clamp(0, 1), attack.walk(x, budget)
         for _ in range(attack.steps):
             point.requires_grad_()
             logits = model(point).float()
@@ -186,8 +277,7 @@ def pgd(
                 reached = reached.better(point, logits.detach(), loss.detach(), y)
             moved |= slope.flatten(1).any(1)
             finite &= slope.isfinite().flatten(1).all(1)
-            delta = point - x + attack.norm.step(slope, budget, attack.step)
-            point = (x + attack.norm.project(delta, budget)).clamp(0, 1)
+            point = walk.next(point, loss.detach(), slope)
         if attack.best:
             with torch.no_grad():
                 logits = model(point).float()

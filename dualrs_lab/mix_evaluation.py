@@ -16,10 +16,10 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from dualrs_lab.attacks import PGD, pgd
+from dualrs_lab.attacks import APGD, PGD, auto_attack, mma, pgd
 from dualrs_lab.data import Images
 from dualrs_lab.evaluation import Threat, answers, attacked_batches, keep, named, positions
-from dualrs_lab.runtime import make_generator
+from dualrs_lab.runtime import fold_seed, make_generator
 from dualrs_lab.smoothing import fingerprint
 
 __all__ = ["System", "evaluate_systems", "evaluate_systems_table", "summarise_systems"]
@@ -53,11 +53,11 @@ def evaluate_systems(
 ) -> pd.DataFrame:
     """A row per image and system, idx ascending: idx, label, system, weight (NaN: varies), bool answers.
 
-    `natural`; `on_accurate` and `on_robust`, at what PGD finds against one network; `end_to_end`, against the
-    system itself; `pushed`, if some system lets its weight be attacked (with nothing to push: as end_to_end);
-    `worst`, all of these and all that was found against other systems. In float32; `threat` gives eps, norm,
-    steps, restarts, batch. Gradients may vanish on single images: what counts is the worst case. Raises
-    ValueError as `pgd` does otherwise.
+    `natural`; `on_accurate` and `on_robust`, at what APGD finds against one network; `end_to_end`, against
+    the system itself; `pushed`, if some system lets its weight be attacked (with nothing to push: as
+    end_to_end); `mma` and `autoattack` against the system, where the threat has them; `worst`, all of these
+    and all that was found against other systems. In float32. Gradients may vanish on single images: what
+    counts is the worst case. Raises ValueError as `pgd` does otherwise.
     """
     some = positions("evaluate_systems", images, skip, max_images)
     parts = _batches(accurate, robust, systems, images, some, threat, progress)
@@ -85,7 +85,7 @@ def evaluate_systems_table(
             for name, one in systems.items()
         },
         "images": images.fingerprint(),
-        "threat": named(threat),
+        "threat": {**named(threat), "attack": "APGD"},
     }
     return keep(
         "evaluate_systems_table",
@@ -135,22 +135,35 @@ def _points(
     first: int,
 ) -> dict[str, Tensor]:
     """What each attack found: inputs (N, C, H, W) by its name; "natural" are the images themselves."""
-    standard = PGD(
-        steps=threat.steps, step=threat.eps / 4, restarts=threat.restarts, norm=threat.norm, blind=1.0
+    standard = APGD(
+        steps=threat.steps, step=2 * threat.eps, restarts=threat.restarts, norm=threat.norm, blind=1.0
     )
 
+    def generator(name: str) -> torch.Generator:
+        return make_generator(threat.seed, name, first, device=x.device)
+
     def ascend(name: str, model: nn.Module, attack: PGD = standard) -> Tensor:
-        generator = make_generator(threat.seed, name, first, device=x.device)
-        return pgd(model, x, y, threat.eps, attack=attack, generator=generator)
+        return pgd(model, x, y, threat.eps, attack=attack, generator=generator(name))
 
     found = {"natural": x}
     for name, network in {"on_accurate": accurate, "on_robust": robust}.items():
         found[name] = ascend(name, network)
     for name, system in systems.items():
-        found[f"end_to_end {name}"] = ascend(name, getattr(system, "surrogate", system))
+        target = getattr(system, "surrogate", system)
+        found[f"end_to_end {name}"] = ascend(name, target)
         for number, (module, loss) in enumerate(getattr(system, "pushed", [])):
             attack = dataclasses.replace(standard, loss=loss)
             found[f"pushed {name} {number}"] = ascend(f"{name} pushed {number}", module, attack)
+        if threat.mma:
+            found[f"mma {name}"] = mma(
+                target, x, y, threat.eps, attack=standard, generator=generator(f"{name} mma"),
+                targets=threat.targets,
+            )  # fmt: skip
+        if threat.auto:
+            found[f"autoattack {name}"] = auto_attack(
+                target, x, y, threat.eps, seed=fold_seed(threat.seed, name, first), norm=threat.norm,
+                attacks=threat.auto, batch=len(x),
+            )  # fmt: skip
     return found
 
 
@@ -174,7 +187,9 @@ def _rows(
     columns["natural"] = natural.numpy()
     for column in ("on_accurate", "on_robust"):
         columns[column] = (natural & own[column]).numpy()
-    columns["end_to_end"] = (natural & own[f"end_to_end {name}"]).numpy()
+    for column in ("end_to_end", "mma", "autoattack"):
+        if f"{column} {name}" in own:
+            columns[column] = (natural & own[f"{column} {name}"]).numpy()
     if any(at.startswith("pushed ") for at in own):
         pushed = [answered for at, answered in own.items() if at.startswith(f"pushed {name} ")]
         pushed = pushed or [own[f"end_to_end {name}"]]

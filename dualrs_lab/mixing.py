@@ -15,7 +15,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["PUBLISHED", "Mix", "Scaling", "gradient_norms", "locally_biased", "mix_logits", "worst_margin"]
+__all__ = [
+    "PUBLISHED",
+    "Mix",
+    "Scaling",
+    "gradient_norms",
+    "locally_biased",
+    "mix_in_logs",
+    "mix_logits",
+    "worst_margin",
+]
 
 
 def mix_logits(accurate: Tensor, robust: Tensor, weight: float | Tensor) -> Tensor:
@@ -28,8 +37,13 @@ def mix_logits(accurate: Tensor, robust: Tensor, weight: float | Tensor) -> Tens
     a = torch.as_tensor(weight, dtype=torch.promote_types(accurate.dtype, robust.dtype), device=robust.device)
     if not bool(((a >= 0) & (a <= 1)).all()):
         raise ValueError(f"mix_logits: got a weight {_shown(a)}; wanted [0, 1]: 0 is g, 1 is h")
+    return mix_in_logs(accurate, robust, torch.log(a), torch.log1p(-a))
+
+
+def mix_in_logs(accurate: Tensor, robust: Tensor, trust: Tensor, rest: Tensor) -> Tensor:
+    """`mix_logits` with log a and log(1 - a), for weights so near an end that a itself would round to it."""
     g, h = F.log_softmax(accurate, dim=-1), F.log_softmax(robust, dim=-1)
-    return torch.logaddexp(torch.log1p(-a) + g, torch.log(a) + h)
+    return torch.logaddexp(rest + g, trust + h)
 
 
 def worst_margin(logits: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -125,6 +126,21 @@ def test_exposed_shows_the_weight_and_nothing_else() -> None:
     told = F.binary_cross_entropy_with_logits(logit, torch.ones(30), reduction="none")
     expected = 0.7 * CrossEntropy()(out, y) + 0.3 * told
     torch.testing.assert_close(Pushed(0.3)(shown, y), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("bounds", [(0.0, 1.0), (0.5, 1.0), (0.0, 0.5), (0.5, 0.5)])
+@pytest.mark.parametrize("shift", [-1e3, 1e3])
+def test_gradients_are_finite_where_the_weight_rounds_to_an_end(bounds, shift) -> None:
+    low, high = bounds
+    mix = untrained(low=low, high=high)
+    mix.standard.running_mean.fill_(shift)
+    x = torch.rand(20, 1, 8, 8, generator=make_generator(0))
+    out, logit = mix.look(x.requires_grad_())
+    assert (logit.abs() > 500).all()
+    assert out.isfinite().all()
+    (slope,) = torch.autograd.grad(F.nll_loss(out, torch.zeros(20).long()), x)
+    assert slope.isfinite().all()
+    np.testing.assert_allclose(mix.weights(x).detach(), low if shift > 0 else high, atol=1e-6)
 
 
 def test_pushed_attacks_lower_the_weight(learned) -> None:

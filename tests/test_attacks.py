@@ -4,6 +4,7 @@ And they refuse what would make a network look robust.
 """
 
 import dataclasses
+import itertools
 import sys
 import warnings
 
@@ -13,7 +14,20 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dualrs_lab.attacks import L2, LINF, PGD, STANDARD, Divergence, Margin, auto_attack, margins, mma, pgd
+from dualrs_lab.attacks import (
+    APGD,
+    L2,
+    LINF,
+    PGD,
+    STANDARD,
+    Divergence,
+    Margin,
+    _checks,
+    auto_attack,
+    margins,
+    mma,
+    pgd,
+)
 from dualrs_lab.data import load_images, to_float
 from dualrs_lab.models import Classifier, make_model
 from dualrs_lab.runtime import make_generator
@@ -85,9 +99,9 @@ def test_results_stay_in_the_budget_and_in_the_box(norm, digits) -> None:
     x, y = x[:60], y[:60]
     budget = 0.4 * torch.rand(60, 1, 8, 8, generator=generator(3))
     budget[:, :, :2] = 0
-    attack = PGD(steps=10, step=0.3, norm=norm, restarts=2)
-    for best in (True, False):
-        found = pgd(model, x, y, budget, attack=dataclasses.replace(attack, best=best), generator=generator())
+    for kind, best in itertools.product((PGD, APGD), (True, False)):
+        attack = kind(steps=10, step=0.3, norm=norm, restarts=2, best=best)
+        found = pgd(model, x, y, budget, attack=attack, generator=generator())
         delta = found - x
         assert found.min() >= 0
         assert found.max() <= 1
@@ -149,6 +163,41 @@ def test_the_best_of_all_steps_is_no_worse_than_the_last_and_restarts_help(digit
     assert not (best & ~last).any()
     assert not (more & ~best).any()
     assert more.sum() < last.sum()
+
+
+@pytest.mark.parametrize(("norm", "eps"), [(LINF, 0.1), (L2(), 0.6)], ids=["linf", "l2"])
+def test_apgd_agrees_with_that_of_its_authors(norm, eps, digits) -> None:
+    """100 steps each from a random start: the answers on 250 images differ as those of two seeds do."""
+    model, x, y = digits
+    x, y = x[:250], y[:250]
+    attack = APGD(steps=100, step=2 * eps, norm=norm)
+    own = [pgd(model, x, y, eps, attack=attack, generator=generator(seed)) for seed in (0, 1)]
+    theirs = auto_attack(model, x, y, eps, seed=0, norm=norm, attacks=("apgd-ce",))
+    right = [(model(found).argmax(1) == y).float() for found in (*own, theirs)]
+    assert 0.05 < right[2].mean() < 0.8
+    assert abs(float(right[0].mean() - right[2].mean())) <= 0.02
+    between, seeds = ((right[0] != right[k]).float().mean().item() for k in (2, 1))
+    assert between <= seeds + 0.02
+
+
+@pytest.mark.parametrize("norm", [LINF, L2()], ids=["linf", "l2"])
+def test_apgd_finds_its_step(norm, digits) -> None:
+    """It begins with steps of twice the budget, with which PGD only walks to and fro."""
+    model, x, y = digits
+    eps = {LINF: 0.1, L2(): 0.6}[norm]
+    loss = {}
+    for kind in (PGD, APGD):
+        attack = kind(steps=20, step=2 * eps, norm=norm)
+        found = pgd(model, x, y, eps, attack=attack, generator=generator())
+        loss[kind] = F.cross_entropy(model(found), y, reduction="none")
+    assert loss[APGD].mean() > loss[PGD].mean() + 0.05
+    assert (loss[APGD] >= loss[PGD] - 1e-4).float().mean() > 0.9
+
+
+def test_apgd_checks_when_published() -> None:
+    assert [*_checks(100)] == [22, 41, 57, 70, 80, 87, 93, 99]
+    assert _checks(100)[41] == 19
+    assert _checks(1) == {}
 
 
 def test_one_seed_one_result(digits) -> None:

@@ -19,7 +19,7 @@ from dualrs_lab.models import make_model
 from dualrs_lab.nuts import Curve, NutsMix
 from dualrs_lab.training import Standard, TrainConfig, train
 
-THREAT = Threat(eps=0.2, seed=0, batch=60, auto=())
+THREAT = Threat(eps=0.2, seed=0, batch=60, auto=(), mma=False)
 WEIGHTS = (0.0, 0.3, 0.6, 0.8, 0.95, 1.0)
 
 
@@ -105,6 +105,27 @@ def test_what_another_system_reveals_counts(networks, images) -> None:
     same = both[both["system"] == "0.4"]
     assert not (same["worst"].to_numpy() & ~alone["worst"].to_numpy()).any()
     np.testing.assert_array_equal(same["end_to_end"], alone["end_to_end"])
+
+
+def test_every_attack_of_the_threat_is_run(networks, images, monkeypatch) -> None:
+    seen = []
+
+    def auto(model, x, y, eps, *, seed, norm, attacks, batch):
+        seen.append((type(model).__name__, eps, norm, attacks, batch))
+        return x
+
+    monkeypatch.setattr("dualrs_lab.mix_evaluation.auto_attack", auto)
+    systems = {"nuts": NutsMix(*networks, Curve(), 0.9), "fixed": Mix(*networks, 0.6)}
+    threat = dataclasses.replace(THREAT, mma=True, auto=("square",), steps=5)
+    few = images.select(range(20))
+    found = summarise_systems(evaluate_systems(*networks, systems, few, threat=threat, progress=False))
+    assert [*found][1:] == [
+        "natural", "mma", "autoattack", "on_accurate", "on_robust", "end_to_end", "worst", "images"
+    ]  # fmt: skip
+    assert (found["mma"] < found["natural"]).all()
+    assert found["autoattack"].equals(found["natural"].rename("autoattack"))  # it changed nothing
+    assert (found["worst"] <= found["mma"]).all()
+    assert seen == [(kind, 0.2, threat.norm, ("square",), 20) for kind in ("_Surrogate", "Mix")]
 
 
 def test_weights_are_attacked_and_stand_ins_where_there_is_no_gradient(networks, images, tmp_path) -> None:
