@@ -502,14 +502,18 @@ def _mix(options: argparse.Namespace) -> int:
         raise ValueError(f"mix: {options.out} is there already; choose another file or remove it")
     from dualrs_lab import certificates
     from dualrs_lab.files import digest, provenance, replace_json
-    from dualrs_lab.mix_certificates import check_mixed, mixed
+    from dualrs_lab.mix_certificates import check_mixed, mixed, noise_of
 
+    if options.classes is not None and options.form == "closed":
+        raise ValueError("mix: --classes counts the votes of each class; wanted it with --form exact")
     table = certificates.read_table(options.table)
-    how = {"form": options.form, "others": "votes" if options.classes else "rest", "classes": options.classes}
+    sigma = noise_of(table, sigma=options.sigma)
+    others = "rest" if options.classes is None else "votes"
+    how = {"form": options.form, "others": others, "classes": options.classes}
     found = mixed(table, options.weight, **how, sigma=options.sigma)
-    alone = mixed(table, 1.0, **how, sigma=options.sigma)
-    check_mixed(found, alone)
-    identity = {"method": "mix", "weight": options.weight, **how, "sigma": options.sigma}
+    # h with the same votes; without them, its own table is the evidence
+    check_mixed(found, table if others == "rest" else mixed(table, 1.0, **how, sigma=options.sigma))
+    identity = {"method": "mix", "weight": options.weight, **how, "sigma": sigma}
     identity |= {"table": {options.table.name: digest(options.table.read_text())}}
     replace_json(options.out.with_suffix(".json"), {"identity": identity, "provenance": provenance()})
     certificates.write_table(options.out, found)

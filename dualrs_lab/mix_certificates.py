@@ -6,6 +6,8 @@ weight a and with any accurate network g: within `radius` the mix answers `predi
 with an estimate of them. Nothing is certified that h does not certify, so no accuracy that g adds is.
 """
 
+from typing import cast
+
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
@@ -27,6 +29,7 @@ __all__ = [
     "check_mixed",
     "mixed",
     "mixed_answers",
+    "noise_of",
     "probability_bounds",
     "weight_for",
 ]
@@ -38,6 +41,29 @@ _UPPER = {"clopper-pearson": upper_bound, "betting": anytime_upper_bound}
 Floats = NDArray[np.float64]
 
 
+def noise_of(table: pd.DataFrame, *, sigma: float | None = None) -> float:
+    """The noise of the one smoothed network h that `table` is of; `sigma` is for logs that do not say it.
+
+    Raises ValueError for tables of other systems, whose radii are no probabilities of one network, for a
+    table of a mix (wanted is that of its h), and for a `sigma` that is missing or not the table's.
+    """
+    other = {*table.get("method", [])} - {"rs", "published"}
+    levels = sorted({*table.get("sigma", [])})
+    if other or len(levels) > 1:
+        raise ValueError(
+            f"noise_of: got a table of {', '.join(sorted(other)) or 'rs'} at sigma {levels}; wanted the "
+            "certificates of one smoothed network (rs, or a published log), its noise the same in all rows"
+        )
+    if not levels and sigma is None:
+        raise ValueError("noise_of: the table has no column sigma; pass sigma=, that of the smoothed h")
+    if levels and sigma is not None and sigma != levels[0]:
+        raise ValueError(f"noise_of: got sigma={sigma:g} for a table of sigma {levels[0]:g}; leave it out")
+    level = float(levels[0] if levels else cast(float, sigma))
+    if not 0 < level < np.inf:
+        raise ValueError(f"noise_of: got sigma {level:g}; wanted a positive number")
+    return level
+
+
 def probability_bounds(
     table: pd.DataFrame, *, others: str = "rest", classes: int | None = None, sigma: float | None = None
 ) -> tuple[Floats, Floats, NDArray[np.int64]]:
@@ -47,8 +73,10 @@ def probability_bounds(
     bound, alpha being spent half on the class and half on the `classes` - 1 others. A published log has no
     votes: "rest" from its radii and `sigma`, and an image that abstains gets p = 1/2 and the class -1.
 
-    Raises ValueError where votes, classes or sigma are missing.
+    Raises ValueError where votes, classes or sigma are missing or contradict the table, see `noise_of`, and
+    for radii beyond 6 sigma, for which nobody draws enough: they are of another noise.
     """
+    level = noise_of(table, sigma=sigma)
     voted = {"votes", "selection", "successes", "n", "alpha"} <= {*table}
     if others not in ("rest", "votes") or (others == "votes" and not (voted and classes and classes > 1)):
         raise ValueError(
@@ -57,15 +85,32 @@ def probability_bounds(
             "with votes and the number of classes"
         )
     if not voted:
-        level = _sigma("probability_bounds", table, sigma)
-        p = special.ndtr(table["radius"].to_numpy(dtype=np.float64) / level)
+        reach = table["radius"].to_numpy(dtype=np.float64) / level
+        if (reach > 6).any():
+            raise ValueError(
+                f"probability_bounds: got a radius of {level * reach.max():g} for sigma {level:g}; wanted at "
+                "most 6 sigma: no number of draws certifies more; is the log of another sigma?"
+            )
+        p = special.ndtr(reach)
         return p, 1 - p, table["predict"].to_numpy(dtype=np.int64)
     kinds = np.array([leader(cell_votes(cell)) for cell in table["selection"]], dtype=np.int64)
     bound = table["bound"] if "bound" in table else pd.Series("clopper-pearson", index=table.index)
     alpha = table["alpha"].to_numpy(dtype=np.float64) / (2 if others == "votes" else 1)
     n = table["n"].to_numpy(dtype=np.float64)
     lower, upper = np.zeros(len(table)), np.ones(len(table))
-    second = [_most_of_others(cell, kind) for cell, kind in zip(table["votes"], kinds, strict=True)]
+    votes = [cell_votes(cell) for cell in table["votes"]]
+    if (
+        classes is not None
+        and (most := max((kind for row in votes for kind, _ in row), default=-1)) >= classes
+    ):
+        raise ValueError(
+            f"probability_bounds: got classes={classes}, and votes for class {most}; wanted the number of "
+            "all classes, as the bound of each has its share of alpha"
+        )
+    second = [
+        max((count for other, count in row if other != kind), default=0)
+        for row, kind in zip(votes, kinds, strict=True)
+    ]
     for name in bound.unique():
         at = (bound == name).to_numpy()
         lower[at] = BOUNDS[name](table["successes"].to_numpy()[at], n[at], alpha[at])
@@ -87,8 +132,8 @@ def mixed(
     """The table of h, with the radius, predict and correct of the mix, and columns weight, form, others.
 
     l2 radii. `weight` is a; with a <= 1/2 every row abstains. `form` is one of FORMS; "closed" knows only
-    what the class itself got, so it wants `others="rest"`, for which see `probability_bounds`. `sigma` is for
-    logs that have no such column.
+    what the class itself got, so it wants `others="rest"`, for which, and for `sigma` and errors, see
+    `probability_bounds`.
     """
     if form not in FORMS or (form == "closed" and others != "rest"):
         raise ValueError(
@@ -96,8 +141,7 @@ def mixed(
             "with 'closed'"
         )
     lower, upper, kinds = probability_bounds(table, others=others, classes=classes, sigma=sigma)
-    level = table["sigma"].to_numpy(dtype=np.float64) if "sigma" in table else _sigma("mixed", table, sigma)
-    radius = _radius(form, lower, upper, weight, level)
+    radius = _radius(form, lower, upper, weight, noise_of(table, sigma=sigma))
     radius = np.where(kinds == ABSTAIN, 0.0, radius)
     predict = np.where(radius > 0, kinds, ABSTAIN)
     right = (predict == table["label"]) & (predict != ABSTAIN)
@@ -105,7 +149,7 @@ def mixed(
     return table.assign(**made, weight=float(weight), form=form, others=others)
 
 
-def _radius(form: str, lower: Floats, upper: Floats, weight: float, sigma: Floats | float) -> Floats:
+def _radius(form: str, lower: Floats, upper: Floats, weight: float, sigma: float) -> Floats:
     if form == "closed":
         return mix_radius_closed(lower, weight, sigma)
     if form == "exact":
@@ -123,10 +167,10 @@ def mixed_answers(table: pd.DataFrame, logits: ArrayLike, weight: float) -> NDAr
     otherwise.
     """
     g = np.asarray(logits, dtype=np.float64)
-    if "votes" not in table or g.ndim != 2 or len(g) != len(table):
+    if "votes" not in table or g.ndim != 2 or len(g) != len(table) or not 0 <= weight <= 1:
         raise ValueError(
-            f"mixed_answers: got logits {g.shape} for {len(table)} rows of {list(table)}; wanted logits "
-            "(N, K) of the accurate network, and a table with votes"
+            f"mixed_answers: got logits {g.shape} for {len(table)} rows of {list(table)}, weight {weight:g}; "
+            "wanted logits (N, K) of the accurate network, a table with votes, and a weight in [0, 1]"
         )
     counts = vote_counts([cell_votes(cell) for cell in table["votes"]], g.shape[1])
     h = counts / counts.sum(axis=1, keepdims=True)
@@ -162,15 +206,3 @@ def weight_for(radius: float, p_lower: float, sigma: float) -> float:
     """
     rest = float(special.ndtri(p_lower)) - radius / sigma
     return float(1 / (2 * special.ndtr(rest)))
-
-
-def _most_of_others(cell: object, kind: int) -> int:
-    return max((count for other, count in cell_votes(cell) if other != kind), default=0)
-
-
-def _sigma(call: str, table: pd.DataFrame, sigma: float | None) -> float:
-    if "sigma" in table and table["sigma"].nunique() == 1 and table["sigma"].notna().all():
-        return float(table["sigma"].iloc[0])
-    if sigma is None:
-        raise ValueError(f"{call}: the table has no column sigma; pass sigma=, that of the smoothed h")
-    return sigma

@@ -29,7 +29,7 @@ from dualrs_lab.cascades import Cascade, Steps, first_to_accept, steps
 from dualrs_lab.certificates import ABSTAIN, Certificate, average_radius, certified_accuracy, floor_text
 from dualrs_lab.data import Images, to_float
 from dualrs_lab.fastpath import evaluation_copy
-from dualrs_lab.mix_certificates import FORMS, mixed
+from dualrs_lab.mix_certificates import FORMS, mixed, noise_of
 from dualrs_lab.mixing import Mix, mix_logits, worst_margin
 from dualrs_lab.models import Classifier
 from dualrs_lab.plane import Boxes, lesson_dual, lesson_estimator, lesson_plane
@@ -495,11 +495,20 @@ class PixelPanel(Panel):
 class MixPanel(Panel):
     """What the weight of the robust network certifies: curves of h and of the mix, and the radius behind.
 
-    `table` is one of the smoothed h; with `classes`, each other class may be bounded by its own votes.
+    `table` is one of the smoothed h; with `classes`, each other class may be bounded by its own votes. A log
+    that does not say its noise wants `sigma`.
     """
 
-    def __init__(self, table: pd.DataFrame, *, weight: float = 0.76, classes: int | None = None) -> None:
+    def __init__(
+        self,
+        table: pd.DataFrame,
+        *,
+        weight: float = 0.76,
+        classes: int | None = None,
+        sigma: float | None = None,
+    ) -> None:
         self.rows, self.classes = table, classes
+        self.sigma = noise_of(table, sigma=sigma)
         forms = [*FORMS, *(["exact, votes of all classes"] if classes else [])]
         super().__init__(
             "mix",
@@ -510,7 +519,8 @@ class MixPanel(Panel):
     def certified(self, state: State) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Tables of h alone and of the mix, on the same evidence."""
         form, _, votes = state["form"].partition(", ")
-        how: dict[str, Any] = {"form": form, "others": "votes" if votes else "rest", "classes": self.classes}
+        how: dict[str, Any] = {"form": form, "others": "votes" if votes else "rest", "sigma": self.sigma}
+        how["classes"] = self.classes if votes else None
         alone = mixed(self.rows, 1.0, **how).assign(method="rs") if votes else self.rows
         return alone, mixed(self.rows, state["weight"], **how)
 
@@ -518,12 +528,11 @@ class MixPanel(Panel):
         left, right = plots.row_of_axes(4.3, 3.4, height=3.0)
         alone, mix = self.once(state, self.certified)
         plots.certified_accuracy({"h alone": alone, "mix": mix}, band=None, ax=left)
-        sigma = float(self.rows["sigma"].iloc[0])
-        return _page(mix_plots.mix_radius_curves(state["weight"], sigma=sigma, ax=right))
+        return _page(mix_plots.mix_radius_curves(state["weight"], sigma=self.sigma, ax=right))
 
     def describe(self, state: State) -> str:
         alone, mix = self.once(state, self.certified)
-        at = [share * float(self.rows["sigma"].iloc[0]) for share in (0.0, 0.5, 1.0, 2.0)]
+        at = [share * self.sigma for share in (0.0, 0.5, 1.0, 2.0)]
         rows = {name: certified_accuracy(table, at) for name, table in {"h alone": alone, "mix": mix}.items()}
         shown = pd.DataFrame(rows, index=[f"r = {radius:g}" for radius in at]).T
         return str(shown.map("{:.3f}".format).to_html(border=0, col_space="6em", justify="left"))

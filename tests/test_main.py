@@ -195,7 +195,11 @@ def test_mix_makes_certificates_from_a_table(lab: Path, capsys: pytest.CaptureFi
     from dualrs_lab.certificates import read_table
     from dualrs_lab.mix_certificates import mixed
 
-    shipped = sorted((Path(__file__).parent.parent / "data" / "cifar10_jpeg").glob("*sigma0.5*.tsv"))[0]
+    data = Path(__file__).parent.parent / "data"
+    shipped, dual = (
+        sorted((data / "cifar10_jpeg").glob("*sigma0.5*.tsv"))[0],
+        data / "cifar10_systems/dual.tsv",
+    )
     assert main(["mix", str(shipped), "--weight", "0.76", "--radii", "0,0.5", "--out", "m.tsv"]) == 0
     assert "mix, weight 0.76" in capsys.readouterr().out
     expected = mixed(read_table(shipped), 0.76)
@@ -211,7 +215,10 @@ def test_mix_makes_certificates_from_a_table(lab: Path, capsys: pytest.CaptureFi
     for words, message in (
         (["mix", "cohen.tsv", "--weight", "0.8", "--out", "m.tsv"], "m.tsv is there already"),
         (["mix", "cohen.tsv", "--weight", "0.8", "--out", "o.tsv"], "no column sigma"),
-        (["mix", str(shipped), "--weight", "0.8", "--classes", "10", "--out", "o.tsv"], "others='rest'"),
+        (["mix", str(shipped), "--weight", "0.8", "--classes", "10", "--out", "o.tsv"], "--form exact"),
+        (["mix", str(shipped), "--weight", "0.8", "--sigma", "0.25", "--out", "o.tsv"], "leave it out"),
+        (["mix", "cohen.tsv", "--weight", "0.8", "--sigma", "0.05", "--out", "o.tsv"], "6 sigma"),
+        (["mix", str(dual), "--weight", "0.9", "--sigma", "0.5", "--out", "o.tsv"], "a table of dual"),
     ):
         assert message in complaint(capsys, *words)
     assert main(["mix", "cohen.tsv", "--weight", "0.8", "--sigma", "0.5", "--out", "o.tsv"]) == 0

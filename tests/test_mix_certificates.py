@@ -91,6 +91,41 @@ def test_a_log_without_votes_gives_the_same_radii(own) -> None:
         mixed(log, 0.8, form="exact", others="votes", classes=4, sigma=SIGMA)
 
 
+def test_only_tables_of_one_smoothed_network_are_mixed(own) -> None:
+    """A routed radius is no probability of a network: with its sigma it would certify more than it holds."""
+    dual = read_table(ROOT / "data" / "cifar10_systems" / "dual.tsv")
+    one = dual[dual["sigma"] == 0.5]
+    for table, given in ((dual, {"sigma": 0.5}), (one, {}), (own.assign(method="cascade"), {})):
+        with pytest.raises(ValueError, match=r"got a table of (dual|cascade) at sigma \["):
+            mixed(table, 0.9, **given)
+    with pytest.raises(ValueError, match="got a table of mix"):  # above the mix, h would get its own back
+        mixed(mixed(own, 0.7), 0.9)
+    two = own.assign(sigma=np.where(own.index < 3, 0.25, 0.5))
+    with pytest.raises(ValueError, match=r"rs at sigma \[0.25, 0.5\]; .* the same in all rows"):
+        mixed(two, 0.9)
+
+
+def test_a_sigma_that_is_not_that_of_the_table_is_refused(own) -> None:
+    with pytest.raises(ValueError, match=r"sigma=0.25 for a table of sigma 0.5; leave it out"):
+        mixed(own, 0.9, sigma=0.25)
+    assert mixed(own, 0.9, sigma=SIGMA)["radius"].equals(mixed(own, 0.9)["radius"])
+    log = own[["idx", "label", "predict", "radius", "correct", "time"]]
+    for sigma in (0.0, -1.0, np.inf, np.nan):
+        with pytest.raises(ValueError, match="wanted a positive number"):
+            mixed(log, 0.9, sigma=sigma)
+    for form in FORMS:  # no finite number of draws gives these radii: they would all become infinite
+        with pytest.raises(ValueError, match="at most 6 sigma"):
+            mixed(log, 0.9, form=form, sigma=0.05)
+
+
+def test_all_classes_share_alpha(own) -> None:
+    with pytest.raises(ValueError, match=r"classes=3, and votes for class 3"):
+        mixed(own, 0.9, form="exact", others="votes", classes=3)
+    few, many = (mixed(own, 0.9, form="exact", others="votes", classes=k)["radius"] for k in (4, 400))
+    assert (many <= few).all()
+    assert many.sum() < few.sum()
+
+
 def test_nothing_for_half_and_less_and_h_itself_at_one(own) -> None:
     for weight in (0.0, 0.3, 0.5):
         for form in FORMS:
@@ -205,8 +240,9 @@ def test_answers_of_the_mix_come_from_votes_and_logits(own) -> None:
         certified = claims["radius"] > 0  # whatever g says, within the radius and so at the image
         said = mixed_answers(own, logits, weight)[certified]
         assert said.tolist() == claims["predict"][certified].tolist()
-    with pytest.raises(ValueError, match=r"logits \(3, 4\) for 300 rows"):
-        mixed_answers(own, logits[:3], 0.6)
+    for given, weight in ((logits[:3], 0.6), (logits, 1.7)):
+        with pytest.raises(ValueError, match=r"logits \(\d+, 4\) for 300 rows"):
+            mixed_answers(own, given, weight)
 
 
 def test_the_smallest_weight_for_a_radius() -> None:

@@ -288,6 +288,15 @@ def test_the_pixel_panel_shows_what_its_sliders_say_and_leaves_the_network_alone
     assert not model.training
 
 
+def test_the_mix_panel_takes_published_logs() -> None:
+    log = votes_table(40)[["idx", "label", "predict", "radius", "correct", "time"]]
+    with pytest.raises(ValueError, match="no column sigma; pass sigma="):
+        MixPanel(log)
+    panel = MixPanel(log, sigma=float(votes_table(40)["sigma"].iloc[0]))
+    _, mix = panel.certified({"weight": 0.8, "form": "closed"})
+    np.testing.assert_allclose(mix["radius"], mixed(votes_table(40), 0.8)["radius"], atol=1e-9)
+
+
 def test_the_mix_panel_shows_what_tables_say() -> None:
     table = votes_table(40)
     panel = MixPanel(table, classes=3)
