@@ -174,7 +174,7 @@ class Trades:
             budget = self.budget(model, x, generator)
             with torch.no_grad():
                 reference = model(x).float()
-            attack = replace(self.attack, loss=Divergence())
+            attack = replace(self.attack, loss=Divergence(), best=False)  # best wants labels
             attacked = pgd(model, x, reference, budget, attack=attack, generator=generator)
         natural, adversarial = model(x).float(), model(attacked).float()
         return F.cross_entropy(natural, y) + self.strength * _divergence(natural, adversarial).mean()

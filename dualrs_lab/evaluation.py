@@ -206,11 +206,11 @@ def check(table: pd.DataFrame, *, slack: float = 0.01) -> None:
         bad = table["idx"][worst != table["worst"]].tolist()
         raise ValueError(f"check: worst is not the worst case of {attacks} for images {bad[:10]}")
     for name in attacks[:-1] if attacks[-1:] == ["autoattack"] else []:
-        more = float(table["autoattack"].mean() - table[name].mean())
-        if more > slack:
+        more = int(table["autoattack"].sum()) - int(table[name].sum())
+        if more > slack * len(table) + 1e-9:
             raise ValueError(
-                f"check: AutoAttack leaves {more:.1%} more images right than {name}; the stronger attack did "
-                "not work: is the network random, or not differentiable where the attacks look?"
+                f"check: AutoAttack leaves {more / len(table):.1%} more images right than {name}; the "
+                "stronger attack did not work: is the network random, or has no useful gradients?"
             )
 
 
@@ -261,6 +261,8 @@ def _batches(
     model: nn.Module, images: Images, positions: Sequence[int], threat: Threat, progress: bool
 ) -> Iterator[pd.DataFrame]:
     device = next(model.parameters()).device
+    if any(module.training for module in model.modules()):  # before it sees an image and updates statistics
+        raise ValueError("evaluate: the network is in training mode; call .eval() first")
     for index, x, y in attacked_batches(images, positions, threat, device, progress):
         with torch.no_grad():
             predict = model(x).argmax(1)

@@ -29,30 +29,32 @@ def map_to_perturbation(
     budgets: Tensor,
     attacked: Tensor,
     *,
+    masks: Tensor | None = None,
     names: Sequence[str] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """A row an image: image, class activation map, mask, budget, attacked image, difference.
 
-    x and attacked (N, C, H, W) in [0, 1], maps (N, h, w), budgets (N, 1, H, W); the mask is where the budget
-    is largest. The difference is grey at 0, red where pixels became brighter, blue where darker, at the
-    budget's scale. `names` stand left of the rows.
+    x and attacked (N, C, H, W) in [0, 1], maps (N, h, w), budgets (N, 1, H, W), masks (N, 1, H, W); without
+    them the mask is where the budget is largest. The difference is grey at 0, red where pixels became
+    brighter, blue where darker, at the budget's scale. `names` stand left of the rows.
     """
     if x.ndim != 4 or x.shape[1] not in (1, 3) or x.shape != attacked.shape or len(maps) != len(x):
         raise ValueError(
             f"map_to_perturbation: wanted grey or RGB x and attacked (N, C, H, W) and a map each, got "
             f"{tuple(x.shape)}, {tuple(attacked.shape)} and {tuple(maps.shape)}"
         )
-    rows = []
-    for image, map_, budget, found in zip(x, maps, budgets.expand(len(x), -1, -1, -1), attacked, strict=True):
+    budgets, rows = budgets.expand(len(x), -1, -1, -1), []
+    if masks is None:
+        masks = budgets == budgets.amax((1, 2, 3), keepdim=True)
+    for image, map_, mask, budget, found in zip(x, maps, masks, budgets, attacked, strict=True):
         most = float(budget.max())
-        mask = (budget.mean(0) == budget.mean(0).max()).float()
         change = (found - image).mean(0)
         rows.append(
             [
                 _photo(image),
                 _heat(map_, 0, float(map_.max()), "magma"),
-                _heat(mask, 0, 1, "gray"),
+                _heat(mask.float().mean(0), 0, 1, "gray"),
                 _heat(budget.mean(0), 0, most, "viridis"),
                 _photo(found),
                 _heat(change, -most, most, "coolwarm"),

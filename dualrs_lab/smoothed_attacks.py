@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dualrs_lab.cascades import Cascade
 from dualrs_lab.estimators import Estimator, Median
@@ -80,7 +80,8 @@ def attack_dual(
     The one for route j comes closest to being sent to expert j and not answered `y` (B,) there. x is float in
     [0, 1]; the inputs may leave that range, as the ball of a certificate does. Networks give logits and have
     to be in evaluation mode on the device of x. Whether an input is adversarial is for votes to say. Raises
-    ValueError where shapes do not fit, x is not float, a network is in training mode or no gradient arrives.
+    ValueError where shapes do not fit, x is not float in [0, 1], a network is in
+    training mode or no gradient arrives at some input.
     """
     _check("attack_dual", (*estimators, *experts), x, y, radii)
     if (len(estimators), len(experts)) != (len(estimator.sigmas), len(sigmas)):
@@ -136,6 +137,7 @@ def _attack_route(
 ) -> Tensor:
     # Descends the largest of the terms (B,): where all are below 0, the answer has changed.
     best, least = x.clone(), torch.full((len(x),), torch.inf, device=x.device)
+    moved = radii <= 0
     t = (attack.temperature * radii).clamp(min=1e-6)
     for start in range(attack.starts):
         generator = make_generator(attack.seed, "attack", number, start, device=x.device)
@@ -144,13 +146,17 @@ def _attack_route(
             point = point.detach().requires_grad_()
             each = torch.stack([*terms(point, generator)])
             (slope,) = torch.autograd.grad((t * torch.logsumexp(each / t, dim=0)).sum(), point)
-            if not slope.any():
-                raise ValueError("attack: no gradient reaches the input; are the networks differentiable?")
+            moved = moved | slope.flatten(1).any(1)
             value = each.detach().amax(dim=0)
             closer = value < least
             best[closer], least[closer] = point.detach()[closer], value[closer]
             if step < attack.steps:
                 point = _descend(point, slope, x, radii, attack.step / attack.steps)
+    if not moved.all():
+        raise ValueError(
+            f"attack: no gradient reaches {int((~moved).sum())} of {len(x)} inputs at any step; they would "
+            "look robust. Are the networks differentiable, and not saturated there?"
+        )
     return best
 
 
@@ -197,5 +203,11 @@ def _check(call: str, networks: Sequence[Model], x: Tensor, y: Tensor, radii: Te
             f"{call}: got x {x.dtype} {tuple(x.shape)}, y {tuple(y.shape)}, radii {tuple(radii.shape)}; "
             "wanted float images (B, ...) in [0, 1], and one y and one radius each"
         )
-    if any(getattr(model, "training", False) for model in networks):
+    low, high = x.aminmax() if len(x) else (x.sum(), x.sum())
+    if not (low >= 0 and high <= 1):
+        raise ValueError(
+            f"{call}: got x from {float(low):g} to {float(high):g}; wanted [0, 1], see data.to_float"
+        )
+    modules = (part for model in networks if isinstance(model, nn.Module) for part in model.modules())
+    if any(module.training for module in modules):
         raise ValueError(f"{call}: a network is in training mode; call .eval() first")

@@ -161,13 +161,14 @@ def train(
     config: TrainConfig,
     state: Path | str | None = None,
     validate: Callable[[Network], float] | None = None,
+    after: Callable[[Mapping[str, Any]], None] | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Train `model` in place, on the device it lives on, and return the history: one row an epoch.
 
     With `state`, everything needed to go on is written there after each epoch, and read from there if it
     exists; the file is left for the caller to remove. `validate(model)` is recorded as the column
-    `validation`.
+    `validation`; `after` is called with each row as it comes, while the model is that of its epoch.
 
     Raises ValueError when `state` belongs to other settings or data, FloatingPointError when the loss is not
     finite.
@@ -185,6 +186,8 @@ def train(
         loss = _train_epoch(model, images, now, config, optimizer, epoch)
         row = {"epoch": epoch + 1, "loss": loss, "lr": optimizer.param_groups[0]["lr"]}
         row |= {"validation": validate(model.eval())} if validate else {}
+        if after:
+            after(row)
         history.append(row | {"seconds": time.perf_counter() - start})
         bar.set_postfix({name: f"{value:.3g}" for name, value in row.items() if name != "epoch"})
         _store(state, identity, model, optimizer, epoch + 1, history)
@@ -211,7 +214,8 @@ def train_checkpoint(
     A network that was trained in another way is in the way: with `replace` it is kept under another name and
     a warning says so, otherwise ValueError. Nothing is ever overwritten. Training begins with what `make`
     gives; where that comes from a checkpoint, name it as `start`, so that its content counts as a setting.
-    With `keep_best`, the weights after the epoch with the highest `validate(model)` are at `best_path(path)`.
+    With `keep_best`, the weights after the epoch with the highest `validate(model)` are at `best_path(path)`;
+    those of a `Warmup` do not count. ValueError if the network is there, but was trained without it.
 
     Returns the network of the last epoch in evaluation mode and its info: `sigma`, `training`, `history`,
     `seconds`, `provenance`.
@@ -223,7 +227,13 @@ def train_checkpoint(
         )
     made_by = plain(settings(config, objective, images) | ({"start": digest(Path(start))} if start else {}))
     files = [path, best] if keep_best else [path]
-    if path in take_up("train_checkpoint", files, made_by, replace=replace):
+    there = take_up("train_checkpoint", files, made_by, replace=replace)
+    if path in there and keep_best and best not in there:
+        raise ValueError(
+            f"train_checkpoint: {path} is there, but {best.name} is not: it was trained without keep_best; "
+            "remove it to train it again"
+        )
+    if path in there:
         return load_checkpoint(path, device=device)
     state = state_path(path, made_by)
     model = make().to(device)
@@ -234,17 +244,16 @@ def train_checkpoint(
             "classes": list(images.classes),
             "shape": list(images.shape),
         },
-        "sigma": getattr(objective, "sigma", 0.0),
+        "sigma": getattr(objective.then if isinstance(objective, Warmup) else objective, "sigma", 0.0),
         "training": made_by,
         "provenance": describe(device),
     }
 
-    def watched(model: Classifier) -> float:
-        assert validate is not None
-        value = validate(model)
-        if keep_best and value > _best_value(best):
-            save_checkpoint(best, model, **info, validation=value)
-        return value
+    warm = objective.epochs if isinstance(objective, Warmup) else 0
+
+    def keep(row: Mapping[str, Any]) -> None:
+        if row["epoch"] > warm and row["validation"] > _best_value(best):
+            save_checkpoint(best, model, **info, validation=row["validation"])
 
     history = train(
         model,
@@ -252,7 +261,8 @@ def train_checkpoint(
         objective=objective,
         config=config,
         state=state,
-        validate=watched if validate else None,
+        validate=validate,
+        after=keep if keep_best else None,
         progress=progress,
     )
     seconds = float(history["seconds"].sum())

@@ -461,8 +461,8 @@ class PixelPanel(Panel):
             low=_slider("budget elsewhere", start, 0.0, eps, eps / 16, ".3f"),
         )
 
-    def attacked(self, state: State) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Image (1, C, H, W), its map (1, h, w), its budget (1, 1, H, W) and the attacked image."""
+    def attacked(self, state: State) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Image (1, C, H, W), its map (1, h, w), mask and budget (1, 1, H, W) and the attacked image."""
         pixels, labels = self.images.batch(torch.tensor([state["image"]]))
         device = next(self.model.parameters()).device
         x, y = to_float(pixels.to(device)), labels.to(device)
@@ -471,15 +471,15 @@ class PixelPanel(Panel):
         budget = pixel_budget(mask, high=self.eps, low=min(state["low"], self.eps))
         attack = PGD(step=self.eps / 4, blind=1.0)
         generator = make_generator(0, "panel", device=device)
-        return x, maps, budget, pgd(self.model, x, y, budget, attack=attack, generator=generator)
+        return x, maps, mask, budget, pgd(self.model, x, y, budget, attack=attack, generator=generator)
 
     def render(self, state: State) -> plots.Page:
-        x, maps, budget, found = self.once(state, self.attacked)
+        x, maps, mask, budget, found = self.once(state, self.attacked)
         wide = normalise(resize(maps, (x.shape[2], x.shape[3])))
-        return _page(pixel_plots.map_to_perturbation(x, wide, budget, found))
+        return _page(pixel_plots.map_to_perturbation(x, wide, budget, found, masks=mask))
 
     def describe(self, state: State) -> str:
-        x, _, budget, found = self.once(state, self.attacked)
+        x, _, _, budget, found = self.once(state, self.attacked)
         with torch.no_grad():
             shares = torch.softmax(self.model(torch.cat([x, found])).float(), dim=1)
         best = shares.max(dim=1)

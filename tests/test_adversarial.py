@@ -1,6 +1,7 @@
 """Objectives are the published ones, budgets are what they say, training with them makes networks robust."""
 
 import hashlib
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from dualrs_lab.adversarial import (
     Uniform,
     mean_budget,
 )
-from dualrs_lab.attacks import PGD
+from dualrs_lab.attacks import PGD, Divergence, mma, pgd
 from dualrs_lab.cam import AboveMean, JetMask, TopFraction, class_maps
 from dualrs_lab.data import Images, load_images, to_float
 from dualrs_lab.evaluation import Threat, evaluate, robust_accuracy
@@ -152,6 +153,55 @@ def test_losses_are_the_published_ones(objective) -> None:
     assert loss.detach() == pytest.approx(float(wanted), rel=1e-5)
     loss.backward()
     assert model.direction.grad is not None
+
+
+def trained_on(objective, model, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """The attacked images that the objective shows to the network in training mode."""
+    seen = []
+    hook = model.register_forward_pre_hook(lambda part, given: seen.append(given[0].detach()))
+    objective(model.train(), x, y, generator())
+    hook.remove()
+    return seen[-1]
+
+
+def test_each_objective_has_its_own_attack(digits) -> None:
+    x, y = batch(digits)
+    model = network().eval()
+    with torch.no_grad():
+        reference = model(x)
+    how = {"model": model, "x": x, "budget": EPS}
+    by_label = pgd(**how, y=y, attack=QUICK, generator=generator())
+    by_divergence = pgd(
+        **how, y=reference, attack=replace(QUICK, loss=Divergence()), generator=generator()
+    )
+    by_margins = mma(**how, y=y, attack=QUICK, targets=2, generator=generator())
+    for one, other in itertools.combinations((by_label, by_divergence, by_margins), 2):
+        assert not torch.equal(one, other)
+    for objective, attacked in (
+        (Adversarial(budget=Uniform(eps=EPS), attack=QUICK), by_label),
+        (Adversarial(budget=Uniform(eps=EPS), attack=QUICK, targets=2), by_margins),
+        (Trades(budget=Uniform(eps=EPS), attack=QUICK), by_divergence),
+        (Mart(budget=Uniform(eps=EPS), attack=QUICK), by_label),
+    ):
+        assert torch.equal(trained_on(objective, network(), x, y), attacked), objective
+
+
+@pytest.mark.parametrize("objective", [Adversarial, Trades, Mart])
+def test_budgets_of_pixels_reach_the_attack(objective, digits) -> None:
+    """PART, PART-T and PART-M: every pixel moves by its own budget, and by no more."""
+    x, y = batch(digits)
+    budget = EPS * torch.rand(len(x), 1, 8, 8, generator=generator(4)).round(decimals=1)
+    given = objective(budget=lambda model, x, generator: budget, attack=QUICK)
+    moved = (trained_on(given, network(), x, y) - x).abs()
+    assert (moved <= budget + 1e-6).all()
+    assert (moved > 0.9 * budget)[budget > 0].float().mean() > 0.3  # clamped at 0 and 1 elsewhere
+    assert not moved[budget == 0].any()
+
+
+def test_trades_takes_any_attack(digits) -> None:
+    """Its divergence has no labels by which to keep the best input."""
+    x, y = batch(digits, 8)
+    assert Trades(attack=PGD(steps=2, best=True))(network(), x, y, generator()).isfinite()
 
 
 def test_smoothadv_with_one_draw_and_no_radius_is_gaussian_training(digits) -> None:

@@ -142,6 +142,43 @@ def test_impossible_tables_are_refused() -> None:
         check(possible(pgd=[0, 1, 0, 0], autoattack=[1, 0, 1, 0]))
 
 
+def test_the_slack_counts_images() -> None:
+    """36 of 100 against 35: in floating point, 0.36 - 0.35 exceeds 0.01."""
+    rows = [
+        possible().iloc[[0]].assign(idx=i, natural=True, pgd=i < 35, autoattack=i < 36) for i in range(100)
+    ]
+    table = pd.concat(rows, ignore_index=True)
+    table["worst"] = table[["pgd", "autoattack"]].all(axis=1)
+    check(table)
+    more = table.assign(autoattack=table["idx"] < 37)
+    with pytest.raises(ValueError, match=r"AutoAttack leaves 2\.0% more"):
+        check(more)
+
+
+def test_autoattack_is_that_of_the_threat(model, images, monkeypatch) -> None:
+    seen = []
+
+    def auto(model, x, y, eps, **given):
+        seen.append((eps, given["norm"], given["attacks"]))
+        return x
+
+    monkeypatch.setattr("dualrs_lab.evaluation.auto_attack", auto)
+    threat = Threat(eps=0.4, norm=L2(), seed=0, mma=False, steps=1, auto=("fab-t", "square"))
+    evaluate(model, images.select(range(5)), threat=threat, progress=False)
+    assert seen == [(0.4, L2(), ("fab-t", "square"))]
+
+
+def test_a_network_in_training_mode_is_refused_before_it_sees_an_image(model, images) -> None:
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    next(part for part in model.modules() if isinstance(part, nn.BatchNorm2d)).train()
+    try:
+        with pytest.raises(ValueError, match=r"evaluate: .* training mode"):
+            evaluate(model, images, threat=THREAT, progress=False)
+    finally:
+        model.eval()
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
 class Quantised(nn.Module):
     """Rounds its input to a few levels: no gradient, and robust to nothing but gradients."""
 

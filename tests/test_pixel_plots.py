@@ -33,6 +33,10 @@ def test_a_row_goes_from_image_to_difference() -> None:
     assert np.allclose(found[1], 0.6)
     assert np.allclose(change[0], matplotlib.colormaps["coolwarm"](1.0)[:3])
     assert np.allclose(shown[-1][0], matplotlib.colormaps["coolwarm"](0.0)[:3])
+    masks = torch.zeros(2, 1, 4, 4, dtype=torch.bool)
+    masks[..., 3] = True  # where all pixels have one budget, only the mask itself can tell
+    ax = map_to_perturbation(x, maps, torch.full_like(budgets, 0.2), attacked, masks=masks)
+    assert np.array_equal(pictures(ax)[2][..., 0], [[0, 0, 0, 1]] * 4)
     with pytest.raises(ValueError, match="wanted grey or RGB"):
         map_to_perturbation(x, maps, budgets, attacked[:1])
 

@@ -98,10 +98,23 @@ def test_what_cannot_be_attacked_is_refused() -> None:
         attack_smoothed(half_space(0, 0.3), x.to(torch.uint8), y, radii, **given)
     with pytest.raises(ValueError, match="one y and one radius each"):
         attack_smoothed(half_space(0, 0.3), x, y[:1], radii, **given)
-    with pytest.raises(ValueError, match="no gradient reaches the input"):
+    with pytest.raises(ValueError, match="no gradient reaches 2 of 2 inputs"):
         attack_smoothed(lambda x: torch.zeros(len(x), 2) + 0 * x[:, :1], x, y, radii, **given)
-    with pytest.raises(ValueError, match=r"in training mode; call \.eval\(\)"):
-        attack_smoothed(torch.nn.Linear(DIM, 2).double(), x, y, radii, **given)
+    one = x.clone()
+    one[1, 3] = 0.5
+
+    def dead(x: torch.Tensor) -> torch.Tensor:  # the network is flat around the second image alone
+        return half_space(0, 0.3)(x) * (x[:, 3:4].detach() < 0.25)
+
+    with pytest.raises(ValueError, match="no gradient reaches 1 of 2 inputs"):
+        attack_smoothed(dead, one, y, radii, sigma=1e-3, attack=ATTACK)
+    with pytest.raises(ValueError, match=r"from 0 to 255; wanted \[0, 1\]"):
+        attack_smoothed(half_space(0, 0.3), 510 * one, y, radii, **given)
+    frozen = torch.nn.Sequential(torch.nn.Linear(DIM, 2).double(), torch.nn.BatchNorm1d(2)).eval()
+    frozen[1].train()
+    for model in (torch.nn.Linear(DIM, 2).double(), frozen):
+        with pytest.raises(ValueError, match=r"in training mode; call \.eval\(\)"):
+            attack_smoothed(model, x, y, radii, **given)
     with pytest.raises(ValueError, match="got 1 estimators and 2 experts"):
         attack_dual([half_space(0, 1)], [half_space(0, 1)] * 2, x, y, radii, estimator=Cuts((0.1, 0.1)),
                     sigmas=(0.1, 0.2), attack=ATTACK)  # fmt: skip

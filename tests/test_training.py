@@ -19,6 +19,7 @@ from dualrs_lab.training import (
     Gaussian,
     Standard,
     TrainConfig,
+    Warmup,
     _augment,
     accuracy,
     best_path,
@@ -164,6 +165,22 @@ def test_checkpoint_is_trained_once_and_other_settings_do_not_overwrite_it(
         _, other = train_checkpoint(path, network, digits, config=config(epochs=4), replace=True, **settings)
     assert len(other["history"]) == 4
     assert (tmp_path / "m_old1.safetensors").stat().st_mtime_ns == before
+
+
+def test_the_best_epoch_is_none_of_the_warmup(digits: Images, tmp_path: Path) -> None:
+    path, values = tmp_path / "m.safetensors", iter([0.9, 0.8, 0.3, 0.4])
+    settings = {
+        "objective": Warmup(epochs=2, first=Standard(), then=Gaussian(sigma=0.25)),
+        "device": torch.device("cpu"),
+        "progress": False,
+        "validate": lambda model: next(values),
+    }
+    _, info = train_checkpoint(path, network, digits, config=config(epochs=4), keep_best=True, **settings)
+    assert load_checkpoint(best_path(path))[1]["validation"] == 0.4
+    assert info["sigma"] == 0.25  # of what comes after the warm-up
+    best_path(path).unlink()
+    with pytest.raises(ValueError, match=r"m\.safetensors is there, but m_best\.safetensors is not"):
+        train_checkpoint(path, network, digits, config=config(epochs=4), keep_best=True, **settings)
 
 
 def test_nan_stops_with_the_place(digits: Images) -> None:

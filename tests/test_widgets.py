@@ -274,7 +274,8 @@ def test_the_image_panel_leaves_the_network_as_it_was() -> None:
 def test_the_pixel_panel_shows_what_its_sliders_say_and_leaves_the_network_alone() -> None:
     panel = pixel_panel()
     model = panel.model
-    x, maps, budget, found = panel.attacked(panel.state | {"fraction": 0.25, "low": 0.025})
+    x, maps, mask, budget, found = panel.attacked(panel.state | {"fraction": 0.25, "low": 0.025})
+    assert torch.equal(mask, budget > 0.05)
     assert maps.shape == (1, 4, 4)
     assert sorted(budget.unique().tolist()) == pytest.approx([0.025, 0.1])
     assert float((budget > 0.05).float().mean()) == 0.25
