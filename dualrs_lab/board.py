@@ -70,10 +70,17 @@ def front(found: pd.DataFrame) -> "pd.Series[bool]":
 
 
 @style()
-def board(found: pd.DataFrame, *, published: str = "published", ax: Axes | None = None) -> Axes:
+def board(
+    found: pd.DataFrame,
+    *,
+    published: str = "published",
+    accuracy: str = "natural accuracy",
+    ax: Axes | None = None,
+) -> Axes:
     """Points of one threat, a colour and marker a family, and the Pareto front of what was measured here.
 
     Families whose name begins with `published` are drawn hollow, for reference, and stay off the front.
+    `accuracy` says what the column `natural` holds: it has to be the same for all points.
     """
     if found["threat"].nunique() != 1:
         raise ValueError(f"board: got points of threats {sorted(set(found['threat']))}; wanted those of one")
@@ -99,7 +106,7 @@ def board(found: pd.DataFrame, *, published: str = "published", ax: Axes | None 
             markeredgewidth=1.1 if hollow else 0.5, label=str(family),
         )  # fmt: skip
     attacks = " / ".join(dict.fromkeys((own if len(own) else found)["attack"]))
-    ax.set(xlabel="natural accuracy", ylabel="robust accuracy", title=f"{found['threat'].iloc[0]}: {attacks}")
+    ax.set(xlabel=accuracy, ylabel="robust accuracy", title=f"{found['threat'].iloc[0]}: {attacks}")
     ax.margins(0.06)
     legend_beside(ax)
     return ax

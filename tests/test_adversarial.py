@@ -171,9 +171,7 @@ def test_each_objective_has_its_own_attack(digits) -> None:
         reference = model(x)
     how = {"model": model, "x": x, "budget": EPS}
     by_label = pgd(**how, y=y, attack=QUICK, generator=generator())
-    by_divergence = pgd(
-        **how, y=reference, attack=replace(QUICK, loss=Divergence()), generator=generator()
-    )
+    by_divergence = pgd(**how, y=reference, attack=replace(QUICK, loss=Divergence()), generator=generator())
     by_margins = mma(**how, y=y, attack=QUICK, targets=2, generator=generator())
     for one, other in itertools.combinations((by_label, by_divergence, by_margins), 2):
         assert not torch.equal(one, other)

@@ -56,7 +56,8 @@ def test_certificates_make_points() -> None:
 
 def test_published_points_are_hollow_and_off_the_front() -> None:
     known = some().assign(family="published", natural=0.99, robust=0.9)
-    ax = board(pd.concat([some(), known], ignore_index=True))
+    ax = board(pd.concat([some(), known], ignore_index=True), accuracy="certified accuracy at radius 0")
+    assert ax.get_xlabel() == "certified accuracy at radius 0"
     drawn = {line.get_label(): line for line in ax.lines}
     assert list(drawn["Pareto front (here)"].get_xdata()) == [0.7, 0.8, 0.9]
     assert drawn["published"].get_markerfacecolor() == "none"
