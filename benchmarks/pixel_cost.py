@@ -6,6 +6,7 @@ value), .csv and .md into `--out`.
 """
 
 import argparse
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -36,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> list[Row]:
     args = _options(argv)
     device = pick_device(args.device)
     shape = {"classes": 10, "channels": 3, "mean": [0.5] * 3, "std": [0.25] * 3}
-    model = make_model(args.model, **shape, seed=0).to(device)  # type: ignore[arg-type]
+    model = make_model(args.model, **shape, seed=0)  # type: ignore[arg-type]
+    model = model.to(device, memory_format=torch.channels_last)  # as in training
     generator = make_generator(args.seed, "batch", device=device)
     x = torch.rand((args.batch, 3, 32, 32), generator=generator, device=device)
     x = x.contiguous(memory_format=torch.channels_last)
@@ -64,9 +66,14 @@ def _maps(model: Classifier, x: torch.Tensor, args: argparse.Namespace) -> list[
         with torch.autocast(x.device.type, torch.bfloat16, enabled=_fast(x.device)):
             mask(class_maps(model, x), (32, 32))
 
-    loop = "masks, loop as in the published code"
+    loop = "masks, loop as in the published code"  # which knows no other layout or precision
+    plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
+    images = x.contiguous().split(1)
     arms: dict[str, Callable[[int], object]] = {
-        loop: lambda number: [_published(model, image, layer) for image in x.split(1)],
+        loop: lambda number: [_published(plain, image, layer) for image in images],
+        "masks, the same loop, channels last": lambda number: [
+            _published(model, image, layer) for image in x.split(1)
+        ],
         "masks, ours in a loop": one_by_one,
         "masks, batch with a backward pass": lambda number: mask(class_maps(model, x, layer=layer), (32, 32)),
         "masks, batch in closed form": lambda number: mask(class_maps(model, x), (32, 32)),

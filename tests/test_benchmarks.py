@@ -290,7 +290,7 @@ def test_the_cost_of_a_system_is_measured_on_every_arm(tmp_path: Path, capsys) -
 def test_the_cost_of_pixels_is_measured_in_every_arm(tmp_path: Path) -> None:
     rows = pixel_cost.main(["--rounds", "1", "--batch", "8", "--steps", "1", "--out", str(tmp_path)])
     written = json.loads((tmp_path / "pixel_cost.json").read_text())
-    assert len(written["rows"]) == len(rows) == 2 * 5 + 3 * 3
+    assert len(written["rows"]) == len(rows) == 2 * 6 + 3 * 3
     assert all(np.isfinite(row.values).all() for row in rows)
     assert "AT with pixels, 1 attack steps" in (tmp_path / "pixel_cost.md").read_text()
 
