@@ -34,6 +34,8 @@ __all__ = [
     "Norm",
     "Walk",
     "auto_attack",
+    "check_evaluating",
+    "check_range",
     "margins",
     "mma",
     "pgd",
@@ -403,8 +405,7 @@ def _wide(values: Tensor) -> Tensor:
 
 
 def _check(call: str, model: nn.Module, x: Tensor, y: Tensor) -> None:
-    if any(module.training for module in model.modules()):
-        raise ValueError(f"{call}: the network is in training mode; call .eval() first")
+    check_evaluating(call, model)
     if not x.is_floating_point() or x.ndim != 4:
         raise ValueError(
             f"{call}: got x {x.dtype} {tuple(x.shape)}; wanted float images (N, C, H, W) in [0, 1], "
@@ -414,6 +415,17 @@ def _check(call: str, model: nn.Module, x: Tensor, y: Tensor) -> None:
         raise ValueError(
             f"{call}: got y {tuple(y.shape)} on {y.device} for {len(x)} images on {x.device}; wanted one each"
         )
+    check_range(call, x)
+
+
+def check_evaluating(call: str, *models: nn.Module) -> None:
+    """ValueError where a network, or a part of one, is in training mode."""
+    if any(module.training for model in models for module in model.modules()):
+        raise ValueError(f"{call}: the network is in training mode; call .eval() first")
+
+
+def check_range(call: str, x: Tensor) -> None:
+    """ValueError where images leave [0, 1]; NaN does."""
     low, high = x.aminmax() if len(x) else (x.sum(), x.sum())
     if not (low >= 0 and high <= 1):
         raise ValueError(

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from dualrs_lab.attacks import LINF, PGD, STANDARD, Norm, auto_attack, mma, pgd
+from dualrs_lab.attacks import LINF, PGD, STANDARD, Norm, auto_attack, check_evaluating, mma, pgd
 from dualrs_lab.data import Images, to_float
 from dualrs_lab.files import replace_json, replace_text, set_aside
 from dualrs_lab.runtime import describe, fold_seed, make_generator, pick_dtype
@@ -261,8 +261,7 @@ def _batches(
     model: nn.Module, images: Images, positions: Sequence[int], threat: Threat, progress: bool
 ) -> Iterator[pd.DataFrame]:
     device = next(model.parameters()).device
-    if any(module.training for module in model.modules()):  # before it sees an image and updates statistics
-        raise ValueError("evaluate: the network is in training mode; call .eval() first")
+    check_evaluating("evaluate", model)  # before it sees an image and updates statistics
     for index, x, y in attacked_batches(images, positions, threat, device, progress):
         with torch.no_grad():
             predict = model(x).argmax(1)

@@ -99,10 +99,8 @@ def probability_bounds(
     n = table["n"].to_numpy(dtype=np.float64)
     lower, upper = np.zeros(len(table)), np.ones(len(table))
     votes = [cell_votes(cell) for cell in table["votes"]]
-    if (
-        classes is not None
-        and (most := max((kind for row in votes for kind, _ in row), default=-1)) >= classes
-    ):
+    most = max((kind for row in votes for kind, _ in row), default=-1)
+    if classes is not None and most >= classes:
         raise ValueError(
             f"probability_bounds: got classes={classes}, and votes for class {most}; wanted the number of "
             "all classes, as the bound of each has its share of alpha"

@@ -17,6 +17,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from dualrs_lab.attacks import check_evaluating, check_range
 from dualrs_lab.cascades import Cascade
 from dualrs_lab.estimators import Estimator, Median
 from dualrs_lab.runtime import make_generator
@@ -80,8 +81,8 @@ def attack_dual(
     The one for route j comes closest to being sent to expert j and not answered `y` (B,) there. x is float in
     [0, 1]; the inputs may leave that range, as the ball of a certificate does. Networks give logits and have
     to be in evaluation mode on the device of x. Whether an input is adversarial is for votes to say. Raises
-    ValueError where shapes do not fit, x is not float in [0, 1], a network is in
-    training mode or no gradient arrives at some input.
+    ValueError where shapes do not fit, x is not float in [0, 1], a network is in training
+    mode or no gradient arrives at some input.
     """
     _check("attack_dual", (*estimators, *experts), x, y, radii)
     if (len(estimators), len(experts)) != (len(estimator.sigmas), len(sigmas)):
@@ -203,11 +204,5 @@ def _check(call: str, networks: Sequence[Model], x: Tensor, y: Tensor, radii: Te
             f"{call}: got x {x.dtype} {tuple(x.shape)}, y {tuple(y.shape)}, radii {tuple(radii.shape)}; "
             "wanted float images (B, ...) in [0, 1], and one y and one radius each"
         )
-    low, high = x.aminmax() if len(x) else (x.sum(), x.sum())
-    if not (low >= 0 and high <= 1):
-        raise ValueError(
-            f"{call}: got x from {float(low):g} to {float(high):g}; wanted [0, 1], see data.to_float"
-        )
-    modules = (part for model in networks if isinstance(model, nn.Module) for part in model.modules())
-    if any(module.training for module in modules):
-        raise ValueError(f"{call}: a network is in training mode; call .eval() first")
+    check_range(call, x)
+    check_evaluating(call, *(model for model in networks if isinstance(model, nn.Module)))

@@ -58,7 +58,7 @@ ARROWS = {
     "nuts": "mixing",
     "mix_evaluation": "attacks data evaluation runtime smoothing",
     "evaluation": "attacks data files runtime smoothing tables",
-    "smoothed_attacks": "cascades estimators runtime soft",
+    "smoothed_attacks": "attacks cascades estimators runtime soft",
     "plots": "bounds cascades certificates routes",
     "pixel_plots": "plots",
     "mix_plots": "bounds plots",
