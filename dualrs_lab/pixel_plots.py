@@ -4,7 +4,7 @@ As in `plots`: tensor or frame in, matplotlib Axes out, in the same style.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
@@ -12,9 +12,11 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
-from torch import Tensor
 
 from dualrs_lab.plots import PAGE, legend_beside, new_axes, style
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["arms", "budget_row", "map_to_perturbation"]
 
@@ -24,12 +26,12 @@ STEPS = ("image", "map", "mask", "budget", "attacked", "difference")
 
 @style()
 def map_to_perturbation(
-    x: Tensor,
-    maps: Tensor,
-    budgets: Tensor,
-    attacked: Tensor,
+    x: "Tensor",
+    maps: "Tensor",
+    budgets: "Tensor",
+    attacked: "Tensor",
     *,
-    masks: Tensor | None = None,
+    masks: "Tensor | None" = None,
     names: Sequence[str] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
@@ -66,7 +68,7 @@ def map_to_perturbation(
 
 @style()
 def budget_row(
-    budgets: Sequence[Tensor], names: Sequence[str], notes: Sequence[str], *, ax: Axes | None = None
+    budgets: "Sequence[Tensor]", names: Sequence[str], notes: Sequence[str], *, ax: Axes | None = None
 ) -> Axes:
     """Budgets (1 or C, H, W) side by side on one scale, a name above and a note below each."""
     if not len(budgets) == len(names) == len(notes):
@@ -124,12 +126,12 @@ def _markers(count: int) -> list[str]:
     return [*"oDsPX^v<>*hpd8"][:count] + ["o"] * (count - 14)
 
 
-def _photo(image: Tensor) -> Picture:
+def _photo(image: "Tensor") -> Picture:
     # (C, H, W) in [0, 1] -> (H, W, 3)
     return image.detach().cpu().expand(3, -1, -1).permute(1, 2, 0).double().numpy()
 
 
-def _heat(values: Tensor, low: float, high: float, colours: str) -> Picture:
+def _heat(values: "Tensor", low: float, high: float, colours: str) -> Picture:
     scaled = ((values.detach().cpu().double() - low) / max(high - low, 1e-12)).clamp(0, 1)
     painted: Any = matplotlib.colormaps[colours](scaled.numpy())
     return np.asarray(painted[..., :3], dtype=np.float64)

@@ -8,13 +8,15 @@ Phi, so the smoothed classifier can be drawn, and a certificate compared with th
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from scipy.special import ndtr, ndtri
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = [
     "Boxes",
@@ -64,15 +66,19 @@ class Boxes:
                 if max(x0, other[0]) < min(x1, other[2]) and max(y0, other[1]) < min(y1, other[3]):
                     raise ValueError(f"Boxes: {other} and {self.boxes[i]} overlap; boxes must be disjoint.")
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+    def __call__(self, x: "Tensor") -> "Tensor":
         """Logits (N, classes), one-hot in the dtype and on the device of `x` (N, 2)."""
+        import torch  # here, as all else works where there is none
+
         xs, ys, member = (torch.from_numpy(part).to(x.device, x.dtype) for part in _cells(self))
         column, row = x.T.contiguous()
         return member[torch.bucketize(column, xs, right=True), torch.bucketize(row, ys, right=True)]
 
     def predict(self, points: Floats) -> Ints:
         """Class (N,) of the base classifier itself."""
-        return np.asarray(self(torch.from_numpy(_points("predict", points))).argmax(dim=1).numpy())
+        (xs, ys, member), at = _cells(self), _points("predict", points)
+        column, row = np.searchsorted(xs, at[:, 0], side="right"), np.searchsorted(ys, at[:, 1], side="right")
+        return np.asarray(member[column, row].argmax(axis=1))
 
     def probabilities(self, points: Floats, sigma: float) -> Floats:
         """Exact P[f(x + sigma Z) = k], shape (N, classes); small ones keep their digits."""

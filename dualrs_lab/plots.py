@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import matplotlib
 import matplotlib.colors
@@ -19,19 +19,20 @@ import matplotlib.ticker
 import numpy as np
 import pandas as pd
 import seaborn as sns
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Patch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
 from dualrs_lab.bounds import rs_radius
 from dualrs_lab.cascades import cascade_radius
 from dualrs_lab.certificates import ABSTAIN, BOUNDS, Certificate, confidence_band, floor_text
 from dualrs_lab.certificates import certified_accuracy as accuracy_at
 from dualrs_lab.routes import published_radius, routed_radius
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = [
     "COLUMN",
@@ -407,7 +408,7 @@ def vote_bars(
 
 @style()
 def noisy_strip(
-    images: Tensor,
+    images: "Tensor",
     sigmas: Sequence[float],
     *,
     seed: int,
@@ -418,6 +419,8 @@ def noisy_strip(
 
     One draw of noise per image, scaled by sigma; values outside [0, 1] are clipped for the eye only.
     """
+    import torch  # here, as no other figure needs it
+
     images = images if images.ndim == 4 else images[None]
     if images.ndim != 4 or images.shape[1] not in (1, 3):
         got = tuple(images.shape)
@@ -706,7 +709,7 @@ def cascade_steps(
 
 @style()
 def images_by_level(
-    images: Tensor,
+    images: "Tensor",
     levels: Sequence[float],
     radii: Sequence[float],
     *,
