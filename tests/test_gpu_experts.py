@@ -138,7 +138,7 @@ def test_without_cuda_the_step_is_not_captured_and_says_so() -> None:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("experts")
-    assert stage3.main(["--toy", "--device", "cpu", "--minutes", "5", "--out", str(out)]) == 0
+    assert stage3.main(["--toy", "--device", "cpu", "--minutes", "60", "--out", str(out)]) == 0
     return out
 
 
@@ -193,7 +193,7 @@ def test_the_board_shows_every_rule(made: Path) -> None:
 
 def test_a_second_call_goes_on_and_the_results_fit_into_archives(made: Path) -> None:
     before = {path.name: path.read_bytes() for path in made.glob("*.tsv")}
-    assert stage3.main(["--toy", "--device", "cpu", "--minutes", "5", "--out", str(made)]) == 0
+    assert stage3.main(["--toy", "--device", "cpu", "--minutes", "60", "--out", str(made)]) == 0
     steps = [step["step"] for step in json.loads((made / "record.json").read_text())["steps"]]
     assert "all experts are there" in steps
     assert {path.name: path.read_bytes() for path in made.glob("*.tsv")} == before

@@ -10,7 +10,7 @@ import argparse
 import copy
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ class Size:
     n: int
     skips: tuple[int, ...]  # every so many-th test image, wave by wave; each holds the one before
     more: tuple[int, int]  # (n, skip) of a last wave
-    labels: int  # training images, at most
+    labels: int  # training images that the plan counts on; five times as many if time is left
     draws: int  # of each expert about each of them
     begin: float  # seconds before the first draw of a table
     board: float  # seconds for the comparison, and for the end
@@ -64,11 +64,11 @@ class Size:
 
 FULL = Size(
     network="wide_start", recipe=Recipe(), steps=20_000, pace=30,
-    n=10_000, skips=(80, 40, 20, 10), more=(100_000, 50), labels=10_000, draws=200, begin=2, board=20,
+    n=10_000, skips=(40, 20, 10), more=(100_000, 50), labels=10_000, draws=200, begin=1.5, board=20,
 )  # fmt: skip
 TOY = Size(
     network="digits_cnn", recipe=Recipe(batch=64, lr=0.1, crop=1, flip=False, statistics=5),
-    steps=40, pace=3, n=200, skips=(100, 50), more=(300, 250), labels=40, draws=100, begin=0.3, board=3,
+    steps=20, pace=1, n=200, skips=(100, 50), more=(300, 250), labels=5, draws=100, begin=0.3, board=3,
 )  # fmt: skip
 
 
@@ -209,8 +209,10 @@ def train(run: Run, fresh: Classifier) -> None:
     told = {"graph": trainer.capture(), "step_seconds": trainer.pace(size.pace)}
     speed = size.recipe.batch / told["step_seconds"]
     arithmetic = 6 * speed * flops(fresh, images.shape) / 1e12  # two copies; backward is twice forward
-    say(f"a step of {size.recipe.batch} images takes {1e3 * told['step_seconds']:.2f} ms: {speed:.0f} images")
-    say(f"a second, {arithmetic:.0f} TFLOP/s; graph: {told['graph']}")
+    say(
+        f"{1e3 * told['step_seconds']:.2f} ms a step of {size.recipe.batch} images, {speed:.0f} images a "
+        f"second, {arithmetic:.0f} TFLOP/s, graph: {told['graph']}"
+    )
     share = max(0.5 * run.clock.left(), run.clock.left() - run.after())
     end = run.clock.left() - share
     say(f"{share:.0f} s for training, {run.after():.0f} s wanted afterwards")
@@ -321,19 +323,24 @@ def certified(run: Run, model: Classifier, sigma: float, n: int, skip: int) -> p
 
 
 def labels(run: Run, experts: Mapping[float, Classifier]) -> None:
-    """Votes about held-out images, and about as many of the others as time allows."""
+    """Votes about held-out images, and about as many of the others as time allows, in a random order."""
     trained, held = split(run.everything)
-    for what, index in (("held_out", held), ("trained", trained)):
-        room = run.clock.left() - run.size.board - len(experts) * run.size.begin
-        most = room / (1.2 * len(experts) * run.size.draws * run.sampling.seconds)
-        count = int(min(run.size.labels, len(index), most))
+    order = torch.randperm(len(trained), generator=torch.Generator().manual_seed(SEED))
+    each = len(experts) * run.size.draws * 1.2 * run.sampling.seconds
+    for what, index in (("held_out", held), ("trained", trained[order][: 5 * run.size.labels])):
         path = run.out / f"{run.test.title}_{run.size.network}_votes_{what}.safetensors"
-        if count < 10 or path.exists():
-            run.clock.say(f"labels, {what}: there already, or no time for any ({count})")
+        if path.exists():
             continue
-        chosen = index[torch.linspace(0, len(index) - 1, count).round().long()]
-        count_labels(experts, run.everything, chosen, path, draws=run.size.draws, sampling=run.sampling)
-        run.clock.say(f"labels, {what}: {count} images, {run.size.draws} draws of each expert")
+        found = count_labels(
+            experts,
+            run.everything,
+            index,
+            path,
+            draws=run.size.draws,
+            sampling=run.sampling,
+            enough=lambda images: run.clock.enough(run.size.board + images * each),
+        )
+        run.clock.say(f"labels, {what}: {found} images, {run.size.draws} draws of each expert")
 
 
 def count_labels(
@@ -344,16 +351,28 @@ def count_labels(
     *,
     draws: int,
     sampling: Sampling,
-) -> None:
+    enough: Callable[[int], bool],
+) -> int:
     """Write what `routing.label_votes` of the images at `index` would, which takes the file for its own.
 
-    Beside `votes` are `counts` (N, K, C) of all classes, and `index`.
+    Beside `votes` are `counts` (N, K, C) of all classes, and `index`. Counts some hundred images at a time
+    while there is time `enough` for so many, and returns how many there are.
     """
-    chosen, device = images.select(index), next(next(iter(experts.values())).parameters()).device
+    device = next(next(iter(experts.values())).parameters()).device
     how = {"classes": len(images.classes), "device": device, "dtype": sampling.dtype, "fast": sampling.fast}
     voters = [freeze(model, GridNoise(sigma), images.shape, **how) for sigma, model in experts.items()]
-    each = [count_images(v, chosen, n=draws, seed=SEED, stream="labels", device=device) for v in voters]
-    counts = torch.stack([torch.from_numpy(one) for one in each], dim=1)
+    counted: list[Tensor] = []
+    for part in index.split(500):
+        if not enough(len(part)):
+            break
+        some, settings = images.select(part), {"n": draws, "seed": SEED, "stream": "labels", "device": device}
+        each = [torch.from_numpy(count_images(voter, some, **settings)) for voter in voters]
+        counted.append(torch.stack(each, dim=1))
+    if not counted:
+        return 0
+    counts = torch.cat(counted)
+    index = index[: len(counts)]
+    chosen = images.select(index)
     own = chosen.labels.cpu().view(-1, 1, 1).expand(-1, len(voters), 1)
     identity = {
         "experts": [fingerprint(model) for model in experts.values()],
@@ -367,6 +386,7 @@ def count_labels(
     replace_json(path.with_suffix(".json"), record | {"provenance": describe(device)})
     votes = {"votes": counts.gather(2, own).squeeze(2), "counts": counts, "index": index}
     replace_bytes(path, save({name: tensor.to(torch.int32) for name, tensor in votes.items()}))
+    return len(counts)
 
 
 def compare_all(run: Run) -> None:

@@ -165,7 +165,7 @@ class Trainer:
 
     def pace(self, steps: int) -> float:
         """Seconds of a step, measured on so many; training must `start` anew after it."""
-        for _ in range(max(3, steps // 3)):
+        for _ in range(-(-steps // 3)):
             self._go()
         self.loss.item()
         begin = time.perf_counter()
