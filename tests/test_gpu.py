@@ -165,11 +165,12 @@ def test_frozen_copies_vote_almost_always_as_the_network_in_float32(dtype: torch
     wanted = FastPath(compile=False, cuda_graph=graph)
     voter = frozen(wanted, dtype)
     assert voter.steps == wanted.steps(dtype)
-    found = disagreement(model, voter, photographs(4), blocks(GridNoise(0.5), COLOUR))
+    x = photographs(4)
+    found = disagreement(model, voter, x, blocks(GridNoise(0.5), COLOUR))
     # on CUDA, convolutions in float32 run on TF32, with ten bits of mantissa
     assert found["share"] < (0.03 if dtype == torch.bfloat16 else 0.02), found
     other, _ = load_checkpoint(str(SHIPPED).replace("sigma0.5", "sigma0.25"), device=DEVICE)
-    wrong = disagreement(other, voter, photographs(4), blocks(GridNoise(0.5), COLOUR))
+    wrong = disagreement(other, voter, x, blocks(GridNoise(0.5), COLOUR))
     assert wrong["share"] > 0.03
 
 
@@ -212,10 +213,10 @@ def test_the_pass_that_is_under_way_while_another_is_counted_changes_no_vote() -
 
 
 def test_an_image_gets_the_same_certificate_alone_and_in_company() -> None:
-    voter, x = frozen(FastPath(compile=False, cuda_graph=CUDA), torch.bfloat16), photographs(9)
-    spec = Spec(noise=GridNoise(0.5), seed=0, n=1000)
+    voter, x = frozen(FastPath(compile=False, cuda_graph=CUDA), pick_dtype(DEVICE)), photographs(3)
+    spec = Spec(noise=GridNoise(0.5), seed=0, n=300)
     together = certify(voter, x, classes=10, spec=spec)
-    alone = [certify(voter, x[i : i + 1], classes=10, spec=spec, idx=[i])[0] for i in range(9)]
+    alone = [certify(voter, x[i : i + 1], classes=10, spec=spec, idx=[i])[0] for i in range(3)]
     bare = [[dataclasses.replace(c, seconds=0.0) for c in found] for found in (together, alone)]
     assert bare[0] == bare[1]
 

@@ -253,7 +253,7 @@ def _copy_row(name: str, sigma: float, found: pd.DataFrame) -> Row:
 def _subject(arguments: argparse.Namespace, device: torch.device, sigma: float) -> Subject:
     path = SHIPPED.with_name(SHIPPED.name.replace("sigma0.5", f"sigma{sigma:g}"))
     engine_batch = 200 if arguments.toy else None
-    settings = {"images": images_together((3, 32, 32), device, engine_batch), "sigma": sigma}
+    settings = {"images": images_together((3, 32, 32), device, engine_batch), "sigma": sigma, "seed": 0}
     if arguments.data:
         return labelled_images(arguments.data, path, device, engine_batch=engine_batch, **settings)
     return shipped(path, device, engine_batch=engine_batch, **settings)

@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.certify import Findings
 from benchmarks.gpu.checks import steps
 from benchmarks.gpu.stage import Clock, parser, parts, stage
 from benchmarks.measure import Row, frame, interleave, synchronize
@@ -39,6 +38,7 @@ __all__ = ["FULL", "TOY", "Size", "main"]
 class Size:
     """How much of everything."""
 
+    pixels: int  # a side, of images that are random
     draws: int  # an image, where a draw is timed
     rounds: int
     deep: str  # the deep network, untrained: what a draw costs does not depend on its weights
@@ -50,41 +50,53 @@ class Size:
     batch: int | None  # noisy images a pass of the engine
     large: int  # noisy images a pass of the second textbook
     compiled: bool
+    peak: float  # seconds for each of the machine's peaks
     modes: int  # noisy images a pass where ways of compiling are compared; 0 leaves them out
     seconds: tuple[float, float, float, float, float]  # that each part needs, at most
 
 
 FULL = Size(
-    draws=2000, rounds=5, deep="resnet110", deep_draws=300, deep_rounds=3, n=100_000, images=208, full=1,
-    batch=None, large=2000, compiled=True, modes=10_000, seconds=(15, 25, 20, 8, 40),
+    pixels=32, draws=2000, rounds=5, deep="resnet110", deep_draws=300, deep_rounds=3, n=100_000,
+    images=208, full=1, batch=None, large=2000, compiled=True, peak=1.0, modes=10_000,
+    seconds=(15, 25, 20, 8, 40),
 )  # fmt: skip
 TOY = Size(
-    draws=100, rounds=2, deep="resnet20", deep_draws=100, deep_rounds=1, n=500, images=4, full=1,
-    batch=200, large=100, compiled=False, modes=0, seconds=(2, 2, 2, 2, 2),
+    pixels=16, draws=100, rounds=1, deep="digits_cnn", deep_draws=100, deep_rounds=1, n=500, images=4, full=0,
+    batch=200, large=200, compiled=False, peak=0.01, modes=0, seconds=(2, 2, 2, 2, 2),
 )  # fmt: skip
 
 
 @dataclass
 class Told:
-    """What was found so far, kept in files that are whole after every part."""
+    """What was found so far, printed as it comes and kept in files that are whole after every part."""
 
     out: Path
-    findings: Findings = field(default_factory=Findings)
+    rows: list[Row] = field(default_factory=list)
+    text: list[str] = field(default_factory=list)  # remarks and tables
 
     def add(self, found: Iterable[Row | str]) -> None:
+        rows: list[Row] = []
         try:
-            self.findings.add(found)
+            for item in found:
+                if isinstance(item, Row):
+                    rows.append(item)
+                else:
+                    self._say(item)
         finally:
+            self.rows += rows
+            for part in dict.fromkeys(row.part for row in rows):
+                self._say(table(rows, part))
             self._write()
 
+    def _say(self, text: str) -> None:
+        self.text.append(text)
+        print(f"\n{text}\n", flush=True)
+
     def _write(self) -> None:
-        rows, remarks = self.findings.rows, self.findings.remarks
-        if not rows:
-            return
-        replace_json(self.out / "speed.json", {"remarks": remarks, "rows": [asdict(row) for row in rows]})
-        replace_text(self.out / "speed.csv", frame(rows).to_csv(index=False, lineterminator="\n"))
-        tables = [table(rows, part) for part in dict.fromkeys(row.part for row in rows)]
-        replace_text(self.out / "speed.md", "\n\n".join(remarks + tables) + "\n")
+        replace_json(self.out / "speed.json", {"text": self.text, "rows": [asdict(row) for row in self.rows]})
+        replace_text(self.out / "speed.md", "\n\n".join(self.text) + "\n")
+        if self.rows:
+            replace_text(self.out / "speed.csv", frame(self.rows).to_csv(index=False, lineterminator="\n"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -126,15 +138,16 @@ def _work(arguments: argparse.Namespace, clock: Clock, out: Path) -> None:
 def _timed(arguments: argparse.Namespace, device: torch.device, size: Size) -> Subject:
     # as many images as fill a pass
     images = images_together((3, 32, 32), device, size.batch)
-    settings: dict[str, Any] = {"images": images, "sigma": 0.5, "engine_batch": size.batch}
+    settings: dict[str, Any] = {"images": images, "sigma": 0.5, "seed": 0, "engine_batch": size.batch}
     if arguments.data:
         return labelled_images(arguments.data, SHIPPED, device, **settings).repeated(images)
-    return shipped(SHIPPED, device, **settings)
+    return shipped(SHIPPED, device, **settings).of_size(size.pixels, images)
 
 
 def _deep(device: torch.device, size: Size) -> Subject:
     images = images_together((3, 32, 32), device, size.batch)
-    return untrained(size.deep, device, images=images, sigma=0.5, engine_batch=size.batch)
+    subject = untrained(size.deep, device, images=images, sigma=0.5, seed=0, engine_batch=size.batch)
+    return subject.of_size(size.pixels, images)
 
 
 def _draws(
@@ -143,15 +156,24 @@ def _draws(
     wanted = steps(subject.device, pick_dtype(subject.device), compiled=compiled)
     voters, found = prepare(subject, wanted, "to time draws")
     yield from found
-    yield from per_draw(subject, voters, n=draws, rounds=rounds, part=part, batches=[size.large])
+    yield from per_draw(
+        subject,
+        voters,
+        n=draws,
+        rounds=rounds,
+        part=part,
+        batches=[size.large],
+        art=False,
+        seconds=size.peak,
+    )
 
 
 def _certificates(arguments: argparse.Namespace, device: torch.device, size: Size) -> Iterator[Row | str]:
-    settings: dict[str, Any] = {"images": size.images, "engine_batch": size.batch}
+    settings: dict[str, Any] = {"images": size.images, "seed": 0, "engine_batch": size.batch}
     if arguments.data:
         subject = labelled_images(arguments.data, SHIPPED, device, sigma=0.5, **settings)
     else:
-        subject = digits(device, epochs=1 if arguments.toy else 12, sigma=0.25, seed=0, **settings)
+        subject = digits(device, epochs=1 if arguments.toy else 12, sigma=0.25, **settings)
     graph = device.type == "cuda"
     voter = subject.voter(FastPath(compile=False, cuda_graph=graph), pick_dtype(device))
     radii = [subject.sigma * share for share in (0.5, 1.0, 1.5, 2.0)]
