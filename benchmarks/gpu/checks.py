@@ -7,14 +7,14 @@ none stops another. Writes checks.csv (a row a check), disagreement.csv and whol
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
 import warnings
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -92,23 +92,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _work(arguments: argparse.Namespace, clock: Clock, out: Path) -> None:
     device = pick_device(arguments.device)
     checks = Checks(out / "checks.csv")
-    wanted = {
-        "tests": (5.0, partial(_begin_tests, arguments, device, out)),
-        "notebooks": (10.0, partial(_begin_notebooks, arguments, device, clock, out)),
-    }
-    begun = {
-        name: start()
-        for name, (seconds, start) in wanted.items()
-        if name in arguments.parts and clock.enough(seconds)
-    }
+    begun: dict[str, Beside] = {}
+    for name, seconds, begin in (("tests", 5.0, _begin_tests), ("notebooks", 10.0, _begin_notebooks)):
+        if name in arguments.parts and clock.enough(seconds):
+            begun[name] = begin(arguments, device, clock, out)
+        elif name in arguments.parts:
+            clock.say(f"{name}: left out, {clock.left():.0f} s left of {seconds:.0f} s that it needs")
     clock.say(f"begun: {', '.join(begun) or 'nothing'}, on {device}")
-    works = {}
+    works: dict[str, tuple[float, Callable[[], None]]] = {}
     if "copies" in arguments.parts:
         works["copies"] = (3.0, lambda: _copies(arguments, device, clock, out, checks))
-    if "tests" in arguments.parts:
-        works["tests"] = (0.0, lambda: checks.add(_tested(begun, clock, out)))
-    if "notebooks" in arguments.parts:
-        works["notebooks"] = (0.0, lambda: checks.add(_ran(begun, clock, out, device)))
+    if "tests" in begun:
+        works["tests"] = (-math.inf, lambda: checks.add(_tested(begun["tests"], clock, out)))
+    if "notebooks" in begun:
+        works["notebooks"] = (-math.inf, lambda: checks.add(_ran(begun["notebooks"], clock, out, device)))
     try:
         parts(clock, works)
     finally:
@@ -126,7 +123,7 @@ def _raise_on_failures(checks: Checks) -> None:
 # Tests.
 
 
-def _begin_tests(arguments: argparse.Namespace, device: torch.device, out: Path) -> Beside:
+def _begin_tests(arguments: argparse.Namespace, device: torch.device, _: Clock, out: Path) -> Beside:
     files = sorted(
         path for path in (ROOT / "tests").glob("test_*.py") if "pytest.mark.gpu" in path.read_text()
     )
@@ -137,8 +134,7 @@ def _begin_tests(arguments: argparse.Namespace, device: torch.device, out: Path)
     return Beside.begin("tests", [*command, *names], out, DUALRS_TEST_DEVICE=device.type)
 
 
-def _tested(begun: Mapping[str, Beside], clock: Clock, out: Path) -> list[Row]:
-    one = _begun(begun, "tests")
+def _tested(one: Beside, clock: Clock, out: Path) -> list[Row]:
     code = one.end(clock.left() - MARGIN)
     file = out / "tests.xml"
     if not file.exists():
@@ -171,8 +167,8 @@ def _begin_notebooks(arguments: argparse.Namespace, device: torch.device, clock:
     return Beside.begin("notebooks", command, out)
 
 
-def _ran(begun: Mapping[str, Beside], clock: Clock, out: Path, device: torch.device) -> list[Row]:
-    one, rows = _begun(begun, "notebooks"), []
+def _ran(one: Beside, clock: Clock, out: Path, device: torch.device) -> list[Row]:
+    rows: list[Row] = []
     try:
         one.end(clock.left() - MARGIN / 2)
     finally:
@@ -198,12 +194,6 @@ def _devices(folder: Path) -> Iterator[tuple[str, str]]:
         found = record.get("provenance", {}) if isinstance(record, dict) else {}
         if "device" in found and path.name != "status.json":
             yield str(path.relative_to(folder)), str(found["device"])
-
-
-def _begun(begun: Mapping[str, Beside], name: str) -> Beside:
-    if name not in begun:
-        raise TimeoutError(f"{name}: there was no time to begin")
-    return begun[name]
 
 
 # Frozen copies.
