@@ -24,6 +24,7 @@ from dualrs_lab.runtime import describe, pick_device
 __all__ = ["Clock", "halve", "pack", "parser", "parts", "stage", "unpack"]
 
 ARCHIVE, ARCHIVES, PIECE = 15 * 2**20, 8, 14 * 2**20  # bytes of an archive, archives, bytes of a file in one
+GRACE = 20.0  # seconds beyond its minutes after which a stage is interrupted: what one call may take
 _PART = ".piece"
 
 
@@ -70,19 +71,22 @@ def stage(
 ) -> int:
     """Run `work(arguments, clock, out)`; whatever happens, out/record.json tells it. 0, or 1 if it failed.
 
-    A request to end (SIGTERM) counts as a failure, too.
+    A request to end (SIGTERM) counts as a failure, and so do more than GRACE seconds beyond the minutes.
     """
     clock, error = Clock(arguments.minutes), ""
     out: Path = arguments.out or Path("runs/gpu") / name
     out.mkdir(parents=True, exist_ok=True)
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = {s: signal.signal(s, signal.default_int_handler) for s in (signal.SIGTERM, signal.SIGALRM)}
+    signal.setitimer(signal.ITIMER_REAL, max(0.0, clock.left()) + GRACE)
     try:
         work(arguments, clock, out)
     except BaseException:  # an interrupt as well: the record is what comes back
         error = traceback.format_exc().replace(f"{Path.cwd()}/", "")
         print(error, flush=True)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     clock.say(f"{name} {'failed' if error else 'ended'}")
     replace_json(out / "record.json", _record(name, arguments, clock, error))
     return int(bool(error))
@@ -198,17 +202,18 @@ def _record(name: str, arguments: argparse.Namespace, clock: Clock, error: str) 
 
 
 def _command(name: str, arguments: argparse.Namespace) -> str:
-    # names of files and folders, without the folders above them, which mean nothing elsewhere
     words = [f"python -m benchmarks.gpu.{name}"]
     for option, value in vars(arguments).items():
         if value not in (None, False, ""):
-            told = str(value).rpartition("/")[2] if option != "data" else _named(str(value))
-            words.append(f"--{option.replace('_', '-')}" + ("" if value is True else f" {told}"))
+            words.append(f"--{option.replace('_', '-')}" + ("" if value is True else f" {_told(value)}"))
     return " ".join(words)
 
 
-def _named(data: str) -> str:
-    kind, colon, path = data.partition(":")
+def _told(value: object) -> str:
+    # names of files and folders, without the folders above them, which mean nothing elsewhere
+    if isinstance(value, list | tuple):
+        return ",".join(map(_told, value))
+    kind, colon, path = str(value).rpartition(":")
     return f"{kind}{colon}{path.rstrip('/').rpartition('/')[2]}"
 
 
