@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from benchmarks.gpu import experts as stage3
-from benchmarks.gpu.stage import pack, unpack
+from benchmarks.gpu.stage import Clock, pack, parser, unpack
 from benchmarks.gpu.trainer import Recipe, Trainer, crop, rate
 from dualrs_lab.certificates import from_row, read_table, recompute
 from dualrs_lab.data import Images, load_images
@@ -204,9 +204,11 @@ def test_a_second_call_goes_on_and_the_results_fit_into_archives(made: Path) -> 
 
 
 def test_without_time_parts_are_left_out_and_said(tmp_path: Path) -> None:
-    stage3.main(["--toy", "--device", "cpu", "--minutes", "0.02", "--out", str(tmp_path)])
-    record = json.loads((tmp_path / "record.json").read_text())
-    assert any("left out" in step["step"] for step in record["steps"])
+    arguments, clock = parser("", minutes=0.02).parse_args(["--toy", "--device", "cpu"]), Clock(0.02)
+    stage3.work(arguments, clock, tmp_path)
+    said = [text for _, text in clock.steps]
+    assert sum("left out" in text for text in said) == 4
+    assert sum(": 1 steps" in text for text in said) == len(stage3.SIGMAS)
     assert not list(tmp_path.glob("*.tsv"))
 
 
