@@ -225,3 +225,26 @@ def test_single_experts_by_two_bounds_have_the_radius_of_the_formula() -> None:
     low, high = lower_bound(700, 1000, 0.0005), upper_bound(200, 1000, 0.0005)
     wanted = 0.25 * (special.ndtri(low) - special.ndtri(high))
     assert float(got["radius"].iloc[0]) == pytest.approx(float(wanted), rel=1e-12)
+
+
+def test_what_ships_follows_from_its_votes() -> None:
+    folder = Path(__file__).parent.parent / "data" / "cifar10_wide"
+    stem = "cifar10_jpeg_wide_start_sigma{0:g}_seed0"
+    files = {s: folder / f"{stem}_smoothed{{0:g}}_n10000.tsv".format(s) for s in stage3.SIGMAS}
+    tables = {sigma: read_table(path) for sigma, path in files.items()}
+    for sigma, table in tables.items():
+        assert len(table) == 1000
+        again = [recompute(from_row(row)) for row in table.to_dict("records")]
+        assert again == pytest.approx(table["radius"].tolist(), rel=1e-9)
+        network, _ = load_checkpoint(folder / f"{stem}.safetensors".format(sigma))
+        assert json.loads(files[sigma].with_suffix(".json").read_text())["identity"]["model"] == fingerprint(
+            network
+        )
+    written = pd.read_csv(folder / "board.csv", index_col="rule")
+    found = stage3.board(tables)
+    assert found.to_numpy() == pytest.approx(written.to_numpy(), abs=1e-6, nan_ok=True)
+    for what, images in (("trained", 27_500), ("held_out", 1_000)):
+        votes = load_file(folder / f"cifar10_jpeg_wide_start_votes_{what}.safetensors")
+        assert votes["counts"].shape == (images, len(stage3.SIGMAS), 10)
+        assert (votes["counts"].long().sum(dim=2) == 200).all()
+        assert votes["votes"].shape == (images, len(stage3.SIGMAS))
