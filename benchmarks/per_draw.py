@@ -1,7 +1,7 @@
 """What one draw costs: step by step from the textbook to the fast path, against the machine's ceiling."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 
 import torch
@@ -71,42 +71,64 @@ def prepare(
     return voters, found
 
 
-def per_draw(subject: Subject, voters: Mapping[str, FrozenVoter], *, n: int, rounds: int) -> Found:
+def per_draw(
+    subject: Subject,
+    voters: Mapping[str, FrozenVoter],
+    *,
+    n: int,
+    rounds: int,
+    part: str = "per_draw",
+    batches: Sequence[int] = (),
+    art: bool = True,
+    seconds: float = 1.0,
+) -> Found:
     """Time per draw of whole certificates with n0 + n draws: baselines on one image, the engine on all.
 
-    The engine draws its noise once for all images of a call; the textbook draws it for every image.
+    The engine draws its noise once for all images of a call; the textbook draws it for every image. It also
+    runs with each of `batches` noisy images a pass. `seconds` are for each of the machine's peaks.
     """
-    part, textbook = "per_draw", subject.textbook(n)
-    arms: dict[str, Callable[[int], object]] = {"textbook": lambda _: textbook.certify(subject.image())}
+    books = {"textbook": subject} | {f"textbook, passes of {b:,}": replace(subject, batch=b) for b in batches}
+
+    def book(it: Subject) -> Callable[[int], object]:
+        textbook = it.textbook(n)
+        return lambda _: textbook.certify(subject.image())
+
+    arms = {name: book(it) for name, it in books.items()}
     if reason := art_reason(n, subject.shape, free_memory()):
         yield f"ART is left out: {reason}."
-    else:
-        art = subject.art()
-        arms["ART"] = lambda _: art.certify(subject.image(), n=n, batch=subject.batch)
+    elif art:
+        toolbox = subject.art()
+        arms["ART"] = lambda _: toolbox.certify(subject.image(), n=n, batch=subject.batch)
 
     def ours(voter: FrozenVoter) -> Callable[[int], object]:
         return lambda _: subject.certify(voter, n)
 
     arms |= {name: ours(voter) for name, voter in voters.items()}
-    seconds = interleave(arms, rounds)
+    taken = interleave(arms, rounds)
     draws = {name: (subject.n0 + n) * (len(subject.x) if name in voters else 1) for name in arms}
-    costs = {name: [s / draws[name] for s in seconds[name]] for name in arms}
+    costs = {name: [s / draws[name] for s in taken[name]] for name in arms}
     for name, each in costs.items():
         yield Row(part, name, "time per draw", "µs", [1e6 * s for s in each])
         factor = ratio(costs["textbook"], each)
         yield Row(part, name, "textbook / this", "times", factor)
     precision = {name: voters[name].dtype if name in voters else torch.float32 for name in costs}
-    yield from _ceilings(subject, costs, precision)
+    yield from _ceilings(subject, part, costs, precision, seconds)
 
 
-def _ceilings(subject: Subject, costs: dict[str, list[float]], precision: dict[str, torch.dtype]) -> Found:
-    part, device, network = "per_draw", subject.device, subject.network
+def _ceilings(
+    subject: Subject,
+    part: str,
+    costs: dict[str, list[float]],
+    precision: dict[str, torch.dtype],
+    seconds: float,
+) -> Found:
+    device, network = subject.device, subject.network
     work = flops(network, subject.shape)
     yield Row("machine", "network", "operations per draw", "MFLOP", [work / 1e6])
-    bandwidth = copy_bandwidth(device)
+    bandwidth = copy_bandwidth(device, seconds)
     yield Row("machine", "machine", "copy, read and write", "GB/s", [bandwidth / 1e9])
     for dtype in sorted(set(precision.values()), key=str):
-        name, peak = str(dtype).removeprefix("torch."), matmul_peak(device, dtype)
+        name, peak = str(dtype).removeprefix("torch."), matmul_peak(device, dtype, seconds)
         yield Row("machine", "machine", f"matmul {name}", "GFLOP/s", [peak / 1e9])
         moved = traffic(network, subject.shape, dtype.itemsize)
         for arm in (arm for arm, used in precision.items() if used == dtype):

@@ -170,6 +170,31 @@ class CifarResNet(Body):
         return _run_stages((self.layer1, self.layer2, self.layer3), F.relu(self.bn1(self.conv1(x))))
 
 
+class WideStart(Body):
+    """A residual network that begins wide and at half the resolution: large products, which a GPU likes.
+
+    The stem sees 6x6 pixels in steps of 2; two stages of two blocks follow, 1.9 M parameters for 10 classes.
+    """
+
+    def __init__(self, classes: int, channels: int, widths: tuple[int, int] = (128, 192)) -> None:
+        super().__init__()
+        first, second = widths
+        self.stem = nn.Sequential(
+            nn.Conv2d(channels, first, 6, 2, padding=2, bias=False),
+            nn.BatchNorm2d(first),
+            nn.ReLU(inplace=True),
+        )
+        self.layer1 = _residual_stage(first, first, 2, stride=1)
+        self.layer2 = _residual_stage(first, second, 2, stride=2)
+        self.fc = nn.Linear(second, classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def stages(self, x: Tensor) -> list[Tensor]:
+        return _run_stages((self.layer1, self.layer2), self.stem(x))
+
+
 def _residual_stage(inputs: int, outputs: int, blocks: int, *, stride: int) -> nn.Sequential:
     shortcut = None
     if stride != 1 or inputs != outputs:
@@ -252,6 +277,7 @@ MODELS: dict[str, Callable[[int, int], nn.Module]] = {
     "digits_cnn": lambda classes, channels: DigitsCnn(classes, channels),
     "fast": lambda classes, channels: FastNet(classes, channels),
     "fast_narrow": lambda classes, channels: FastNet(classes, channels, (32, 128, 128)),
+    "wide_start": lambda classes, channels: WideStart(classes, channels),
     "resnet20": lambda classes, channels: CifarResNet(classes, channels, 20),
     "resnet56": lambda classes, channels: CifarResNet(classes, channels, 56),
     "resnet110": lambda classes, channels: CifarResNet(classes, channels, 110),

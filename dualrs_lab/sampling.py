@@ -47,6 +47,7 @@ BLOCK = 100
 _BITS = 60  # of every uniform draw; thresholds are exact to one part in 2^60
 _COARSE = 16  # leading bits that decide nearly every draw through one table
 _SLAB_BYTES, _SLAB_BLOCKS = 2**26, 100  # of noise that is kept in one allocation, at most
+_KEPT_BYTES = {"cuda": 2**30}  # on a GPU, where drawing a block again holds up a pass; elsewhere 2^25
 _RECENT = 4  # blocks of noise beyond those that are kept
 _SIDE_BY_SIDE = 16  # images under way at least, so that a block of noise serves as many
 
@@ -144,8 +145,9 @@ def _grid_tables(sigma: float) -> tuple[Tensor, Tensor, Tensor]:
 class NoiseBlocks:
     """The noise of one stream of a run, block by block: drawn when asked for.
 
-    The first blocks, which every image needs, are kept while `keep_bytes` lasts, and a few recent ones, which
-    images that go through the network side by side need next: memory does not grow with the number of draws.
+    The first blocks, which every image needs, are kept while `keep_bytes` lasts (None: as suits the device),
+    and a few recent ones, which images that go through the network side by side need next: memory does not
+    grow with the number of draws.
     """
 
     def __init__(
@@ -156,14 +158,14 @@ class NoiseBlocks:
         seed: int,
         stream: str,
         device: torch.device | str = "cpu",
-        keep_bytes: int = 2**25,
+        keep_bytes: int | None = None,
     ) -> None:
         self.noise, self.shape, self.seed, self.stream = noise, shape, seed, stream
         self.device = torch.device(device)
         self._kept: dict[int, Tensor] = {}
         self._free: list[Tensor] = []
         self._recent: dict[int, Tensor] = {}
-        self._room = keep_bytes
+        self._room = _KEPT_BYTES.get(self.device.type, 2**25) if keep_bytes is None else keep_bytes
 
     def __getitem__(self, number: int) -> Tensor:
         """Noise `(BLOCK, *shape)`."""

@@ -38,11 +38,19 @@ def test_parameter_counts_are_the_published_ones(name: str) -> None:
     assert sum(p.numel() for p in body.parameters()) == PARAMETERS[name]
 
 
+def test_wide_start_has_less_than_two_million_parameters_and_does_most_on_wide_maps() -> None:
+    with torch.device("meta"):
+        body = MODELS["wide_start"](10, 3)
+    assert sum(p.numel() for p in body.parameters()) < 2_000_000
+    assert min(m.out_channels for m in body.modules() if isinstance(m, nn.Conv2d)) == 128
+
+
 @pytest.mark.parametrize(
     ("name", "size", "last"),
     [
         ("fast", 32, (256, 3, 3)),
         ("fast_narrow", 32, (128, 3, 3)),
+        ("wide_start", 32, (192, 8, 8)),
         ("resnet20", 32, (64, 8, 8)),
         ("resnet18", 32, (512, 4, 4)),
         ("resnet50", 64, (2048, 2, 2)),
