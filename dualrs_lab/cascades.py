@@ -132,9 +132,9 @@ def steps(votes: ArrayLike, y: ArrayLike, *, cascade: Cascade, alpha: float) -> 
     low = np.where(asked, lower_bound(own, np.maximum(trials, 1), level), 0.0)
     high = np.where(asked, upper_bound(others.max(axis=-1), np.maximum(trials, 1), level), 1.0)
     sigma, limit = np.asarray(cascade.sigmas), np.asarray(cascade.limits)
-    mine, theirs = sigma * special.ndtri(low), sigma * special.ndtri(np.minimum(high, 1.0 - low))
+    mine, theirs = sigma * special.ndtri(low), sigma * special.ndtri(high)
     half = np.where(asked, mine / 2 - theirs / 2, -np.inf)
     accepts = np.minimum(mine - limit, half)  # with limit >= 0 always the first
-    alone = limit - sigma * special.ndtri(high)  # of the bound of the rival only, as the level supposes
-    errs = np.where(limit >= 0, alone, np.maximum(limit - theirs, half))
+    alone = limit - theirs  # of the bound of the rival only, as the level supposes
+    errs = np.where(limit >= 0, alone, np.maximum(alone, half))
     return Steps(accepts, errs, cascade_radius(accepts, errs))

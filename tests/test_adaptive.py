@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy import stats
 from torch import nn
 
 from dualrs_lab.adaptive import (
@@ -166,6 +167,42 @@ def test_the_loss_is_its_three_terms() -> None:
     assert whole[3] == pytest.approx(0.3 * whole[0] + 0.5 * whole[1] + 0.2 * whole[2], rel=1e-5)
     with pytest.raises(ValueError, match="wanted an AdaptiveMix"):
         LOSS(fresh(), x, y, make_generator(0))
+
+
+def watched(mix: AdaptiveMix) -> list[torch.Tensor]:
+    """What `mix` will look at."""
+    seen, look = [], mix.look
+    mix.look = lambda x: seen.append(x.detach()) or look(x)
+    return seen
+
+
+def test_the_terms_are_those_of_the_paper() -> None:
+    """The weight is to be 0 on the images and 1 on what the attack made of them."""
+    mix = untrained()
+    x, y = torch.rand(12, 1, 8, 8, generator=make_generator(0)), torch.arange(12) % 10
+    seen = watched(mix)
+    loss = MixingLoss(eps=0.2, attack=INNER, bce=0.3, ce=0.5, product=0.2)(mix, x, y, make_generator(3))
+    both = seen[-1]
+    assert torch.equal(both[:12], x)
+    assert ((both[12:] - x).abs().flatten(1).amax(1) > 0.05).all()
+    with torch.no_grad():
+        a, wrong = mix.weights(both), -mix(both)[torch.arange(24), y.repeat(2)]
+    told = -torch.cat([1 - a[:12], a[12:]]).log()
+    expected = (0.3 * told + 0.5 * wrong + 0.2 * told * wrong).mean()
+    assert float(loss.detach()) == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_budgets_are_uniform_from_two_fifths_to_eleven_tenths() -> None:
+    """A single step as long as all budgets ends on the border of each."""
+    mix, x = untrained(), torch.full((300, 1, 8, 8), 0.5)
+    seen = watched(mix)
+    attack = PGD(steps=1, step=1.0, best=False)
+    MixingLoss(eps=0.2, attack=attack)(mix, x, torch.arange(300) % 10, make_generator(0))
+    share = (seen[-1][300:] - x).abs().flatten(1).amax(1).numpy() / 0.2
+    assert share.min() >= 0.4 - 1e-5
+    assert share.max() <= 1.1 + 1e-5
+    assert stats.kstest(share, stats.uniform(0.4, 0.7).cdf).pvalue > 1e-3
+    assert stats.kstest(share, stats.uniform(0.4, 0.6).cdf).pvalue < 1e-3  # negative control: to 1.0
 
 
 def test_heads_have_the_sizes_that_are_claimed() -> None:

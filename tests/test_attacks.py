@@ -200,6 +200,52 @@ def test_apgd_checks_when_published() -> None:
     assert _checks(1) == {}
 
 
+def by_the_paper(losses: list[float], slopes: list[float], eps: float) -> tuple[list[float], list]:
+    """Algorithm 1 of Croce and Hein on one pixel at 1/2: its points, and both conditions at every check.
+
+    As in their code, the first point counts as a rise, and the second condition comes with the second check.
+    """
+    checks = [0, 22, 41, 57, 70, 80, 87, 93, 99]
+    points, asked, step, before, top = [0.5], [], 2 * eps, 0.5, 0
+    halved, best_before = True, losses[0]
+
+    def inside(z: float) -> float:
+        return min(max(z, 0.5 - eps), 0.5 + eps)
+
+    for k in range(100):
+        top, at = (k if losses[k] > losses[top] else top), k
+        if k in checks[1:]:
+            last = checks[checks.index(k) - 1]
+            rises = sum(losses[i + 1] > losses[i] for i in range(last, k)) + (last == 0)
+            asked.append((rises < 0.75 * (k - last), not halved and losses[top] == best_before))
+            halved, best_before = any(asked[-1]), losses[top]
+            step, at = (step / 2, top) if halved else (step, k)
+        here = points[at]
+        z = inside(here + step * np.sign(slopes[at]))
+        points.append(inside(here + 0.75 * (z - here) + 0.25 * (here - before)) if k else z)
+        before = here
+    return points, asked
+
+
+def test_apgd_moves_as_its_paper_says() -> None:
+    """The same losses and slopes for both, drawn at random: ascents with falls of all sizes and shares."""
+    rng, count, eps = np.random.default_rng(0), 200, 0.1
+    share, depth = rng.uniform(0.5, 1, (2, count, 1))
+    rising = rng.random((count, 100)) < share
+    losses = np.where(rising, rng.random((count, 100)), -8 * depth * rng.random((count, 100))).cumsum(axis=1)
+    slopes = rng.standard_normal((count, 100))
+    point = torch.full((count, 1, 1, 1), 0.5)
+    walk = APGD(steps=100, step=2 * eps).walk(point, torch.full_like(point, eps))
+    found = [point]
+    for loss, slope in zip(torch.tensor(losses).T, torch.tensor(slopes).float().T, strict=True):
+        found.append(walk.next(found[-1], loss, slope.view(-1, 1, 1, 1)))
+    known = [by_the_paper(*pair, eps) for pair in zip(losses, slopes, strict=True)]
+    expected = np.array([points for points, _ in known])
+    np.testing.assert_allclose(torch.cat(found, dim=1)[:, :, 0, 0], expected, atol=1e-5)
+    reasons = [tuple(map(bool, reason)) for _, asked in known for reason in asked]
+    assert min(reasons.count(kind) for kind in itertools.product((False, True), repeat=2)) > 30
+
+
 def test_one_seed_one_result(digits) -> None:
     model, x, y = digits
     found = [pgd(model, x[:50], y[:50], EPS, attack=PGD(), generator=generator(s)) for s in (0, 0, 1)]

@@ -121,6 +121,17 @@ def test_radius_by_hand() -> None:
     assert cascade_radius([-0.1, -0.3], [1.0, 1.0]) == -0.1
 
 
+def test_a_rival_never_has_more_than_the_lower_bound_leaves() -> None:
+    """So `steps` needs no other bound of rivals than their own."""
+    rng = np.random.default_rng(0)
+    n = rng.integers(1, 1000, 2000)
+    votes = rng.multinomial(n, rng.dirichlet([1, 1, 1], size=2000))
+    for level in (0.2, 1e-4):
+        low, high = lower_bound(votes[:, 0], n, level), upper_bound(votes[:, 1:].max(axis=1), n, level)
+        assert (high <= 1 - low + 1e-13).all()
+        assert (high < 1 - low - 1e-3).mean() > 0.5
+
+
 def test_experts_that_were_not_asked_lower_the_radius_only() -> None:
     rng = np.random.default_rng(0)
     votes, changed = rng.multinomial(1000, rng.dirichlet([4, 1, 1], size=(200, 3))), 0

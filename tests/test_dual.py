@@ -26,6 +26,7 @@ from dualrs_lab.estimators import Cuts, Estimator, Median, Plurality
 from dualrs_lab.fastpath import FastPath
 from dualrs_lab.plane import Boxes, lesson_plane, sample_points
 from dualrs_lab.routes import Split
+from dualrs_lab.runtime import make_generator
 from dualrs_lab.sampling import GaussianNoise, GridNoise, Voter
 from dualrs_lab.smoothing import Spec, certify, certify_table
 from dualrs_lab.stopping import AtRadii, InputSpecific, Stopping
@@ -369,16 +370,62 @@ def test_predictions_are_those_of_the_ideal_system_or_none(kind: str) -> None:
     "rule", [Median(0.1), Cuts((0.1, 0.1)), Plurality(0.1)], ids=["median", "cuts", "plurality"]
 )
 def test_a_choice_that_is_a_toss_up_is_seldom_called(rule: Estimator) -> None:
-    # A cut, or two experts, at exactly 1/2: at level 0.05 a call is wrong in a half of its cases at most.
-    # More than 132 calls in 2000 runs have a probability below 1e-3.
+    # The first cut, or two experts, at exactly 1/2: each of the cuts has its share of the level.
+    cuts = 1 if isinstance(rule, Plurality) else 2
+    most = int(stats.binom.isf(ERROR, 2000, ALPHA / cuts))
     yes = np.random.default_rng(0).binomial(100, 0.5, 2000)
     votes = np.stack([yes, 100 - yes, np.zeros_like(yes)], axis=1)[:, None]
     if isinstance(rule, Cuts):
         cut = np.stack([yes, 100 - yes], axis=1)
         votes = np.stack([cut, np.broadcast_to([100, 0], cut.shape)], axis=1)
     pvalue = dual._choice_pvalue(rule, votes)
-    assert (pvalue <= 0.05).sum() <= 132
+    assert (pvalue <= ALPHA).sum() <= most
+    assert cuts == 1 or (pvalue / cuts <= ALPHA).sum() > most  # negative control: the whole level for each
     assert np.bincount(rule.top(votes))[:2].min() > 800  # negative control: untested, both are chosen
+
+
+@pytest.mark.parametrize("experts", [2, 3, 5])
+@pytest.mark.parametrize("rule", [Median, Cuts], ids=["median", "cuts"])
+def test_a_choice_takes_the_worst_test_of_the_cuts_that_decide(rule: type, experts: int) -> None:
+    rng, cuts = np.random.default_rng(0), experts - 1
+    if rule is Median:
+        votes = rng.multinomial(60, rng.dirichlet([2.0] * experts, 40))[:, None]
+        yes = votes[:, 0].cumsum(axis=1)[:, :-1]
+    else:
+        yes = rng.binomial(60, rng.uniform(0.2, 0.8, (40, cuts)))
+        votes = np.stack([yes, 60 - yes], axis=2)
+    expected = []
+    for row in yes:
+        first = next((k for k, count in enumerate(row) if count >= 30), cuts - 1)
+        expected.append(cuts * max(stats.binomtest(count, 60).pvalue for count in row[: first + 1]))
+    found = dual._choice_pvalue(rule(0.1 if rule is Median else (0.1,) * cuts), votes)
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+class Dice(Voter):
+    """Votes for class 0 with probability p and else for 1, whatever it sees, each on a throw of its own."""
+
+    def __init__(self, p: float, sigma: float) -> None:
+        super().__init__(PLANE, GaussianNoise(sigma), classes=2, units=100)
+        self.p, self.generator = p, make_generator(0, "dice")
+
+    def __call__(self, x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        return (torch.rand(noise.shape[:2], generator=self.generator) >= self.p).long()
+
+
+def answered(choice: float, kind: float, alpha: float) -> int:
+    """How many of 4000 inputs get an answer, where estimator and experts are dice."""
+    spec = settings(Median(0.1), sigmas=(0.1, 0.2), n=100, n_estimator=100, alpha=alpha)
+    experts = [Dice(kind, sigma) for sigma in spec.sigmas]
+    return int((predict_dual([Dice(choice, 0.1)], experts, torch.zeros(4000, 2), spec=spec) >= 0).sum())
+
+
+@pytest.mark.parametrize("dice", [(0.5, 1.0), (1.0, 0.5)], ids=["experts", "classes"])
+def test_a_toss_up_between_experts_or_between_classes_gets_half_of_alpha(dice: tuple) -> None:
+    """The other test is certain of its side, so that all answers are this one's to refuse."""
+    most = int(stats.binom.isf(ERROR, 4000, ALPHA / 2))
+    assert 200 < answered(*dice, ALPHA) <= most
+    assert answered(*dice, 2 * ALPHA) > most  # negative control: all of alpha for either test
 
 
 def test_a_single_expert_needs_no_test() -> None:

@@ -7,9 +7,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy import stats
 
 from dualrs_lab.data import Images, load_images, to_float
 from dualrs_lab.models import load_checkpoint, make_model
@@ -21,6 +23,8 @@ from dualrs_lab.training import (
     TrainConfig,
     Warmup,
     _augment,
+    _optimizer,
+    _set_rate,
     accuracy,
     best_path,
     channel_statistics,
@@ -229,6 +233,63 @@ def test_augmentation_shifts_and_mirrors_whole_images() -> None:
         assert matches
         seen.add(matches[0])
     assert len(seen) == 18
+
+
+def test_the_rate_rises_to_its_peak_and_falls_to_zero(digits: Images) -> None:
+    made = config(epochs=5, lr=0.4, warmup=0.2)
+    optimizer = _optimizer(network(), made)
+
+    def rates(epoch: float) -> list[float]:
+        _set_rate(optimizer, made, epoch)
+        return [group["lr"] for group in optimizer.param_groups]
+
+    for epoch, rate in ((0, 0.0), (0.5, 0.2), (1, 0.4), (3, 0.2), (5, 0.0)):
+        assert rates(epoch) == pytest.approx([rate] * 2, abs=1e-12)
+    made = config(epochs=2, warmup=0)
+    history = train(network(), digits, objective=Standard(), config=made, progress=False)
+    ends = (np.arange(2) + 5 / 6) / 2  # the last of six steps of each epoch
+    assert history["lr"].tolist() == pytest.approx(0.05 * (1 + np.cos(np.pi * ends)))
+
+
+class Nothing:
+    """Whatever the weights, the loss is 0."""
+
+    def __call__(self, model, x, y, generator) -> torch.Tensor:
+        return 0 * model(x).sum()
+
+
+def test_weights_decay_but_no_bias_and_no_batchnorm(digits: Images) -> None:
+    """Where nothing is to be learned, a step multiplies matrices and kernels by 1 - rate * decay."""
+    model = network()
+    before = {name: tensor.detach().clone() for name, tensor in model.named_parameters()}
+    made = config(epochs=1, momentum=0.0, warmup=0.0, lr=0.1, weight_decay=0.5)
+    train(model, digits.select(range(64)), objective=Nothing(), config=made, progress=False)
+    kinds = torch.nn.Conv2d | torch.nn.Linear
+    decaying = {f"{name}.weight" for name, part in model.named_modules() if isinstance(part, kinds)}
+    assert 0 < len(decaying) < len(before)
+    for name, tensor in model.named_parameters():
+        factor = 1 - 0.1 * 0.5 if name in decaying else 1
+        torch.testing.assert_close(tensor.detach(), factor * before[name])
+
+
+def test_accuracy_under_noise_is_that_of_the_closed_form() -> None:
+    """A half-space one deviation away: Phi(1), within five standard errors of 4000 draws."""
+    images = Images(
+        pixels=torch.full((4000, 1, 1, 2), 128, dtype=torch.uint8),
+        labels=torch.zeros(4000, dtype=torch.int64),
+        classes=("right", "left"),
+        name="half",
+        split="test",
+    )
+    plane = torch.nn.Linear(2, 2)
+    plane.weight.data, plane.bias.data = torch.tensor([[1.0, 0], [-1, 0]]), torch.tensor([-0.25, 0.25])
+    model, distance = torch.nn.Sequential(torch.nn.Flatten(), plane), 128 / 255 - 0.25
+    for sigma in (distance, 2 * distance):
+        p = stats.norm.cdf(distance / sigma)
+        error = np.sqrt(p * (1 - p) / 4000)
+        assert abs(accuracy(model, images, sigma=sigma, seed=0) - p) < 5 * error
+        assert abs(accuracy(model, images, sigma=sigma / 2, seed=0) - p) > 5 * error  # negative control
+    assert accuracy(model, images, seed=0) == 1
 
 
 def test_channel_statistics_are_those_of_the_pixels(digits: Images) -> None:
