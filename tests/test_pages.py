@@ -24,7 +24,10 @@ from dualrs_lab.mix_certificates import mixed
 from dualrs_lab.models import load_checkpoint
 
 ROOT = Path(__file__).parent.parent
-PROSE = [*(ROOT / part / "README.md" for part in ("", "data", "benchmarks")), *sorted((ROOT / "docs").glob("*.md"))]
+PROSE = [
+    *(ROOT / part / "README.md" for part in ("", "data", "benchmarks")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 
 # Every number that is typed into a page, and why it is not read from a table.
 TYPED = {
