@@ -1,1 +1,1 @@
-"""How fast certification is here, against the loop of the textbook and the Adversarial Robustness Toolbox."""
+"""Speed and quality, each measured by a command, beside published code where there is some."""

@@ -1,4 +1,4 @@
-"""What the engine is compared with: certification as it is written down, and as a library ships it.
+"""What the engine is compared with: certification as the paper writes it, and as a library ships it.
 
 `Textbook` is Cohen, Rosenfeld & Kolter's CERTIFY (2019, section 3.2) the way public code runs it: one image
 at a time, the network as it is in float32, fresh noise for every batch, votes counted in a Python loop. `Art`
@@ -23,7 +23,7 @@ __all__ = ["Art", "Textbook", "art_missing", "art_reason", "art_version"]
 
 @dataclass(frozen=True, kw_only=True)
 class Textbook:
-    """Certify one float image (C, H, W) in [0, 1] after another on the device where it lives."""
+    """Certify one float image (C, H, W) in [0, 1] at a time, on the device where it lives."""
 
     network: Callable[[Tensor], Tensor]  # (B, C, H, W) -> logits (B, classes); in evaluation mode
     classes: int
@@ -58,7 +58,7 @@ class Textbook:
 
 
 def art_missing() -> list[str]:
-    """Packages that the arm needs and that are not installed: `pip install -e .[bench]` brings them."""
+    """Packages that this arm needs and that are not installed: `pip install -e .[bench]` installs them."""
     needed = {"art": "adversarial-robustness-toolbox", "statsmodels": "statsmodels"}
     return [package for module, package in needed.items() if importlib.util.find_spec(module) is None]
 
@@ -98,7 +98,7 @@ class Art:
     ) -> None:
         from art.estimators.certification.randomized_smoothing import PyTorchRandomizedSmoothing
 
-        # Loss and optimiser are for training only; the constructor wants a loss.
+        # Loss and optimiser are for training only, but the constructor needs a loss.
         self.classifier: Any = PyTorchRandomizedSmoothing(
             model=network,
             loss=nn.CrossEntropyLoss(),

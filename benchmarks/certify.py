@@ -1,4 +1,4 @@
-"""`python -m benchmarks.certify`: how fast certificates are made here, and what each step is worth.
+"""`python -m benchmarks.certify`: how fast certificates are made on this machine, and what each step adds.
 
 Everything that is compared is measured in this one run, in interleaved rounds. Without `--data`, draws are
 timed on random pixels (what a draw costs does not depend on them) and images are certified with a network for
@@ -32,7 +32,7 @@ from dualrs_lab.sampling import images_together
 __all__ = ["main"]
 
 PARTS = ("per_draw", "split", "growth", "disagreement", "per_image", "memory")
-# What `--short` changes, so that two CPU cores are done within ten minutes.
+# What `--short` changes, so that two CPU cores finish within ten minutes.
 SHORT = {
     "draws": 1000,
     "rounds": 3,
@@ -46,7 +46,7 @@ SHORT = {
 
 @dataclass
 class Findings:
-    """What the parts found so far; remarks are printed as they come, tables as a part is done."""
+    """What the parts have found so far; remarks are printed as they come, tables when a part is done."""
 
     rows: list[Row] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
@@ -153,7 +153,7 @@ def _write(
 
 
 def _record(args: argparse.Namespace) -> dict[str, Any]:
-    # names of files and folders, without the folders above them, which mean nothing elsewhere
+    # names of files and folders without parent folders, which mean nothing elsewhere
     named = {"checkpoint": args.checkpoint.name, "out": args.out.name}
     kind, colon, path = args.data.partition(":")
     return vars(args) | named | {"data": f"{kind}{colon}{Path(path).name}"}

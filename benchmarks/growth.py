@@ -9,7 +9,7 @@ from dualrs_lab.fastpath import FastPath, FrozenVoter
 
 __all__ = ["growth"]
 
-Arm = tuple[str, str, float]  # who, what varies, its value
+Arm = tuple[str, str, float]  # which arm, what varies, its value
 
 
 def growth(
@@ -24,10 +24,10 @@ def growth(
     sizes: Sequence[int],
     sigmas: Sequence[int],
 ) -> Iterator[Row]:
-    """Seconds per image against each of the four, the others kept (n draws, the images of the subject).
+    """Seconds per image against each of the four, the others fixed (n draws, the images of the subject).
 
-    Sizes are of random pixels through the same network; `sigmas` are numbers of noise levels that every
-    image is certified at. Against images and levels the textbook is a loop, and not measured.
+    Sizes are those of random pixels through the same network; `sigmas` are numbers of noise levels at which
+    every image is certified. The textbook is a loop over images and levels, so these are not measured.
     """
     arms: dict[Arm, tuple[Callable[[int], object], int]] = {}
 

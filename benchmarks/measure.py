@@ -27,7 +27,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Row:
-    """One quantity of one arm, with a value a round; what was counted once has one value."""
+    """One quantity of one arm, with a value per round; what was counted once has one value."""
 
     part: str
     arm: str
@@ -39,7 +39,7 @@ class Row:
 
 
 def frame(rows: Sequence[Row]) -> pd.DataFrame:
-    """Tidy: a row of medians and quartiles each."""
+    """A tidy table: medians and quartiles of each row."""
     records = []
     for row in rows:
         low, median, high = np.quantile(row.values, [0.25, 0.5, 0.75]).tolist()
@@ -51,10 +51,10 @@ def frame(rows: Sequence[Row]) -> pd.DataFrame:
 def interleave(
     arms: Mapping[str, Callable[[int], object]], rounds: int, *, warm: bool = True
 ) -> dict[str, list[float]]:
-    """Seconds of every arm in every round; an arm gets the number of the round, and returns when it is done.
+    """Seconds of every arm in every round; an arm gets the number of the round and returns when it is done.
 
-    Arms alternate, and a round starts with another arm than the round before, so that a machine that slows
-    down, or speeds up, does so for all of them. With `warm`, one call of each comes first and is not counted.
+    Arms alternate, and each round starts with a different arm from the one before, so a machine that slows
+    down or speeds up does so for all of them. With `warm`, one call of each comes first and is not counted.
     """
     names, seconds = list(arms), {name: list[float]() for name in arms}
     for name in names if warm else []:
@@ -91,7 +91,7 @@ def copy_bandwidth(device: torch.device, seconds: float = 1.0) -> float:
 
 
 def _repeat(work: Callable[[], object], device: torch.device, seconds: float) -> list[float]:
-    # seconds of one call, in about ten samples of several calls each; the device is waited for once a sample
+    # seconds of one call, in about ten samples of several calls each; each sample waits for the device once
     def once(calls: int) -> float:
         start = time.perf_counter()
         for _ in range(calls):
@@ -107,8 +107,8 @@ def _repeat(work: Callable[[], object], device: torch.device, seconds: float) ->
 def traffic(network: nn.Module, shape: tuple[int, ...], itemsize: int) -> int:
     """Bytes that one input moves if every convolution and linear layer reads its input and writes its output.
 
-    The least that a layer-by-layer program moves through memory: everything between them is taken as fused,
-    weights as shared by a large batch.
+    The least that a layer-by-layer program moves through memory: everything between the layers counts as
+    fused, weights as shared by a large batch.
     """
     moved = 0
 
@@ -141,6 +141,6 @@ def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> list[fl
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until a GPU has done what it was given; a CPU has."""
+    """Wait until a GPU has finished its work; a CPU always has."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,6 +1,6 @@
-"""Peak memory against n: each measurement is a process of its own, `python -m benchmarks.memory ARM N …`.
+"""Peak memory against n, each measured in a process of its own, `python -m benchmarks.memory ARM N …`.
 
-The network is tiny, so that memory is that of the sampling, and a hundred thousand draws take seconds.
+The network is tiny, so memory is that of the sampling, and a hundred thousand draws take seconds.
 """
 
 import resource
@@ -46,7 +46,7 @@ def _peak(arm: str, n: int, device: torch.device, pixels: int) -> float:
 
 
 def _probe(arm: str, n: int, device: torch.device, pixels: int) -> int:
-    """Certify four images (the baselines one), and return the most bytes that were taken."""
+    """Certify four images (the baselines one), and return the most bytes that were in use."""
     body = nn.Sequential(
         nn.Conv2d(3, 8, 4, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10)
     )
@@ -64,7 +64,7 @@ def _probe(arm: str, n: int, device: torch.device, pixels: int) -> int:
 
 
 def _most_taken() -> int:
-    # Not getrusage on Linux: what it says of a new process begins with its parent's peak.
+    # Not getrusage on Linux: for a new process it starts from the parent's peak.
     status = Path("/proc/self/status")
     for line in status.read_text().splitlines() if status.exists() else ():
         if line.startswith("VmHWM"):

@@ -1,8 +1,8 @@
 """`python -m benchmarks.mixing --data folder:PATH`: mixes of an accurate and a robust network on images.
 
 Trains the accurate network, attacks mixes at many weights, fits MixedNUTS on held-out images, trains the head
-of an adaptive mix, and judges all of them on the same test images. Networks, tables and `systems.csv` go into
-`--out`, each made once; a run that was killed goes on where it stopped. The defaults are a CPU size.
+of an adaptive mix, and evaluates all of them on the same test images. Networks, tables and `systems.csv` go
+into `--out`, each made once; a run that was killed goes on where it stopped. The defaults suit a CPU.
 """
 
 import argparse
@@ -33,7 +33,7 @@ __all__ = ["main"]
 EPS = 8 / 255
 WEIGHTS = (0.0, 0.3, 0.45, 0.5, 0.55, 0.6, 0.7, 0.8, 0.9, 1.0)
 LOGIT_WEIGHTS = (0.3, 0.5, 0.7, 0.8, 0.9)  # of the published mix of logits
-SCALES = (2.0, 4.0)  # that the logits of h are multiplied by
+SCALES = (2.0, 4.0)  # by which the logits of h are multiplied
 CERTIFIED_WEIGHTS = (0.0, 0.5, 0.55, 0.6, 0.67, 0.76, 0.85, 0.9, 0.95, 1.0)
 RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
 FORMS = {
@@ -47,7 +47,7 @@ AUTO = ("weight 0.8", "adaptive 0.5-1", "adaptive 0.7-0.99", "MixedNUTS")
 
 
 class Bench(NamedTuple):
-    """Both networks, the images that the head is trained on, those held out, those that all is judged on."""
+    """Both networks, and the images: for training the head, held out for fitting, and for evaluation."""
 
     accurate: Classifier
     robust: Classifier
@@ -57,12 +57,12 @@ class Bench(NamedTuple):
     args: argparse.Namespace
 
     def mix(self, weight: float, **how: Any) -> Mix:
-        """Of both networks."""
+        """The mix of both networks."""
         return Mix(self.accurate, self.robust, weight, **how)
 
     @property
     def device(self) -> torch.device:
-        """Where the networks are."""
+        """The device of the networks."""
         return next(self.robust.parameters()).device
 
 
@@ -108,7 +108,7 @@ def _accurate(args: argparse.Namespace, train: Images, device: torch.device) -> 
 
 
 def _sharpened(bench: Bench) -> pd.DataFrame:
-    """The logits of h multiplied first: a network that is unsure leaves the mix no margin."""
+    """Mixes with the logits of h multiplied first: a network that is unsure leaves the mix no margin."""
     systems: dict[str, nn.Module] = {
         f"h x {scale:g}, weight {a:g}": bench.mix(a, scales=(1.0, scale))
         for scale in SCALES
@@ -154,7 +154,7 @@ def _systems(bench: Bench) -> pd.DataFrame:
 
 
 def _compared(bench: Bench) -> dict[str, nn.Module]:
-    """Fixed weights, also of logits, adaptive weights and MixedNUTS, by name."""
+    """Mixes with fixed weights, also of logits, with adaptive weights, and MixedNUTS, by name."""
     systems: dict[str, nn.Module] = {f"weight {a:g}": bench.mix(a) for a in WEIGHTS}
     of_logits = PUBLISHED["R = 1 on logits"]
     systems |= {f"logits {a:g}": bench.mix(a, scaling=of_logits) for a in LOGIT_WEIGHTS}
@@ -207,7 +207,7 @@ def _margins(bench: Bench) -> pd.DataFrame:
 
 
 def _autoattack(bench: Bench) -> pd.DataFrame:
-    """Some of the systems under AutoAttack end to end, and as many steps of all other attacks."""
+    """Some of the systems under AutoAttack end to end, and under all other attacks with as many steps."""
     systems = _compared(bench)
     if unknown := {*bench.args.auto} - {*systems}:
         raise ValueError(f"mixing: got --auto {sorted(unknown)}; wanted some of {', '.join(systems)}")

@@ -1,8 +1,9 @@
 """`python -m benchmarks.overhead --data folder:PATH`: what a system of several noise levels costs.
 
-Every arm certifies the same images with the shipped CIFAR-10 experts at the same n and total alpha; a round
-is a share of the images, and arms take turns within it. The cost of a system is its time over that of one
-smoothed classifier at equal n, round by round. Writes overhead.json (every value), .csv and .md into `--out`.
+Every arm certifies the same images with the shipped CIFAR-10 experts at the same n and total alpha. A round
+is a share of the images, and arms take turns within it. The cost of a system is its time compared with that
+of one smoothed classifier at equal n, round by round. Writes overhead.json (every value), .csv and .md into
+`--out`.
 """
 
 import argparse

@@ -30,7 +30,7 @@ Found = Iterator[Row | str]  # rows, and remarks for the reader
 
 
 def ladder(device: torch.device, dtype: torch.dtype, *, compiled: bool = True) -> Steps:
-    """From the network as it is to the whole fast path, one step after the other."""
+    """From the network as it is to the whole fast path, one step after another."""
     fast, steps = FastPath.plain(), {}
     steps["float32, as it is"] = fast, torch.float32
     fast = replace(fast, channels_last=True)
@@ -134,7 +134,7 @@ def _ceilings(
         for arm in (arm for arm, used in precision.items() if used == dtype):
             share = [100 * work / (cost * peak) for cost in costs[arm]]
             yield Row(part, arm, "of the matmul peak", "%", share)
-            if device.type == "cuda":  # on a CPU the maps of a small network stay in its caches
+            if device.type == "cuda":  # on a CPU, the maps of a small network stay in the caches
                 share = [100 * moved / (cost * bandwidth) for cost in costs[arm]]
                 yield Row(part, arm, "of the copy bandwidth", "%", share)
 
@@ -158,7 +158,7 @@ def disagree(subject: Subject, voters: Mapping[str, FrozenVoter], *, draws: int)
 
 
 def split(subject: Subject, voter: FrozenVoter, *, draws: int, rounds: int) -> Found:
-    """Where the time goes: noise, add, network and count on their own, and the engine's whole pass."""
+    """Where the time goes: noise, addition, network and count separately, and the engine's whole pass."""
     pieces = {("textbook", piece): work for piece, work in _textbook_pieces(subject).items()}
     pieces |= {("fast path", piece): work for piece, work in _engine_pieces(subject, voter).items()}
     times = {key: max(1, draws // each) for key, (_, each) in pieces.items()}
@@ -178,7 +178,7 @@ def split(subject: Subject, voter: FrozenVoter, *, draws: int, rounds: int) -> F
         yield Row("split", key[0], key[1], "µs", cost)
 
 
-Pieces = dict[str, tuple[Callable[[], object], int]]  # name -> work, and how many draws it is for
+Pieces = dict[str, tuple[Callable[[], object], int]]  # name -> work, and the number of draws that it serves
 
 
 @torch.inference_mode()

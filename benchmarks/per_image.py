@@ -31,9 +31,9 @@ def per_image(
 ) -> Found:
     """Seconds per image at n, draws used, certified accuracy and radius lost, rule by rule.
 
-    A round is a share of the images: all of it under the rules that stop early, `compare` / `rounds` of it
-    with every draw, and one image of it for the textbook with `draws` draws, whose time per draw is scaled to
-    n. On `full` images the baselines run in full.
+    A round is a share of the images: the rules that stop early get all of it, the rule with every draw gets
+    `compare` / `rounds` images, and the textbook gets one image with `draws` draws, whose time per draw is
+    scaled to n. On `full` images the baselines run in full.
     """
     shares = [range(first, len(subject.x), rounds) for first in range(rounds)]
     compared = [share[: -(-compare // rounds)] for share in shares]

@@ -1,8 +1,8 @@
 """`python -m benchmarks.pixel_cost`: what class activation maps cost, alone and within adversarial training.
 
-Masks of a batch against a loop over its images, and a training step of PART against one of plain adversarial
-training, each pair measured round by round on the same batch of random pixels. Writes pixel_cost.json (every
-value), .csv and .md into `--out`.
+Compares masks of a batch with a loop over its images, and a training step of PART with one of plain
+adversarial training, each pair round by round on the same batch of random pixels. Writes pixel_cost.json
+(every value), .csv and .md into `--out`.
 """
 
 import argparse
@@ -66,7 +66,7 @@ def _maps(model: Classifier, x: torch.Tensor, args: argparse.Namespace) -> list[
         with torch.autocast(x.device.type, torch.bfloat16, enabled=_fast(x.device)):
             mask(class_maps(model, x), (32, 32))
 
-    loop = "masks, loop as in the published code"  # which knows no other layout or precision
+    loop = "masks, loop as in the published code"  # which offers no other layout or precision
     plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
     images = x.contiguous().split(1)
     arms: dict[str, Callable[[int], object]] = {
@@ -89,7 +89,7 @@ def _maps(model: Classifier, x: torch.Tensor, args: argparse.Namespace) -> list[
 
 
 def _published(model: Classifier, image: torch.Tensor, layer: str) -> torch.Tensor:
-    """As in the public code of PART: a hook, a backward pass through everything, Pillow, a colour map."""
+    """As in the public code of PART: a hook, a whole backward pass, Pillow and a colour map."""
     held: list[torch.Tensor] = []
     handle = model.get_submodule(layer).register_forward_hook(lambda _, __, output: held.append(output))
     logits = model(image)

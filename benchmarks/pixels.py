@@ -1,9 +1,9 @@
 """`python -m benchmarks.pixels --data folder:PATH`: pixel-reweighted adversarial training and its controls.
 
-Every arm starts, for each seed, from the same adversarially trained network (the warm-up) and goes on for a
-few epochs with its own budget; then all are attacked on the same test images. Networks, tables and
-`arms.csv` go into `--out`, each made once; a run that was killed goes on where it stopped. The defaults are a
-CPU size: a small network, two attack steps in training.
+For each seed, every arm starts from the same adversarially trained network (the warm-up) and goes on for a
+few epochs with its own budget; then all are attacked on the same test images. Networks, tables and `arms.csv`
+go into `--out`, each made once; a run that was killed goes on where it stopped. The defaults suit a CPU: a
+small network, two attack steps in training.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from dualrs_lab.training import Objective, TrainConfig, accuracy, channel_statis
 __all__ = ["main"]
 
 EPS = 8 / 255
-FRACTION = 0.3  # of the pixels are important
+FRACTION = 0.3  # share of the pixels that are important
 CORE = ("at", "part4", "uniform4", "random4", "others4", "part7", "uniform7")
 
 

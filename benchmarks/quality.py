@@ -42,12 +42,12 @@ __all__ = ["main"]
 SHIPPED = Path(__file__).resolve().parent.parent / "data/cifar10_jpeg"
 SIGMAS, ALPHA, N = (0.25, 0.5, 1.0), 0.001, 10_000
 RADII = [0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5]
-# All majorities, and one that leaves more to small sigmas.
+# Majorities only, and a cascade that leaves more to small sigmas.
 PLAIN, STRICTER, DIAL = Cascade(SIGMAS[::-1]), Cascade(SIGMAS[::-1], (0.3, 0.0, 0.0)), ", t = 0.3"
 
 
 def name(sigma: float, what: str = "") -> str:
-    """Of a file, without its ending."""
+    """The name of a file, without its ending."""
     return f"cifar10_jpeg_fast_narrow_sigma{sigma:g}_seed0{what}"
 
 
@@ -93,7 +93,7 @@ def _curves(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def _router(train: Images, experts: dict[float, Classifier], out: Path, step: int) -> list[Classifier]:
-    """Two cuts that begin as the experts of their noise, from labels of every `step`-th training image."""
+    """Two cuts that begin as the experts of their noise levels, from labels of every `step`-th image."""
     rule, images = _rule(), train.select(range(0, len(train), step))
     device = next(experts[0.5].parameters()).device
     votes = label_votes(

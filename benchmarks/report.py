@@ -164,7 +164,7 @@ def _count(quantity: str) -> str:
 
 def _growth(ax: Axes, found: pd.DataFrame) -> None:
     ours = found[found["arm"] == "ours"]
-    looks = map(sigma_look, (0.25, 0.5, 1.0, 2.0))  # four that no arm has on this figure
+    looks = map(sigma_look, (0.25, 0.5, 1.0, 2.0))  # four looks that no arm has in this figure
     for look, (quantity, rows) in zip(looks, ours.groupby("quantity", sort=False), strict=False):
         x, y = rows["at"] / rows["at"].iloc[0], rows["median"] / rows["median"].iloc[0]
         name = str(quantity).rpartition(" against ")[2]

@@ -48,8 +48,8 @@ class Subject:
     n0: int = 100
     alpha: float = 0.001
     seed: int = 0
-    batch: int = 400  # noisy images a pass of the baselines
-    engine_batch: int | None = None  # and of the engine; None: as suits the device
+    batch: int = 400  # noisy images per pass of the baselines
+    engine_batch: int | None = None  # the same for the engine; None: as suits the device
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -60,7 +60,7 @@ class Subject:
         return self.x.device
 
     def image(self, position: int = 0) -> Tensor:
-        """Float (C, H, W) in [0, 1], as the baselines take it."""
+        """The image as float (C, H, W) in [0, 1], as the baselines take it."""
         return self.x[position % len(self.x)].float() / 255
 
     def textbook(self, n: int) -> Textbook:
@@ -109,7 +109,7 @@ class Subject:
         return replace(self, x=x, labels=[-1] * images)
 
     def repeated(self, images: int) -> "Subject":
-        """The same with as many images, repeated where there are fewer."""
+        """The same with this many images, repeated where there are fewer."""
         order = [i % len(self.x) for i in range(images)]
         return replace(self, x=self.x[order], labels=[self.labels[i] for i in order])
 
@@ -133,7 +133,7 @@ def labelled_images(data: str, path: Path, device: torch.device, *, images: int,
 
 
 def digits(device: torch.device, *, images: int, epochs: int, **settings: Any) -> Subject:
-    """A small network for the embedded digits, trained here and now within seconds."""
+    """A small network for the embedded digits, trained on the spot within seconds."""
     training = load_images("digits", "train")
     mean, std = channel_statistics(training)
     seed = settings["seed"]
@@ -151,7 +151,7 @@ def _on_random_pixels(name: str, network: Classifier, images: int, settings: dic
 
 
 def _on_images(data: str, network: Classifier, images: int, settings: dict[str, Any]) -> Subject:
-    # Evenly spaced, since folders are sorted by class; in a random order, so that a part stands for all.
+    # Evenly spaced, since folders are sorted by class; in random order, so that a part represents all.
     test = load_images(data, "test")
     even = torch.linspace(0, len(test) - 1, min(images, len(test))).round().long()
     generator = torch.Generator().manual_seed(fold_seed(settings["seed"], "order"))

@@ -1,9 +1,9 @@
-"""Adaptive smoothing: a mixing network looks at features of both networks and chooses the weight per image.
+"""Adaptive smoothing: a small network looks at features of both networks and chooses the weight per image.
 
 Bai, Anderson, Kim and Sojoudi 2024. f = log((1 - a(x)) softmax(g) + a(x) softmax(h)), a(x) in [low, high] by
 an affine map of a sigmoid. Both networks are frozen; a head learns to tell clean images, which g answers
-better, from attacked ones. The attacks it learns from are adaptive: they go through the whole and push a(x)
-down. Certificates of a mix hold with the weight `low`, the least trust in h that any input can bring about.
+better, from attacked ones. The attacks it learns from are adaptive: they go through the whole mix and push
+a(x) down. Certificates of a mix hold with the weight `low`, the least trust in h that an input can cause.
 """
 
 import copy
@@ -45,7 +45,7 @@ Pair = tuple[Tensor, Tensor]  # a feature map of g and the one of h
 
 
 class PooledHead(nn.Module):
-    """Features of stages 1 and 2 of both networks -> (N,), from mean and deviation of each channel.
+    """(N,) from mean and deviation of each channel in stages 1 and 2 of both networks.
 
     `channels` are those of (stage 1, stage 2) of g, then of h. At most 1 M parameters for every network here.
     """
@@ -67,10 +67,10 @@ class PooledHead(nn.Module):
 
 
 class PublishedHead(nn.Module):
-    """The authors' mixing network V3: 44 M parameters beside two ResNet-18, twice as many as both have.
+    """The authors' mixing network V3: 44 M parameters beside two ResNet-18s, twice as many as both together.
 
-    A pre-activation ResNet-18 of double width whose first stage are the networks' own first stages, side by
-    side; their second stages are added to its second one.
+    A pre-activation ResNet-18 of double width, whose first stage consists of the networks' own first stages,
+    side by side; their second stages are added to its second stage.
     """
 
     def __init__(self, channels: Sequence[tuple[int, int]]) -> None:
@@ -105,7 +105,7 @@ class _PreActivated(nn.Module):
 
 
 def _side_by_side(maps: Pair) -> Tensor:
-    # one may have other stages: at the size of the first
+    # stages may differ in size: both at the size of the first
     size = _size(maps[0])
     return torch.cat([one if _size(one) == size else F.adaptive_avg_pool2d(one, size) for one in maps], dim=1)
 
@@ -120,7 +120,7 @@ HEADS = {"pooled": PooledHead, "published": PublishedHead}
 def make_head(
     kind: str, accurate: Classifier, robust: Classifier, *, shape: Sequence[int], seed: int
 ) -> nn.Module:
-    """A fresh head of HEADS for images of `shape` (C, H, W); the global random state is untouched."""
+    """A fresh head, one of HEADS, for images of `shape` (C, H, W); the global random state is untouched."""
     if kind not in HEADS:
         raise ValueError(f"make_head: got kind {kind!r}; wanted one of {', '.join(HEADS)}")
     with torch.random.fork_rng(devices=[]), torch.no_grad():
@@ -138,7 +138,7 @@ def make_head(
 
 
 class AdaptiveMix(nn.Module):
-    """Images -> log-probabilities, with a weight of each image in [low, high] that `head` chooses.
+    """Images -> log-probabilities, with a weight in [low, high] that `head` chooses for each image.
 
     Both networks are copied and frozen, and stay in evaluation mode while the head is trained. The head's
     output is standardised over batches, then a = low + (high - low) sigmoid(2 u + 1): as published, training
@@ -171,14 +171,14 @@ class AdaptiveMix(nn.Module):
         return {"head": type(self.head).__name__, "range": (self.low, self.high), "scales": self.scales}
 
     def train(self, mode: bool = True) -> "AdaptiveMix":
-        """Mode of the head alone: the frozen networks always evaluate."""
+        """Set the mode of the head alone: the frozen networks stay in evaluation mode."""
         super().train(mode)
         self.accurate.eval()
         self.robust.eval()
         return self
 
     def ranged(self, low: float, high: float) -> "AdaptiveMix":
-        """The same with other ends of the weight."""
+        """The same mix with another range of the weight."""
         made = AdaptiveMix(
             self.accurate, self.robust, copy.deepcopy(self.head), low=low, high=high, scales=self.scales
         )
@@ -189,7 +189,7 @@ class AdaptiveMix(nn.Module):
         return self.look(x)[0]
 
     def look(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probabilities (N, K), and the weight's logit (N,) before the range, from one pass of each."""
+        """Log-probabilities (N, K) and the weight's logit (N,) before the range; one pass of each network."""
         (first, g), (second, h) = (_features(network, x) for network in (self.accurate, self.robust))
         u = self.head((first[0], second[0]), (first[1], second[1])).float()
         logit = 2 * self.standard(u[:, None])[:, 0] + 1
@@ -200,7 +200,7 @@ class AdaptiveMix(nn.Module):
         return self._trust(self.look(x)[1])[0].exp().clamp(self.low, self.high)
 
     def from_logits(self, x: Tensor, g: Tensor, h: Tensor) -> Tensor:
-        """As `forward`, for images whose logits are known: the head's features are computed again."""
+        """As `forward`, for images whose logits are known; the head's features are computed again."""
         return self._mixed(g, h, self.look(x)[1])
 
     @property
@@ -233,7 +233,7 @@ def _features(network: Classifier, x: Tensor) -> tuple[list[Tensor], Tensor]:
 
 
 class Exposed(nn.Module):
-    """An adaptive mix whose log-probabilities show its weight: plus -log sigmoid of the weight's logit.
+    """An adaptive mix whose output shows its weight: -log sigmoid of the weight's logit is added to it.
 
     What is added is the same for all classes, so answers, margins and cross-entropy stay; since probabilities
     sum to 1, it can be read off as the log of the sum of exponentials, which `Pushed` does.
@@ -265,8 +265,9 @@ class Pushed:
 class MixingLoss:
     """bce BCE(a, attacked?) + ce CE(f, y) + product BCE CE, over the images and as many attacked ones.
 
-    The attack, within a random 0.4 to 1.1 of `eps` for each image, goes through the whole mix; up to a share
-    `push` of what it ascends is that the weight falls. The weights of the terms are the authors' for ResNets.
+    The attack goes through the whole mix, with a budget of 0.4 to 1.1 times `eps`, drawn for each image; in
+    the loss that it ascends, a random share of at most `push` rewards a falling weight. The weights of the
+    terms are the authors' for ResNets.
     """
 
     eps: float
@@ -301,11 +302,11 @@ def train_mixing(
     replace: bool = False,
     progress: bool = True,
 ) -> tuple[AdaptiveMix, dict[str, Any]]:
-    """`mix` with the head at `path`, trained now unless it is there with these very settings and networks.
+    """`mix` with the head at `path`, trained now unless it is there with these settings and networks.
 
     Only the head is kept (safetensors, and a json with settings, history, networks); training goes on where
-    it was stopped. A head of other settings is refused with ValueError, or with `replace` kept under another
-    name.
+    it was stopped. A head with other settings is refused with ValueError or, with `replace`, kept under
+    another name.
     """
     path, device = Path(path), next(mix.parameters()).device
     start = {"networks": _networks(mix), "head": fingerprint(mix.head), **mix.settings}

@@ -1,11 +1,12 @@
 """Adversarial training, its pixel-reweighted form, and the controls that tell whether the pixels matter.
 
-An objective attacks the batch and makes the network right on the result: PGD-AT (Madry et al. 2018), TRADES
-(Zhang et al. 2019), MART (Wang et al. 2020), SmoothAdv (Salman et al. 2019) for experts that are smoothed.
-How far a pixel may go is a budget, a small frozen object: `Uniform` in plain adversarial training, `Pixels`
-in PART (Zhang et al. 2024), which lowers it where the class activation map of the very batch, as augmented,
-says it matters less. So PART is `Adversarial(budget=Pixels(...))`; PART-T and PART-M are `Trades` and `Mart`
-with it. Attacks and maps see the network in evaluation mode; then it is trained in training mode.
+An objective attacks the batch and trains the network to answer the result correctly: PGD-AT (Madry et al.
+2018), TRADES (Zhang et al. 2019), MART (Wang et al. 2020), SmoothAdv (Salman et al. 2019) for experts that
+are smoothed. How far a pixel may move is a budget, a small frozen object: `Uniform` in plain adversarial
+training, `Pixels` in PART (Zhang et al. 2024), which lowers it where the class activation map of the
+augmented batch itself says that pixels matter less. So PART is `Adversarial(budget=Pixels(...))`; PART-T and
+PART-M are `Trades` and `Mart` with it. Attacks and maps see the network in evaluation mode; then it is
+trained in training mode.
 """
 
 import math
@@ -44,7 +45,7 @@ INNER = PGD(steps=10, step=2 / 255, best=False, blind=0.99)
 
 
 class Budget(Protocol):
-    """How far pixels of a batch x (B, C, H, W) may go: (1 or B, 1 or C, 1 or H, 1 or W) in [0, 1] units."""
+    """How far pixels of a batch x (B, C, H, W) may move: (1 or B, 1 or C, 1 or H, 1 or W) in [0, 1] units."""
 
     def __call__(self, model: nn.Module, x: Tensor, generator: torch.Generator) -> Tensor: ...
 
@@ -83,9 +84,9 @@ class Region:
 
 @dataclass(frozen=True, kw_only=True)
 class Pixels:
-    """PART: `high` where the map of the network's own answer is important by `mask`, `low` elsewhere.
+    """PART: `high` where `mask` finds the map of the network's own answer important, `low` elsewhere.
 
-    `layer` is that of `cam.class_maps`; None, the last stage, costs one forward pass.
+    `layer` is as in `cam.class_maps`; None, the last stage, costs one forward pass.
     """
 
     mask: Mask
@@ -115,7 +116,7 @@ class OtherImages:
 
 @dataclass(frozen=True, kw_only=True)
 class RandomPixels:
-    """Control: as many pixels of each image as `of` finds important get `high`, but any."""
+    """Control: as many pixels as `of` finds important in an image get `high`, but chosen at random."""
 
     of: Pixels
 
@@ -140,7 +141,7 @@ def mean_budget(model: nn.Module, images: Images, budget: Budget, *, seed: int, 
 
 @dataclass(frozen=True, kw_only=True)
 class Adversarial:
-    """Cross-entropy on attacked images; with `targets`, attacked by `mma` with so many, else by `pgd`."""
+    """Cross-entropy on attacked images: by `mma` with `targets` classes or, where this is 0, by `pgd`."""
 
     budget: Budget = Uniform()
     attack: PGD = INNER
@@ -160,7 +161,7 @@ class Adversarial:
 
 @dataclass(frozen=True, kw_only=True)
 class Trades:
-    """CE(f(x), y) + strength * KL(f(x) || f(x')), x' ascending this divergence (Zhang et al. 2019).
+    """CE(f(x), y) + strength * KL(f(x) || f(x')), where x' ascends this divergence (Zhang et al. 2019).
 
     The attack starts at random in the budget, not at x + 0.001 noise as in the published code.
     """
@@ -174,7 +175,7 @@ class Trades:
             budget = self.budget(model, x, generator)
             with torch.no_grad():
                 reference = model(x).float()
-            attack = replace(self.attack, loss=Divergence(), best=False)  # best wants labels
+            attack = replace(self.attack, loss=Divergence(), best=False)  # best needs labels
             attacked = pgd(model, x, reference, budget, attack=attack, generator=generator)
         natural, adversarial = model(x).float(), model(attacked).float()
         return F.cross_entropy(natural, y) + self.strength * _divergence(natural, adversarial).mean()
@@ -247,7 +248,7 @@ def _divergence(natural: Tensor, adversarial: Tensor) -> Tensor:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode while open; then every module is as it was."""
+    """Evaluation mode within the context; afterwards every module is as it was."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:

@@ -1,8 +1,8 @@
 """The alternating scheme: label, train the router, fine-tune the classifier where it is sent, label again.
 
 One classifier serves all noise levels (Sun, Mao and Vechev 2026, table 2). Each step is a file that is made
-once, so a scheme that was killed goes on where it stopped. The paper finds that one fine-tuning is worth its
-price and more rounds are not.
+once, so a scheme that was killed goes on where it stopped. The paper finds that one fine-tuning pays off and
+further rounds do not.
 """
 
 import copy
@@ -38,7 +38,7 @@ __all__ = ["Round", "RoutedGaussian", "alternate", "choices"]
 class RoutedGaussian:
     """Cross-entropy under Gaussian noise of the level that the router chose for each image.
 
-    `labels` and `levels` (N,) are looked up by the number of the image, see `routing.numbered`.
+    `labels` and `levels` (N,) are indexed by the number of the image, see `routing.numbered`.
     """
 
     labels: Tensor
@@ -99,12 +99,12 @@ def alternate(
     dtype: torch.dtype = torch.float32,
     progress: bool = True,
 ) -> list[Round]:
-    """`rounds` + 1 rounds of the scheme on the training `images`; round 0 is the classifier as it came.
+    """`rounds` + 1 rounds of the scheme on the training `images`; round 0 has the classifier as it was given.
 
     `objective` makes the router's objective from radii (N, K), `make(k)` its network for cut k. Labels come
     from `n_labels` draws for each level, mapped to what `draws` draws would certify at an expert's share of
     `alpha`. `router` and `tune` say how router and classifier are trained. Everything is kept in `folder`;
-    what is there with these settings is not done again.
+    what is there with the same settings is not made again.
     """
     folder, device = Path(folder), next(classifier.parameters()).device
     level = rule.split(len(sigmas), alpha).experts[0]

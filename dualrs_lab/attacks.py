@@ -1,13 +1,13 @@
-"""Attacks on a network: inputs within a budget that it answers otherwise.
+"""Attacks on a network: inputs within a budget that it answers differently.
 
 A budget is one number, one per image (N, 1, 1, 1), or one per pixel (N, C or 1, H, W), in the [0, 1] unit. In
 linf a pixel moves by its budget at most. In l2 the allowed set is the ellipsoid sum (delta / budget)^2 <= 1,
 which for one number is the usual ball; a pixel with budget 0 stays. Results are in [0, 1] as well.
 
-`pgd` is projected gradient ascent (Madry et al. 2018) on a loss, `APGD` its form with steps that adapt
-themselves; `mma` ascends the margins of the most likely wrong classes one by one (the minimum-margin attack,
-Gao et al. 2022); `auto_attack` is the ensemble of Croce and Hein (2020) in its authors' code. Gradients that
-vanish make a network look robust: that is an error here.
+`pgd` is projected gradient ascent (Madry et al. 2018) on a loss, `APGD` its form with adaptive steps; `mma`
+ascends the margins of the most likely wrong classes one by one (the minimum-margin attack, Gao et al. 2022);
+`auto_attack` is the ensemble of Croce and Hein (2020) in its authors' code. Gradients that vanish make a
+network look robust: that is an error here.
 """
 
 import math
@@ -46,7 +46,7 @@ STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
 
 
 class Norm(Protocol):
-    """Which set a budget allows, and where its steepest ascent leads."""
+    """Which set a budget allows, and the direction of steepest ascent in it."""
 
     def step(self, slope: Tensor, budget: Tensor, length: float | Tensor) -> Tensor: ...
     def project(self, delta: Tensor, budget: Tensor) -> Tensor: ...
@@ -142,11 +142,11 @@ class PGD:
     steps: int = 20
     step: float = 2 / 255  # in linf of each pixel, in l2 of the whole step (of the pixel with most budget)
     restarts: int = 1
-    start: float = 1.0  # random start in this share of the budget; 0: at the image
+    start: float = 1.0  # random start within this share of the budget; 0: at the image
     norm: Norm = LINF
     loss: Loss = CrossEntropy()
-    best: bool = True  # the best input of all steps; False: the last one, a forward pass less (for training)
-    blind: float = 0.0  # share of images that may get no gradient at any step before it is an error
+    best: bool = True  # the best input of all steps; False: the last, one forward pass fewer (for training)
+    blind: float = 0.0  # share of images that may get no gradient at all before it is an error
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.step <= 0 or self.restarts < 1 or min(self.start, self.blind) < 0:
@@ -161,7 +161,7 @@ class PGD:
 
 
 class Walk:
-    """The points of one ascent of `PGD`: from each, where its loss (N,) and slope lead next."""
+    """The points of one ascent of `PGD`: where loss (N,) and slope at a point lead next."""
 
     def __init__(self, attack: PGD, x: Tensor, budget: Tensor) -> None:
         self.attack, self.x, self.budget = attack, x, budget
@@ -170,7 +170,7 @@ class Walk:
         return self.reach(point, slope, self.attack.step)
 
     def reach(self, point: Tensor, slope: Tensor, length: float | Tensor) -> Tensor:
-        """The point a step along the slope, within the budget."""
+        """The point one step along the slope, within the budget."""
         return self.inside(point - self.x + self.attack.norm.step(slope, self.budget, length))
 
     def inside(self, delta: Tensor) -> Tensor:
@@ -179,10 +179,10 @@ class Walk:
 
 @dataclass(frozen=True, kw_only=True)
 class APGD(PGD):
-    """PGD that finds its steps itself, image by image (Croce and Hein 2020, algorithm 1).
+    """PGD that adapts its step, image by image (Croce and Hein 2020, algorithm 1).
 
-    It moves on with momentum; at check points that come ever closer, the step of an image on which the ascent
-    has stalled is halved, and it goes on from its best point. `step` is the first, published as twice the
+    It moves with momentum. At checkpoints that come ever closer, an image on which the ascent has stalled
+    gets half its step and goes on from its best point. `step` is the first one, in the paper twice the
     budget.
     """
 
@@ -232,7 +232,7 @@ class _Adapting(Walk):
 
 
 def _checks(steps: int) -> dict[int, int]:
-    # step at which progress is checked -> steps since the check before
+    # step at which progress is checked -> steps since the previous check
     found, last, share, gap = dict[int, int](), 0, 0.22, 0.22
     while (at := math.ceil(round(share * steps, 6))) < steps:
         if at > last:
@@ -253,12 +253,12 @@ def pgd(
 ) -> Tensor:
     """Inputs within `budget` of x (N, C, H, W) in [0, 1] that the loss against y ranks highest.
 
-    With `best`, y are labels (N,); an input that is answered wrongly is preferred to one that is not, then
-    the higher loss counts, over all steps and restarts. Otherwise y is what the loss takes and the last step
-    counts.
+    With `best`, y are labels (N,); over all steps and restarts, an input that is answered wrongly is
+    preferred to one that is not, then the higher loss counts. Otherwise y is what the loss takes, and the
+    last step counts.
 
     Raises ValueError where x is not float in [0, 1], the network is in training mode, a budget is negative or
-    does not fit, a gradient is not finite, or more than a share `blind` of the images gets none.
+    does not fit, a gradient is not finite, or more than a share `blind` of the images gets no gradient.
     """
     _check("pgd", model, x, y)
     budget = _budget("pgd", budget, x)
@@ -301,7 +301,7 @@ def mma(
 ) -> Tensor:
     """As `pgd`, but ascends z_t - z_y for each of the `targets` most likely wrong classes t at x in turn.
 
-    The input with the largest margin over all targets is returned, whatever `attack.loss` says.
+    Returns the input with the largest margin over all targets, whatever `attack.loss` says.
     """
     _check("mma", model, x, y)
     with torch.no_grad():
@@ -336,11 +336,11 @@ def auto_attack(
 ) -> Tensor:
     """AutoAttack in the code of its authors, the package `pyautoattack`; by default its standard version.
 
-    Returns inputs like `pgd`: x itself for images that withstood all `attacks`. Its budget is one number. The
+    Returns inputs like `pgd`: x itself for images that withstood all `attacks`. The budget is one number. The
     global random state is left as it was.
 
-    Raises ModuleNotFoundError without the extra `attacks`, ValueError for fewer than 4 classes, which its
-    targeted loss needs, otherwise as `pgd`.
+    Raises ModuleNotFoundError without the extra `attacks`, ValueError for fewer than 4 classes, which the
+    targeted loss needs, and otherwise as `pgd`.
     """
     _check("auto_attack", model, x, y)
     _budget("auto_attack", eps, x)
@@ -363,7 +363,7 @@ def auto_attack(
         )
     with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):
         ensemble = AutoAttack(
-            # flat and back: its own code takes views of gradients, which must not be channels last
+            # flat and back: the package takes views of gradients, which must not be channels last
             lambda some: model(some.flatten(1).unflatten(1, x.shape[1:])).float(),
             norm="Linf" if isinstance(norm, Linf) else "L2",
             eps=eps,
@@ -425,7 +425,7 @@ def check_evaluating(call: str, *models: nn.Module) -> None:
 
 
 def check_range(call: str, x: Tensor) -> None:
-    """ValueError where images leave [0, 1]; NaN does."""
+    """ValueError where images leave [0, 1], as NaN does."""
     low, high = x.aminmax() if len(x) else (x.sum(), x.sum())
     if not (low >= 0 and high <= 1):
         raise ValueError(

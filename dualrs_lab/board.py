@@ -1,8 +1,8 @@
-"""The board: what every method reaches, natural against robust accuracy, under one threat at a time.
+"""The board: natural against robust accuracy of every method, under one threat at a time.
 
-A point is a row with the columns COLUMNS. `robust` is accuracy under the named attacks (an upper bound on
-what holds) or certified accuracy (a lower bound); the two are never put on one plane, since `threat` tells
-them apart.
+A point is a row with the columns COLUMNS. `robust` is accuracy under the named attacks (an upper bound on the
+truth) or certified accuracy (a lower bound); `threat` tells the two apart, so they are never put on one
+plane.
 """
 
 from collections.abc import Mapping, Sequence
@@ -77,7 +77,7 @@ def board(
     accuracy: str = "natural accuracy",
     ax: Axes | None = None,
 ) -> Axes:
-    """Points of one threat, a colour and marker a family, and the Pareto front of what was measured here.
+    """Points of one threat, a colour and marker per family, and the Pareto front of what was measured here.
 
     Families whose name begins with `published` are drawn hollow, for reference, and stay off the front.
     `accuracy` says what the column `natural` holds: it has to be the same for all points.

@@ -1,14 +1,14 @@
 """Numbers in, numbers out: exact binomial bounds and the radii that follow from them.
 
-Every bound and radius formula of the package lives here once. All functions broadcast, compute in float64
-and return a NumPy scalar for scalar input. Probabilities are rounded to the safe side, so that floating point
+Every bound and radius formula of the package lives here once. All functions broadcast, compute in float64 and
+return a NumPy scalar for scalar input. Probabilities are rounded to the safe side, so that floating point
 never spends more than alpha; the radius formula then adds a relative error of about 1e-15.
 
 Paper symbols (Cohen, Rosenfeld and Kolter 2019): k = `successes`, n = `trials`, p_A lower bound = `p_lower`,
 R = sigma * Phi^-1(p_lower).
 
 A Clopper–Pearson bound holds for a number of draws fixed beforehand. The `anytime` bounds hold at all numbers
-of draws at once, so the votes may be looked at while they come in, and decide when to stop (Voráček 2024).
+of draws at once, so one may look at the votes as they come in and stop when they suffice (Voráček 2024).
 
 The `mix_radius` family is for a mix (1 - a) g + a h of probabilities, g arbitrary, weight a. While the robust
 h keeps the margin mu = (1 - a) / a between a class and any other, the mix answers that class (Bai et al.
@@ -69,10 +69,10 @@ def upper_bound(successes: ArrayLike, trials: ArrayLike, alpha: ArrayLike) -> Fl
 
 
 def log_wealth(successes: ArrayLike, trials: ArrayLike, p0: ArrayLike) -> Floats:
-    """Log of what a gambler has who bet 1 against "p <= p0": -inf where it underflows, far below 1.
+    """Log wealth of a gambler who bet 1 against "p <= p0": -inf where it underflows, far below 1.
 
-    The likelihood ratio of q and p0, averaged by the Beta(1/2, 1/2) prior of q cut to q > p0. If p <= p0,
-    it is a nonnegative supermartingale from 1, so it ever reaches 1/alpha with probability <= alpha (Ville).
+    The likelihood ratio of q and p0, averaged by the Beta(1/2, 1/2) prior of q cut to q > p0. If p <= p0, it
+    is a nonnegative supermartingale from 1, so it ever reaches 1/alpha with probability <= alpha (Ville).
     Above 1 it falls in p0: in the angle arcsin(sqrt(q)) the prior is uniform and the likelihood log-concave.
     Raises ValueError unless 0 <= k <= n and 0 < p0 < 1.
     """
@@ -188,7 +188,7 @@ def mix_radius_closed(p_lower: ArrayLike, weight: ArrayLike, sigma: ArrayLike) -
 def enough_draws(
     p: ArrayLike, most: ArrayLike, alpha: ArrayLike, loss: float, *, step: int = 1
 ) -> NDArray[np.int64]:
-    """Draws that give nearly the radius of `most` draws, where a share p of them votes for the class.
+    """Draws that nearly give the radius of `most` draws, where a share p of them votes for the class.
 
     The smallest multiple of `step` (else `most`) whose Clopper–Pearson radius is positive and at most `loss`
     times sigma below that of `most` draws; 0 where `most` draws certify nothing. The rule of input-specific

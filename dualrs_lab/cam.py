@@ -1,12 +1,12 @@
 """Class activation maps as tensors, masks of important pixels, and budgets per pixel.
 
-A map says where in an image a class is seen: activations A (N, K, h, w) of a layer, weighted by the gradients
-G of the class's logit. Grad-CAM (Selvaraju et al. 2017) weighs channel k by the mean of G, XGrad-CAM (Fu et
-al. 2020) by the mean of G weighted with A, LayerCAM (Jiang et al. 2021) each place by G where it is positive.
-Behind the last stage of our networks follow average pooling and one linear layer, so there G = W[class] / hw:
-maps then cost a forward pass. (Grad-CAM and XGrad-CAM are equal there.)
+A map says where in an image a class is found: activations A (N, K, h, w) of a layer, weighted by the
+gradients G of the class's logit. Grad-CAM (Selvaraju et al. 2017) weights channel k by the mean of G,
+XGrad-CAM (Fu et al. 2020) by the mean of G weighted with A, LayerCAM (Jiang et al. 2021) each place by G
+where it is positive. In our networks the last stage is followed by average pooling and one linear layer, so
+there G = W[class] / hw and maps cost one forward pass. (Grad-CAM and XGrad-CAM are equal there.)
 
-A mask is one bool per pixel; PART (Zhang et al. 2024) gives masked pixels the whole budget, others less.
+A mask is one bool per pixel; PART (Zhang et al. 2024) gives masked pixels the whole budget and others less.
 """
 
 from collections.abc import Callable, Iterator
@@ -68,7 +68,7 @@ def class_maps(
 
     `classes` (N,) are int64; None means the network's own predictions. `layer` names a submodule whose output
     is (N, K, h, w); None is the last stage of a `Classifier`, without a backward pass. A batch is one pass.
-    Gradients of parameters are left alone, hooks are gone afterwards, also after an error.
+    Gradients of parameters are left alone; hooks are removed afterwards, even after an error.
 
     Raises ValueError for a network in training mode, a layer that does not fit, or a map that is not finite.
     """
@@ -122,9 +122,9 @@ def _hooked(model: nn.Module, x: Tensor, classes: Tensor | None, layer: str) -> 
 
 @contextmanager
 def _held(module: nn.Module) -> Iterator[list[Tensor]]:
-    """The outputs of `module` while open, as leaves: nothing below them is differentiated.
+    """The outputs of `module` within the context, as leaves: nothing below them is differentiated.
 
-    What follows gets a copy, since it may write in place.
+    Later layers get a copy, since they may write in place.
     """
     held: list[Tensor] = []
 
@@ -140,13 +140,13 @@ def _held(module: nn.Module) -> Iterator[list[Tensor]]:
 
 
 def normalise(maps: Tensor) -> Tensor:
-    """Each map (N, h, w) stretched to [0, 1]; one without any variation becomes 0."""
+    """Each map (N, h, w) stretched to [0, 1]; a constant one becomes 0."""
     low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
     return (maps - low) / (high - low).where(high > low, 1)
 
 
 def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Maps (N, h, w) as (N, H, W), bicubic as in Pillow; may leave their range a little."""
+    """Maps (N, h, w) as (N, H, W), bicubic as in Pillow; values may exceed their range a little."""
     wide = F.interpolate(maps[:, None].float(), size, mode="bicubic", antialias=True, align_corners=False)
     return wide[:, 0]
 
@@ -154,7 +154,7 @@ def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
 class Mask(Protocol):
     """Which pixels are important: maps (N, h, w) and a size (H, W) -> bool (N, 1 or 3, H, W).
 
-    A map without variation tells nothing: all pixels of its image are important.
+    A constant map tells nothing: all pixels of its image are important.
     """
 
     def __call__(self, maps: Tensor, size: tuple[int, int]) -> Tensor: ...
@@ -164,7 +164,7 @@ class Mask(Protocol):
 class TopFraction:
     """The pixels with the largest values, `fraction` of each image: the same number in every image.
 
-    Where equal values stand on the border, some of them are taken.
+    Of equal values at the threshold, some are taken.
     """
 
     fraction: float
@@ -195,7 +195,7 @@ class AboveMean:
 
 @dataclass(frozen=True, kw_only=True)
 class JetMask:
-    """The rule of PART's published code, for the record: (N, 3, H, W), a mask for each colour channel.
+    """The rule of PART's published code, for comparison: (N, 3, H, W), a mask for each colour channel.
 
     The map, in [0, 1] and squared, is painted with the colour map "jet"; a channel of a pixel is important
     where its *colour* exceeds mean + one standard deviation of all colours of the picture. So a pixel where
@@ -239,7 +239,7 @@ _JET = (
 
 
 def _jet(values: Tensor) -> Tensor:
-    # (N, H, W) -> (N, 3, H, W), on 256 levels of value and of intensity, as pictures are painted
+    # (N, H, W) -> (N, 3, H, W), with 256 levels of value and of intensity, as in pictures
     levels = (values.double() * 256).floor().clamp(0, 255) / 255
     channels = []
     for corners in _JET:

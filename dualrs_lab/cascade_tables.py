@@ -1,8 +1,8 @@
 """Certify a cascade of experts, and keep its certificates with every vote.
 
-The expert that the guess sends an image to gets `n` draws; the others, which only have to be kept from
-erring, get `n_side`, and those that could not raise the radius are not asked. Where each expert has a table
-of its own already, a cascade is certified from these without a draw (`from_tables`).
+The expert that is guessed to answer gets `n` draws. The others, which need only be shown not to err, get
+`n_side`; those that could not raise the radius are not asked. Where each expert already has a table of its
+own, a cascade is certified from these without a draw (`from_tables`).
 """
 
 import time
@@ -49,7 +49,7 @@ __all__ = [
 ]
 
 Ints = NDArray[np.int64]
-_WAVE = 64  # images that go through the stages side by side, or more where a pass holds many
+_WAVE = 64  # images that go through the stages together, or more where a pass holds many
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,11 +59,11 @@ class CascadeSpec:
     cascade: Cascade
     seed: int
     n0: int = 100  # draws of each expert to guess who answers what
-    n: int = 10_000  # draws of the expert that the guess sends an image to
+    n: int = 10_000  # draws of the expert that is guessed to answer
     n_side: int = 1_000  # draws of each other expert that could raise the radius
     alpha: float = 0.001  # failure probability of each certificate
     noise: type[Noise] = GridNoise
-    batch: int | None = None  # as in `smoothing.Spec`, like the next two
+    batch: int | None = None  # as in `smoothing.Spec`, as are the next two
     dtype: torch.dtype = torch.float32
     fast: FastPath = FastPath()  # noqa: RUF009
 
@@ -83,7 +83,7 @@ def certify_cascade(
     labels: Sequence[int] | None = None,
     idx: Sequence[int] | None = None,
 ) -> pd.DataFrame:
-    """A row by `columns` for each input (N, ...), certified by the cascade of these voters.
+    """A row, as `columns` says, for each input (N, ...), certified by the cascade of these voters.
 
     `experts` come in the order of asking, each made for the noise it gets. `labels` default to unknown (-1),
     `idx` to positions. The same seed and settings give the same row whether an input comes alone or among
@@ -116,9 +116,9 @@ def certify_cascade_table(
 ) -> pd.DataFrame:
     """Certify every `skip`-th image (at most `max_images`, -1 for all) into the table at `path`.
 
-    `experts` come in the order of asking; one network may stand for several. As with
-    `smoothing.certify_table`, networks are frozen on the device of the first one, and a table of the same
-    making is resumed, another one refused or, with `replace`, kept under another name.
+    `experts` come in the order of asking; one network may serve as several. As with
+    `smoothing.certify_table`, networks are frozen on the device of the first one. A table with the same
+    settings is resumed; any other is refused or, with `replace`, kept under another name.
     """
     path, sigmas = Path(path), spec.cascade.sigmas
     if len(experts) != len(sigmas):
@@ -192,8 +192,8 @@ class Joined(NamedTuple):
 def join_votes(tables: Mapping[float, pd.DataFrame], sigmas: Sequence[float]) -> Joined:
     """Votes of the experts at `sigmas`, from `tables` of `smoothing.certify_table` by sigma.
 
-    All draws must be in them: votes that stop early depend on a level of their own. Raises ValueError for a
-    sigma without its table, no common image, labels or seeds that differ, or votes that stopped early.
+    All draws must be in them: votes that stopped early depend on a level of their own. Raises ValueError for
+    a sigma without its table, no common image, labels or seeds that differ, or votes that stopped early.
     """
     given = [tables[sigma] for sigma in sigmas if sigma in tables]
     common = sorted(set.intersection(*(set(table["idx"]) for table in given))) if given else []
@@ -228,12 +228,12 @@ def holds_all_draws(table: pd.DataFrame) -> bool:
     if not {"selection", "votes"} <= set(table):
         return False  # a published log
     if "bound" not in table:
-        return True  # from before there was early stopping
+        return True  # made before there was early stopping
     return bool((table["bound"] == "clopper-pearson").all() and (table["drawn"] == table["n"]).all())
 
 
 def recompute(row: Mapping[str, Any], cascade: Cascade) -> float:
-    """The radius of a row that its votes alone give; 0 where nothing is certified."""
+    """The radius that the votes of a row alone give; 0 where nothing is certified."""
     selection, votes = _read(row, cascade)
     _, y = first_to_accept(selection, cascade)
     if int(y) == ABSTAIN:
@@ -290,7 +290,7 @@ class _Pool:
         ]
 
     def _guess(self, x: Tensor, idx: Ints) -> Ints:
-        # (N, K, C); who comes after the first to accept is not asked
+        # (N, K, C); experts after the first to accept are not asked
         votes = np.zeros((len(x), len(self.main), self.main[0].classes), dtype=np.int64)
         for j, expert in enumerate(self.main):
             open_ = np.flatnonzero(first_to_accept(votes, self.spec.cascade)[0] == ABSTAIN)

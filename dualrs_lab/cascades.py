@@ -1,6 +1,6 @@
 """A cascade of smoothed experts, and how far it keeps its answer: numbers in, numbers out.
 
-Experts are asked in a fixed order, as a rule from the largest sigma. Expert i *accepts* class c at x where c
+Experts are asked in a fixed order, usually from the largest sigma on. Expert i *accepts* class c at x where c
 is its most probable class and sigma_i Phi^-1(p_ic) >= t_i, with a threshold t_i in the unit of a radius; 0
 means a majority. g(x) is what the first expert that accepts anything accepts, and g abstains where none does:
 the noise level depends on the input, and no estimator is needed. (Jeong and Shin 2023, for t = 0.)
@@ -19,15 +19,15 @@ all i. Either way ||delta|| >= R. QED.
 
 So an expert that says nothing does no harm, and any expert that accepts y protects from all that come after
 it. Jeong and Shin's radius, min(accepts_i, errs_j for j before i) with i the first to accept at x, is never
-larger: it stops where expert i may fall silent, although a later one may still say y.
+larger: it ends where expert i may fall silent, although a later one may still say y.
 
-**From votes.** Let y be fixed before, by draws that do not count. The exact probabilities name one way in
-which g first fails: an expert i and class c, or silence of all. R from bounds exceeds the exact R only if it
-exceeds the value of this one way, and so one of the bounds in it fails: of p_iy and p_ic, and of p_jy and
+**From votes.** Let y be fixed beforehand, by draws that are not counted. The exact probabilities name one way
+in which g first fails: an expert i and class c, or silence of all. R from bounds exceeds the exact R only if
+it exceeds the value of this one way, and so one of the bounds in it fails: of p_iy and p_ic, and of p_jy and
 one rival for experts before i; where t >= 0, of p_ic alone, and of p_jy alone, since a rival of y has at most
-1 - p_jy. So with b_i = 1 where t_i >= 0 and 2 elsewhere, each bound may fail with alpha / sum_i b_i. An
-expert that is not asked accepts nothing and may err at once (its bounds are 0 and 1), which lowers R and
-costs no level; neither does choosing by the guess how many draws each expert gets. (Where t >= 0, half_ic
+1 - p_jy. So with b_i = 1 where t_i >= 0 and 2 elsewhere, each bound may fail with probability alpha / sum_i
+b_i. An expert that is not asked accepts nothing and may err at once (its bounds are 0 and 1), which lowers R
+and costs no level; nor does letting the guess decide how many draws each expert gets. (Where t >= 0, half_ic
 never exceeds -sigma_i Phi^-1(p_ic), since p_iy + p_ic <= 1: it has no part in either distance.)
 
 Shapes: leading axes of images (or none), then experts (K,) in the order of asking, then classes (C,).
@@ -51,10 +51,10 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Cascade:
-    """Experts in the order of asking: their noise, and from which radius on they accept (0: a majority).
+    """Experts in the order of asking: their noise, and the radius from which on they accept (0: a majority).
 
-    A larger threshold makes an expert leave more to those after it: accuracy for large radii. Raises
-    ValueError for sigmas that are not positive or come twice, and for other numbers of thresholds.
+    With a larger threshold an expert leaves more to those after it, which trades large radii for accuracy.
+    Raises ValueError for sigmas that are not positive or occur twice, and for a wrong number of thresholds.
     """
 
     sigmas: tuple[float, ...]
@@ -75,7 +75,7 @@ class Cascade:
         return self.thresholds or (0.0,) * len(self.sigmas)
 
     def level(self, alpha: float) -> float:
-        """The level of each bound, so that a certificate fails with at most `alpha`."""
+        """The level of each bound, so that a certificate fails with probability at most `alpha`."""
         return alpha / sum(1 if limit >= 0 else 2 for limit in self.limits)
 
 
@@ -96,13 +96,13 @@ def cascade_radius(accepts: ArrayLike, errs: ArrayLike) -> Floats:
 
 
 def first_to_accept(votes: ArrayLike, cascade: Cascade) -> tuple[Ints, Ints]:
-    """The expert (…,) that answers first, and its class (…,), by the shares of votes (…, K, C).
+    """The first expert (…,) to accept, and its class (…,), by the shares of votes (…, K, C).
 
     A guess, without a test. ABSTAIN for both where no expert accepts; one without votes accepts nothing.
     """
     counts = np.asarray(votes)
     trials, leading = counts.sum(axis=-1), counts.max(axis=-1)
-    share = (leading + 0.5) / (trials + 1)  # all of n votes do not stand for certainty
+    share = (leading + 0.5) / (trials + 1)  # n of n votes are no certainty
     reach = np.asarray(cascade.sigmas) * special.ndtri(share)
     accepting = (reach >= np.asarray(cascade.limits)) & (trials > 0)
     expert = accepting.argmax(axis=-1)
@@ -135,6 +135,6 @@ def steps(votes: ArrayLike, y: ArrayLike, *, cascade: Cascade, alpha: float) -> 
     mine, theirs = sigma * special.ndtri(low), sigma * special.ndtri(high)
     half = np.where(asked, mine / 2 - theirs / 2, -np.inf)
     accepts = np.minimum(mine - limit, half)  # with limit >= 0 always the first
-    alone = limit - theirs  # of the bound of the rival only, as the level supposes
+    alone = limit - theirs  # from the bound of the rival only, as the level assumes
     errs = np.where(limit >= 0, alone, np.maximum(alone, half))
     return Steps(accepts, errs, cascade_radius(accepts, errs))

@@ -1,4 +1,4 @@
-"""What a certificate is, and tables of them: one row per image, the field's log format and our columns.
+"""What a certificate is, and tables of them: one row per image, in the field's log format plus our columns.
 
 A table is a TSV whose first six columns are `idx label predict radius correct time`, so published logs load
 here and ours load in the field's tools. Radii are l2 in the [0, 1] pixel unit, at full precision.
@@ -55,7 +55,7 @@ COLUMNS = (*_REQUIRED, "bound", "drawn")  # tables that lack these two are Clopp
 TEXTS = ("method", "selection", "votes", "bound")
 WHOLE = ("idx", "label", "predict", "correct", "n0", "n", "successes", "seed", "drawn")
 BOUNDS = {
-    "clopper-pearson": lower_bound,  # at a number of draws that the votes did not choose
+    "clopper-pearson": lower_bound,  # at a number of draws that the votes had no say in
     "betting": anytime_lower_bound,  # wherever the votes made it stop
 }
 
@@ -64,13 +64,13 @@ Votes = tuple[tuple[int, int], ...]  # (class, count), classes ascending, counts
 
 @dataclass(frozen=True, kw_only=True)
 class Certificate:
-    """With probability >= 1 - alpha over the draws the smoothed class is `predict` within `radius`.
+    """With probability >= 1 - alpha over the draws, the smoothed class is `predict` within `radius`.
 
-    l2 radius in the [0, 1] pixel unit; `predict` is ABSTAIN exactly where it is 0, which claims nothing.
-    The evidence comes along: `selection` guessed the class on n0 draws, separate `votes` on n draws bound its
-    probability, `successes` of them for that class; `bound` names the bound, `drawn` >= n counts every draw
-    that was looked at. `label` -1 means unknown; `seconds` is the cost.
-    Raises ValueError where the parts contradict each other or the radius is more than the votes give.
+    l2 radius in the [0, 1] pixel unit; `predict` is ABSTAIN exactly where it is 0, which claims nothing. It
+    carries its evidence: `selection` guessed the class on n0 draws; `votes` on n separate draws bound its
+    probability, `successes` of them for that class. `bound` names the bound; `drawn` >= n counts every draw
+    that was looked at. `label` -1 means unknown; `seconds` is the cost. Raises ValueError where the parts
+    contradict each other or the radius is more than the votes give.
     """
 
     idx: int
@@ -147,8 +147,9 @@ def decide(
     """Cohen's CERTIFY from votes (K,) to a certificate: guess on one set of draws, bound on the other.
 
     The two counts must come from independent draws, or the bound does not hold at level `alpha`. Votes that
-    had a say in their own number, or are a part of the `drawn` chosen afterwards (None: there are no others),
-    need the bound "betting". Raises ValueError for counts that are no counts and for an unknown bound.
+    had a say in their own number, or that were picked afterwards from those `drawn` (None: there are no
+    others), need the bound "betting". Raises ValueError for counts that are not counts and for an unknown
+    bound.
     """
     if bound not in BOUNDS:
         raise ValueError(f"decide: wanted a bound of {', '.join(BOUNDS)}, got {bound!r}.")
@@ -178,7 +179,7 @@ def decide(
 
 
 def recompute(certificate: Certificate) -> float:
-    """The radius that the votes alone give; what `decide` certifies has exactly this radius."""
+    """The radius that the votes alone give: exactly that of what `decide` certifies."""
     c = certificate
     return float(rs_radius(BOUNDS[c.bound](c.successes, c.n, c.alpha), c.sigma))
 
@@ -205,12 +206,12 @@ def cell_votes(cell: object) -> Votes:
 
 
 def as_votes(counts: NDArray[np.int64]) -> Votes:
-    """Counts (C,) as votes; a class without any is left out."""
+    """Counts (C,) as votes; a class without votes is left out."""
     return tuple((kind, int(count)) for kind, count in enumerate(counts) if count)
 
 
 def vote_counts(votes: Sequence[Votes], classes: int) -> NDArray[np.int64]:
-    """Several votes as counts (S, C)."""
+    """The votes of S streams as counts (S, C)."""
     counts = np.zeros((len(votes), classes), dtype=np.int64)
     for stream, pairs in enumerate(votes):
         for kind, count in pairs:
@@ -219,12 +220,12 @@ def vote_counts(votes: Sequence[Votes], classes: int) -> NDArray[np.int64]:
 
 
 def level_text(sigma: float) -> str:
-    """A noise level in the name of a column: "0.25", "1"; read back, it is the sigma to the last bit."""
+    """A noise level in the name of a column: "0.25", "1"; read back, it is sigma to the last bit."""
     return repr(float(sigma)).removesuffix(".0")
 
 
 def to_row(certificate: Certificate) -> dict[str, object]:
-    """A row by COLUMNS: plain numbers, and votes as text such as "3:97 5:3"."""
+    """A row with COLUMNS: plain numbers, and votes as text such as "3:97 5:3"."""
     row: dict[str, object] = {name: getattr(certificate, name) for name in COLUMNS if name != "time"}
     row["time"], row["correct"] = certificate.seconds, int(certificate.correct)
     for name in ("selection", "votes"):
@@ -235,7 +236,7 @@ def to_row(certificate: Certificate) -> dict[str, object]:
 def from_row(row: Mapping[str, object]) -> Certificate:
     """The certificate back from `to_row` or a row of a table (`to_dict("records")`), checked again.
 
-    A row without `bound` and `drawn`, as tables had it first, is Clopper–Pearson on all draws.
+    A row without `bound` and `drawn`, as in early tables, is Clopper–Pearson on all draws.
     """
     if missing := [name for name in _REQUIRED if name not in row]:
         raise ValueError(f"from_row: no {', '.join(missing)} in the row; a published log carries no votes.")
@@ -262,7 +263,7 @@ def from_row(row: Mapping[str, object]) -> Certificate:
 
 
 def frame(certificates: Iterable[Certificate]) -> pd.DataFrame:
-    """One row per certificate, columns as COLUMNS; equal to what `read_table` reads of `append_rows`."""
+    """One row per certificate, with COLUMNS; equal to what `read_table` reads after `append_rows`."""
     rows = [to_row(certificate) for certificate in certificates]
     return _typed({name: [str(row[name]) for row in rows] for name in COLUMNS})
 
@@ -275,8 +276,8 @@ def append_rows(
 ) -> None:
     """Append whole rows and force them to the disk; the first call writes the header `columns`.
 
-    A method with more to say passes more columns, and mappings for rows; a cell that a row lacks stays empty.
-    Raises ValueError for a cell without a column, a strange header, or an unfinished last line.
+    A method with more to say passes more `columns`, and mappings as rows; a cell that a row lacks stays
+    empty. Raises ValueError for a cell without a column, an unknown header, or an unfinished last line.
     """
     path, call = Path(path), f"append_rows({path})"
     started = path.exists() and path.stat().st_size > 0
@@ -297,7 +298,7 @@ def append_rows(
 def repair_table(path: str | Path) -> int:
     """Cut off an unfinished last line, as a kill leaves it; returns the number of whole rows (0 if no file).
 
-    A file cut within its header becomes empty, which `append_rows` takes for a new one.
+    A file that ends within its header becomes empty, which `append_rows` takes for a new one.
     """
     path = Path(path)
     if not path.exists():
@@ -312,8 +313,8 @@ def repair_table(path: str | Path) -> int:
 def read_table(path: str | Path) -> pd.DataFrame:
     """A table of ours, or a published log (six columns; time as h:mm:ss or in seconds): one row per line.
 
-    Every line is kept or the call fails, with a ValueError that says which line has too many or too few cells
-    or is unfinished (`repair_table` cuts that off). A log without `method` gets method "published".
+    Every line is kept, or the call fails with a ValueError that says which line has too many or too few cells
+    or is unfinished (`repair_table` cuts it off). A log without `method` gets the method "published".
     """
     path, call = Path(path), f"read_table({path})"
     if not path.is_file():
@@ -332,7 +333,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
 
 
 def write_table(path: str | Path, table: pd.DataFrame) -> None:
-    """Write a table whole or not at all, as the field's tools read it: the six columns come first."""
+    """Write a table, whole or not at all, as the field's tools read it: the six columns come first."""
     _check_header(f"write_table({path})", [name for name in LOG_COLUMNS if name in table])
     order = [*LOG_COLUMNS, *(name for name in table.columns if name not in LOG_COLUMNS)]
     replace_text(path, _tsv(table[order], header=True))
@@ -348,14 +349,14 @@ def certified_accuracy(table: pd.DataFrame, radii: ArrayLike) -> NDArray[np.floa
 
 
 def average_radius(table: pd.DataFrame) -> float:
-    """ACR: the mean radius, where wrong or abstaining rows count 0 (Zhai et al. 2020)."""
+    """ACR: the mean radius, where wrong or abstaining rows count as 0 (Zhai et al. 2020)."""
     return float(np.maximum(_reach("average_radius", table), 0.0).mean())
 
 
 def confidence_band(
     table: pd.DataFrame, radii: ArrayLike, level: float = 0.95
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(low, high) in the shape of `radii`: exact two-sided band of the certified accuracy on new images.
+    """(low, high) in the shape of `radii`: exact two-sided band for the certified accuracy on new images.
 
     Pointwise Clopper–Pearson: at each radius it misses the true accuracy with probability <= 1 - level.
     """
@@ -376,7 +377,7 @@ def summarise(tables: Mapping[str, pd.DataFrame], radii: Sequence[float]) -> pd.
 
 
 def agreement(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, float]:
-    """How far two tables agree about their common images: shares of them, and gaps between radii."""
+    """How far two tables agree on their common images: shares of them, and gaps between radii."""
     if a["idx"].duplicated().any() or b["idx"].duplicated().any():
         raise ValueError("agreement: an idx occurs twice in a table; compare one method and sigma at a time.")
     left, right = a.set_index("idx"), b.set_index("idx")
@@ -398,7 +399,7 @@ def agreement(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, float]:
 
 
 def floor_text(radius: float, digits: int = 3) -> str:
-    """A radius for a person's eyes, rounded down to `digits` decimals: rounding up would claim too much."""
+    """A radius to be read, rounded down to `digits` decimals: rounding up would claim too much."""
     exact = Decimal(repr(float(radius)))
     return (
         str(exact.quantize(Decimal(1).scaleb(-digits), rounding=ROUND_FLOOR))
@@ -408,7 +409,7 @@ def floor_text(radius: float, digits: int = 3) -> str:
 
 
 def _reach(call: str, table: pd.DataFrame) -> NDArray[np.float64]:
-    # (N,) the radius up to which each row counts: -inf where it is wrong or abstains
+    # (N,) the radius up to which each row counts as correct: -inf where it is wrong or abstains
     if table.empty:
         raise ValueError(f"{call}: the table has no rows.")
     if (table["label"] == -1).any():

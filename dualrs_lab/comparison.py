@@ -1,7 +1,8 @@
 """Every rule on the same images and total alpha: single noise levels, dual system, cascade, oracle, envelope.
 
-Two of them are no classifiers: the `oracle` takes for each image the sigma that certifies most, which no
-certified rule may choose after looking, and the `envelope` takes at each radius the best single sigma.
+Two of them are not classifiers: the `oracle` takes for each image the sigma that certifies most, which no
+certified rule may choose after looking at the votes, and the `envelope` takes the best single sigma at each
+radius.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,9 +39,9 @@ def compare(
     """A table (idx, label, predict, radius, correct) for each rule, on the images that all tables hold.
 
     `singles` are tables of `smoothing.certify_table` by sigma, `dual` is one of `dual.certify_dual_table`,
-    `others` are any by name, such as `cascade_tables` give. Both cascades are those of the singles' votes.
-    Raises ValueError where an image comes twice, a sigma is not that of its table, alphas or labels differ,
-    or no image is common.
+    `others` are any tables by name, such as `cascade_tables` makes. Both cascades rest on the votes of
+    `singles`. Raises ValueError where an image occurs twice, a sigma is not that of its table, alphas or
+    labels differ, or no image is common.
     """
     known = {f"{_SINGLE}{sigma:g}": singles[sigma] for sigma in sorted(singles)}
     tables = ({} if dual is None else {"dual": dual}) | known | dict(others or {})
@@ -87,9 +88,9 @@ def cascade(certificates: Sequence[Certificate]) -> tuple[int, float]:
         R = min(sigma_j Phi^-1(lower p_y), min over larger sigma_i, c != y of -sigma_i Phi^-1(upper p_c)):
 
     within it expert j gives y more than 1/2, and no earlier expert gives more than 1/2 to another class. y
-    and j come from draws that are not counted, and the true radius of one expert is the least, with one class
-    c: R exceeds it only where that one bound fails. So each bound has all of alpha, with no union over
-    experts and classes. Returns (ABSTAIN, 0.0) where R is not above 0.
+    and j come from draws that are not counted. Among the true radii, that of one expert, with one class c, is
+    the smallest: R exceeds it only where that one bound fails. So each bound has all of alpha, with no union
+    over experts and classes. Returns (ABSTAIN, 0.0) where R is not above 0.
     """
     ordered = sorted(certificates, key=lambda c: -c.sigma)
     if len({c.sigma for c in ordered}) < len(ordered) or len({(c.idx, c.alpha) for c in ordered}) != 1:
@@ -106,7 +107,7 @@ def cascade(certificates: Sequence[Certificate]) -> tuple[int, float]:
 
 
 def _keeps(c: Certificate, y: int) -> float:
-    # how far no class other than y gets a majority
+    # up to which distance no class other than y gets a majority
     rival = max((count for kind, count in c.votes if kind != y), default=0)
     return float(-c.sigma * special.ndtri(_UPPER[c.bound](rival, c.n, c.alpha)))
 

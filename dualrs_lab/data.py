@@ -79,7 +79,7 @@ class Images:
 
     @property
     def title(self) -> str:
-        """The name without the folders above it, which mean nothing elsewhere; fit for file names."""
+        """The name without parent folders, which mean nothing elsewhere; fit for file names."""
         kind, _, path = self.name.partition(":")
         return re.sub(r"[^\w.-]", "_", Path(path.partition("?")[0]).name) if path else kind
 
@@ -95,7 +95,7 @@ class Images:
         return self.pixels[index], self.labels[index]
 
     def to(self, device: torch.device | str) -> "Images":
-        """On `device`; lazy pixels stay on disk and arrive there batch by batch."""
+        """The same on `device`; lazy pixels stay on disk and arrive there batch by batch."""
         return replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device))
 
     def fingerprint(self) -> str:
@@ -152,7 +152,7 @@ def to_float(pixels: Tensor) -> Tensor:
 
 def _digits(name: str, split: str, root: Path) -> Images:
     """scikit-learn's 1797 digits, 8x8, levels 0..16 spread over 0..255; 500, stratified, are the test."""
-    from sklearn.datasets import load_digits  # here: its import takes a second, for this set alone
+    from sklearn.datasets import load_digits  # here: the import takes a second, for this data set alone
     from sklearn.model_selection import train_test_split
 
     bunch = load_digits()
@@ -180,7 +180,7 @@ def _fashion_mnist(name: str, split: str, root: Path) -> Images:
 
 
 def _published(maker: Callable[..., Any], root: Path, **options: object) -> Any:
-    """A torchvision data set, from the files in `root` where they are whole, else downloaded there."""
+    """A torchvision data set, from the files in `root` where they are complete, else downloaded there."""
     try:
         return maker(root, download=True, **options)
     except (

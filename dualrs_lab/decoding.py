@@ -1,7 +1,7 @@
 """Image files to uint8 tensors: decoded once into a cache file, or on demand.
 
 Every file becomes 8-bit RGB, or grey where asked: palettes are expanded, grey is repeated, transparency is
-laid over white, EXIF rotation is ignored (as torchvision does). More than 8 bits per channel is refused.
+laid over white, and EXIF rotation is ignored (as in torchvision). More than 8 bits per channel is refused.
 Errors state the file and the remedy; `data.load_images` puts the call in front.
 """
 
@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 __all__ = ["Fit", "LazyPixels", "Listing", "decode_cached"]
 
-_CHUNK = 256  # files per task of a thread: enough that handing tasks over costs nothing
+_CHUNK = 256  # files per task of a thread: enough to make the cost of handing tasks over negligible
 _THREADS = min(32, os.cpu_count() or 1)
 
 
@@ -53,7 +53,7 @@ class Listing:
     fit: Fit
 
     def digest(self, *, times: bool) -> str:
-        """sha256 over names, labels, sizes and, with `times`, modification times: an edit of a file shows."""
+        """sha256 over names, labels, sizes and, with `times`, modification times, which show an edit."""
         hasher = hashlib.sha256(repr((self.fit, self.classes)).encode())
         for file, label in zip(self.files, self.labels, strict=True):
             stat = os.stat(f"{self.base}/{file}")
@@ -64,8 +64,8 @@ class Listing:
 def decode_cached(listing: Listing, cache: Path, *, label: str) -> Tensor:
     """All images as uint8 (N, C, H, W), from the file `cache` or decoded into it, with a bar named `label`.
 
-    The cache carries a digest of the listing and one of its pixels: after an edit of the folder, or damage
-    to the cache, the images are decoded anew. The bar stays away where stderr is not a terminal.
+    The cache carries a digest of the listing and one of its pixels: after an edit of the folder, or damage to
+    the cache, the images are decoded again. There is no bar where stderr is not a terminal.
     """
     key = listing.digest(times=True)
     shape = (len(listing.files), *_read(listing, listing.reference).shape)
@@ -129,7 +129,7 @@ def _read(listing: Listing, file: str) -> NDArray[np.uint8]:
         if fit.crop:
             image = functional.center_crop(functional.resize(image, fit.resize), [fit.crop, fit.crop])
         pixels: NDArray[np.uint8] = np.asarray(image, dtype=np.uint8)
-    except Exception as error:  # Pillow has a type of its own for every way in which a file can be broken
+    except Exception as error:  # Pillow raises a different type for each way in which a file can be broken
         raise ValueError(f"{path} is no readable image ({error}); replace or remove the file") from error
     return pixels[None] if fit.channels == 1 else pixels.transpose(2, 0, 1)
 
@@ -155,7 +155,7 @@ def _decode(listing: Listing, shape: tuple[int, ...], *, label: str) -> Tensor:
             pixels[i] = image
         return len(files)
 
-    # map gives results and errors in order, so that of several bad files the first is the one named
+    # map gives results and errors in order, so of several bad files the first is named
     bar = tqdm(total=shape[0], desc=label, unit="img", disable=None)
     with ThreadPoolExecutor(_THREADS) as pool, bar:
         for done in pool.map(fill, range(0, shape[0], _CHUNK)):

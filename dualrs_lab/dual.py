@@ -1,13 +1,13 @@
 """Certify a dual system: an estimator chooses the noise level, an expert smoothed at that level answers.
 
-(Sun, Mao and Vechev 2026.) An expert may be one classifier smoothed at several levels, or a network of its
-own per level. The estimator's draws give the radius within which no expert j can be chosen, each expert's
-draws the radius within which it keeps the claimed class, and `routes` makes the published and the routed
-certificate of both. Experts are asked lazily: the chosen one first, another only where it could still lower
-the routed radius, which costs no level.
+(Sun, Mao and Vechev 2026.) The experts may be one classifier smoothed at several levels, or a network for
+each level. The estimator's draws give the radius within which expert j cannot be chosen, each expert's draws
+the radius within which it keeps the claimed class; from both, `routes` makes the published and the routed
+certificate. Experts are asked lazily: the chosen one first, another only where it could still lower the
+routed radius, which costs no level.
 
 Expert and class are guessed on draws of their own; the other draws decide neither. The experts' streams are
-those of `smoothing`, so that their votes are those of `certify_table` with the same seed, noise, network and
+those of `smoothing`, so their votes are those of `certify_table` with the same seed, noise, network and
 numbers of draws.
 """
 
@@ -42,7 +42,7 @@ __all__ = ["DualSpec", "certify_dual", "certify_dual_table", "predict_dual"]
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
-_WAVE = 16  # images that go through the stages side by side, or more where a pass holds many
+_WAVE = 16  # images that go through the stages together, or more where a pass holds many
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,14 +53,14 @@ class DualSpec:
     sigmas: tuple[float, ...]  # of the experts, ascending
     seed: int
     n0: int = 100  # draws to guess the expert, and as many to guess its class
-    n: int = 10_000  # draws of an expert that is asked; with early stopping the most
+    n: int = 10_000  # draws of an expert that is asked; at most so many with early stopping
     n_estimator: int = 10_000  # draws of the estimator
     alpha: float = 0.001  # failure probability of each certificate
-    split: Split | None = None  # of alpha over all bounds, fixed beforehand; None: the estimator's even one
+    split: Split | None = None  # of alpha over all bounds, fixed beforehand; None: the estimator's even split
     stop: Stopping = AllDraws()  # how many of its n draws an expert that is asked gets  # noqa: RUF009
     lazy: bool = True  # ask an expert only where it could matter
     noise: type[Noise] = GridNoise
-    batch: int | None = None  # as in `smoothing.Spec`, like the next two
+    batch: int | None = None  # as in `smoothing.Spec`, as are the next two
     dtype: torch.dtype = torch.float32
     fast: FastPath = FastPath()  # noqa: RUF009
 
@@ -97,7 +97,7 @@ def certify_dual(
     labels: Sequence[int] | None = None,
     idx: Sequence[int] | None = None,
 ) -> list[DualCertificate]:
-    """Certificates of inputs (N, ...) by the dual system of these voters, one for each.
+    """Certificates of inputs (N, ...) by the dual system of these voters, one each.
 
     `estimators` has a voter per stream of `spec.estimator`, `experts` one per sigma, each made for the noise
     it gets. `labels` default to unknown (-1), `idx` to positions. The same seed and settings give the same
@@ -136,14 +136,14 @@ def certify_dual_table(
 ) -> pd.DataFrame:
     """Certify every `skip`-th image (at most `max_images`, -1 for all) into the table at `path`.
 
-    `estimators` has a network per stream of `spec.estimator`, `experts` one per sigma; one network may stand
-    for several. As with `smoothing.certify_table`, networks are frozen on the device of the first expert, and
-    a table of the same making is resumed, another one refused or, with `replace`, kept under another name.
-    Rows are flushed a wave of images at a time. `radius` is the routed one, `published` stands beside it.
+    `estimators` has a network per stream of `spec.estimator`, `experts` one per sigma; one network may serve
+    as several. As with `smoothing.certify_table`, networks are frozen on the device of the first expert. A
+    table with the same settings is resumed; any other is refused or, with `replace`, kept under another name.
+    Rows are flushed a wave of images at a time. `radius` is the routed radius, `published` the other.
 
-    `recorded` names a table of `certify_table` for each expert: same network, images, seed, n0 and n, and all
-    draws. They are those that this call would make, so the votes are read there and only the estimator is
-    sampled. A table of other draws is a ValueError that says what differs.
+    `recorded` names a table of `certify_table` for each expert, with the same network, images, seed, n0 and
+    n, and with all draws. These are the draws that this call would make, so the votes are read there and only
+    the estimator is sampled. For a table of other draws, a ValueError says what differs.
     """
     path = Path(path)
     positions = range(0, len(images), skip)[: None if max_images < 0 else max_images]
@@ -239,7 +239,7 @@ def predict_dual(estimators: Sequence[Voter], experts: Sequence[Voter], x: Tenso
 def _choice_pvalue(estimator: Estimator, votes: Ints) -> NDArray[np.float64]:
     """(N,): how well votes (N, S, C) support the expert that they choose.
 
-    The first cut that says yes decides, so a wrong choice takes a wrong answer of one of the cuts up to it:
+    The first cut that says yes decides, so a wrong choice needs a wrong answer of one of the cuts up to it:
     the largest of their p-values, times the number of all cuts (Bonferroni).
     """
     if isinstance(estimator, Plurality):
@@ -257,7 +257,7 @@ def _noise(
 
 
 class _Looks:
-    """The estimator: its voters, each with noise for guessing the choice and other noise for counting."""
+    """The estimator: its voters, each with noise to guess the choice and other noise to count."""
 
     def __init__(
         self, voters: Sequence[Voter], spec: DualSpec, shape: tuple[int, ...], device: torch.device
@@ -331,7 +331,7 @@ def _ask(
     entry: NDArray[np.float64],
     spec: DualSpec,
 ) -> tuple[Ints, Ints]:
-    """Votes (N, K, classes) of the experts that were asked, and the draws (N,) that it took.
+    """Votes (N, K, classes) of the experts that were asked, and the draws (N,) that they took.
 
     The chosen expert first, then by ascending entry radius, each only where it could lower the radius.
     """

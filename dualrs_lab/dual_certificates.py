@@ -39,14 +39,14 @@ _ESTIMATORS: dict[str, Callable[[tuple[float, ...]], Estimator]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class DualCertificate:
-    """With probability >= 1 - split.alpha the dual system answers `predict` everywhere within `radius`.
+    """With probability >= 1 - split.alpha, the dual system answers `predict` everywhere within `radius`.
 
     `radius` is the routed one, min_j max(r_j, R_j), and `published`, never larger, min(R_e, R_top) from the
     same votes; l2 in the [0, 1] pixel unit. `predict` is ABSTAIN exactly where `radius` is 0, which claims
-    nothing. The evidence comes along: `looks` chose the expert `top`, whose `selection` chose the class;
-    `estimator_votes` and the experts' `votes`, on draws other than those, bound the probabilities. `label`
-    -1 means unknown; `seconds` is the cost. Raises ValueError where the parts contradict each other or a
-    radius is more than the votes give.
+    nothing. It carries its evidence: `looks` chose the expert `top`, whose `selection` chose the class;
+    `estimator_votes` and the experts' `votes`, on separate draws, bound the probabilities. `label` -1 means
+    unknown; `seconds` is the cost. Raises ValueError where the parts contradict each other or a radius is
+    more than the votes give.
     """
 
     idx: int
@@ -148,7 +148,7 @@ def judge(
 
     `looks` and `estimator_votes` are (S, C) for S streams, `selection` (classes,) are votes of the expert
     that `looks` chose, `votes` (K, classes) those of each expert; one without votes was not asked. `looks`
-    and `selection` must be draws of their own, or the levels of `split` do not hold.
+    and `selection` must come from separate draws, or the levels of `split` do not hold.
     """
     top = estimator.top(looks)
     found = routes(
@@ -181,7 +181,7 @@ def judge(
 
 
 def recompute(certificate: DualCertificate) -> tuple[float, float]:
-    """(routed, published) radius that the votes alone give; what `judge` certifies has exactly these."""
+    """The radii (routed, published) that the votes alone give: exactly those of what `judge` certifies."""
     found = _routes(certificate)
     return float(found.routed), float(found.published)
 
@@ -195,7 +195,7 @@ def columns(sigmas: Sequence[float]) -> tuple[str, ...]:
 
 
 def to_row(certificate: DualCertificate) -> dict[str, object]:
-    """A row by `columns`: full precision, votes as text such as "3:97 5:3", one stream after ";" another."""
+    """A row with `columns`: full precision, votes as text such as "3:97 5:3", streams separated by ";"."""
     c, found = certificate, certificate.routes
     row: dict[str, object] = {
         "idx": c.idx,

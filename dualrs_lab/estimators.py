@@ -1,4 +1,4 @@
-"""How an estimator's votes choose an expert, and what they say about when each expert may be chosen.
+"""How an estimator's votes choose an expert, and how close another choice may be.
 
 Votes are counts (…, S, C) over S streams of draws, each with its own noise: one stream with a class per
 expert (`Median`, `Plurality`), or one per cut with the classes "at most k" and "more than k" (`Cuts`).
@@ -56,7 +56,7 @@ class Median(_Vote):
 
 @dataclass(frozen=True)
 class Cuts:
-    """One yes-or-no vote per cut between neighbouring experts, each under noise of its own; the first yes."""
+    """A yes-or-no vote per cut between neighbouring experts, each under its own noise; the first yes wins."""
 
     sigmas: tuple[float, ...]
 

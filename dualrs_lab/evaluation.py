@@ -1,8 +1,8 @@
 """Natural and attacked accuracy on the same images, image by image; impossible tables are refused.
 
 One call runs PGD, the minimum-margin attack and AutoAttack. An image counts as robust under an attack if it
-is answered rightly as it is and at what the attack found; in the worst case, if it is so under all of them.
-These are upper bounds on robust accuracy, not certificates.
+is answered correctly both as it is and at what the attack found; in the worst case, if this holds under all
+of them. These are upper bounds on robust accuracy, not certificates.
 """
 
 import time
@@ -51,9 +51,9 @@ ANSWERS = ("natural", *ATTACKS, "on_accurate", "on_robust", "end_to_end", "pushe
 
 @dataclass(frozen=True, kw_only=True)
 class Threat:
-    """What an attacker may do, and how hard is tried: PGD-20 with steps of eps / 4, MMA with the same steps.
+    """What an attacker may do, and how: PGD-20 with steps of eps / 4, MMA with the same steps.
 
-    `auto` are AutoAttack's parts; none leaves it out, and `mma` False leaves that one out.
+    `auto` names the parts of AutoAttack, () leaves it out; `mma=False` leaves MMA out.
     """
 
     eps: float
@@ -72,12 +72,12 @@ class Threat:
 
     @property
     def pgd(self) -> PGD:
-        """The attack `pgd`, which `mma` shares but for the loss."""
+        """The attack by `pgd`, which `mma` shares except for the loss."""
         return PGD(steps=self.steps, step=self.eps / 4, restarts=self.restarts, norm=self.norm)
 
     @property
     def slack(self) -> float:
-        """How much weaker than others AutoAttack may be, see `check`: parts of it promise nothing."""
+        """By how much AutoAttack may be weaker than others, see `check`: some parts promise nothing."""
         return 0.01 if {*STANDARD} <= {*self.auto} else 1.0
 
 
@@ -90,11 +90,11 @@ def evaluate(
     max_images: int = -1,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """One row an image: idx, label, predict, natural, the attacks, worst (bool), and each attack's seconds.
+    """One row per image: idx, label, predict, natural, the attacks, worst (bool), seconds of each attack.
 
-    Every `skip`-th image is attacked, `max_images` at most (-1: all); idx counts all images, as in tables of
-    certificates. In float32 on the device of `model`, which has to be in evaluation mode. Raises ValueError
-    as the attacks do, and where the result is impossible, see `check`.
+    Every `skip`-th image is attacked, at most `max_images` (-1: all); idx counts all images, as in tables of
+    certificates. Runs in float32 on the device of `model`, which has to be in evaluation mode. Raises
+    ValueError as the attacks do, and where the result is impossible, see `check`.
     """
     some = positions("evaluate", images, skip, max_images)
     table = pd.concat([*_batches(model, images, some, threat, progress)], ignore_index=True)
@@ -113,9 +113,9 @@ def evaluate_table(
     replace: bool = False,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """As `evaluate`, kept at `path` (TSV, with a json of what made it); images it holds are not repeated.
+    """As `evaluate`, kept at `path` (TSV, with a json of what made it); images in it are not attacked again.
 
-    A table of another network, other images or another threat is refused, or with `replace` kept under
+    A table of another network, other images or another threat is refused or, with `replace`, kept under
     another name.
     """
     identity = {"model": fingerprint(model), "images": images.fingerprint(), "threat": named(threat)}
@@ -142,9 +142,9 @@ def keep(
     device: torch.device,
     replace: bool,
 ) -> pd.DataFrame:
-    """The table of answers at `path`, after adding `batches(those idx of wanted that it lacks)` as they come.
+    """The table of answers at `path`, after adding `batches(the idx of wanted that it lacks)` as they come.
 
-    A table of another `identity` is refused, or with `replace` kept under another name.
+    A table of another `identity` is refused or, with `replace`, kept under another name.
     """
     identity = plain(identity)
     if path.exists() and read_record(path).get("identity") != identity:
@@ -162,7 +162,7 @@ def keep(
 
 
 def read_evaluation(path: Path | str) -> pd.DataFrame:
-    """A table that `evaluate_table` left."""
+    """A table that `evaluate_table` wrote."""
     table = pd.read_csv(path, sep="\t", dtype={"system": str})
     if not {"idx", "label", "natural", "worst"} <= {*table}:
         raise ValueError(
@@ -172,7 +172,7 @@ def read_evaluation(path: Path | str) -> pd.DataFrame:
 
 
 def summarise(table: pd.DataFrame) -> pd.DataFrame:
-    """Per column of answers: accuracy and its standard error (of sampling images), seconds in all."""
+    """For each column of answers: accuracy, its standard error (from sampling images) and total seconds."""
     rows = []
     for name in answers(table):
         share, count = float(table[name].mean()), len(table)
@@ -183,15 +183,15 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def answers(table: pd.DataFrame) -> list[str]:
-    """Its columns of right answers, in the order of ANSWERS."""
+    """The columns of a table that say what was answered correctly, in the order of ANSWERS."""
     return [name for name in ANSWERS if name in table]
 
 
 def check(table: pd.DataFrame, *, slack: float = 0.01) -> None:
-    """ValueError for a table that cannot be, or that shows an attack which did not work.
+    """ValueError for an impossible table, or one that shows an attack which did not work.
 
     No image is robust that is wrong as it is, none is robust in the worst case but not under each attack, and
-    AutoAttack, the strongest, leaves right no more than a share `slack` of images more than any other.
+    AutoAttack, the strongest, leaves at most a share `slack` more of the images right than any other attack.
     """
     attacks = [name for name in ATTACKS if name in table]
     for name in attacks:
@@ -217,9 +217,9 @@ def check(table: pd.DataFrame, *, slack: float = 0.01) -> None:
 def robust_accuracy(
     model: nn.Module, images: Images, *, eps: float | Tensor, attack: PGD, seed: int, batch: int = 500
 ) -> float:
-    """Share of `images` right as they are and under one `pgd`: quick, for choosing among epochs.
+    """Share of `images` that are right as they are and under one `pgd`: quick, to choose between epochs.
 
-    Autocast as in training. `eps` as a budget of `pgd` that fits every batch.
+    Autocast as in training; `eps` is a budget of `pgd` that fits every batch.
     """
     device = next(model.parameters()).device
     count = 0
@@ -235,7 +235,7 @@ def robust_accuracy(
 
 
 def positions(call: str, images: Images, skip: int, max_images: int) -> list[int]:
-    """Every `skip`-th idx, `max_images` at most (-1: all)."""
+    """Every `skip`-th idx, at most `max_images` (-1: all)."""
     if skip < 1 or (max_images < 1 and max_images != -1):
         raise ValueError(
             f"{call}: got skip {skip}, max_images {max_images}; wanted skip >= 1, max_images >= 1 or -1"
@@ -247,7 +247,7 @@ def positions(call: str, images: Images, skip: int, max_images: int) -> list[int
 def attacked_batches(
     images: Images, positions: Sequence[int], threat: Threat, device: torch.device, progress: bool
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Batches of the size of the threat: idx (N,), x (N, C, H, W) in [0, 1] and labels, on `device`."""
+    """Batches of the threat's size: idx (N,), x (N, C, H, W) in [0, 1] and labels, on `device`."""
     for start in tqdm(
         range(0, len(positions), threat.batch), desc="attack", unit="batch", disable=not progress
     ):
@@ -261,7 +261,7 @@ def _batches(
     model: nn.Module, images: Images, positions: Sequence[int], threat: Threat, progress: bool
 ) -> Iterator[pd.DataFrame]:
     device = next(model.parameters()).device
-    check_evaluating("evaluate", model)  # before it sees an image and updates statistics
+    check_evaluating("evaluate", model)  # before it sees an image, which would update statistics
     for index, x, y in attacked_batches(images, positions, threat, device, progress):
         with torch.no_grad():
             predict = model(x).argmax(1)
@@ -273,7 +273,7 @@ def _batches(
 def _answers(
     model: nn.Module, x: Tensor, y: Tensor, natural: Tensor, threat: Threat, first: int
 ) -> dict[str, Any]:
-    """Columns of bool, and of seconds, an image's share of its batch."""
+    """Columns of bool, and of seconds: an image's share of its batch."""
     worst, found = natural.clone(), {"natural": natural.cpu().numpy()}
     seconds = {}
     for name, attack in _attacks(model, threat, first).items():

@@ -1,7 +1,7 @@
 """The experts of a system: smoothed classifiers that are asked for votes, by drawing or by reading a table.
 
-A vote depends on network, image, noise stream and seed, not on the level of the statement that it serves: a
-table of `smoothing.certify_table` answers for its network in any system that would draw the same noise.
+A vote depends on network, image, noise stream and seed, not on the level of the statement that it serves. So
+a table of `smoothing.certify_table` answers for its network in any system that would draw the same noise.
 """
 
 from collections.abc import Sequence
@@ -27,9 +27,9 @@ Ints = NDArray[np.int64]
 
 
 class SampledVotes:
-    """An expert that is asked by drawing: `n0` draws to guess a class, `n` others at most to count.
+    """An expert that is asked by drawing: `n0` draws to guess a class, at most `n` others to count.
 
-    The streams of noise are those of `smoothing`, so that votes are those of `certify_table` with this seed.
+    The streams of noise are those of `smoothing`, so votes are those of `certify_table` with this seed.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class SampledVotes:
 
 
 class RecordedVotes:
-    """The votes of a table, by idx; ValueError of `call` where the table lacks some of `positions`."""
+    """The votes of a table, by idx; a ValueError names `call` where the table lacks some of `positions`."""
 
     def __init__(self, call: str, path: Path | str, positions: Sequence[int], classes: int) -> None:
         table = read_table(Path(path))
@@ -142,7 +142,7 @@ def recorded_steps(
 ) -> dict[str, Any]:
     """How the network of the table at `path` was frozen, as its record says.
 
-    ValueError of `call` where the table's draws are not those of `model`, `images` and `spec`.
+    A ValueError names `call` where the table's draws are not those of `model`, `images` and `spec`.
     """
     wanted, found = identify(model, images, spec), read_record(Path(path)).get("identity") or {}
     del wanted["alpha"]  # votes do not depend on it

@@ -1,8 +1,8 @@
 """The network that is sampled: a frozen copy, made fast step by step, each step switchable and recorded.
 
-Folded, bfloat16 or compiled, the copy is another base classifier than the float32 original, by rounding. Its
-certificates are sound, since the votes are its own; they are for this copy, so tables record its steps and
-`disagreement` measures how often it votes otherwise than the original.
+Folded, in bfloat16 or compiled, the copy differs from the float32 original by rounding: it is another base
+classifier. Its certificates are sound, since the votes are its own, but they are for this copy. So tables
+record its steps, and `disagreement` measures how often it votes differently from the original.
 """
 
 import copy
@@ -24,7 +24,7 @@ Run = Callable[[Tensor, Tensor], Tensor]
 __all__ = ["FastPath", "FrozenVoter", "disagreement", "evaluation_copy", "flops", "freeze", "settle"]
 
 # Compiling takes 5 to 20 s on a CPU and a minute for deep networks on a GPU; beyond so many floating-point
-# operations it repays itself several times over.
+# operations it pays for itself several times over.
 _REPAYS = {"cpu": 3e13, "cuda": 1e16}
 
 
@@ -32,13 +32,13 @@ _REPAYS = {"cpu": 3e13, "cuda": 1e16}
 class FastPath:
     """The steps from a network to the copy that is sampled; its precision is `Spec.dtype`.
 
-    None chooses: `compile` where the work of a table repays it, `cuda_graph` on a GPU.
+    None leaves the choice open: `compile` where the work of a table pays for it, `cuda_graph` on a GPU.
     """
 
     fold: bool = True  # BatchNorm into the convolutions before it
     channels_last: bool = True  # memory layout of images and weights
     compile: bool | None = None  # noise, network and votes as one program, weights as constants
-    cuda_graph: bool | None = None  # a pass launched as one
+    cuda_graph: bool | None = None  # a pass launched as one graph
 
     @classmethod
     def plain(cls) -> "FastPath":
@@ -51,7 +51,7 @@ class FastPath:
 
 
 class FrozenVoter(Voter):
-    """A `Voter` of a frozen copy; `steps` tells what was done to it, with its precision."""
+    """A `Voter` of a frozen copy; `steps` says what was done to it, and its precision."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class FrozenVoter(Voter):
             if getattr(fast, step):
                 try:
                     self._run = make(self._run, *example)
-                except Exception as error:  # compilers and drivers raise what they like
+                except Exception as error:  # compilers and drivers raise any type
                     fast = replace(fast, **{step: False})
                     _warn(step, error)
         self.steps = fast.steps(dtype)
@@ -131,9 +131,10 @@ def freeze(
 ) -> FrozenVoter:
     """Freeze `model` into the voter that is sampled on inputs (N, *shape) of `device`, under `noise`.
 
-    Takes the steps of `fast`; what it leaves open (see `settle`) is not done. A step that fails here (no C++
-    compiler, a network that cannot be traced) is left out with a warning that says why; `steps` of the result
-    says what was done. Passes are padded to one size, so a vote depends on the input and its noise alone.
+    Takes the steps of `fast`; those that it leaves open (see `settle`) are not taken. A step that fails here
+    (no C++ compiler, a network that cannot be traced) is left out with a warning that says why; `steps` of
+    the result says what was done. Passes are padded to one size, so a vote depends on the input and its noise
+    alone.
     """
     network, fast = _prepare(model, device, dtype, fast)
     fast = replace(fast, compile=bool(fast.compile), cuda_graph=bool(fast.cuda_graph))
@@ -151,7 +152,7 @@ def freeze(
 
 @torch.inference_mode()
 def disagreement(model: nn.Module, voter: Voter, x: Tensor, blocks: NoiseBlocks) -> dict[str, float]:
-    """How often `voter` votes otherwise than `model` in plain float32, on the same noise.
+    """How often `voter` votes differently from `model` in plain float32, on the same noise.
 
     One block of noise for the first inputs of `x` (N, ...) that fill a pass; {"draws": …, "share": …}.
     """

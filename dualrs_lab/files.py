@@ -13,7 +13,7 @@ from dualrs_lab import __version__
 
 __all__ = ["digest", "provenance", "replace_bytes", "replace_json", "replace_text", "set_aside"]
 
-# What a result may depend on; a reader of an old table wants these numbers first.
+# What a result may depend on: the versions that a reader of an old table asks for first.
 PACKAGES = (
     "torch",
     "torchvision",
@@ -28,7 +28,7 @@ PACKAGES = (
 
 
 def replace_bytes(path: str | Path, data: bytes) -> None:
-    """Write `data` to `path`; a reader, or a kill at any moment, sees the old file or the new one whole.
+    """Write `data` to `path`; a reader, or a kill at any moment, finds the old file or the new one, whole.
 
     The bytes go to a hidden file beside `path`, reach the disk and are renamed over it. Folders are made.
     """
@@ -36,7 +36,7 @@ def replace_bytes(path: str | Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with part.open("xb") as file:  # not tempfile, whose files are private: results obey the umask
+        with part.open("xb") as file:  # not tempfile, whose files are private: results follow the umask
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -54,7 +54,7 @@ def replace_text(path: str | Path, text: str) -> None:
 def replace_json(path: str | Path, value: object) -> None:
     """Write `value` as JSON with sorted keys, so that equal values are equal files; see `replace_bytes`.
 
-    Raises ValueError for what JSON cannot hold (NaN is written as Python's own reader takes it back).
+    Raises ValueError for what JSON cannot hold (NaN is written as Python's own reader accepts it).
     """
     try:
         text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False)
@@ -66,9 +66,9 @@ def replace_json(path: str | Path, value: object) -> None:
 
 
 def set_aside(*paths: str | Path) -> list[Path]:
-    """Rename files that are in the way to NAME_old1, NAME_old2, …: the first number free for all of them.
+    """Rename files that are in the way to NAME_old1, NAME_old2, …: the first number that is free for all.
 
-    Nothing is overwritten and nothing lost. Returns the new paths of those that existed.
+    Nothing is overwritten and nothing is lost. Returns the new paths of those that existed.
     """
     present = [Path(path) for path in paths if Path(path).exists()]
     for number in range(1, 1_000_000):
@@ -81,7 +81,7 @@ def set_aside(*paths: str | Path) -> list[Path]:
 
 
 def digest(*parts: bytes | str | Path) -> str:
-    """A sha256 prefix (16 hex digits) over texts, bytes and the contents of files; their borders count."""
+    """A sha256 prefix (16 hex digits) over texts, bytes and the contents of files; where one ends counts."""
     whole = hashlib.sha256()
     for part in parts:
         if isinstance(part, Path):
@@ -137,7 +137,7 @@ def _commit() -> str:
 
 def _git(root: Path, *arguments: str) -> str:
     try:
-        # Without optional locks: a status must not stop someone's commit in the same checkout.
+        # Without optional locks: asking for the status must not block a commit in the same checkout.
         command = ["git", "--no-optional-locks", *arguments]
         done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):

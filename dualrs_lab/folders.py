@@ -20,8 +20,8 @@ def list_folder(path: Path, split: str, fit: Fit) -> Listing:
     """train/ and test/ with the same class folders, or else one folder of class folders, split 80/20.
 
     That split ranks the files of each class by a hash of their names and tests on the lowest fifth: it
-    depends on nothing but the names, and adding a file moves no more than one other. Class folders are not
-    searched deeper; hidden files and those with other suffixes than `SUFFIXES` are left out.
+    depends on nothing but the names, and adding a file moves at most one other. Class folders are not
+    searched deeper; hidden files and those with suffixes other than `SUFFIXES` are left out.
     """
     found = _subfolders(path)
     if "train" not in found and "test" not in found:
@@ -57,7 +57,7 @@ def list_tiny_imagenet(root: Path, split: str) -> Listing:
 def list_imagenet(root: Path, split: str) -> Listing:
     """ImageNet from train/<wnid>/ and val/<wnid>/ in `root`/imagenet or `root`; "test" is val/.
 
-    Either may be missing while the other is used. Class names come from words.txt where there is one.
+    Either may be missing as long as the other is used. Class names come from words.txt where there is one.
     """
     base = root if (root / "val").is_dir() or (root / "train").is_dir() else root / "imagenet"
     folder = base / {"train": "train", "test": "val"}[split]

@@ -3,7 +3,7 @@
 A table of the smoothed h, ours with votes or a published log, becomes one of the mix (1 - a) g + a h at any
 weight a and with any accurate network g: within `radius` the mix answers `predict`, with probability at least
 1 - alpha over the draws of h. It is a statement about the mix with the exact smoothed probabilities of h, not
-with an estimate of them. Nothing is certified that h does not certify, so no accuracy that g adds is.
+with an estimate of them. Nothing is certified that h does not certify: accuracy that g adds is not.
 """
 
 from typing import cast
@@ -42,10 +42,10 @@ Floats = NDArray[np.float64]
 
 
 def noise_of(table: pd.DataFrame, *, sigma: float | None = None) -> float:
-    """The noise of the one smoothed network h that `table` is of; `sigma` is for logs that do not say it.
+    """The noise of the one smoothed network h that `table` is about; `sigma` is for logs that do not say it.
 
-    Raises ValueError for tables of other systems, whose radii are no probabilities of one network, for a
-    table of a mix (wanted is that of its h), and for a `sigma` that is missing or not the table's.
+    Raises ValueError for tables of other systems, whose radii are not probabilities of one network, for a
+    table of a mix (that of its h is wanted), and for a `sigma` that is missing or not that of the table.
     """
     other = {*table.get("method", [])} - {"rs", "published"}
     levels = sorted({*table.get("sigma", [])})
@@ -67,14 +67,15 @@ def noise_of(table: pd.DataFrame, *, sigma: float | None = None) -> float:
 def probability_bounds(
     table: pd.DataFrame, *, others: str = "rest", classes: int | None = None, sigma: float | None = None
 ) -> tuple[Floats, Floats, NDArray[np.int64]]:
-    """h's largest probability from below (N,), every other one from above (N,), and the class (N,).
+    """Bounds (N,) of h's largest probability from below and of all others from above, and the class (N,).
 
     `others="rest"`: the others have what the lower bound leaves. "votes": each other class has its own upper
-    bound, alpha being spent half on the class and half on the `classes` - 1 others. A published log has no
-    votes: "rest" from its radii and `sigma`, and an image that abstains gets p = 1/2 and the class -1.
+    bound; half of alpha is spent on the class and half on the `classes` - 1 others. A published log has no
+    votes: "rest" follows from its radii and `sigma`, and an image that abstains gets p = 1/2 and the class
+    -1.
 
     Raises ValueError where votes, classes or sigma are missing or contradict the table, see `noise_of`, and
-    for radii beyond 6 sigma, for which nobody draws enough: they are of another noise.
+    for radii beyond 6 sigma, for which nobody draws enough: they belong to another noise level.
     """
     level = noise_of(table, sigma=sigma)
     voted = {"votes", "selection", "successes", "n", "alpha"} <= {*table}
@@ -129,8 +130,8 @@ def mixed(
 ) -> pd.DataFrame:
     """The table of h, with the radius, predict and correct of the mix, and columns weight, form, others.
 
-    l2 radii. `weight` is a; with a <= 1/2 every row abstains. `form` is one of FORMS; "closed" knows only
-    what the class itself got, so it wants `others="rest"`, for which, and for `sigma` and errors, see
+    l2 radii. `weight` is a; with a <= 1/2 every row abstains. `form` is one of FORMS; "closed" knows only the
+    bound of the class itself, so it needs `others="rest"`. For `others`, `sigma` and errors see
     `probability_bounds`.
     """
     if form not in FORMS or (form == "closed" and others != "rest"):
@@ -158,11 +159,11 @@ def _radius(form: str, lower: Floats, upper: Floats, weight: float, sigma: float
 
 
 def mixed_answers(table: pd.DataFrame, logits: ArrayLike, weight: float) -> NDArray[np.int64]:
-    """What the mix answers on the images of `table` (N,), h's probabilities being its shares of votes.
+    """What the mix answers on the images of `table` (N,), with shares of votes as h's probabilities.
 
-    `logits` (N, K) are those of the accurate network on the same images, in the order of the rows. An
-    estimate of clean accuracy: where the two best classes are within sampling error, the exact mix may say
-    otherwise.
+    `logits` (N, K) are those of the accurate network on the same images, in the order of the rows. This
+    estimates clean accuracy: where the two best classes are within sampling error, the exact mix may answer
+    differently.
     """
     g = np.asarray(logits, dtype=np.float64)
     if "votes" not in table or g.ndim != 2 or len(g) != len(table) or not 0 <= weight <= 1:
@@ -177,7 +178,7 @@ def mixed_answers(table: pd.DataFrame, logits: ArrayLike, weight: float) -> NDAr
 
 
 def check_mixed(table: pd.DataFrame, of: pd.DataFrame) -> None:
-    """ValueError where a table of a mix claims more than the table `of` its h: no mix can.
+    """ValueError where a table of a mix claims more than `of`, the table of its h, which no mix can.
 
     `of` should rest on the same evidence: the table of h itself, or `mixed(…, weight=1)` with the same
     `others`.

@@ -1,9 +1,9 @@
 """Accuracy of mixes under attacks on each network, end to end, and in the worst case of all, image by image.
 
 One attack on a mix says little: for small weights of the robust network, an input made against the accurate
-one alone fools the mix more often than an attack on the whole, which meets saturated probabilities. So every
-input that any attack finds is shown to every system, and an image withstands the worst case only if none
-fools it.
+one alone fools the mix more often than an attack on the mix itself, which meets saturated probabilities. So
+every input that any attack finds is shown to every system, and an image withstands the worst case only if
+none fools it.
 """
 
 import dataclasses
@@ -29,9 +29,9 @@ __all__ = ["System", "evaluate_systems", "evaluate_systems_table", "summarise_sy
 class System(Protocol):
     """A mix of one accurate and one robust network: a module that also takes their logits, see `mixing.Mix`.
 
-    `settings` is what it depends on besides its tensors. It may have `surrogate`, a module to be attacked in
-    its place where it has no useful gradients, and `pushed`, pairs of a module and a loss that also attack
-    its weight, see `adaptive`.
+    `settings` is what it depends on besides its tensors. It may have `surrogate`, a module to attack in its
+    place where it has no useful gradients, and `pushed`, pairs of a module and a loss that also attack its
+    weight, see `adaptive`.
     """
 
     @property
@@ -53,11 +53,11 @@ def evaluate_systems(
 ) -> pd.DataFrame:
     """A row per image and system, idx ascending: idx, label, system, weight (NaN: varies), bool answers.
 
-    `natural`; `on_accurate` and `on_robust`, at what APGD finds against one network; `end_to_end`, against
-    the system itself; `pushed`, if some system lets its weight be attacked (with nothing to push: as
-    end_to_end); `mma` and `autoattack` against the system, where the threat has them; `worst`, all of these
-    and all that was found against other systems. In float32. Gradients may vanish on single images: what
-    counts is the worst case. Raises ValueError as `pgd` does otherwise.
+    The answers: `natural`; `on_accurate` and `on_robust`, at what APGD finds against one network;
+    `end_to_end`, against the system itself; `pushed`, where the weight of some system is attacked too (the
+    same as `end_to_end` for systems without one); `mma` and `autoattack` against the system, where the threat
+    has them; `worst`, at all of these and all that was found against other systems. In float32. Gradients may
+    vanish on single images, since the worst case counts; otherwise raises ValueError as `pgd` does.
     """
     some = positions("evaluate_systems", images, skip, max_images)
     parts = _batches(accurate, robust, systems, images, some, threat, progress)
@@ -99,7 +99,7 @@ def evaluate_systems_table(
 
 
 def summarise_systems(table: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy by system (in the order of the table) under each column of answers, and the images counted."""
+    """Accuracy by system (in the order of the table) for each column of answers, and the number of images."""
     groups = table.groupby("system", sort=False)
     found = groups[answers(table)].mean()
     found.insert(0, "weight", groups["weight"].first())
@@ -134,7 +134,7 @@ def _points(
     threat: Threat,
     first: int,
 ) -> dict[str, Tensor]:
-    """What each attack found: inputs (N, C, H, W) by its name; "natural" are the images themselves."""
+    """What each attack found: inputs (N, C, H, W) by name; "natural" are the images themselves."""
     standard = APGD(
         steps=threat.steps, step=2 * threat.eps, restarts=threat.restarts, norm=threat.norm, blind=1.0
     )
@@ -171,7 +171,7 @@ def _points(
 def _answers(
     accurate: nn.Module, robust: nn.Module, systems: Mapping[str, nn.Module], x: Tensor, y: Tensor
 ) -> dict[str, Tensor]:
-    """Whether each system is right, bool (N,), from one forward pass of each network."""
+    """Whether each system answers correctly, bool (N,), from one forward pass of each network."""
     g, h = accurate(x).float(), robust(x).float()
     mixes = {name: _system(name, system) for name, system in systems.items()}
     return {name: (mix.from_logits(x, g, h).argmax(1) == y).cpu() for name, mix in mixes.items()}

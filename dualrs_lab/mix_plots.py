@@ -1,5 +1,4 @@
-"""Figures of mixes: accuracy against the weight, margins that explain it, natural against robust accuracy,
-radii.
+"""Figures of mixes: accuracy against the weight, margins that explain it, radii, and the trade-off.
 
 As in `plots`: frame or array in, matplotlib Axes out, in the same style.
 """
@@ -45,8 +44,8 @@ _KINDS = {
 def weight_curves(summary: pd.DataFrame, *, weight: float | None = None, ax: Axes | None = None) -> Axes:
     """Accuracy of mixes against the weight of h, clean and under each attack.
 
-    Rows of `summary` as of `mix_evaluation.summarise_systems`, of mixes with a weight; a line at `weight`.
-    Up to 1/2 (grey) nothing can be certified.
+    `summary` has rows as from `mix_evaluation.summarise_systems`, of mixes with a weight; `weight` draws a
+    line. Up to 1/2 (grey) nothing can be certified.
     """
     ax = new_axes(ax, PAGE, 3.2)
     rows = summary.dropna(subset=["weight"]).sort_values("weight")
@@ -72,11 +71,10 @@ def natural_against_robust(
     label: str = "worst-case accuracy",
     ax: Axes | None = None,
 ) -> Axes:
-    """Natural against robust accuracy: a joined line for a frame of several rows, a marker for one of a
-    single row.
+    """Natural against robust accuracy: a line for a frame of several rows, a marker for a single row.
 
     With `ends`, a dashed line joins the first and the last row of the first frame: what choosing between the
-    two networks by lot for each image gives. A mix is worth something above it.
+    two networks by lot, image by image, would give. A mix is worth something above it.
     """
     if missing := [name for name, rows in curves.items() if not {"natural", robust} <= {*rows}]:
         raise ValueError(f"natural_against_robust: no natural or {robust} in {missing}")
@@ -135,10 +133,10 @@ def margin_histogram(
 def mix_radius_curves(
     weight: float, *, sigma: float = 1.0, p_lower: float | None = None, ax: Axes | None = None
 ) -> Axes:
-    """Certified radius of a mix against the probability of h's class: Cohen's, and the three of the mix.
+    """Certified radius against the probability of h's class: Cohen's for h, and three for the mix.
 
-    The others have what the class leaves, so the sharp one is Cohen's curve less a constant. A dotted line at
-    `p_lower`.
+    The other classes have what this class leaves, so the sharp radius is Cohen's less a constant. A dotted
+    line marks `p_lower`.
     """
     ax = new_axes(ax, PAGE, 3.0)
     p = 1 - np.geomspace(0.5, 1e-4, 400)
@@ -167,7 +165,7 @@ def probability_bars(
     label: int | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Class probabilities (K,) of several networks side by side, a group a class; ✓ marks the label."""
+    """Class probabilities (K,) of several networks side by side, a group per class; ✓ marks the label."""
     ax = new_axes(ax, PAGE, 2.4)
     width = 0.8 / max(1, len(probabilities))
     hatches = ["", "///", "...", "xxx"]
@@ -193,9 +191,9 @@ def margin_along(
     *,
     ax: Axes | None = None,
 ) -> Axes:
-    """Margins (D,) of h as an input moves, and the margins that mixes need; a dot where the first one ends.
+    """Margins (D,) of h as an input moves, and what mixes need of them; a dot where the first falls short.
 
-    Left of its dot a mix of that need answers as h does, whatever g says.
+    Left of its dot, such a mix answers as h does, whatever g says.
     """
     ax = new_axes(ax, PAGE, 2.8)
     moved = np.asarray(distance, dtype=np.float64)

@@ -1,9 +1,10 @@
 """The mix of an accurate network g and a robust network h, and the ways of mixing that led to it.
 
 `weight` is a in f = log((1 - a) g + a h) over probabilities: 0 is g, 1 is h (Bai, Anderson and Sojoudi 2024).
-Above 1/2, a class that h prefers by a margin stays the answer whatever g says; see `bounds` for how far. All
-is computed as logarithms of sums of exponentials: where a probability underflows, the logarithm of a sum of
-probabilities has a gradient of 0 or NaN, and the mix looks robust because attacks are blind.
+Above 1/2, a class that h prefers by a large enough margin stays the answer whatever g says; `bounds` says how
+far. Everything is computed as logarithms of sums of exponentials: where a probability underflows, the
+logarithm of a sum of probabilities has a gradient of 0 or NaN, and the mix looks robust because attacks are
+blind.
 """
 
 import math
@@ -41,13 +42,13 @@ def mix_logits(accurate: Tensor, robust: Tensor, weight: float | Tensor) -> Tens
 
 
 def mix_in_logs(accurate: Tensor, robust: Tensor, trust: Tensor, rest: Tensor) -> Tensor:
-    """`mix_logits` with log a and log(1 - a), for weights so near an end that a itself would round to it."""
+    """`mix_logits` with log a and log(1 - a), for weights so close to 0 or 1 that a itself would round."""
     g, h = F.log_softmax(accurate, dim=-1), F.log_softmax(robust, dim=-1)
     return torch.logaddexp(rest + g, trust + h)
 
 
 def worst_margin(logits: Tensor) -> Tensor:
-    """Probability of the first class less that of the second, (…, N): in h it must exceed (1 - a) / a."""
+    """Largest probability less the second, (…, N): for h to decide, it must exceed (1 - a) / a."""
     first, second = F.softmax(logits, dim=-1).topk(2, dim=-1).values.unbind(-1)
     return first - second
 
@@ -86,7 +87,7 @@ class Mix(nn.Module):
 
     Both networks are used as they are, in evaluation mode, and keep their parameters; `scales` multiply their
     logits first (a robust network that is unsure leaves the mix no margin). With a `scaling` other than the
-    default, the output is log of the published quotient for probabilities, the quotient for logits.
+    default, the output is the published quotient: its logarithm for probabilities, itself for logits.
     """
 
     def __init__(
@@ -155,7 +156,7 @@ class Mix(nn.Module):
 def gradient_norms(outputs: Tensor, x: Tensor, norm: float) -> Tensor:
     """l1 or l2 norms (N, M) of the gradients of outputs (N, M) to the images x (N, …) that gave them.
 
-    Differentiable once more, which attacks on a mix with such a scaling need.
+    They can be differentiated again, as attacks on a mix with such a scaling require.
     """
     norms = []
     for column in outputs.unbind(1):
@@ -174,8 +175,8 @@ def locally_biased(
 ) -> Tensor:
     """g(x) + strength * oracle(x) * |grad g(x)|, (N,): locally biased smoothing (Anderson and Sojoudi 2022).
 
-    For two classes: the sign of g (N,) is the answer, the oracle says -1 or 1, such as the label of the
-    nearest example. Where g is steep, an attacker moves it easily, and the oracle counts for more; with an
+    For two classes: the sign of g (N,) is the answer; the oracle says -1 or 1, for instance the label of the
+    nearest example. Where g is steep, an attacker moves it easily, and the oracle counts for more; with
     infinite strength it answers alone. `dual` is the norm of the gradient, dual to that of the attack.
     """
     if strength < 0:

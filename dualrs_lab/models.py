@@ -1,4 +1,4 @@
-"""Networks with normalisation as their first layer, and checkpoints that say where they came from.
+"""Networks with normalisation as their first layer, and checkpoints that say where they come from.
 
 Every network takes float images `(B, C, H, W)` in [0, 1] and returns logits `(B, classes)`, so noise, budgets
 and radii stay in pixel units. A network is `Classifier(normalize, body)`; a body shows its feature maps
@@ -62,7 +62,7 @@ class Body(nn.Module):
     fc: nn.Linear
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        """Normalised images `(B, C, H, W)` -> the feature map behind each stage, last one before pooling."""
+        """Normalised images `(B, C, H, W)` -> the feature map after each stage, the last before pooling."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
@@ -148,10 +148,7 @@ def _fast_block(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class CifarResNet(Body):
-    """ResNet-20/56/110 for 32x32 images (He et al.
-
-    2016, section 4.2), with the 1x1 shortcuts of Cohen et al.'s code.
-    """
+    """ResNet-20/56/110 for 32x32 images (He et al. 2016, section 4.2), with Cohen et al.'s 1x1 shortcuts."""
 
     def __init__(self, classes: int, channels: int, depth: int) -> None:
         super().__init__()
@@ -204,7 +201,7 @@ def _residual_stage(inputs: int, outputs: int, blocks: int, *, stride: int) -> n
 
 
 class ResNet(TorchvisionResNet):  # type: ignore[misc]  # torchvision is untyped
-    """torchvision's ResNet; `small` swaps the stride-4 stem for one 3x3 convolution, as is usual at 32x32."""
+    """torchvision's ResNet; `small` replaces the stride-4 stem by one 3x3 convolution, as usual at 32x32."""
 
     def __init__(
         self,
@@ -300,10 +297,10 @@ def suggest_model(shape: tuple[int, int, int]) -> str:
 def make_model(
     name: str, *, classes: int, channels: int, mean: Sequence[float], std: Sequence[float], seed: int
 ) -> Classifier:
-    """A fresh network; `mean` and `std` are per channel in [0, 1] pixel units. The global random state is
-    untouched.
+    """A fresh network; `mean` and `std` are per channel in [0, 1] pixel units.
 
-    Raises ValueError for an unknown name or a number of channels that does not fit.
+    The global random state is untouched. Raises ValueError for an unknown name or a number of channels that
+    does not fit.
     """
     if name not in MODELS:
         raise ValueError(f"make_model: got name {name!r}; wanted one of {', '.join(MODELS)}")
@@ -319,7 +316,7 @@ def make_model(
 
 
 def with_head(model: Classifier, *, classes: int, seed: int) -> Classifier:
-    """A copy of `model` whose last layer is a fresh one for `classes`; everything before it is as learned."""
+    """A copy of `model` with a fresh last layer for `classes`; everything before it stays as learned."""
     made = make_model(
         model.architecture["name"],
         classes=classes,
@@ -346,7 +343,7 @@ def save_tensors(path: Path, module: nn.Module, info: Mapping[str, Any]) -> None
 
 
 def read_info(call: str, path: Path) -> dict[str, Any]:
-    """The json beside `path`; FileNotFoundError that names the file if one of the two is missing."""
+    """The json beside `path`; FileNotFoundError names the file that is missing, if one of the two is."""
     for needed in (path, path.with_suffix(".json")):
         if not needed.is_file():
             raise FileNotFoundError(
@@ -376,7 +373,7 @@ def load_checkpoint(
     )
     try:
         model.load_state_dict(load_file(path))
-    except Exception as error:  # safetensors and torch raise different kinds for a damaged or foreign file
+    except Exception as error:  # safetensors and torch raise different types for a damaged or foreign file
         raise ValueError(f"load_checkpoint: {path} does not hold a {shape['name']}: {error}") from error
     return model.to(device).eval(), info
 

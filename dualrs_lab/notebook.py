@@ -1,6 +1,6 @@
-"""A notebook as a file: its source hash, its normal form without anything volatile, its stamp and its faults.
+"""A notebook as a file: its source hash, its normal form without volatile parts, its stamp, its faults.
 
-Works on the plain JSON, so that the runner's parent process needs no Jupyter package.
+Works on plain JSON, so that the runner's parent process needs no Jupyter package.
 """
 
 import json
@@ -67,8 +67,8 @@ def source_hash(nb: Notebook) -> str:
 def normalise(nb: Notebook) -> Notebook:
     """A copy in which two runs of the same cells are equal: no timings, widget state or random ids.
 
-    Neighbouring stream outputs are joined; of a line that a progress bar overwrote the last state is kept.
-    Ids of a person's cells stay; papermill's added cells get fixed ones.
+    Adjacent stream outputs are joined; of a line that a progress bar overwrote, the last state is kept. Ids
+    of a person's cells stay; papermill's added cells get fixed ones.
     """
     nb = json.loads(json.dumps(nb))
     for key in VOLATILE_NOTEBOOK:
@@ -103,7 +103,7 @@ def as_source(nb: Notebook) -> Notebook:
 
 
 def stamp(nb: Notebook) -> Notebook:
-    """A copy that says what its outputs are of: metadata.dualrs_lab = {source_hash, package_version}."""
+    """A copy that says what its outputs come from: metadata.dualrs_lab = {source_hash, package_version}."""
     metadata = {
         **nb["metadata"],
         "dualrs_lab": {"source_hash": source_hash(nb), "package_version": __version__},
@@ -147,7 +147,7 @@ def check_notebook(path: str | Path, *, picture: bool = True) -> list[str]:
 
 
 def overwrite_lines(text: str) -> str:
-    """Text as a terminal leaves it: what a carriage return took back is gone."""
+    """Text as a terminal leaves it, without what a carriage return overwrote."""
     if "\r" not in text:
         return text
     lines = text.replace("\r\n", "\n").split("\n")

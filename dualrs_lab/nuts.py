@@ -1,9 +1,9 @@
-"""MixedNUTS: a mix that needs no training, only logits that are kept anyway (Bai, Zhou, Patel and Sojoudi
-2024).
+"""MixedNUTS: a mix that needs no training, only logits that are kept anyway.
 
-A robust network is surer of right answers under attack than of wrong ones on clean images. A curve on its
-logits widens that gap; g answers with all its weight on one class, and gives way exactly where h's margin
-exceeds (1 - a) / a. Curve and weight are chosen by a grid search on the margins of images that are held out.
+(Bai, Zhou, Patel and Sojoudi 2024.) A robust network is surer of right answers under attack than of wrong
+ones on clean images. A curve on its logits widens that gap; g answers with all its weight on one class, and
+gives way exactly where h's margin exceeds (1 - a) / a. A grid search on the margins of held-out images
+chooses curve and weight.
 """
 
 from dataclasses import asdict, dataclass
@@ -18,7 +18,7 @@ from dualrs_lab.mixing import mix_logits, worst_margin
 
 __all__ = ["Curve", "Fit", "NutsMix", "fit_nuts"]
 
-TOP = 250  # logits that standardisation looks at, as published: of ImageNet's thousand, not the tail
+TOP = 250  # logits that are standardised over, as published: not the tail of ImageNet's thousand
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,10 @@ def fit_nuts(
 
     `clean` and `attacked` are logits (N, K) of h for the same held-out images with `labels` (N,), as they are
     and under the strongest attack at hand. For each curve the weight is set so that a share `keep` of the
-    answers that are right under attack stay right, with a margin of at least (1 - a) / a. Of curves that
-    lose equally many corrections, the one that leaves g the most weight is taken.
+    answers that are right under attack stay right, with a margin of at least (1 - a) / a. Of curves that lose
+    equally many corrections, the one that leaves g the most weight is taken.
 
-    Raises ValueError where the shapes differ, or no image is right under attack or wrong as it is.
+    Raises ValueError where the shapes differ, or no image is right under attack, or none is wrong as it is.
     """
     if (
         clean.shape != attacked.shape
@@ -90,7 +90,7 @@ def fit_nuts(
         curve = Curve(scale, shift, power)
         ahead = _ahead(curve(right), labels[robust])
         cutoff = float(ahead.quantile(1 - keep, interpolation="lower"))
-        if cutoff <= 0:  # the curve itself turns right answers into wrong ones
+        if cutoff <= 0:  # the curve itself makes right answers wrong
             continue
         weight, bent = 1 / (1 + cutoff), curve(wrong)
         stays = (bent.argmax(1) != labels[errs]) & (worst_margin(bent) >= cutoff)

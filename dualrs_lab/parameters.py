@@ -1,6 +1,6 @@
-"""What a notebook may be asked: the typed literals of its `parameters` cell, and strict readers for values.
+"""What a notebook may be given: the typed literals of its `parameters` cell, and strict readers for values.
 
-papermill only warns about an unknown name and takes any text for a number; here both stop at once.
+papermill only warns about an unknown name and accepts any text for a number; here both stop at once.
 """
 
 import ast
@@ -40,7 +40,7 @@ class Parameter:
             raise ValueError(self._wrong(value)) from None
 
     def parse(self, text: str) -> Value:
-        """The text of a command line as this kind; a list is JSON or separated by commas."""
+        """Text from the command line as this kind; a list is JSON or separated by commas."""
         try:
             if not self.kind.startswith("list["):
                 return _from_text(self.kind, text)
@@ -76,7 +76,7 @@ def _from_text(kind: str, text: str) -> int | float | str | bool:
 def read_parameters(source: str, notebook: str) -> dict[str, Parameter]:
     """The parameters declared by the source of the `parameters` cell, in its order.
 
-    Every statement must be `name: kind = literal` with one of KINDS; ValueError names the line that is not.
+    Every statement must be `name: kind = literal` with one of KINDS; ValueError names a line that is not.
     """
     where = f"parameters cell of {notebook}"
     try:

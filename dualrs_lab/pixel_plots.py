@@ -1,4 +1,4 @@
-"""Figures of budgets per pixel: from map to perturbation, and what each way of spending a budget leads to.
+"""Figures of budgets per pixel: from map to perturbation, and what each way of spending a budget yields.
 
 As in `plots`: tensor or frame in, matplotlib Axes out, in the same style.
 """
@@ -35,11 +35,11 @@ def map_to_perturbation(
     names: Sequence[str] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """A row an image: image, class activation map, mask, budget, attacked image, difference.
+    """A row per image: image, class activation map, mask, budget, attacked image, difference.
 
     x and attacked (N, C, H, W) in [0, 1], maps (N, h, w), budgets (N, 1, H, W), masks (N, 1, H, W); without
-    them the mask is where the budget is largest. The difference is grey at 0, red where pixels became
-    brighter, blue where darker, at the budget's scale. `names` stand left of the rows.
+    masks, where the budget is largest. The difference is grey at 0, red where pixels became brighter, blue
+    where darker, at the budget's scale. `names` stand left of the rows.
     """
     if x.ndim != 4 or x.shape[1] not in (1, 3) or x.shape != attacked.shape or len(maps) != len(x):
         raise ValueError(
@@ -97,10 +97,10 @@ def arms(
     label: str = "robust accuracy (PGD-20)",
     ax: Axes | None = None,
 ) -> Axes:
-    """What each way of training leads to: mean and standard deviation over seeds, natural against robust.
+    """What each way of training yields: mean and standard deviation over seeds, natural against robust.
 
     A row of `table` is a network, with columns `arm`, `seed` and the two named. Arms named in `joined` are
-    connected in that order: the trade-off that one number as budget already gives.
+    connected in that order: the trade-off that a single number as budget already gives.
     """
     if missing := [name for name in ("arm", "seed", natural, robust) if name not in table]:
         raise ValueError(f"arms: no {', '.join(missing)} in the table; it has {list(table)}")

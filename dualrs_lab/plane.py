@@ -1,8 +1,8 @@
 """The two-dimensional problem of the lessons, where everything that smoothing estimates is known exactly.
 
-A base classifier made of boxes makes the Gaussian-smoothed class probabilities products of differences of
-Phi, so the smoothed classifier can be drawn, and a certificate compared with the exact radius. Points are
-`(N, 2)` in the unit square; l2 radii in the same unit.
+With a base classifier made of boxes, the Gaussian-smoothed class probabilities are products of differences of
+Phi. So the smoothed classifier can be drawn, and a certificate can be compared with the exact radius. Points
+are `(N, 2)` in the unit square; l2 radii in the same unit.
 """
 
 from collections.abc import Callable
@@ -34,7 +34,7 @@ Ints = NDArray[np.int64]
 Answer = Callable[[Floats], Ints]  # of points (N, 2): classes (N,)
 Box = tuple[float, float, float, float]  # x and y of the lower left corner, x and y of the upper right one
 
-STEP = 0.005  # of the grid on which changes of class are looked for
+STEP = 0.005  # of the grid that is searched for changes of class
 REACH = 1.0  # how far from the points: radii beyond are reported as infinite
 NEAR = 0.4  # the same for systems, whose answers cost more
 
@@ -81,7 +81,7 @@ class Boxes:
         return np.asarray(member[column, row].argmax(axis=1))
 
     def probabilities(self, points: Floats, sigma: float) -> Floats:
-        """Exact P[f(x + sigma Z) = k], shape (N, classes); small ones keep their digits."""
+        """Exact P[f(x + sigma Z) = k], shape (N, classes); small probabilities keep their digits."""
         points = _points("probabilities", points)
         xs, ys, member = _cells(self)
         mx, my = _masses(points[:, 0], xs, sigma), _masses(points[:, 1], ys, sigma)
@@ -98,10 +98,10 @@ class Boxes:
         return np.asarray(-sigma * ndtri(rest), dtype=np.float64) + 0.0
 
     def boundary(self, sigma: float) -> Floats:
-        """Points (B, 2) less than 0.01 apart, right to 1e-12, along which the smoothed class changes.
+        """Points (B, 2) less than 0.01 apart, accurate to 1e-12, along which the smoothed class changes.
 
         They cover the unit square and REACH around it. An island of another class narrower than STEP can be
-        missed; smoothing leaves none that small but where it is just about to vanish.
+        missed; smoothing leaves none that small except one that is about to vanish.
         """
         return _boundary(self, sigma)[0]
 
@@ -116,7 +116,7 @@ class Boxes:
 
 @dataclass(frozen=True)
 class MedianChoice:
-    """The expert that the median vote of `estimator` under noise `sigma` chooses; its classes are experts.
+    """The expert that the median vote of `estimator` under noise `sigma` chooses; classes stand for experts.
 
     F_k(x) = P[vote <= k], and the choice is the lowest k with F_k >= 1/2 (see `routes`).
     """
@@ -127,7 +127,7 @@ class MedianChoice:
     def cuts(self, points: Floats) -> Floats:
         """Exact F_1 … F_(K-1), shape (N, K - 1)."""
         at_most = np.cumsum(self.estimator.probabilities(points, self.sigma), axis=1)[:, :-1]
-        return np.asarray(np.minimum(at_most, 1.0))  # sums of probabilities can be an ulp above
+        return np.asarray(np.minimum(at_most, 1.0))  # sums of probabilities can exceed 1 by an ulp
 
     def __call__(self, points: Floats) -> Ints:
         """Expert (N,), counted from 0."""
@@ -137,7 +137,7 @@ class MedianChoice:
 
 @dataclass(frozen=True)
 class LargestRadius:
-    """The expert with the largest radius at the very point: a choice that nothing keeps from changing."""
+    """The expert with the largest radius at the point itself: nothing keeps this choice from changing."""
 
     base: Boxes
     sigmas: tuple[float, ...]
@@ -161,10 +161,10 @@ class DualPlane:
         return np.stack([self.base.smoothed(points, sigma) for sigma in self.sigmas], axis=1)
 
     def predict(self, points: Floats) -> Ints:
-        """Class (N,) of the system: what the chosen expert says."""
+        """Class (N,) of the system: that of the chosen expert."""
         points = _points("predict", points)
         chosen, kinds = self.choose(points), np.zeros(len(points), dtype=np.int64)
-        for j, sigma in enumerate(self.sigmas):  # each expert only where it is asked
+        for j, sigma in enumerate(self.sigmas):  # each expert only where it is chosen
             kinds[chosen == j] = self.base.smoothed(points[chosen == j], sigma)
         return kinds
 
@@ -175,10 +175,10 @@ class DualPlane:
         return np.where(agree, np.stack(radii, axis=1), 0.0)
 
     def exact_radius(self, points: Floats) -> Floats:
-        """Distance (N,) to the nearest point where the system says something else; infinite beyond NEAR.
+        """Distance (N,) to the nearest point where the system answers differently; infinite beyond NEAR.
 
-        As `Boxes.exact_radius`, to 1e-7, and it can be too large where an island or a wedge of another
-        answer is narrower than STEP: a system may have some where its choice changes.
+        As `Boxes.exact_radius`, accurate to 1e-7, but too large where an island or a wedge of another answer
+        is narrower than STEP, which a system may have where its choice changes.
         """
         return _nearest(self.predict, _frontier(self), points, NEAR, 20)
 
@@ -199,7 +199,7 @@ def _nearest(answer: Answer, boundary: _Boundary, points: Floats, reach: float, 
     offset = boundary.points[nearest] - points
     angle = np.arctan2(offset[:, 1], offset[:, 0])
     width = np.arcsin(np.clip(2 * STEP / np.maximum(distance, 1e-300), 0.0, 1.0))
-    for _ in range(4):  # each round looks closer around the best direction so far
+    for _ in range(4):  # each round refines around the best direction so far
         distance, angle = _nearer(answer, points, distance, angle, width, halvings)
         width /= 6
     return np.where(distance <= reach, distance, np.inf)
@@ -239,7 +239,7 @@ def _cells(boxes: Boxes) -> tuple[Floats, Floats, Floats]:
     edges = [np.unique(corners[:, (axis, axis + 2)]) for axis in (0, 1)]
     xs, ys = (edge[np.isfinite(edge)] for edge in edges)
     inner = [np.concatenate([e[:1] - 1, (e[1:] + e[:-1]) / 2, e[-1:] + 1]) for e in (xs, ys)]
-    inner = [points if len(points) else np.zeros(1) for points in inner]  # no edge: any point will do
+    inner = [points if len(points) else np.zeros(1) for points in inner]  # no edge: any point serves
     x, y = np.meshgrid(*inner, indexing="ij")
     member = np.eye(boxes.classes)[np.full(x.shape, boxes.background)]
     for (x0, y0, x1, y1), kind in zip(boxes.boxes, boxes.labels, strict=True):
@@ -291,9 +291,9 @@ def _changes(answer: Answer, ticks: Floats, classes: Ints, halvings: int) -> _Bo
 def lesson_plane() -> Boxes:
     """Three scales in one plane, so that no single sigma serves both small and large radii.
 
-    Class 0 fills x < 0.4, and what lies beyond x = 1. Between them are two bands of width 0.3 below y = 0.6,
-    which sigma = 0.07 can see, and eight strips of width 0.075 above, which take a sigma such as 0.02. Large
-    radii at the left take a large one, such as 0.25: n draws certify at most `radius_ceiling`, which grows
+    Class 0 fills x < 0.4 and everything beyond x = 1. Between them are two bands of width 0.3 below y = 0.6,
+    which sigma = 0.07 resolves, and eight strips of width 0.075 above, which need a sigma such as 0.02. Large
+    radii at the left need a large one, such as 0.25: n draws certify at most `radius_ceiling`, which grows
     with sigma.
     """
     bands = tuple((i / 10, -np.inf, (i + 3) / 10, 0.6) for i in (4, 7))
@@ -304,7 +304,7 @@ def lesson_plane() -> Boxes:
 def lesson_estimator() -> Boxes:
     """Votes for one of three noise levels on `lesson_plane`, numbered from 0, the smallest.
 
-    It asks for the small one where the strips are, for the large one at the far left, else the middle one.
+    The smallest where the strips are, the largest at the far left, elsewhere the middle one.
     """
     strips, left = (0.38, 0.6, 1.0, np.inf), (-np.inf, -np.inf, 0.3, np.inf)
     return Boxes((strips, left), (0, 2), background=1, classes=3)

@@ -2,8 +2,8 @@
 
 A function draws into `ax`, or into a new `Page` of a column's or a page's width; nothing enters pyplot's
 registry, no style outlives a call. A notebook ends a cell with `certified_accuracy(…).figure` to show it.
-Colour tells the noise level or, where all share one, the method; line style and marker tell the same in black
-and white. Radii are l2 in the [0, 1] pixel unit.
+Colour stands for the noise level or, where all share one, for the method; line style and marker say the same
+in black and white. Radii are l2 in the [0, 1] pixel unit.
 """
 
 import io
@@ -67,7 +67,7 @@ __all__ = [
     "vote_bars",
 ]
 
-MARKERS = "osD^vPX*<>hpd8"  # of series that have no look of their own
+MARKERS = "osD^vPX*<>hpd8"  # for series that have no look of their own
 COLUMN, PAGE = 3.4, 6.8  # widths in inches of a column and of a page of two
 RADIUS = r"$\ell_2$ radius (pixels in [0, 1])"
 _BLUE, _ORANGE, _GREEN, _RED, _PURPLE, _BROWN, _PINK, _GREY, _YELLOW, _SKY = sns.color_palette(
@@ -124,7 +124,7 @@ _SPARE = [
 _LINES = ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2))]
 _BARS = 12  # classes in a picture of votes
 _BIN_WIDTHS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, float("inf")]
-_THIN = (0, (4, 2))  # of what others published
+_THIN = (0, (4, 2))  # for what others published
 _LEVELS = (
     0.015,
     0.03,
@@ -169,10 +169,10 @@ class Choice(Protocol):
 
 
 class Page(Figure):
-    """A figure that no registry holds, drawn in our style, that a notebook shows where it ends a cell."""
+    """A figure in our style that no registry holds; a notebook shows it where it ends a cell."""
 
     def draw(self, renderer: Any) -> None:
-        with style():  # ticks are made, and read the style, as late as here
+        with style():  # ticks are made, and read the style, only here
             super().draw(renderer)
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
@@ -208,7 +208,7 @@ def sigma_look(sigma: float) -> Look:
 def looks(tables: Mapping[str, pd.DataFrame]) -> dict[str, Look]:
     """A look for each table, no two the same, in the order of the legend: by method, then by noise level.
 
-    Where noise levels differ, colour and marker are the level's and the line is the method's.
+    Where noise levels differ, the level gives colour and marker, and the method the line.
     """
     sigmas = {label: _only(table, "sigma") for label, table in tables.items()}
     methods = {label: _method(label, tables[label]) for label in tables}
@@ -236,13 +236,13 @@ def certified_accuracy(
     show: Collection[str] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Certified accuracy against radius: steps that are exact at every radius, not a grid's interpolation.
+    """Certified accuracy against radius, as steps that are exact at every radius, not interpolated on a grid.
 
     Markers stand at `radii`, by default every quarter, and the axis ends at the last. `band` is the level of
     the exact pointwise confidence bands (None for none). `published` tables are drawn thin and dashed, in the
-    colour of the table of the same label, if there is one; or it is a frame of printed numbers with columns
-    `method`, `sigma`, `radius` and `certified_accuracy`, drawn as points. With `show` only those labels of
-    `tables` are drawn, with the looks and the axis of all.
+    colour of the table of the same label if there is one; a frame of printed numbers, with columns `method`,
+    `sigma`, `radius` and `certified_accuracy`, is drawn as points. With `show`, only those labels of `tables`
+    are drawn, with the looks and the axis of all.
     """
     ax = new_axes(ax, PAGE, 3.6)
     logs = published if isinstance(published, Mapping) else {}
@@ -275,7 +275,7 @@ def _steps(
     end: float,
     band: float | None,
 ) -> None:
-    # the accuracy changes just after the radius of a row: a step that holds up to and including it
+    # the accuracy changes just after the radius of a row: a step holds up to and including it
     corners = table.loc[table["correct"].astype(bool), "radius"].to_numpy(dtype=np.float64)
     x = np.unique(np.concatenate([[0.0, end], corners, marks]))
     x = x[x <= end]
@@ -307,7 +307,7 @@ def radius_histogram(
 ) -> Axes:
     """Share of images by certified radius, in bins of `width` (default: a round one, at most 25).
 
-    Images that abstain or are certified in a wrong class stand apart on the left; each table sums to 1.
+    Images that abstain or are certified as a wrong class stand apart on the left; each table sums to 1.
     """
     ax = new_axes(ax, PAGE, 3.2)
     reach = max(float(table["radius"].max()) for table in tables.values()) or 1.0
@@ -380,8 +380,8 @@ def vote_bars(
 ) -> Axes:
     """Share of the n votes by class, the lower bound of the guessed class's probability, and the 1/2 line.
 
-    It certifies where the bound is beyond the line; ✓ marks the label. Without names (`classes`) only those
-    with votes show, and of many the 12 with most.
+    It certifies where the bound is beyond the line; ✓ marks the label. Without names (`classes`), only
+    classes with votes are shown, and at most the 12 with most votes.
     """
     c, votes = certificate, dict(certificate.votes)
     kinds = list(range(len(classes))) if classes else sorted({*votes, c.top})
@@ -450,7 +450,7 @@ def training_curves(
 ) -> Axes:
     """A column of each history against the epoch: "loss", "validation" (accuracy on held-out images), "lr".
 
-    A history whose frame carries one `sigma` has the colour of that noise level.
+    A history with a single `sigma` has the colour of that noise level.
     """
     ax = new_axes(ax, PAGE, 2.8)
     for label, look in looks(histories).items():
@@ -482,8 +482,9 @@ def trade_off(
 ) -> Axes:
     """What robustness costs: `certified` (accuracy at a radius, or ACR) against `clean`, a marker per sigma.
 
-    A row of `points` is a classifier, with columns `method`, `sigma` and the two named; methods are joined in
-    the order of sigma. A method whose name begins with "published" is drawn thin and dashed for reference.
+    A row of `points` is a classifier, with columns `method`, `sigma` and the two named; the points of a
+    method are joined in the order of sigma. A method whose name begins with "published" is drawn thin and
+    dashed.
     """
     if missing := [name for name in ("method", "sigma", clean, certified) if name not in points]:
         raise ValueError(f"trade_off: no {', '.join(missing)} in the points; they have {list(points)}.")
@@ -529,7 +530,7 @@ def bound_against_n(curves: pd.DataFrame, n: int, *, ax: Axes | None = None) -> 
 def radius_against_n(curves: pd.DataFrame, n: int, *, ax: Axes | None = None) -> Axes:
     """What n buys: the certified radius against the draws, for one share of the votes.
 
-    `curves` also has `ceiling`, the radius if all draws agreed, and `limit`, the radius of endless draws.
+    `curves` also has `ceiling`, the radius if all draws agreed, and `limit`, the radius from infinitely many.
     """
     ax = _against_n(curves, n, "radius", "certified", ax)
     ax.plot(curves["n"], curves["ceiling"], color=_GREY, linestyle="--", label="if all votes agreed")
@@ -565,10 +566,10 @@ def plane_field(
 ) -> Axes:
     """The unit square by class: of the base classifier, or smoothed at `sigma`, paler where less probable.
 
-    Smoothed, black lines part its classes and grey ones the base classes. `points` (N, 2) carry the mark of
-    their base class, discs of certified `radii` (N,), and dashed circles of `exact` ones (infinite: none).
-    `draws` (M, 2) are noisy copies of a point, each in the colour of its base class. `window` is the part to
-    show: first and last x, first and last y.
+    Where smoothed, black lines separate its classes and grey ones the base classes. `points` (N, 2) carry the
+    mark of their base class, discs of certified `radii` (N,), and dashed circles of `exact` ones (infinite:
+    none). `draws` (M, 2) are noisy copies of a point, each in the colour of its base class. `window` is the
+    part to show: first and last x, first and last y.
     """
     ax = new_axes(ax, 4.4, 3.6)
     x, y, grid = _pixels(window, resolution)
@@ -608,8 +609,8 @@ def choice_field(
 ) -> Axes:
     """Which noise level a system chooses at each place of the unit square, each in its own colour.
 
-    `points` (N, 2) carry the mark of what the system answers there, and discs of `radii` (N,). Around the
-    first point are dashed circles of the entry radii `entry` (K,), in the colour of their level.
+    `points` (N, 2) carry the mark of the system's answer there, and discs of `radii` (N,). Around the first
+    point are dashed circles of the entry radii `entry` (K,), in the colour of their level.
     """
     ax = new_axes(ax, 4.4, 3.6)
     x, _, grid = _pixels(window, resolution)
@@ -681,7 +682,7 @@ def cascade_steps(
     """Two bars for each of K experts of a cascade, asked from the top: see `cascades`.
 
     Up to the coloured bar the expert gives the class, up to the hatched one it gives no other. The line is
-    the radius that follows; `answers` is the expert that the guess sends the image to, -1 for none.
+    the radius that follows; `answers` is the expert that is guessed to answer, -1 for none.
     """
     own, other = (np.asarray(values, dtype=np.float64) for values in (accepts, errs))
     ax = new_axes(ax, PAGE, 1.2 + 0.45 * len(sigmas))
@@ -716,9 +717,9 @@ def images_by_level(
     columns: int = 12,
     ax: Axes | None = None,
 ) -> Axes:
-    """Which images got which noise level: a row for each level, images (N, C, H, W) uint8 by radius.
+    """Which images get which noise level: a row for each level, images (N, C, H, W) uint8 by radius.
 
-    `columns` of each level, evenly spaced from the smallest radius to the largest, which is written below.
+    `columns` images of each level, evenly spaced from the smallest radius to the largest; radii stand below.
     """
     if images.ndim != 4 or images.shape[1] not in (1, 3) or not len(images) == len(levels) == len(radii):
         raise ValueError(
@@ -822,7 +823,7 @@ def _level(sigma: float) -> str:
 
 
 def _only(table: pd.DataFrame, column: str) -> Any:
-    # what all rows agree on, or None
+    # the value on which all rows agree, or None
     return table[column].iloc[0] if column in table and table[column].nunique() == 1 else None
 
 
@@ -832,7 +833,7 @@ def probability_paths(
 ) -> Axes:
     """Probability of a class as its point moves: `along` (D, P) on P paths, `worst` (D,) what is promised.
 
-    `moved` (D,) are the distances. The promise holds the class up to where `worst` falls to 1/2: the radius.
+    `moved` (D,) are the distances. The class is promised up to where `worst` falls to 1/2: the radius.
     """
     ax = new_axes(ax, COLUMN, 3.0)
     distance, promised = np.asarray(moved, dtype=np.float64), np.asarray(worst, dtype=np.float64)

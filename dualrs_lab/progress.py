@@ -20,7 +20,7 @@ def span(seconds: float) -> str:
 
 
 class Progress:
-    """Events scroll by; below them, on a terminal only, one line for each run in progress is kept fresh."""
+    """Events scroll by; below them, on a terminal only, one line per run in progress is kept up to date."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stdout
@@ -34,7 +34,7 @@ class Progress:
         print(text, file=self._stream, flush=True)
 
     def draw(self, lines: Sequence[str]) -> None:
-        """Show the present state, at most every PERIOD; without a terminal nothing."""
+        """Show the present state, at most every PERIOD; nothing without a terminal."""
         if not self._live or time.monotonic() - self._last < PERIOD:
             return
         self._clear()

@@ -16,33 +16,32 @@ all i < j, and plurality only where p_j reaches p_top, whichever `top` one compa
     plurality  r_j = max(0, s/2 (Phi^-1(p_top) - Phi^-1(p_j)))
 
 **Expert radius** R_j: at all ||delta|| < R_j expert j returns y, the claimed class (Cohen et al. 2019,
-theorem 1); 0 where it is certified for no class or another one.
+theorem 1); 0 where it is certified for no class or for another one.
 
 **Theorem.** g(x + delta) = y for all ||delta|| < R = min_j max(r_j, R_j). *Proof.* Let j be the one chosen at
 x + delta. Then r_j <= ||delta|| < max(r_j, R_j), hence ||delta|| < R_j, and expert j returns y there. QED.
 
-The published rule (Sun, Mao and Vechev 2026, theorem 4.1) is min(R_e, R_top), where R_e, the least r_j of
-the others, is how far the choice stays `top`. It is never larger, since R_top <= max(r_top, R_top) and, for
-the others, R_e <= r_j. All experts with r_j = 0 may be the one chosen at x: they must agree on y, or R = 0.
+The published rule (Sun, Mao and Vechev 2026, theorem 4.1) is min(R_e, R_top), where R_e, the least r_j of the
+others, is how far the choice remains `top`. It is never larger, since R_top <= max(r_top, R_top) and, for the
+others, R_e <= r_j. All experts with r_j = 0 may be the one chosen at x: they must agree on y, or R = 0.
 
-**From votes.** Bounds of the probabilities make each r_j and R_j only smaller, where they hold. A wrong
-`top` does no harm: what the ideal estimator chooses at x has r_j = 0, so that R > 0 needs its certificate
-for y too. Let t_j be the least ||delta|| at which j is chosen and does not return y, so that min_j t_j is the
+**From votes.** Where they hold, bounds of the probabilities only make each r_j and R_j smaller. A wrong `top`
+does no harm: the expert that the ideal estimator chooses at x has r_j = 0, so R > 0 needs its certificate for
+y too. Let t_j be the least ||delta|| at which j is chosen and does not return y, so that min_j t_j is the
 true radius. max(r_j, R_j) <= t_j where the bounds that enter it hold; how levels add up depends on `top`:
 
 - *guessed on separate draws*: y is fixed then, and so is the j with the least t_j. R > t_j implies
   max(r_j, R_j) > t_j, a failure of this one route. So levels add up within a route only: at most K bounds
   with the median, 3 with plurality, one of them the expert's. (A minimum of lower bounds needs no union
   bound, Berger 1982; for the same reason the published rule could spend alpha on each of its two stages.)
-- *taken from the votes themselves*: y depends on them, so that all bounds have to hold: all levels add up.
+- *taken from the votes themselves*: y depends on them, so all bounds have to hold: all levels add up.
 
 In both cases each expert's class is guessed on draws other than the counted ones, estimator and experts may
-share noise, and the split is fixed before any draw. An expert with r_j >= R cannot change R by any votes;
-not to ask it (`still_needed`) gives the number that asking would have given, and therefore costs no level
-either.
+share noise, and the split is fixed before any draw. An expert with r_j >= R cannot change R by any votes; not
+asking it (`still_needed`) gives the number that asking would have given, and therefore costs no level either.
 
-Shapes: leading axes of images (or none), then experts (K,) or cuts (K - 1,), counted from 0. Radii are l2
-in the unit of the sigmas. The paper's sigma_e, R_sigma and R_c are s, R_e and R_top.
+Shapes: leading axes of images (or none), then experts (K,) or cuts (K - 1,), counted from 0. Radii are l2 in
+the unit of the sigmas. The paper's sigma_e, R_sigma and R_c are s, R_e and R_top.
 """
 
 from collections.abc import Callable
@@ -81,7 +80,7 @@ EXACT: tuple[Bound, Bound] = (lower_bound, upper_bound)
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """The level of each one-sided bound, fixed before any draw; a certificate fails at most with `alpha`.
+    """The level of each one-sided bound, fixed before any draw; certificates fail with at most `alpha`.
 
     `lower` and `upper` bound F_1 … F_(K-1) of the median estimator, or p_1 … p_K of the plurality estimator;
     `experts` bound the K probabilities of the experts' classes. `guessed_apart` says that `top` comes from
@@ -139,7 +138,7 @@ def median_entry_radii(lower: ArrayLike, upper: ArrayLike, sigma: ArrayLike) -> 
     """Entry radii (…, K) of the median estimator from bounds (…, K - 1) of F_1 … F_(K-1).
 
     `sigma` is the estimator's noise, one for all cuts or one each (K - 1,). Exact probabilities are passed
-    twice. The F_k need not ascend: cuts that see different noise do not.
+    twice. The F_k need not be ascending: those of cuts with different noise may not be.
     """
     low, high = (_probabilities("median_entry_radii", bound) for bound in (lower, upper))
     sigmas = _sigmas("median_entry_radii", sigma, low.shape[-1])
@@ -151,14 +150,14 @@ def median_entry_radii(lower: ArrayLike, upper: ArrayLike, sigma: ArrayLike) -> 
 
 
 def plurality_entry_radii(lower_top: ArrayLike, upper: ArrayLike, top: ArrayLike, sigma: float) -> Floats:
-    """Entry radii (…, K) of the plurality estimator; 0 for `top` (…,), the expert that the others must outdo.
+    """Entry radii (…, K) of the plurality estimator; 0 for `top` (…,), the expert that others must overtake.
 
     `lower_top` (…,) bounds p_top from below, `upper` (…, K) every p_j from above. 1 - lower_top bounds the
-    others too, so that no r_j is below s Phi^-1(lower_top), the published radius of constancy.
+    others too, so no r_j is below s Phi^-1(lower_top), the published radius of constancy.
     """
     low = _probabilities("plurality_entry_radii", lower_top)[..., None]
     high = np.minimum(_probabilities("plurality_entry_radii", upper), 1.0 - low)
-    never = (high == 0) & (low > 0)  # told apart, since infinity less infinity is no number
+    never = (high == 0) & (low > 0)  # treated apart, since infinity less infinity is not a number
     gap = special.ndtri(low) - special.ndtri(np.where(high == 0, 0.5, high))
     radius = np.where(never, np.inf, np.maximum(_sigmas("plurality_entry_radii", sigma, 1) / 2 * gap, 0.0))
     return np.where(_at("plurality_entry_radii", top, high.shape[-1]), 0.0, radius)
@@ -184,8 +183,8 @@ def routed_radius(entry: ArrayLike, experts: ArrayLike) -> Floats:
 def still_needed(entry: ArrayLike, experts: ArrayLike, certified: ArrayLike) -> Bools:
     """Which experts (…, K) are not `certified` yet, but could still lower the routed radius.
 
-    Certify `top` first, then others by ascending entry radius, and ask again after each. R_j of those that
-    are not certified plays no part; with 0 for them the routed radius comes out as with all of them.
+    Certify `top` first, then others by ascending entry radius, and ask again after each. The R_j of experts
+    that are not certified plays no part: with 0 for them, the routed radius is the same as with all.
     """
     done = np.asarray(certified, dtype=bool)
     so_far = np.where(done, np.maximum(entry, experts), np.inf).min(axis=-1, keepdims=True)
@@ -204,7 +203,7 @@ def median_entry(
 def cuts_entry(
     votes: ArrayLike, *, sigma: ArrayLike, split: Split, bounds: tuple[Bound, Bound] = EXACT
 ) -> Floats:
-    """Entry radii (…, K) from votes (…, K - 1, 2), at most k and more than k: draws of its own per cut."""
+    """Entry radii (…, K) from votes (…, K - 1, 2), at most k and more than k: separate draws for each cut."""
     counts, cuts = np.asarray(votes), len(split.experts) - 1
     if counts.shape[-2:] != (cuts, 2) or len(split.lower) != cuts:
         raise ValueError(
@@ -232,14 +231,14 @@ def plurality_entry(
 
 
 class Routes(NamedTuple):
-    """What the votes about an image (or several) say. A radius of 0 claims nothing, and is to abstain."""
+    """What the votes on an image (or several) say. A radius of 0 claims nothing: the system abstains."""
 
     claim: Ints  # (…,) y, the class that both radii are about: that of `top`
     routed: Floats  # (…,) min_j max(r_j, R_j)
     published: Floats  # (…,) min(R_e, R_top)
     constancy: Floats  # (…,) R_e
     entry: Floats  # (…, K) r_j
-    experts: Floats  # (…, K) R_j; 0 where expert j abstains, says another class or was not asked
+    experts: Floats  # (…, K) R_j; 0 where expert j abstains, gives another class or was not asked
 
 
 def routes(
@@ -254,9 +253,9 @@ def routes(
 ) -> Routes:
     """Both radii from the entry radii (…, K) and the experts' votes (…, K, C) for C classes.
 
-    `top` (…,) is the expert chosen at x. `classes` (…, K) are the classes that the experts are certified for,
-    guessed on draws that count neither here nor for `entry`. An expert without votes was not asked. Raises
-    ValueError where shapes, `top` and `split` do not fit together.
+    `top` (…,) is the expert chosen at x. `classes` (…, K) are the classes for which the experts are
+    certified, guessed on draws that count neither here nor for `entry`. An expert without votes was not
+    asked. Raises ValueError where shapes, `top` and `split` do not fit together.
     """
     r, counts, guesses = np.asarray(entry, dtype=np.float64), np.asarray(votes), np.asarray(classes)
     count = len(split.experts)

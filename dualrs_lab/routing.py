@@ -1,10 +1,11 @@
 """Training the variance estimator: labels, objectives, and what a router loses.
 
 Labels are the radii that each expert certifies on training images, estimated from few draws and mapped to the
-number of draws of the certification. `SoftTarget` is the published objective (Sun, Mao and Vechev 2026):
-soft cross-entropy to the radii and consistency under noise. `Stakes` and `RoutedRadius` are ours: the first
-decides each cut by the radius at stake, the second raises the routed certificate itself, min_j max(r_j, R_j),
-with entry radii r_j from soft votes. `CascadeRadius` trains the experts of a cascade, which needs no router.
+number of draws of the certification. `SoftTarget` is the published objective (Sun, Mao and Vechev 2026): soft
+cross-entropy to the radii and consistency under noise. `Stakes` and `RoutedRadius` are ours: the first
+weights each decision of a cut by the radius at stake, the second raises the routed certificate itself,
+min_j max(r_j, R_j), with entry radii r_j from soft votes. `CascadeRadius` trains the experts of a cascade,
+which needs no router.
 """
 
 import math
@@ -66,8 +67,8 @@ def label_votes(
 ) -> Tensor:
     """Votes int32 (N, K) for the label of each image, of `n` draws by each expert; cached in a file.
 
-    The experts are frozen on the device of the first one. A file at `path` that was made in another way is a
-    ValueError; nothing is overwritten. Its json tells how it was made.
+    The experts are frozen on the device of the first one. Raises ValueError for a file at `path` that was
+    made with other settings; nothing is overwritten. Its json says how it was made.
     """
     path = Path(path)
     if not experts or len(experts) != len(sigmas):
@@ -108,7 +109,7 @@ def label_votes(
     votes = torch.from_numpy(np.take_along_axis(counts, own, axis=2)[..., 0]).to(torch.int32)
     record = {"identity": identity, "fast": [voter.steps for voter in voters]}
     replace_json(path.with_suffix(".json"), record | {"provenance": describe(device)})
-    replace_bytes(path, save({"votes": votes}))  # last: a file is there only with its json
+    replace_bytes(path, save({"votes": votes}))  # last: there is no file without its json
     return votes
 
 
@@ -124,15 +125,15 @@ def count_images(
 def mapped_radii(votes: Tensor, *, n: int, draws: int, alpha: float, sigmas: Sequence[float]) -> Floats:
     """Radii (N, K) that `draws` draws at level `alpha` would certify with the share of `votes` (N, K) of n.
 
-    The share is that of (k + 1/2) in (n + 1), so that n of n does not stand for certainty: at n = 100 and
-    without the mapping no radius exceeds 1.5 sigma, which would push the labels towards large sigmas.
+    The share is (k + 1/2) / (n + 1), so that n of n does not stand for certainty. Without the mapping no
+    radius at n = 100 exceeds 1.5 sigma, which would push the labels towards large sigmas.
     """
     share = (votes.numpy() + 0.5) / (n + 1)
     return np.asarray(rs_radius(lower_bound(np.floor(share * draws), draws, alpha), np.asarray(sigmas)))
 
 
 def numbered(images: Images) -> Images:
-    """The images, each with its own number for a label: what an objective of this module looks up."""
+    """The images, each with its own number as label, by which objectives of this module look things up."""
     numbers = torch.arange(len(images), device=images.labels.device)
     return change(images, labels=numbers, classes=tuple(map(str, range(len(images)))))
 
@@ -161,7 +162,7 @@ def train_router(
 ) -> list[Classifier]:
     """The cuts of a router, from their checkpoints `path` + "_cut1", … or trained now on `images`.
 
-    `images` are `numbered`; everything else is as for `train_together`.
+    `images` are `numbered`; everything else is as in `train_together`.
     """
     if len(images) != len(objective.radii):
         raise ValueError(
@@ -194,8 +195,8 @@ def train_together(
     """The networks of a `Pool`, from their checkpoints at `paths` or trained now.
 
     `make(k)` builds network k = 0, …, from nothing or from another one (`models.with_head`). All are trained
-    at once; an interrupted training goes on where it was. Checkpoints of other settings, or that began from
-    other weights, are kept under another name with a warning if `replace`, otherwise ValueError. Nothing is
+    at once; interrupted training goes on where it was. Checkpoints with other settings, or that began from
+    other weights, raise ValueError or, with `replace`, are kept under another name with a warning. Nothing is
     ever overwritten.
     """
     members = [make(k).to(device) for k in range(len(objective.sigmas))]
@@ -222,11 +223,11 @@ def train_together(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Stakes:
-    """Each cut decides its own question, weighed by the radius at stake: where a router begins.
+    """Each cut decides its own question, weighted by the radius at stake: with this, a router begins.
 
     Cut k answers "at most k" where the best of the first experts has a larger radius than the best of the
-    others. Its cross-entropy, on `draws` noisy copies of their own, is weighed by the difference: cost-
-    sensitive classification, which has no constant router to fall into. `radii` (N, K) are those of the
+    others. Its cross-entropy, on `draws` noisy copies of its own, is weighted by the difference. This is
+    cost-sensitive classification, which has no constant router to fall into. `radii` (N, K) are those of the
     experts, by the number of the image; `sigmas` (K - 1,) the noise of each cut.
     """
 
@@ -252,14 +253,14 @@ class Stakes:
 class RoutedRadius:
     """Raises the mean routed radius of the cuts of a `Pool`, from soft votes of `draws` noisy copies.
 
-    The entry radii come from the mean probability of each cut, drawn in a little from 0 and 1; minimum and
-    maximum are softened by `temperature`, so that every cut that could bind learns. `radii` (N, K) are those
-    of the experts, by the number of the image; `sigmas` (K - 1,) the noise of each cut.
+    The entry radii come from the mean probability of each cut, moved a little away from 0 and 1; minimum and
+    maximum are softened by `temperature`, so that every cut that could be binding learns. `radii` (N, K) are
+    those of the experts, by the number of the image; `sigmas` (K - 1,) the noise of each cut.
 
     The routed radius is flat where a losing expert is chosen with certainty: its entry radius is far below
-    what it certifies. `margin` adds a slope there, that many times what the chosen expert lacks to the best
-    one: none where all are equal. Without it, training from nothing ends at a constant router, on digits and
-    CIFAR-10 alike.
+    what it certifies. `margin` adds a slope there: that many times the radius that the chosen expert lacks
+    compared with the best one, so none where all are equal. Without it, training from nothing ends at a
+    constant router, on digits and CIFAR-10 alike.
     """
 
     radii: Tensor
@@ -288,8 +289,8 @@ class CascadeRadius:
     """Raises the mean certified radius of a cascade of experts (see `cascades`), from soft votes.
 
     The experts, in a `Pool` and in the order in which they are asked, are trained together: each learns to
-    certify what it is asked for, and to keep quiet where a later one does better. `accuracy` weighs the
-    cross-entropy of all experts under their own noise, and so accuracy against large radii. Radii below 0
+    certify what reaches it, and to stay silent where a later one does better. `accuracy` weights the
+    cross-entropy of all experts under their own noise, which trades large radii for accuracy. Radii below 0
     have a slope within about `temperature`, which also softens minimum and maximum.
     """
 
@@ -313,9 +314,9 @@ class CascadeRadius:
 class SoftTarget:
     """The published objective, for an estimator with a class per expert (Sun, Mao and Vechev 2026).
 
-    Soft cross-entropy to softmax(radii), images weighted by the inverse share of their best sigma, plus
+    Soft cross-entropy to softmax(radii), with images weighted by the inverse share of their best sigma, plus
     consistency of the predictions across `draws` noisy copies (Jeong & Shin 2020), weighted by the radius at
-    stake, that of the expert which the mean prediction chooses. Means are taken in the log domain, where a
+    stake: that of the expert which the mean prediction chooses. Means are taken in the log domain, where a
     probability of 0 gives no NaN gradient. Images without any radius should be left out beforehand.
     """
 
@@ -359,8 +360,8 @@ def _noisy_copies(x: Tensor, sigma: float, draws: int, generator: torch.Generato
 def regret(entry: Floats, experts: Floats, top: NDArray[np.int64], sigmas: Sequence[float]) -> pd.DataFrame:
     """What the router costs each image, from entry radii and expert radii (N, K) and the choice (N,).
 
-    `regret`: best expert radius less that of the chosen one; `bottleneck`: radius of constancy less that of
-    the chosen expert (< 0: the estimator limits the published rule); `sigma`: the choice.
+    `regret`: the best expert radius less that of the chosen one; `bottleneck`: the radius of constancy less
+    that of the chosen expert (< 0: the estimator limits the published rule); `sigma`: the choice.
     """
     rows = np.arange(len(top))
     others = np.where(np.arange(entry.shape[1]) == top[:, None], np.inf, entry)

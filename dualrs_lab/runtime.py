@@ -37,9 +37,9 @@ def pick_dtype(device: torch.device) -> torch.dtype:
 
 
 def fold_seed(seed: int, *path: int | str) -> int:
-    """One 63-bit seed a question: the same (seed, path) always, unrelated streams for different paths.
+    """A 63-bit seed for a question: the same for the same (seed, path), unrelated for different paths.
 
-    Text enters through crc32, since `hash()` differs between processes; the lengths of path and text do too.
+    Text enters through crc32, since `hash()` differs between processes; so do the lengths of path and text.
     """
     if seed < 0:
         raise ValueError(f"fold_seed: got seed {seed}; wanted an integer >= 0")

@@ -1,14 +1,14 @@
 """The Monte Carlo engine: noise in, class votes out.
 
 Noise is drawn in blocks of `BLOCK` draws. A block depends on (seed, stream, block number), sigma and the
-image shape alone, and is shared by all images of a run, so an image gets the same votes alone, in a sweep,
+image shape alone, and is shared by all images of a run. So an image gets the same votes alone, in a sweep,
 after a resume and at any batch size. The unit of work is one image under one block of noise; a pass through
 the network takes any mix of units, so it stays full while images leave early.
 
 Images are 8-bit, so `GridNoise` is drawn on the same 1/255 grid with exact probabilities and added as
-integers: what the network sees is a function of the noisy grid point alone, and certificates hold in floating
-point, which they need not for sums of floats (Voráček & Hein 2023). On the grid, the base classifier is the
-network behind rounding to the grid.
+integers. What the network sees is a function of the noisy grid point alone, and certificates hold in floating
+point, as they need not for sums of floats (Voráček & Hein 2023). The base classifier is then the network
+applied after rounding to the grid.
 """
 
 import math
@@ -49,7 +49,7 @@ _COARSE = 16  # leading bits that decide nearly every draw through one table
 _SLAB_BYTES, _SLAB_BLOCKS = 2**26, 100  # of noise that is kept in one allocation, at most
 _KEPT_BYTES = {"cuda": 2**30}  # on a GPU, where drawing a block again holds up a pass; elsewhere 2^25
 _RECENT = 4  # blocks of noise beyond those that are kept
-_SIDE_BY_SIDE = 16  # images under way at least, so that a block of noise serves as many
+_SIDE_BY_SIDE = 16  # images in progress at least, so that a block of noise serves as many
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class GridNoise:
 class GaussianNoise:
     """Plain Gaussian floats, as in the literature's code; also for inputs that are not 8-bit.
 
-    The named alternative to `GridNoise`: floating-point rounding is not covered by its certificates.
+    To be chosen explicitly, in place of `GridNoise`: its certificates do not cover floating-point rounding.
     """
 
     sigma: float
@@ -121,7 +121,7 @@ _UNSURE = torch.iinfo(torch.int16).min
 
 @lru_cache(maxsize=16)
 def _grid_tables(sigma: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Coarse table (2^16,), sorted integer thresholds, and the lowest step.
+    """The coarse table (2^16,), sorted integer thresholds, and the lowest step.
 
     Threshold t_i = floor(2^60 Phi((2i+1)/(510 sigma))): a 60-bit uniform u in (t_{i-1}, t_i) means step i.
     """
@@ -143,10 +143,10 @@ def _grid_tables(sigma: float) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class NoiseBlocks:
-    """The noise of one stream of a run, block by block: drawn when asked for.
+    """The noise of one stream of a run, block by block, drawn when asked for.
 
-    The first blocks, which every image needs, are kept while `keep_bytes` lasts (None: as suits the device),
-    and a few recent ones, which images that go through the network side by side need next: memory does not
+    The first blocks, which every image needs, are kept while `keep_bytes` lasts (None: as suits the device).
+    So are a few recent ones, which images that go through the network together need next: memory does not
     grow with the number of draws.
     """
 
@@ -185,7 +185,7 @@ class NoiseBlocks:
         return block
 
     def _place(self, block: Tensor) -> Tensor:
-        # Many blocks in one allocation: kept one by one, they would lie between the temporaries of drawing
+        # Many blocks in one allocation: kept one by one, they would lie between temporaries of the drawing
         # and hold three times their own memory.
         if not self._free:
             size = block.numel() * block.element_size()
@@ -194,14 +194,14 @@ class NoiseBlocks:
         return self._free.pop(0)
 
     def stack(self, numbers: Sequence[int]) -> Tensor:
-        """Noise `(len(numbers), BLOCK, *shape)`; a number may come several times."""
+        """Noise `(len(numbers), BLOCK, *shape)`; a number may occur several times."""
         return torch.stack([self[number] for number in numbers])
 
 
 def images_together(shape: tuple[int, ...], device: torch.device, batch: int | None = None) -> int:
     """How many blocks of noisy inputs of `shape` go through the network in one pass.
 
-    From `batch`, a number of noisy inputs, or by default from the device: what stays in the caches of a CPU,
+    By `batch`, a number of noisy inputs, or by default to suit the device: what stays in the caches of a CPU,
     what fills a GPU.
     """
     numbers, most = (650_000, 2_000) if device.type == "cpu" else (32_000_000, 20_000)
@@ -211,8 +211,9 @@ def images_together(shape: tuple[int, ...], device: torch.device, batch: int | N
 class Voter:
     """Votes of a base classifier under noise: inputs (U, ...), noise (U, BLOCK, ...) -> int64 (U, BLOCK).
 
-    `model` maps (B, ...) in `dtype` to logits (B, classes). A vote for the class `classes`, one too many,
-    says that the logits were NaN. `units` is the size U of a full pass; with `padded`, every pass has it.
+    `model` maps (B, ...) in `dtype` to logits (B, classes). A vote for the class `classes`, one past the
+    last, says that the logits were NaN. `units` is the size U of a full pass; with `padded`, every pass has
+    it.
     """
 
     def __init__(
@@ -253,7 +254,7 @@ def as_voter(
     batch: int | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Voter:
-    """`model` itself if it is a `Voter`, otherwise one that asks it in passes of `images_together`."""
+    """`model` itself if it is a `Voter`, otherwise a voter that asks it in passes of `images_together`."""
     if isinstance(model, Voter):
         return model
     return Voter(model, noise, classes=classes, units=images_together(shape, device, batch), dtype=dtype)
@@ -286,14 +287,14 @@ def sample(
     done: Done | None = None,
     ahead: int | None = None,
 ) -> Iterator[list[Finished]]:
-    """Count the votes of inputs `x` (N, ...) over `draws` of noise (one number, or one an input).
+    """Count the votes of inputs `x` (N, ...) over `draws` of noise (one number, or one per input).
 
     Yields inputs as they finish, a pass at a time. After every block, `done(positions (A,), counts (A, K))`
-    may end inputs early, A different ones a call. It sees the draws of an input in their order whatever else
-    is in the pass, so what an input gets does not depend on its company. The next inputs move up at once, and
-    the last ones take several blocks in a pass: passes stay full. `ahead` passes are under way before the
-    first is counted (None: one on a GPU); what they draw for an input that is done is dropped.
-    Raises ValueError for shapes, dtypes or logits that do not fit, FloatingPointError for NaN logits.
+    may end inputs early, A different ones per call. It sees the draws of an input in their order, whatever
+    else is in the pass, so what an input gets does not depend on its company. The next inputs move up at
+    once, and the last ones take several blocks in a pass: passes stay full. `ahead` passes are started before
+    the first is counted (None: one on a GPU); what they draw for an input that is done is dropped. Raises
+    ValueError for shapes, dtypes or logits that do not fit, FloatingPointError for NaN logits.
     """
     _check_input(x, blocks)
     most = np.broadcast_to(np.asarray(draws, dtype=np.int64), len(x))
@@ -341,7 +342,7 @@ def count_votes(
     """How often `model` answers each class over `n` draws of noise: int64 (N, classes), rows sum to n.
 
     `x` is (N, ...), uint8 for `GridNoise`; `model` maps (B, ...) in `dtype` to logits (B, classes), or is a
-    `Voter` already. About `batch` noisy inputs go through it at a time (None: as suits the device), and votes
+    `Voter` itself. About `batch` noisy inputs go through it at a time (None: as suits the device), and votes
     are counted on the device of `x`. Raises as `sample` does.
     """
     voter = as_voter(model, blocks.noise, blocks.shape, x.device, classes=classes, batch=batch, dtype=dtype)
@@ -357,7 +358,7 @@ def _some(items: Iterator[int], most: int) -> list[int]:
 
 
 def _take_units(active: dict[int, int], most: NDArray[np.int64], room: int) -> list[_Unit]:
-    # The next block of the inputs that are least far, then the one after it, while there is room.
+    # The next block of the inputs that are least advanced, then the one after it, while there is room.
     units: list[_Unit] = []
     growing = True
     while growing and len(units) < room:

@@ -1,12 +1,12 @@
-"""Attacks: inputs nearby that make a classifier answer otherwise.
+"""Attacks on smoothed systems: inputs nearby where the answer is another.
 
-A certificate says that none exists within its radius, so an attack inside that ball must fail, and one that
-fails further out too says little: both are tested.
+A certificate says that none exists within its radius, so an attack inside that ball must fail. An attack that
+fails further out as well would be a weak test: both are tested.
 
 The attack on smoothed systems follows gradients of expectations over noise (SmoothAdv, Salman et al. 2019).
 In a dual system it takes one route at a time: it looks for a point where the estimator chooses expert j *and*
 expert j gives another class, by descending max(entry radius, expert radius), both of them soft. This is the
-quantity whose minimum over j the routed certificate bounds at x. In a cascade the ways are those of the proof
+quantity whose minimum over j the routed certificate bounds at x. In a cascade it takes each way of the proof
 in `cascades`: an expert errs while those before it are silent, or all are silent.
 """
 
@@ -30,7 +30,7 @@ Model = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class SmoothedAttack:
-    """How hard to try: gradient steps, noisy copies a step, starts (the first at the input itself)."""
+    """The effort of an attack: gradient steps, noisy copies per step, starts (first the input itself)."""
 
     seed: int
     steps: int = 20
@@ -54,7 +54,7 @@ class SmoothedAttack:
 def attack_smoothed(
     model: Model, x: Tensor, y: Tensor, radii: Tensor, *, sigma: float, attack: SmoothedAttack
 ) -> Tensor:
-    """Inputs (B, ...) within `radii` (B,) in l2 of x (B, ...) where `model`, smoothed, says y (B,) least.
+    """Inputs (B, ...) within `radii` (B,) in l2 of x (B, ...) where `model`, smoothed, gives y (B,) least.
 
     As `attack_dual` with one expert.
     """
@@ -80,9 +80,9 @@ def attack_dual(
 
     The one for route j comes closest to being sent to expert j and not answered `y` (B,) there. x is float in
     [0, 1]; the inputs may leave that range, as the ball of a certificate does. Networks give logits and have
-    to be in evaluation mode on the device of x. Whether an input is adversarial is for votes to say. Raises
-    ValueError where shapes do not fit, x is not float in [0, 1], a network is in training
-    mode or no gradient arrives at some input.
+    to be in evaluation mode on the device of x. Whether an input is adversarial is for votes to decide.
+    Raises ValueError where shapes do not fit, x is not float in [0, 1], a network is in training mode or no
+    gradient reaches some input.
     """
     _check("attack_dual", (*estimators, *experts), x, y, radii)
     if (len(estimators), len(experts)) != (len(estimator.sigmas), len(sigmas)):
@@ -107,10 +107,10 @@ def attack_dual(
 def attack_cascade(
     experts: Sequence[Model], x: Tensor, y: Tensor, radii: Tensor, *, cascade: Cascade, attack: SmoothedAttack
 ) -> Tensor:
-    """Inputs (B, K + 1, ...) within `radii` (B,) in l2 of x (B, ...), one for each way in which y is lost.
+    """Inputs (B, K + 1, ...) within `radii` (B,) in l2 of x (B, ...), one for each way to lose y.
 
     The first K come closest to having expert j accept another class than y (B,) while all before it are
-    silent; in the last one, all are. Everything else is as for `attack_dual`.
+    silent; at the last one, all are. Everything else is as in `attack_dual`.
     """
     _check("attack_cascade", experts, x, y, radii)
     if len(experts) != len(cascade.sigmas):

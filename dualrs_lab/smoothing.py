@@ -47,7 +47,7 @@ class Spec:
     noise: Noise
     seed: int
     n0: int = 100  # draws to guess the class
-    n: int = 10_000  # separate draws to bound its probability; with early stopping the most
+    n: int = 10_000  # separate draws to bound its probability; at most so many with early stopping
     alpha: float = 0.001  # failure probability of each certificate
     stop: Stopping = AllDraws()  # how many of the n draws an image gets  # noqa: RUF009
     batch: int | None = None  # noisy images per pass: speed and memory, not votes; None: as suits the device
@@ -117,10 +117,10 @@ def certify_table(
     """Certify every `skip`-th image (at most `max_images`, -1 for all) into the table at `path`; return it.
 
     The network is frozen by `spec.fast` (see `fastpath`) on the device it lives on. Rows are flushed as
-    images are done, and sorted at the end: after a kill, the same call loses nothing and repeats nothing.
-    `path` with ending `.json` says how the table was made: what the rows depend on, how often the frozen
-    network votes otherwise than the float32 original, and `info`. A table that was made in another way is in
-    the way: with `replace` it is kept under another name and a warning says so, otherwise ValueError.
+    images are done, and sorted at the end: after a kill, the same call loses nothing and repeats nothing. The
+    json beside `path` says how the table was made: what the rows depend on, how often the frozen network
+    votes differently from the float32 original, and `info`. A table with other settings raises ValueError or,
+    with `replace`, is kept under another name with a warning.
     """
     path = Path(path)
     positions = range(0, len(images), skip)[: None if max_images < 0 else max_images]
@@ -171,7 +171,7 @@ def take_waves(images: Images, positions: Sequence[int], size: int, device: torc
 def _certify_waves(
     voter: Voter, waves: Iterable[Group], shape: tuple[int, ...], spec: Spec, device: torch.device
 ) -> Iterator[list[Certificate]]:
-    """Select the class on some draws, bound its probability on others; images come as they are done."""
+    """Select the class on some draws, bound its probability on others; yields images as they are done."""
     selection, estimation = (
         NoiseBlocks(spec.noise, shape, seed=spec.seed, stream=stream, device=device)
         for stream in ("selection", "estimation")
@@ -201,7 +201,7 @@ def _certify_waves(
 
 
 def otherwise(model: nn.Module, images: Images, voter: FrozenVoter, seed: int) -> dict[str, float]:
-    """How often `voter` votes otherwise than `model` in float32, on the first images (see `disagreement`)."""
+    """How often `voter` votes differently from `model` in float32 on the first images: see `disagreement`."""
     first, _ = images.batch(torch.arange(min(voter.units, len(images))))
     device = next(model.parameters()).device
     blocks = NoiseBlocks(voter.noise, images.shape, seed=seed, stream="disagreement", device=device)
@@ -209,14 +209,14 @@ def otherwise(model: nn.Module, images: Images, voter: FrozenVoter, seed: int) -
 
 
 def as_before(fast: FastPath, found: dict[str, Any]) -> FastPath:
-    """`fast`, where a choice that was left open is what it was when the table of record `found` was begun."""
+    """`fast` with its open choices made as they were when the table with the record `found` was begun."""
     steps = found.get("identity", {}).get("fast", {})
     open_steps = [name for name, value in asdict(fast).items() if value is None and name in steps]
     return replace(fast, **{name: steps[name] for name in open_steps})
 
 
 def identify(model: nn.Module, images: Images, spec: Spec) -> dict[str, Any]:
-    """What the rows of a table depend on: all of it must be the same for rows to go into one table."""
+    """What the rows of a table depend on: it must be the same for all rows of a table."""
     return {
         "method": "rs",
         "model": fingerprint(model),

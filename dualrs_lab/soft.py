@@ -1,7 +1,7 @@
-"""Radii as differentiable functions of soft votes: what training a router raises and an attack lowers.
+"""Radii as differentiable functions of soft votes, which training raises and attacks lower.
 
-In place of the share of votes stands the mean probability over noisy copies. Everything here is about the
-ideal system of `routes`, without bounds; where `routes` has 0, negative values say how deep inside one is.
+The mean probability over noisy copies stands in place of the share of votes. Everything here is about the
+ideal system of `routes`, without bounds; where `routes` has 0, negative values say how far beyond it one is.
 """
 
 from collections.abc import Sequence
@@ -20,11 +20,11 @@ __all__ = [
     "soft_steps",
 ]
 
-FLOOR = 2e-3  # of a soft probability: more certainty than 2.9 standard deviations does not pay
+FLOOR = 2e-3  # of a soft probability: certainty beyond 2.9 standard deviations brings nothing more
 
 
 def draw_in(probabilities: Tensor) -> Tensor:
-    """Probabilities moved away from 0 and 1 a little, not clamped: certain and wrong still has a gradient."""
+    """Probabilities moved a little away from 0 and 1, not clamped: a certain error still has a gradient."""
     return FLOOR + (1 - 2 * FLOOR) * probabilities
 
 
@@ -75,7 +75,7 @@ def soft_steps(probabilities: Tensor, y: Tensor, sigma: float, limit: float) -> 
 def soft_cascade_radius(probabilities: Tensor, y: Tensor, sigmas: Sequence[float], t: float) -> Tensor:
     """Radius (B,) of a cascade with thresholds 0 for class y (B,), from (B, K, C) in the order of asking.
 
-    As in `cascades`, with minimum and maximum softened by `t`; below 0 where another class is answered.
+    As in `cascades`, with minimum and maximum softened by `t`; below 0 where the answer is another class.
     """
     p = draw_in(probabilities)
     at = y[:, None, None].expand(-1, p.shape[1], 1)

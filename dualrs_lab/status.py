@@ -27,7 +27,7 @@ def now() -> str:
 
 
 def begin(run: Run, *, profile: str, provenance: Mapping[str, object]) -> Status:
-    """The record of a run that is waiting. ValueError if another living runner has the same run in hand."""
+    """The record of a run that is waiting. ValueError if another living runner has the same run."""
     old = read_status(run.folder)
     if old.get("state") in ("queued", "running") and old["runner"]["pid"] != os.getpid():
         raise ValueError(
@@ -54,7 +54,7 @@ def begin(run: Run, *, profile: str, provenance: Mapping[str, object]) -> Status
 
 
 def write_status(run: Run, status: Status) -> None:
-    """Replace the record; a reader never meets half of it."""
+    """Replace the record; a reader never sees half of it."""
     replace_json(run.folder / "status.json", status)
 
 
@@ -80,7 +80,7 @@ def all_statuses(out: Path) -> list[Status]:
 
 
 def is_done(run: Run) -> bool:
-    """Whether this very run (by its key) ended well before, and what it left is still there."""
+    """Whether exactly this run (by its key) has ended well, and what it left is still there."""
     status = read_status(run.folder)
     kept = (run.folder / f"{run.notebook.stem}.ipynb").is_file() and (run.files is None or run.files.is_dir())
     same_place = status.get("parameters", {}).get("folder") == run.parameters.get("folder")

@@ -1,11 +1,11 @@
-"""How many draws an image gets: all, enough for the radii that are asked for, or enough for its own radius.
+"""How many draws an image gets: all, enough for given radii, or enough for its own radius.
 
-A rule reads the counts of the selection draws and gives a `Watch`, which looks at the counts of the images
-while their draws come in, and says which images are done and what their certificates rest on. Every
-certificate keeps its level alpha, whenever the rule stops: `AllDraws` and `InputSpecific` fix the number of
-draws before the first of them, `AtRadii` uses a bound that holds at all numbers of draws at once.
+A rule reads the counts of the selection draws and gives a `Watch`, which looks at the counts of the images as
+their draws come in, and says which images are done and what their certificates rest on. Every certificate
+keeps its level alpha, whenever the rule stops: `AllDraws` and `InputSpecific` fix the number of draws before
+the first of them, `AtRadii` uses a bound that holds at all numbers of draws at once.
 
-Counts are int64 (images, classes). The class in question is the leader of the selection, the lowest on ties.
+Counts are int64 (images, classes). The class in question leads the selection; the lowest wins a tie.
 """
 
 from collections.abc import Sequence
@@ -32,12 +32,12 @@ class Watch:
     def done(self, images: Counts, counts: Counts) -> NDArray[np.bool_]:
         """Which of `images` (A,) need no more draws, by their counts (A, K) so far.
 
-        To be asked after every block of draws, in their order; an image occurs once at most.
+        To be asked after every block of draws, in their order; an image occurs at most once.
         """
         return np.asarray(counts.sum(axis=1) >= self.draws[images])
 
     def evidence(self, image: int, counts: Counts) -> Counts:
-        """The counts (K,) that the certificate of `image` rests on, where it has `counts` in all."""
+        """The counts (K,) that the certificate of `image` rests on, given all its `counts`."""
         del image
         return counts
 
@@ -69,7 +69,7 @@ class AtRadii:
     """
 
     radii: Sequence[float] = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)  # l2, in [0, 1] pixel units
-    futility: float = 0.001  # how readily a radius is given up
+    futility: float = 0.001  # level at which a radius is given up
     bound: ClassVar[str] = "betting"
 
     def __post_init__(self) -> None:
@@ -93,7 +93,7 @@ class AtRadii:
 class _RadiiWatch(Watch):
     """Keeps, for each image, the best lower and upper bound so far and the counts that gave the lower one.
 
-    Both hold at all numbers of draws at once, so the best is as good as the last, and nothing that was
+    Both hold at all numbers of draws at once, so the best is as valid as the last, and nothing that was
     certified is lost by drawing on for a larger radius.
     """
 
@@ -132,16 +132,16 @@ class _RadiiWatch(Watch):
 
 @dataclass(frozen=True, kw_only=True)
 class InputSpecific:
-    """As many draws as the image needs to lose at most `loss` sigma of the radius that n would give it.
+    """As many draws as an image needs to lose at most `loss` sigma of the radius that n draws would give.
 
-    The selection draws, at least `pilot`, choose the number (Chen et al. 2022). Other than there they are not
+    The selection draws, at least `pilot`, choose the number (Chen et al. 2022). Unlike there, they are not
     counted again: the bound rests on fresh draws, so it keeps its level. Where the pilot's share of the votes
-    would certify nothing, its upper bound decides; where that would neither, one block is drawn. Raises
+    would certify nothing, its upper bound decides; where that would not either, one block is drawn. Raises
     ValueError unless pilot >= 1 and loss > 0.
     """
 
     pilot: int = 1000
-    loss: float = 0.05  # expected, in units of sigma; the votes decide what it is
+    loss: float = 0.05  # expected, in units of sigma; the actual loss depends on the votes
     bound: ClassVar[str] = "clopper-pearson"
 
     def __post_init__(self) -> None:
@@ -154,7 +154,7 @@ class InputSpecific:
 
     def watch(self, selection: Counts, *, n: int, alpha: float, sigma: float) -> Watch:
         """A watch over images with these `selection` counts (I, K)."""
-        del sigma  # cancels: a radius is sigma times what the loss is compared with
+        del sigma  # cancels: radius and loss are both in units of sigma
         votes, drawn = selection.max(axis=1), selection.sum(axis=1)
         likely = enough_draws(votes / drawn, n, alpha, self.loss, step=BLOCK)
         at_best = enough_draws(upper_bound(votes, drawn, alpha), n, alpha, self.loss, step=BLOCK)

@@ -1,4 +1,4 @@
-"""Sweep files: which values to try, as a list of points; and the reader for the tables a person writes."""
+"""Sweep files: which values to try, as a list of points; and the reader for tables that people write."""
 
 import itertools
 import json
@@ -76,7 +76,7 @@ def _merged(path: Path, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def point_name(point: Mapping[str, Any]) -> str:
-    """A folder name that a person can read; a hash is added where characters had to go or it is long."""
+    """A readable folder name; a hash is added where characters had to be dropped or the name is long."""
     plain = ",".join(f"{name}={value}" for name, value in point.items())
     safe = re.sub(r"[^\w.,=+-]+", "-", plain, flags=re.ASCII)[:80]
     return safe if safe == plain else f"{safe[:70]}-{digest(plain)[:8]}"

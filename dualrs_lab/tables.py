@@ -1,7 +1,7 @@
-"""Certificate tables that survive a kill: all rows made in one way, appended whole, resumed without a loss.
+"""Certificate tables that survive a kill: all rows of one making, appended whole, resumed without loss.
 
-Beside a table `NAME.tsv` lies `NAME.json`, whose `identity` holds all that the rows depend on. A table goes
-on only with the same identity.
+Beside a table `NAME.tsv` lies `NAME.json`, whose `identity` holds all that the rows depend on. A table is
+continued only with the same identity.
 """
 
 import json
@@ -31,7 +31,7 @@ Row = Certificate | Mapping[str, object]
 
 
 def plain(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """`identity` as a json file gives it back, where tuples are lists."""
+    """`identity` as a json file returns it, with lists for tuples."""
     return dict(json.loads(json.dumps(identity)))
 
 
@@ -44,7 +44,8 @@ def read_record(path: Path) -> dict[str, Any]:
 def begin(call: str, path: Path, identity: Mapping[str, Any], *, replace: bool = False) -> set[int]:
     """The idx that the table at `path` already holds; an unfinished last line is cut.
 
-    A table of another identity is kept under another name with a warning if `replace`, otherwise ValueError.
+    A table with another identity raises ValueError or, with `replace`, is kept under another name with a
+    warning.
     """
     if repair_table(path) == 0:
         path.unlink(missing_ok=True)  # its header may be of other columns
@@ -84,10 +85,10 @@ def fill(
     progress: bool,
     columns: Sequence[str] = COLUMNS,
 ) -> pd.DataFrame:
-    """The table at `path`, after appending `groups(those of the positions that it lacks)` as they come.
+    """The table at `path`, after appending `groups(the positions that it lacks)` as they come.
 
-    `record`, with its `identity`, goes into the json; `disagreement()` as well, measured when a table is
-    begun. As with `begin`, a table of another identity is kept under another name or refused.
+    `record`, with its `identity`, goes into the json, and so does `disagreement()`, measured when a table is
+    begun. As with `begin`, a table with another identity is refused or kept under another name.
     """
     before = read_record(path)
     done = begin(call, path, record["identity"], replace=replace)
@@ -111,13 +112,13 @@ def append_groups(
     progress: bool,
     columns: Sequence[str] = COLUMNS,
 ) -> None:
-    """Append and flush each group, one row at least; show rate, time left, share certified correct.
+    """Append and flush each group of at least one row; show rate, time left and the share certified correct.
 
-    `total` counts the images of the table, `initial` those that it holds already.
+    `total` counts the images of the table, `initial` those that it already holds.
     """
     right = seen = 0
     watched = sys.stderr.isatty() or "ipykernel" in sys.modules
-    interval = 0.5 if watched else 30.0  # a log file gets a line now and then
+    interval = 0.5 if watched else 30.0  # a log file gets a line every now and then
     with tqdm(
         total=total, initial=initial, unit="image", desc=path.name, disable=not progress, mininterval=interval
     ) as bar:
@@ -130,7 +131,7 @@ def append_groups(
 
 
 def sort_rows(path: Path) -> None:
-    """Order by idx on disk: with early stopping images are done in another order than they came."""
+    """Order by idx on disk: with early stopping, images are not done in the order in which they came."""
     table = read_table(path)
     if not table["idx"].is_monotonic_increasing:
         write_table(path, table.sort_values("idx"))

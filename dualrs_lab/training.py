@@ -1,9 +1,9 @@
 """One training loop; what is learned is the objective, a small frozen object.
 
 An objective maps (model, x, y, generator) to a scalar loss, x float `(B, C, H, W)` in [0, 1] and y int64
-`(B,)`. It draws its own noise from the generator, so that standard, Gaussian, consistency and (later)
-adversarial training share one loop. All randomness is folded from (seed, epoch): an interrupted run goes on
-to the same weights, bit for bit on a CPU.
+`(B,)`. It draws its own noise from the generator, so standard, Gaussian, consistency and adversarial training
+share one loop. All randomness is folded from (seed, epoch): an interrupted run goes on to the same weights,
+bit for bit on a CPU.
 """
 
 import io
@@ -51,7 +51,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 class Objective(Protocol):
-    """What a batch should cost.
+    """The loss of a batch.
 
     Frozen dataclasses, so that their fields can be recorded beside the weights.
     """
@@ -106,7 +106,7 @@ class Consistency:
 
 @dataclass(frozen=True, kw_only=True)
 class Warmup:
-    """`first` for so many epochs, `then` from there on, on one learning-rate schedule."""
+    """`first` for so many epochs, then `then`, on one learning-rate schedule."""
 
     epochs: int
     first: Objective
@@ -131,7 +131,7 @@ class TrainConfig:
     lr: float = 0.4  # the peak; SGD with Nesterov momentum
     momentum: float = 0.9
     weight_decay: float = 5e-4  # on matrices and kernels, not on biases and BatchNorm
-    warmup: float = 0.2  # share of the steps on which the rate rises linearly; then it falls as a cosine
+    warmup: float = 0.2  # share of the steps in which the rate rises linearly; then it falls as a cosine
     crop: int = 4  # pixels of reflected border for random crops; 0 for none
     flip: bool = True  # mirror half the images: right for photographs, wrong for digits
     bfloat16: bool | None = None  # autocast; None: where the hardware is faster with it
@@ -145,7 +145,7 @@ class TrainConfig:
 
 
 def recipe(images: Images, *, epochs: int, seed: int) -> TrainConfig:
-    """A sound start for these images: no shifts for tiny ones, mirrors for photographs only."""
+    """Sensible settings for these images: no shifts of tiny ones, mirrors for photographs only."""
     tiny = max(images.shape[1:]) <= 16
     mirror = images.name.partition(":")[0] not in ("digits", "svhn", "fashion_mnist")
     if tiny:
@@ -164,14 +164,14 @@ def train(
     after: Callable[[Mapping[str, Any]], None] | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Train `model` in place, on the device it lives on, and return the history: one row an epoch.
+    """Train `model` in place, on the device it lives on, and return the history: one row per epoch.
 
     With `state`, everything needed to go on is written there after each epoch, and read from there if it
     exists; the file is left for the caller to remove. `validate(model)` is recorded as the column
     `validation`; `after` is called with each row as it comes, while the model is that of its epoch.
 
-    Raises ValueError when `state` belongs to other settings or data, FloatingPointError when the loss is not
-    finite.
+    Raises ValueError where `state` belongs to other settings or data, FloatingPointError where the loss is
+    not finite.
     """
     device = next(model.parameters()).device
     model.to(memory_format=torch.channels_last)
@@ -209,13 +209,13 @@ def train_checkpoint(
     replace: bool = False,
     progress: bool = True,
 ) -> tuple[Classifier, dict[str, Any]]:
-    """The checkpoint at `path`, trained now unless it is already there with these very settings.
+    """The checkpoint at `path`, trained now unless it is already there with the same settings.
 
-    A network that was trained in another way is in the way: with `replace` it is kept under another name and
-    a warning says so, otherwise ValueError. Nothing is ever overwritten. Training begins with what `make`
-    gives; where that comes from a checkpoint, name it as `start`, so that its content counts as a setting.
-    With `keep_best`, the weights after the epoch with the highest `validate(model)` are at `best_path(path)`;
-    those of a `Warmup` do not count. ValueError if the network is there, but was trained without it.
+    A network that was trained with other settings raises ValueError or, with `replace`, is kept under another
+    name with a warning. Nothing is ever overwritten. Training begins with what `make` gives; where that comes
+    from a checkpoint, name it as `start`, so that its content counts as a setting. With `keep_best`, the
+    weights after the epoch with the highest `validate(model)` are at `best_path(path)`; epochs of a `Warmup`
+    do not count. Raises ValueError if the network is there, but was trained without `keep_best`.
 
     Returns the network of the last epoch in evaluation mode and its info: `sigma`, `training`, `history`,
     `seconds`, `provenance`.
@@ -276,8 +276,8 @@ def take_up(
 ) -> list[Path]:
     """Which of `files`, networks with a json each, are there and were trained with `made_by`, see `plain`.
 
-    One that was trained in another way is in the way: ValueError, or with `replace` all of them are kept
-    under another name with a warning, and none is left. Makes their folder.
+    If one was trained with other settings, raises ValueError or, with `replace`, keeps all of them under
+    another name with a warning, so that none is left. Makes their folder.
     """
     files[0].parent.mkdir(parents=True, exist_ok=True)
     found = {file: read_record(file).get("training") for file in files if file.exists()}
@@ -295,7 +295,7 @@ def take_up(
 
 
 def state_path(path: Path, made_by: Mapping[str, Any]) -> Path:
-    """Where the training of the network at `path` is kept until it is done: other settings, another state."""
+    """Where the state of training of the network at `path` is kept until it is done, by its settings."""
     return path.with_suffix(f".{digest(json.dumps(made_by))[:8]}.state.pt")
 
 
@@ -305,16 +305,14 @@ def best_path(path: Path | str) -> Path:
 
 
 def _best_value(path: Path) -> float:
-    # read from the file, so that a resumed run knows it
+    # read from the file, so that a resumed run knows it too
     return (
         float(json.loads(path.with_suffix(".json").read_text())["validation"]) if path.exists() else -math.inf
     )
 
 
 def channel_statistics(images: Images, *, most: int = 10_000) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation per channel in [0, 1] units, over evenly spaced images (`most` of them), to
-    4 digits.
-    """
+    """Mean and standard deviation per channel in [0, 1] units, over about `most` images, to 4 digits."""
     pixels, _ = images.batch(torch.arange(0, len(images), max(1, len(images) // most)))
     x = to_float(pixels)
     std, mean = torch.std_mean(x, dim=(0, 2, 3))
@@ -323,10 +321,7 @@ def channel_statistics(images: Images, *, most: int = 10_000) -> tuple[list[floa
 
 @torch.no_grad()
 def accuracy(model: nn.Module, images: Images, *, sigma: float = 0.0, seed: int, batch: int = 1000) -> float:
-    """Share of `images` that the network gets right under one draw of Gaussian noise each (`sigma` 0:
-
-    as they are).
-    """
+    """Share of `images` that are answered correctly under one draw of Gaussian noise each, or as they are."""
     device = next(model.parameters()).device
     right = 0
     for number, first in enumerate(range(0, len(images), batch)):
@@ -419,12 +414,12 @@ def _check_finite(losses: Tensor, model: nn.Module, epoch: int, optimizer: torch
 
 
 def settings(config: TrainConfig, objective: Objective | Warmup, images: Images) -> dict[str, Any]:
-    """What the weights depend on: a state or checkpoint of other settings is not taken up."""
+    """What the weights depend on: a state or checkpoint with other settings is not continued."""
     return {"config": asdict(config), "objective": _fingerprint(objective), "data": images.fingerprint()}
 
 
 def _fingerprint(value: Any) -> Any:
-    # objectives are objects within objects, and may hold a table of labels: its digest stands for it
+    # objectives are nested objects, and may hold a table of labels, for which its digest stands
     if isinstance(value, Tensor):
         kind = f"{value.dtype} {tuple(value.shape)}"
         return digest(kind, value.detach().cpu().contiguous().numpy().tobytes())

@@ -2,7 +2,7 @@
 
 A panel shows itself where it ends a cell. The first frame is drawn without interaction and comes along as a
 PNG, so that an executed notebook shows it where no kernel runs. Callbacks may come from other threads: one
-lock guards all drawing, and what goes wrong in one is said in a red line below the picture.
+lock guards all drawing, and an error in a callback is shown in a red line below the picture.
 """
 
 import base64
@@ -63,8 +63,8 @@ _DRAWS = (100, 200, 400, 1000, 2000, 4000, 10_000, 20_000, 40_000, 100_000)
 class Panel(ABC):
     """Controls, a picture and a note that follow them.
 
-    `controls` are ipywidgets by name, `view` holds all, `state` their values. Raises what the first frame
-    raises; later failures leave the last picture and show in `status`.
+    `controls` are ipywidgets by name, `view` holds everything, `state` has their values. Raises what the
+    first frame raises; later failures leave the last picture and are shown in `status`.
     """
 
     def __init__(self, name: str, **controls: widgets.ValueWidget) -> None:
@@ -89,11 +89,11 @@ class Panel(ABC):
         """The figure of a state; the same state gives the same figure, whatever came before."""
 
     def describe(self, state: State) -> str:
-        """HTML for below the picture."""
+        """HTML to show below the picture."""
         return ""
 
     def once(self, state: State, compute: Callable[[State], Found]) -> Found:
-        """`compute(state)`, kept until another state comes: picture and note share what is slow."""
+        """`compute(state)`, kept until the state changes: picture and note share what is slow."""
         if self._kept[0] != dict(state):
             self._kept = (dict(state), compute(state))
         found: Found = self._kept[1]
@@ -109,7 +109,7 @@ class Panel(ABC):
         try:
             self._draw()
             self.status.value = ""
-        except Exception as error:  # otherwise it would be seen by nobody
+        except Exception as error:  # otherwise nobody would see it
             message = html.escape(f"{type(error).__name__}: {error}")
             self.status.value = (
                 f'<span style="color: #b00020">{message} (the picture is the one before)</span>'
@@ -197,7 +197,7 @@ class PlanePanel(Panel):
         )
 
     def certificate(self, state: State) -> Certificate:
-        """Of the point, from the state's own draws."""
+        """The certificate of the point, from the state's own draws."""
         point = torch.tensor([[state["x"], state["y"]]], dtype=torch.float64)
         noise = GaussianNoise(state["sigma"])
         spec = Spec(noise=noise, seed=state["draw"], n=state["n"], alpha=self.alpha)
@@ -225,9 +225,9 @@ class PlanePanel(Panel):
 
 
 class DualPanel(Panel):
-    """A point of the lessons' dual system: who is chosen, who agrees and how far, and both certificates.
+    """A point of the lessons' dual system: which expert is chosen, how far each agrees, both certificates.
 
-    Votes are drawn from their exact law, which noisy copies would have. "new draw" is the seed.
+    Votes are drawn from their exact distribution, that of noisy copies. "new draw" is the seed.
     """
 
     SIGMAS = (0.03, 0.05, 0.07, 0.1, 0.15, 0.2)
@@ -246,7 +246,7 @@ class DualPanel(Panel):
         )
 
     def certificate(self, state: State) -> tuple[int, Routes]:
-        """The expert that is chosen at the point, by a guess of its own, and both radii from the votes."""
+        """The expert that is chosen at the point, by separate draws, and both radii from the votes."""
         rng, point = np.random.default_rng(state["draw"]), np.array([[state["x"], state["y"]]])
         system = lesson_dual(state["sigma_e"])
         count = len(system.sigmas)
@@ -330,7 +330,7 @@ class CertifiedPanel(Panel):
 
 
 class CascadePanel(Panel):
-    """The dial of a cascade: what thresholds do to the curve and to one image, from votes already counted.
+    """What the thresholds of a cascade do to the curve and to one image, from votes already counted.
 
     `tables` are those of the experts, by sigma; the largest is asked first.
     """
@@ -348,7 +348,7 @@ class CascadePanel(Panel):
         super().__init__("cascade", **sliders, image=_count("image", last, image))
 
     def certified(self, state: State) -> tuple[Steps, NDArray[np.int64], NDArray[np.int64]]:
-        """Both distances and the radius of all images, which expert answers each, and which class."""
+        """Both distances and the radius of all images, and the expert and class that answer each."""
         limits = tuple(state[f"t-{j}"] for j in range(len(self.order) - 1))
         cascade = Cascade(self.order, (*limits, 0.0))
         expert, y = first_to_accept(self.joined.selection, cascade)
@@ -356,7 +356,7 @@ class CascadePanel(Panel):
         return found, expert, y
 
     def table(self, state: State) -> pd.DataFrame:
-        """The columns of the published logs but the time, with the method."""
+        """The columns of the published logs without the time, and the method."""
         found, _, y = self.once(state, self.certified)
         radius = np.where(y == ABSTAIN, 0.0, np.maximum(found.radius, 0.0))
         predict = np.where(radius > 0, y, ABSTAIN)
@@ -385,7 +385,7 @@ class CascadePanel(Panel):
 
 
 class ImagePanel(Panel):
-    """An image under noise, and what a network votes on it; for networks that are fast where they live.
+    """An image under noise, and how a network votes on it; for networks that are fast on their device.
 
     The slider "new draw" is the seed of the noise; `image` is a position in `images`.
     """
@@ -414,7 +414,7 @@ class ImagePanel(Panel):
         )
 
     def certificate(self, state: State) -> Certificate:
-        """Of the image, from the state's own draws of noise on the 1/255 grid."""
+        """The certificate of the image, from the state's own draws of noise on the 1/255 grid."""
         at = [state["image"]]
         pixels, labels = self.images.batch(at)
         spec = Spec(noise=GridNoise(state["sigma"]), seed=state["draw"], n=state["n"], alpha=self.alpha)
@@ -428,7 +428,7 @@ class ImagePanel(Panel):
         return _page(plots.vote_bars(self.certificate(state), classes=self.images.classes, ax=bars))
 
 
-_CALM: dict[str, Any] = {"continuous_update": False}  # a frame per move, not per pixel
+_CALM: dict[str, Any] = {"continuous_update": False}  # one frame per move, not per pixel
 _LAYOUT: dict[str, Any] = {
     "style": {"description_width": "8em"},
     "layout": {"width": "32em"},
@@ -436,7 +436,7 @@ _LAYOUT: dict[str, Any] = {
 
 
 class PixelPanel(Panel):
-    """One image: where its class is seen, what budget that gives, and what an attack does with it.
+    """One image: where its class is found, what budget that gives, and what an attack does with it.
 
     `eps` is the budget of important pixels. Sliders choose the image, the share of pixels that are important
     and the budget of the others; the attack is PGD-20. The network is copied and left as it is.
@@ -493,10 +493,10 @@ class PixelPanel(Panel):
 
 
 class MixPanel(Panel):
-    """What the weight of the robust network certifies: curves of h and of the mix, and the radius behind.
+    """What the weight of the robust network certifies: curves of h and of the mix, and the radii behind.
 
-    `table` is one of the smoothed h; with `classes`, each other class may be bounded by its own votes. A log
-    that does not say its noise wants `sigma`.
+    `table` is that of the smoothed h; with `classes`, each other class may be bounded by its own votes. A log
+    that does not say its noise needs `sigma`.
     """
 
     def __init__(

@@ -223,7 +223,7 @@ def _cause_of_death(code: int | None, out_of_memory: bool) -> str:
 
 
 def _keep(part: Path, output: Path, page: Path) -> None:
-    """Put what papermill left in its normal form at `output`, with its page;."""
+    """Put what papermill left in its normal form at `output`, and its page at `page`."""
     if part.is_file():
         replace_json(output, normalise(read_notebook(part)))
         part.unlink()

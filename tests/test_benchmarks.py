@@ -241,7 +241,7 @@ SHIPPED = quality.SHIPPED
 
 
 def test_the_shipped_comparison_follows_from_the_shipped_tables() -> None:
-    """From every vote again: the board of notebook 22 and README is not typed in."""
+    """From every vote again: the board of notebook 22 and docs/results.md is not typed in."""
     singles = {
         s: read_table(SHIPPED / f"{quality.name(s, f'_smoothed{s:g}_n10000')}.tsv") for s in quality.SIGMAS
     }

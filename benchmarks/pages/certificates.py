@@ -1,0 +1,157 @@
+"""What docs/results.md says of certificates: single noise levels, two bounds, dual systems and cascades."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import special
+
+from benchmarks.pages.text import DATA, Facts, markdown, millions, percent, radius, read_info
+from benchmarks.quality import RADII, SHIPPED, SIGMAS, N, name
+from dualrs_lab.bounds import lower_bound, radius_ceiling, upper_bound
+from dualrs_lab.certificates import average_radius, certified_accuracy, leader, read_table, read_votes
+
+__all__ = ["SYSTEMS", "facts", "published_log", "shipped", "two_bounds"]
+
+SYSTEMS = DATA / "cifar10_systems"
+SHOWN = RADII[:9]  # in the long tables
+
+
+def facts() -> Facts:
+    """Placeholders of the page."""
+    return {**_networks(), **_systems(), **_single_levels_by_two_bounds(), **_tuned(), **_tried()}
+
+
+def shipped(sigma: float, *, tuned: bool = False) -> pd.DataFrame:
+    """The certificates of the network for this noise level, or of the one trained for the cascade."""
+    folder, what = (SYSTEMS, "_tuned") if tuned else (SHIPPED, "")
+    return read_table(folder / f"{name(sigma, f'{what}_smoothed{sigma:g}_n{N}')}.tsv")
+
+
+def published_log(sigma: float) -> pd.DataFrame:
+    """The certification log of Cohen et al. (2019) for this noise level."""
+    return read_table(DATA / "published_logs" / f"cohen2019_cifar10_resnet110_sigma_{sigma:.2f}.tsv")
+
+
+def two_bounds(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of one smoothed network with R = sigma/2 (Phi^-1(low) - Phi^-1(min(high, 1 - low))) as radius.
+
+    `low` bounds the probability of the guessed class from below, `high` that of the rival with most votes
+    from above, each at alpha / 2. One rival sets the exact radius, and its count is at most that of the rival
+    with most votes: R exceeds the exact radius only where one of the two bounds fails. So there is no union
+    over classes.
+    """
+    top = np.array([leader(read_votes(cell)) for cell in table["selection"]])
+    pairs = zip(top, map(read_votes, table["votes"]), strict=True)
+    rival = np.array([max((count for kind, count in votes if kind != y), default=0) for y, votes in pairs])
+    n, level = table["n"].to_numpy(), table["alpha"].to_numpy() / 2
+    low = lower_bound(table["successes"].to_numpy(), n, level)
+    high = np.minimum(upper_bound(rival, n, level), 1 - low)
+    reach = np.maximum(table["sigma"] / 2 * (special.ndtri(low) - special.ndtri(high)), 0)
+    correct = (reach > 0) & (table["label"] == top)
+    return pd.DataFrame({"label": table["label"], "radius": reach, "correct": correct.astype(int)})
+
+
+def _curve(table: pd.DataFrame) -> dict[str, float]:
+    shares = certified_accuracy(table, RADII).tolist()
+    return dict(zip([f"{r:g}" for r in RADII], shares, strict=True)) | {"acr": average_radius(table)}
+
+
+def _curves(found: pd.DataFrame, labels: Mapping[str, str], radii: Sequence[float] = SHOWN) -> str:
+    # a row for each key of `labels`, from columns "0", "0.25", …, acr
+    at = [f"{r:g}" for r in radii]
+    rows = [
+        [label, *(percent(found.loc[rule, r]) for r in at), radius(found.loc[rule, "acr"])]
+        for rule, label in labels.items()
+    ]
+    return markdown(["", f"r = {at[0]}", *at[1:], "ACR"], rows)
+
+
+def _networks() -> Facts:
+    rows = {f"here, σ = {s:g}": _curve(shipped(s)) for s in SIGMAS}
+    rows |= {f"Cohen et al., σ = {s:g}": _curve(published_log(s)) for s in SIGMAS}
+    trained = [read_info(SHIPPED / f"{name(s)}.json") for s in SIGMAS]
+    spec = read_info(SHIPPED / f"{name(0.5, f'_smoothed0.5_n{N}')}.json")["identity"]
+    ceiling = {
+        f"{s:g}, {a:g}": f"{radius_ceiling(100_000, a, s):.3f}" for s in (0.25, 0.5) for a in (0.001, 0.01)
+    }
+    return {
+        "networks": _curves(pd.DataFrame(rows).T, {rule: rule for rule in rows}, RADII[:7]),
+        "parameters": millions(SHIPPED / f"{name(0.5)}.safetensors"),
+        "epochs": str(trained[0]["training"]["config"]["epochs"]),
+        "training_minutes": f"{np.mean([info['seconds'] for info in trained]) / 60:.0f}",
+        "images": str(len(shipped(0.5))),
+        "n": f"{spec['n']:,}",
+        "alpha": f"{spec['alpha']:g}",
+        "error": f"{50 / np.sqrt(len(shipped(0.5))):.1f}",  # at most, at a share of one half
+        "tuned_error": f"{50 / np.sqrt(len(shipped(0.5, tuned=True))):.1f}",
+        "log_largest": {f"{s:g}": f"{published_log(s)['radius'].max():g}" for s in (0.25, 0.5)},
+        "log_ceiling": ceiling,
+    }
+
+
+def _systems() -> Facts:
+    found = pd.read_csv(SYSTEMS / "comparison.csv", index_col="rule")
+    labels = {
+        "σ = 0.25": "one noise level, σ = 0.25",
+        "σ = 0.5": "σ = 0.5",
+        "σ = 1": "σ = 1",
+        "envelope": "their envelope (no classifier)",
+        "dual, published": "dual system, published rule",
+        "dual, routed": "dual system, routed certificate",
+        "cascade": "cascade, Jeong and Shin’s radius",
+        "cascade, routed": "cascade, routed certificate",
+        "cascade, routed, t = 0.3": "the same, t = 0.3 at σ = 1",
+        "oracle": "oracle (no classifier)",
+    }
+    acr = found["acr"]
+    return {
+        "systems": _curves(found, labels),
+        "acr": {rule: radius(value) for rule, value in acr.items()},
+        "at_0": {rule: percent(value) for rule, value in found["0"].items()},
+        "of_oracle": percent(acr["cascade, routed"] / acr["oracle"], 0),
+        "router_minutes": f"{read_info(SYSTEMS / 'router_cut1.json')['seconds'] / 60:.0f}",
+    }
+
+
+def _single_levels_by_two_bounds() -> Facts:
+    found = pd.DataFrame({f"σ = {s:g}": _curve(two_bounds(shipped(s))) for s in SIGMAS}).T
+    return {
+        "two_bounds": _curves(found, {rule: f"{rule}, two bounds" for rule in found.index}),
+        "two_acr": {rule: radius(value) for rule, value in found["acr"].items()},
+        "two_at_0": {rule: percent(value) for rule, value in found["0"].items()},
+    }
+
+
+def _tuned() -> Facts:
+    found = pd.read_csv(SYSTEMS / "comparison_tuned.csv", index_col="rule")
+    labels = {
+        "σ = 1": "σ = 1, as above",
+        "cascade, routed": "cascade, as above",
+        "tuned, σ = 1": "trained together: σ = 1 alone",
+        "tuned cascade, routed": "trained together: cascade",
+        "tuned cascade, routed, t = 0.3": "the same, t = 0.3 at σ = 1",
+        "oracle": "oracle of the networks above",
+        "tuned, oracle": "oracle of those trained together",
+    }
+    acr, made = found["acr"], read_info(SYSTEMS / f"{name(0.5, '_tuned')}.json")
+    return {
+        "tuned": _curves(found, labels),
+        "tuned_of_own_oracle": percent(acr["tuned cascade, routed"] / acr["tuned, oracle"], 0),
+        "tuned_of_oracle": percent(acr["tuned cascade, routed"] / acr["oracle"], 0),
+        "tuned_minutes": f"{made['seconds'] / 60:.0f}",
+    }
+
+
+def _tried() -> Facts:
+    found = pd.read_csv(SYSTEMS / "tried.csv").set_index("lever")
+    routers, others = (found[found["table"] == kind] for kind in ("router", "no router"))
+    published, routed = (routers[routers["rule"] == rule]["acr"] for rule in ("published", "routed"))
+    pairs = [[lever, f"{published[lever]:.3f}", f"{routed[lever]:.3f}"] for lever in routed.index]
+    alone = [[lever, f"{acr:.3f}"] for lever, acr in others["acr"].items()]
+    cascade, single = others["at_0"].dropna()
+    return {
+        "tried_routers": markdown(["with a router", "published", "routed"], pairs),
+        "tried_others": markdown(["without a router", "ACR"], alone),
+        "tried_at_0": {"cascade": percent(cascade), "single": percent(single)},
+    }
