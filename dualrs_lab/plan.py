@@ -15,6 +15,7 @@ from dualrs_lab import __version__
 from dualrs_lab.files import digest
 from dualrs_lab.notebook import notebook_parameters, read_notebook, source_hash
 from dualrs_lab.parameters import Parameter, Value, nearest
+from dualrs_lab.settings import setting
 from dualrs_lab.sweep import point_name, read_sweep, read_table
 
 __all__ = ["Request", "Run", "find_notebooks", "make_plan", "take_shard"]
@@ -29,9 +30,9 @@ class Request:
     folder: Path
     out: Path
     notebooks: Sequence[str] = ()
-    profile: str = "quick"
+    profile: str = setting("quick", "quick or paper, see notebooks/profiles.toml")
     settings: Mapping[str, str] = field(default_factory=dict)
-    sweep: Path | None = None
+    sweep: Path | None = setting(None, "TOML or JSON with grid, zip, list or seeds")
 
 
 @dataclass(frozen=True, kw_only=True)
