@@ -33,6 +33,7 @@ from dualrs_lab.experts import SampledVotes, freeze_each, steps_of
 from dualrs_lab.fastpath import FastPath, settle
 from dualrs_lab.runtime import describe
 from dualrs_lab.sampling import GridNoise, Noise, Voter
+from dualrs_lab.settings import ALPHA
 from dualrs_lab.smoothing import as_before, fingerprint, otherwise, take_waves
 from dualrs_lab.tables import begin, fill, plain, read_record, rows_at
 
@@ -155,7 +156,7 @@ def certify_cascade_table(
 
 
 def from_tables(
-    tables: Mapping[float, pd.DataFrame], *, cascade: Cascade, alpha: float = 0.001
+    tables: Mapping[float, pd.DataFrame], *, cascade: Cascade, alpha: float = ALPHA
 ) -> pd.DataFrame:
     """The table of a cascade from those of its experts by `smoothing.certify_table`, without a draw.
 

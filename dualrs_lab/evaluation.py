@@ -21,6 +21,7 @@ from dualrs_lab.attacks import LINF, PGD, STANDARD, Norm, auto_attack, check_eva
 from dualrs_lab.data import Images, to_float
 from dualrs_lab.files import replace_json, replace_text, set_aside
 from dualrs_lab.runtime import describe, fold_seed, make_generator, pick_dtype
+from dualrs_lab.settings import setting
 from dualrs_lab.smoothing import fingerprint
 from dualrs_lab.tables import plain, read_record, refuse_other
 
@@ -60,11 +61,11 @@ class Threat:
     seed: int
     norm: Norm = LINF
     steps: int = 20
-    restarts: int = 1
+    restarts: int = setting(1, "of PGD-20 and MMA")
     targets: int = 3
     mma: bool = True
     auto: tuple[str, ...] = STANDARD
-    batch: int = 250
+    batch: int = setting(250, "images that are attacked together")
 
     def __post_init__(self) -> None:
         if self.eps <= 0 or self.seed < 0 or self.batch < 1:

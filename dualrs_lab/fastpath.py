@@ -18,6 +18,7 @@ from torch.fx.experimental.optimization import fuse
 from torch.utils.flop_counter import FlopCounterMode
 
 from dualrs_lab.sampling import BLOCK, Noise, NoiseBlocks, Voter, images_together
+from dualrs_lab.settings import setting
 
 Run = Callable[[Tensor, Tensor], Tensor]
 
@@ -32,13 +33,14 @@ _REPAYS = {"cpu": 3e13, "cuda": 1e16}
 class FastPath:
     """The steps from a network to the copy that is sampled; its precision is `Spec.dtype`.
 
-    None leaves the choice open: `compile` where the work of a table pays for it, `cuda_graph` on a GPU.
+    None leaves the choice open: `compile` where the work of a table pays for it, `cuda_graph` on a GPU. A compiled program
+    holds the weights as constants.
     """
 
-    fold: bool = True  # BatchNorm into the convolutions before it
-    channels_last: bool = True  # memory layout of images and weights
-    compile: bool | None = None  # noise, network and votes as one program, weights as constants
-    cuda_graph: bool | None = None  # a pass launched as one graph
+    fold: bool = setting(True, "BatchNorm into the convolutions before it")
+    channels_last: bool = setting(True, "memory layout of images and weights")
+    compile: bool | None = setting(None, "noise, network and votes as one program (default: where it pays)")
+    cuda_graph: bool | None = setting(None, "a pass launched as one graph (default: on a GPU)")
 
     @classmethod
     def plain(cls) -> "FastPath":

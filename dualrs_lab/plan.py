@@ -8,12 +8,14 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 from dualrs_lab import __version__
 from dualrs_lab.files import digest
 from dualrs_lab.notebook import notebook_parameters, read_notebook, source_hash
 from dualrs_lab.parameters import Parameter, Value, nearest
+from dualrs_lab.settings import setting
 from dualrs_lab.sweep import point_name, read_sweep, read_table
 
 __all__ = ["Request", "Run", "find_notebooks", "make_plan", "take_shard"]
@@ -28,9 +30,9 @@ class Request:
     folder: Path
     out: Path
     notebooks: Sequence[str] = ()
-    profile: str = "quick"
+    profile: str = setting("quick", "quick or paper, see notebooks/profiles.toml")
     settings: Mapping[str, str] = field(default_factory=dict)
-    sweep: Path | None = None
+    sweep: Path | None = setting(None, "TOML or JSON with grid, zip, list or seeds")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +57,7 @@ class _Entry:
     path: Path
     source: str
     parameters: Mapping[str, Parameter]
-    needs: tuple[str, ...]
+    needs: tuple[Path, ...]
     inputs: tuple[str, ...]
     profile: Mapping[str, Value]
     asked: bool
@@ -82,7 +84,7 @@ def make_plan(request: Request) -> list[Run]:
     exchanges no files (no `folder`, no needs) runs once; others run at each point, in own folders.
     """
     entries = _collect(request)
-    needed = {need for entry in entries.values() for need in entry.needs}
+    needed = {need.stem for entry in entries.values() for need in entry.needs}
     points = read_sweep(request.sweep) if request.sweep else [{}]
     _check_names(request.settings, entries, "-p")
     _check_names({name: None for point in points for name in point}, entries, f"sweep {request.sweep}")
@@ -93,7 +95,7 @@ def make_plan(request: Request) -> list[Run]:
             swept = {key: entry.parameters[key].check(point[key]) for key in point if key in entry.parameters}
             exchanges = "folder" in entry.parameters or entry.needs or name in needed
             label = point_name(point) if swept or exchanges else ""
-            needs = tuple(_run_name(need, label) for need in entry.needs)
+            needs = tuple(_run_name(need.stem, label) for need in entry.needs)
             run = _run(request, entry, name, label, swept, [runs[need] for need in needs], package)
             runs.setdefault(run.name, run)
     return list(runs.values())
@@ -125,26 +127,33 @@ def _collect(request: Request) -> dict[str, _Entry]:
     if not asked:
         raise FileNotFoundError(f"no notebooks in {request.folder}")
     entries: dict[str, _Entry] = {}
+    waiting = list(asked)
+    while waiting:
+        path = waiting.pop(0)
+        if path.stem not in entries:
+            entries[path.stem] = entry = _entry(path, request.profile, path in asked)
+            waiting += entry.needs
+        elif (known := entries[path.stem].path) != path:
+            raise ValueError(f"two notebooks are called {path.stem}: {known} and {path}; run one at a time")
+    return {name: entries[name] for name in _needs_first(entries)}
 
-    def visit(path: Path, trail: tuple[Path, ...]) -> None:
-        if path in trail:
-            raise ValueError(
-                f"profiles.toml: needs go in a circle: {' -> '.join(p.stem for p in (*trail, path))}"
-            )
-        if (known := entries.get(path.stem)) is not None:
-            if known.path != path:
-                raise ValueError(
-                    f"two notebooks are called {path.stem}: {known.path} and {path}; run one at a time"
-                )
-            return
-        entry = _entry(path, request.profile, path in asked)
-        for need in entry.needs:
-            visit(_locate(need, path.parent), (*trail, path))
-        entries[path.stem] = entry
 
-    for path in asked:
-        visit(path, ())
-    return entries
+def _needs_first(entries: Mapping[str, _Entry]) -> Iterator[str]:
+    """Their names in order; of several that could come next, the one that was asked for first."""
+    needs = {name: [need.stem for need in entry.needs] for name, entry in entries.items()}
+    sorter = TopologicalSorter(needs)
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        circle = " -> ".join(reversed(error.args[1]))
+        raise ValueError(f"profiles.toml: needs go in a circle: {circle}") from None
+    ready: set[str] = set()
+    while sorter.is_active():
+        ready |= {*sorter.get_ready()}
+        name = min(ready, key=list(entries).index)
+        ready.remove(name)
+        sorter.done(name)
+        yield name
 
 
 def _locate(name: str, folder: Path) -> Path:
@@ -182,7 +191,7 @@ def _entry(path: Path, profile: str, asked: bool) -> _Entry:
         path=path,
         source=source_hash(nb),
         parameters=parameters,
-        needs=tuple(table.get("needs", [])),
+        needs=tuple(_locate(need, path.parent) for need in table.get("needs", [])),
         inputs=tuple(table.get("inputs", [])),
         profile={name: parameters[name].check(value) for name, value in table.get(profile, {}).items()},
         asked=asked,
@@ -252,4 +261,4 @@ def _inputs(entry: _Entry) -> Iterator[tuple[str, str]]:
 
 def _package_digest() -> str:
     """A result is done for the code that made it: editing the package makes every run new."""
-    return digest(*sorted(Path(__file__).parent.glob("*.py")))
+    return digest(*sorted(Path(__file__).parent.rglob("*.py")))

@@ -4,22 +4,25 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from dualrs_lab.files import replace_text
 from dualrs_lab.progress import span
 from dualrs_lab.status import Status, all_statuses
 
+if TYPE_CHECKING:
+    from jinja2 import Template
+
 __all__ = ["outputs", "read_records", "write_junit", "write_report"]
 
 TIDY = ("notebook", "point", "state", "parameters", "name", "value")
 FILES_SHOWN = 300
 LOG_SHOWN = 4000  # characters of a failed run's log on the page
+_Table = tuple[str, Sequence[str], Sequence[Sequence[object]]]  # notebook, header, rows
 
 
 def write_report(out: Path) -> None:
@@ -85,152 +88,78 @@ def _wide(statuses: Sequence[Status], records: Mapping[str, Mapping[str, Any]]) 
     )
 
 
-STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; color: #1a1a1a;
-  max-width: 76rem; margin: 2rem auto; padding: 0 1rem }
-h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem }
-table { border-collapse: collapse } table.runs { width: 100% }
-th, td { text-align: left; vertical-align: top; padding: .3rem .7rem; border-bottom: 1px solid #ddd }
-th { border-bottom: 2px solid #888 } td.number { text-align: right; font-variant-numeric: tabular-nums }
-.state { font-weight: 600; white-space: nowrap }
-.ok { color: #00684a } .bad { color: #a8071a } .open { color: #7a5b00 }
-code, pre { font: 13px/1.4 ui-monospace, monospace }
-pre { white-space: pre-wrap; background: #f5f5f5; padding: .6rem }
-.small { color: #555; font-size: 13px }
-@media print {
-  body { margin: 0; max-width: none }
-  a { color: inherit; text-decoration: none }
-  tr { break-inside: avoid }
-}
-"""
-
-
 def _page(out: Path, statuses: Sequence[Status], records: Mapping[str, Mapping[str, Any]]) -> str:
-    good = sum(status["state"] == "ok" for status in statuses)
     latest = max(statuses, key=_when, default=None)
-    parts = [
-        "<!DOCTYPE html>",
-        '<html lang="en"><head><meta charset="utf-8"><title>DualRS Lab runs</title>',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<style>{STYLE}</style></head><body><h1>DualRS Lab runs</h1>",
-        f"<p>{good} of {len(statuses)} runs ended well.{_origin(latest)}</p>",
-        "<h2>Runs</h2><table class=runs><thead><tr><th>Notebook</th><th>State</th><th>Time</th>"
-        "<th>Parameters</th><th>Files</th></tr></thead><tbody>",
-        *[_run_row(out, status) for status in statuses],
-        "</tbody></table>",
-        *_results(statuses, records),
-        *_files(out),
-        "</body></html>\n",
-    ]
-    return "\n".join(parts)
+    return _template().render(
+        good=sum(status["state"] == "ok" for status in statuses),
+        runs=[_run(out / status["run"], status) for status in statuses],
+        origin=_origin(latest) if latest else [],
+        results=list(_results(statuses, records)),
+        files=[(path.as_posix(), f"{(out / path).stat().st_size / 1000:,.1f}") for path in outputs(out)],
+        most=FILES_SHOWN,
+    )
+
+
+@cache
+def _template() -> "Template":
+    """The page's form. Jinja2 is loaded with it, for pages alone: notebooks that record need none."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"span": span, "shown": _shown}
+    return environment.get_template("runs.html.j2")
 
 
 def _when(status: Status) -> str:
     return str(status.get("finished", status["queued"]))
 
 
-def _origin(status: Status | None) -> str:
-    if status is None:
-        return ""
-    made = status["provenance"]
+def _origin(status: Status) -> list[str]:
+    made, device = status["provenance"], status.get("device", "")
     parts = [f"package {made['package']}", f"commit {made['commit'][:12]}", f"Python {made['python']}"]
-    device = status.get("device", "")
     parts += [device if device != "auto" else "", made["cpu"], _when(status).replace("T", " ")]
-    return f' <span class="small">{escape(" · ".join(part for part in parts if part))}</span>'
+    return [part for part in parts if part]
 
 
-def _run_row(out: Path, status: Status) -> str:
-    kind = {"ok": "ok", "queued": "open", "running": "open"}.get(status["state"], "bad")
-    name, run = status["notebook"], quote(status["run"])
-    title = escape(name) + (
-        f'<br><span class="small">{escape(status["point"])}</span>' if status["point"] else ""
-    )
-    links = [
-        ("page", f"{name}.html"),
-        ("notebook", f"{name}.ipynb"),
-        ("log", "log.txt"),
-        ("record", "status.json"),
-    ]
-    there = [(text, file) for text, file in links if (out / status["run"] / file).is_file()]
-    if there and there[0][0] == "page":
-        title = f'<a href="{run}/{quote(name)}.html">{title}</a>'
-    cells = status.get("cells")
-    state = f'<span class="state {kind}">{escape(status["state"])}</span>'
-    if kind == "bad":
-        where = f' <span class="small">at cell {cells[0]} of {cells[1]}</span>' if cells else ""
-        state += where + _failure(out / status["run"], status)
-    shown = "<br>".join(_parameter(status, name) for name in status["parameters"] if name != "folder")
-    seconds = span(status["seconds"]) if "seconds" in status else ""
-    anchors = " · ".join(f'<a href="{run}/{quote(file)}">{text}</a>' for text, file in there)
-    cells_html = [title, state, seconds, shown, anchors]
-    return "<tr>" + "".join(f"<td>{one}</td>" for one in cells_html) + "</tr>"
+def _run(folder: Path, status: Status) -> dict[str, Any]:
+    """What a row of the page shows besides the record: how to colour it, what there is to open, the log."""
+    name, log = status["notebook"], folder / "log.txt"
+    files = {"page": f"{name}.html", "notebook": f"{name}.ipynb", "log": log.name, "record": "status.json"}
+    return {
+        "status": status,
+        "kind": {"ok": "ok", "queued": "open", "running": "open"}.get(status["state"], "bad"),
+        "files": {text: file for text, file in files.items() if (folder / file).is_file()},
+        "log": log.read_text(encoding="utf-8", errors="replace")[-LOG_SHOWN:] if log.is_file() else "",
+    }
 
 
-def _parameter(status: Status, name: str) -> str:
-    """One line; what differs from the notebook's own value is bold."""
-    text = f"<code>{escape(name)} = {escape(_text(status['parameters'][name]))}</code>"
-    return f"<strong>{text}</strong>" if name in status["given"] else text
-
-
-def _failure(folder: Path, status: Status) -> str:
-    log = folder / "log.txt"
-    tail = log.read_text(encoding="utf-8", errors="replace")[-LOG_SHOWN:] if log.is_file() else ""
-    text = f"<br>{escape(status['message'])}"
-    return text + (
-        f"<details><summary>end of the log</summary><pre>{escape(tail)}</pre></details>" if tail else ""
-    )
-
-
-def _results(statuses: Sequence[Status], records: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """One table for each notebook: results down, sweep points across as rows."""
-    parts: list[str] = [
-        '<h2>Results</h2><p class="small">also in <a href="results.csv">results.csv</a> '
-        '(one line per value) and <a href="results_wide.csv">results_wide.csv</a></p>'
-    ]
+def _results(statuses: Sequence[Status], records: Mapping[str, Mapping[str, Any]]) -> Iterator[_Table]:
+    """One table for each notebook: a row for each sweep point, or for each result where it ran once."""
     for notebook in dict.fromkeys(status["notebook"] for status in statuses):
-        own = [status for status in statuses if status["notebook"] == notebook and records[status["run"]]]
-        names = list(dict.fromkeys(name for status in own for name in records[status["run"]]))
-        if not own:
-            continue
-        swept = len(own) > 1 or own[0]["point"]
-        rows = [
-            [(status["point"] or "–"), *(records[status["run"]].get(n, "") for n in names)] for status in own
-        ]
-        header = ["point", *names]
-        if not swept:
-            header, rows = ["result", "value"], [[n, records[own[0]["run"]][n]] for n in names]
-        parts += [f"<h3>{escape(notebook)}</h3>", _table(header, rows)]
-    return parts if len(parts) > 1 else []
+        own = {
+            status["point"]: values
+            for status in statuses
+            if status["notebook"] == notebook and (values := records[status["run"]])
+        }
+        names = list(dict.fromkeys(name for values in own.values() for name in values))
+        if list(own) == [""]:
+            yield notebook, ["result", "value"], list(own[""].items())
+        elif own:
+            rows = [(point or "–", *(values.get(n, "") for n in names)) for point, values in own.items()]
+            yield notebook, ["point", *names], rows
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    def cell(value: object) -> str:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        return f"<td{' class=number' if number else ''}>{escape(_text(value))}</td>"
-
-    head = "".join(f"<th>{escape(name)}</th>" for name in header)
-    body = "\n".join("<tr>" + "".join(cell(value) for value in row) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>"
-
-
-def _text(value: object) -> str:
+def _shown(value: object) -> str:
     """A value to read: whole text, numbers with six digits (full precision is in the tables)."""
     if isinstance(value, float):
         return f"{value:.6g}"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _files(out: Path) -> list[str]:
-    paths = outputs(out)
-    if not paths:
-        return []
-    items = [
-        f'<li><a href="{quote(path.as_posix())}">{escape(path.as_posix())}</a> '
-        f'<span class="small">{(out / path).stat().st_size / 1000:,.1f} kB</span></li>'
-        for path in paths[:FILES_SHOWN]
-    ]
-    more = [f"<li>and {len(paths) - FILES_SHOWN} more</li>"] if len(paths) > FILES_SHOWN else []
-    return ["<h2>Files of the experiments</h2><ul>", *items, *more, "</ul>"]
 
 
 def write_junit(path: Path, statuses: Sequence[Status]) -> None:

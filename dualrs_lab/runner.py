@@ -15,9 +15,10 @@ from typing import Any
 
 from dualrs_lab.files import provenance, replace_json
 from dualrs_lab.notebook import as_source, read_notebook, source_hash
-from dualrs_lab.plan import Run
+from dualrs_lab.plan import Request, Run
 from dualrs_lab.progress import Progress, span
 from dualrs_lab.report import write_report
+from dualrs_lab.settings import setting
 from dualrs_lab.slots import Slot
 from dualrs_lab.status import Status, begin, is_done, now, read_status, write_status
 from dualrs_lab.supervision import RECORD, Active, start
@@ -60,13 +61,13 @@ def _plain(value: object, name: str) -> object:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How to run a plan. `timeout` in seconds of wall clock for each run."""
+    """How to run a plan."""
 
     slots: Sequence[Slot]
-    profile: str = "quick"
-    timeout: float | None = None
-    force: bool = False
-    fail_fast: bool = False
+    profile: str = Request.profile
+    timeout: float | None = setting(None, "wall clock in seconds that one run may take (default: no limit)")
+    force: bool = setting(False, "run what was asked for even if it is done")
+    fail_fast: bool = setting(False, "after a failure start nothing more")
 
 
 def execute(runs: Sequence[Run], out: Path, options: Options, progress: Progress) -> list[Status]:

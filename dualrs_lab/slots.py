@@ -5,9 +5,11 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 __all__ = ["MARK", "SCRATCH", "Slot", "alive", "birth", "kill_marked", "make_slots", "oom_kills"]
 
@@ -78,37 +80,43 @@ def _threads(number: int, environment: Mapping[str, str]) -> dict[str, str]:
     return {name: str(min(share, int(text)) if text.isdigit() else share) for name, text in own.items()}
 
 
-def kill_marked(mark: str, groups: Iterable[int] = ()) -> int:
-    """Kill every process whose environment holds MARK=`mark`, and the groups; returns how many were marked.
+def kill_marked(mark: str, groups: Iterable[tuple[int, str]] = ()) -> int:
+    """Kill every process of the run MARK=`mark`, and the groups; returns how many processes were found.
 
-    The environment is what a run's grandchildren cannot leave: data-loader workers whose parent died,
-    programs in a session of their own. Without /proc (macOS) only the groups are killed.
+    The environment is what a run's grandchildren rarely leave: data-loader workers whose parent died,
+    programs in a session of their own. Those without it are found while they descend from one that has it. A
+    group is known by its leader's number and birth, and left alone where another has that number by now.
     """
-    for group in groups:
-        _signal(os.killpg, group)
-    wanted = f"{MARK}={mark}".encode()
-    killed: set[int] = set()
-    while new := _marked(wanted) - killed:  # again, for what was forked meanwhile
-        for pid in new:
-            _signal(os.kill, pid)
+    for leader, born in groups:
+        if birth(leader) in (born, ""):  # without its leader a group keeps its number as long as it lasts
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(leader, signal.SIGKILL)
+    killed: set[psutil.Process] = set()
+    while new := _members(mark) - killed:  # again, for what was forked meanwhile
+        for process in new:
+            with contextlib.suppress(psutil.Error):
+                process.kill()  # checks that the number has not passed to another since
         killed |= new
     return len(killed)
 
 
-def _marked(wanted: bytes) -> set[int]:
-    found = set()
-    for environ in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            if wanted in environ.read_bytes().split(b"\0"):
-                found.add(int(environ.parent.name))
-        except OSError:  # gone, or another person's
-            continue
-    return found - {os.getpid()}
+def _members(mark: str) -> set[psutil.Process]:
+    """The processes of a run, this one aside; a run started within it has its own mark and its own end."""
+    found: set[psutil.Process] = set()
+    for pid in psutil.pids():
+        with contextlib.suppress(psutil.Error):  # gone meanwhile
+            process = psutil.Process(pid)
+            if process not in found and _mark(process) == mark:
+                below = process.children(recursive=True)
+                found |= {process, *(one for one in below if _mark(one) in (mark, None))}
+    return found - {psutil.Process()}
 
 
-def _signal(send: Callable[[int, int], None], target: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        send(target, signal.SIGKILL)
+def _mark(process: psutil.Process) -> str | None:
+    try:
+        return process.environ().get(MARK)
+    except psutil.Error:  # gone, or another person's
+        return None
 
 
 def oom_kills() -> int:
@@ -121,19 +129,19 @@ def oom_kills() -> int:
 
 
 def birth(pid: int) -> str:
-    """When a process started, in the system's own count, so that a reused number is not taken for it."""
+    """When a process started, so that a reused number is not taken for it; "" where none runs.
+
+    On Linux in seconds since boot: psutil adds the time of boot, which moves when the clock is set.
+    """
+    boot = psutil.boot_time() if psutil.LINUX else 0.0
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
+        process = psutil.Process(pid)
+        zombie = process.status() == psutil.STATUS_ZOMBIE
+        return "" if zombie else f"{process.create_time() - boot:.2f}"
+    except psutil.Error:
         return ""
 
 
 def alive(pid: int, born: str) -> bool:
     """Whether the process that had this number and birth still runs."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return birth(pid) == born
+    return birth(pid) == born != ""

@@ -24,6 +24,7 @@ from dualrs_lab.fastpath import FastPath, FrozenVoter, disagreement, freeze, set
 from dualrs_lab.files import digest
 from dualrs_lab.runtime import describe
 from dualrs_lab.sampling import Noise, NoiseBlocks, Voter, as_voter, count_votes, sample
+from dualrs_lab.settings import ALPHA, setting
 from dualrs_lab.stopping import AllDraws, Stopping
 from dualrs_lab.tables import begin, fill, plain, read_record, rows_at
 
@@ -46,11 +47,13 @@ class Spec:
 
     noise: Noise
     seed: int
-    n0: int = 100  # draws to guess the class
-    n: int = 10_000  # separate draws to bound its probability; at most so many with early stopping
-    alpha: float = 0.001  # failure probability of each certificate
+    n0: int = setting(100, "draws to guess the class")
+    n: int = setting(10_000, "separate draws to bound its probability; at most so many with early stopping")
+    alpha: float = setting(ALPHA, "failure probability of each certificate")
     stop: Stopping = AllDraws()  # how many of the n draws an image gets  # noqa: RUF009
-    batch: int | None = None  # noisy images per pass: speed and memory, not votes; None: as suits the device
+    batch: int | None = setting(
+        None, "noisy images per pass: speed and memory, not votes (default: as suits the device)"
+    )
     dtype: torch.dtype = torch.float32  # of the noisy images, and of the network that a table freezes
     fast: FastPath = FastPath()  # other steps of freezing it  # noqa: RUF009
 

@@ -17,7 +17,7 @@ from dualrs_lab.files import replace_json
 from dualrs_lab.notebook import normalise, read_notebook
 from dualrs_lab.plan import Run
 from dualrs_lab.progress import span
-from dualrs_lab.slots import MARK, SCRATCH, Slot, kill_marked, oom_kills
+from dualrs_lab.slots import MARK, SCRATCH, Slot, birth, kill_marked, oom_kills
 from dualrs_lab.status import Status, now, write_status
 
 __all__ = ["RECORD", "Active", "start"]
@@ -82,10 +82,10 @@ class Active:
 
         What a killed run had written is kept, as a page too if `page`.
         """
-        groups = [self.told["kernel"]] if "kernel" in self.told else []
+        leaders = [self.told["kernel"]] if "kernel" in self.told else []
         if self.process.poll() is None:  # else its number may be another's by now
-            groups.append(self.process.pid)
-        kill_marked(self.mark, groups)
+            leaders.append((self.process.pid, birth(self.process.pid)))
+        kill_marked(self.mark, leaders)
         code = self.process.wait()
         self.listen()
         for pipe in (self.process.stdin, self.process.stdout):

@@ -33,7 +33,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from dualrs_lab.files import replace_json, replace_text
 from dualrs_lab.notebook import normalise, overwrite_lines, read_notebook
-from dualrs_lab.slots import MARK, SCRATCH, kill_marked, oom_kills
+from dualrs_lab.slots import MARK, SCRATCH, birth, kill_marked, oom_kills
 
 __all__ = ["export_page", "main"]
 
@@ -68,7 +68,7 @@ def _tell(**event: object) -> None:
 
 def _die_with_the_runner() -> None:
     sys.stdin.read()
-    kill_marked(os.environ.get(MARK, ""), [_Kernel.group] if _Kernel.group else [])
+    kill_marked(os.environ.get(MARK, ""), [_Kernel.leader] if _Kernel.leader else [])
     scratch = os.environ.get("JUPYTER_RUNTIME_DIR", "")
     if Path(scratch).name.startswith(SCRATCH):  # the runner's to remove, if it still lived
         shutil.rmtree(scratch, ignore_errors=True)
@@ -78,7 +78,7 @@ def _die_with_the_runner() -> None:
 class _Kernel(AsyncKernelManager):
     """This interpreter as the kernel, over Unix sockets where their path fits: no race for TCP ports."""
 
-    group = 0
+    leader: tuple[int, str] | None = None  # of a session and a group of its own: its number and birth
     exit_code: int | None = None
     answered = False
 
@@ -92,8 +92,9 @@ class _Kernel(AsyncKernelManager):
 
     async def _async_launch_kernel(self, kernel_cmd: list[str], **options: Any) -> None:
         await super()._async_launch_kernel(kernel_cmd, **options)
-        _Kernel.group = getattr(self.provisioner, "pid", 0)  # it leads a session and a group of its own
-        _tell(kernel=_Kernel.group)
+        if pid := getattr(self.provisioner, "pid", None):
+            _Kernel.leader = pid, birth(pid)
+            _tell(kernel=_Kernel.leader)
 
     async def _async_is_alive(self) -> bool:
         running = await super()._async_is_alive()

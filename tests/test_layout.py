@@ -16,6 +16,7 @@ from dualrs_lab.notebook import check_notebook
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "dualrs_lab"
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
+CLI = sorted(f"cli/{path.stem}" for path in (PACKAGE / "cli").glob("*.py") if path.stem != "__init__")
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 README = (ROOT / "README.md").read_text()
@@ -23,6 +24,7 @@ README = (ROOT / "README.md").read_text()
 # What a module may import from the package. Anything else is a new arrow: say why in the commit.
 ARROWS = {
     "files": "",
+    "settings": "",
     "runtime": "files",
     "bounds": "",
     "routes": "bounds",
@@ -34,17 +36,18 @@ ARROWS = {
     "models": "files",
     "stopping": "bounds sampling",
     "sampling": "runtime",
-    "fastpath": "sampling",
+    "fastpath": "sampling settings",
     "tables": "certificates files",
     "estimators": "routes",
     "dual_certificates": "certificates estimators routes",
     "cascades": "bounds certificates",
-    "cascade_tables": "bounds cascades certificates data experts fastpath runtime sampling smoothing tables",
+    "cascade_tables": "bounds cascades certificates data experts fastpath runtime sampling settings "
+    "smoothing tables",
     "experts": "certificates data fastpath sampling smoothing stopping tables",
     "dual": "bounds certificates data dual_certificates estimators experts fastpath routes runtime sampling "
     "smoothing stopping tables",
     "comparison": "bounds cascade_tables cascades certificates",
-    "smoothing": "bounds certificates data fastpath files runtime sampling stopping tables",
+    "smoothing": "bounds certificates data fastpath files runtime sampling settings stopping tables",
     "training": "data files models runtime tables",
     "soft": "estimators",
     "routing": "bounds data fastpath files models runtime sampling smoothing soft tables training",
@@ -57,7 +60,7 @@ ARROWS = {
     "adaptive": "adversarial attacks data mixing models runtime smoothing tables training",
     "nuts": "mixing",
     "mix_evaluation": "attacks data evaluation runtime smoothing",
-    "evaluation": "attacks data files runtime smoothing tables",
+    "evaluation": "attacks data files runtime settings smoothing tables",
     "smoothed_attacks": "attacks cascades estimators runtime soft",
     "plots": "bounds cascades certificates routes",
     "pixel_plots": "plots",
@@ -68,17 +71,27 @@ ARROWS = {
     "parameters": "",
     "notebook": "files parameters",
     "sweep": "files parameters",
-    "plan": "files notebook parameters sweep",
+    "plan": "files notebook parameters settings sweep",
     "slots": "",
     "status": "files plan slots",
     "progress": "",
     "report": "files progress status",
     "worker": "files notebook slots",
     "supervision": "files notebook plan progress slots status",
-    "runner": "files notebook plan progress report slots status supervision",
+    "runner": "files notebook plan progress report settings slots status supervision",
+    "cli/parser": "",
+    "cli/inputs": "cli models runtime",
+    "cli/run": "cli plan progress report runner slots status",
+    "cli/certify": "certificates cli data fastpath runtime sampling smoothing stopping",
+    "cli/attack": "attacks cli data evaluation runtime",
+    "cli/tables": "cascade_tables cascades certificates cli files mix_certificates settings",
 }
 # Libraries that belong to one place only.
 ONLY = {
+    "psutil": {"slots"},
+    "jinja2": {"report"},
+    "graphlib": {"plan"},
+    "argparse": {"cli/parser", "cli/run", "cli/certify", "cli/attack", "cli/tables", "cli/inputs"},
     "matplotlib": {"plots", "pixel_plots", "mix_plots", "board"},
     "seaborn": {"plots", "pixel_plots", "mix_plots", "board"},
     "ipywidgets": {"widgets"},
@@ -99,15 +112,16 @@ def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
 
 
 def own(path: Path) -> set[str]:
-    return {name.split(".")[1] for name in imports(path) if name.startswith("dualrs_lab.")} & set(MODULES)
+    known = {*MODULES, "cli"}
+    return {name.split(".")[1] for name in imports(path) if name.startswith("dualrs_lab.")} & known
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if module != "__main__"])
+@pytest.mark.parametrize("module", [module for module in [*MODULES, *CLI] if module != "__main__"])
 def test_arrows_between_modules(module: str) -> None:
     assert own(PACKAGE / f"{module}.py") <= set(ARROWS[module].split())
 
 
-@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize("module", [*MODULES, *CLI])
 def test_libraries_stay_in_their_place(module: str) -> None:
     used = {name.split(".")[0] for name in imports(PACKAGE / f"{module}.py")}
     for library, homes in ONLY.items():
@@ -166,7 +180,7 @@ def test_every_third_party_import_is_declared() -> None:
     names = {Requirement(text).name for text in [*PYPROJECT["project"]["dependencies"], *extra]}
     modules = {"scikit-learn": "sklearn", "pillow": "PIL"}
     declared = {modules.get(name, name) for name in names}
-    for path in PACKAGE.glob("*.py"):
+    for path in PACKAGE.rglob("*.py"):
         used = {name.split(".")[0] for name in imports(path)} - {"dualrs_lab"}
         foreign = used - set(__import__("sys").stdlib_module_names)
         # Parts of jupyterlab's and papermill's own dependencies.
@@ -203,5 +217,5 @@ after = state()
 for i, (a, b) in enumerate(zip(before, after)):
     assert a == b, (i, a, b)
 """
-    names = [name for name in MODULES if name not in ("__main__", "worker")]
+    names = [name.replace("/", ".") for name in [*MODULES, *CLI] if name not in ("__main__", "worker")]
     subprocess.run([__import__("sys").executable, "-c", code, *names], check=True)

@@ -1,5 +1,7 @@
 """The command line: one clear line for bad input, honest exit codes, and where to look at the end."""
 
+import argparse
+import dataclasses
 import json
 import os
 import subprocess
@@ -9,10 +11,12 @@ from xml.etree import ElementTree
 
 import pytest
 
-from dualrs_lab.__main__ import main
+from dualrs_lab.__main__ import COMMANDS, main, make_parser
 from dualrs_lab.cascade_tables import recompute
 from dualrs_lab.cascades import Cascade
 from dualrs_lab.certificates import read_table
+from dualrs_lab.cli import attack
+from dualrs_lab.cli.run import _settings
 
 ROOT = Path(__file__).parents[1]
 LOG = "idx\tlabel\tpredict\tradius\tcorrect\ttime\n0\t3\t3\t0.6\t1\t0:00:01.5\n1\t5\t-1\t0.0\t0\t0:00:01.5\n"
@@ -192,7 +196,6 @@ def test_summary_reads_published_logs(lab: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_mix_makes_certificates_from_a_table(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from dualrs_lab.certificates import read_table
     from dualrs_lab.mix_certificates import mixed
 
     data = Path(__file__).parent.parent / "data"
@@ -250,6 +253,70 @@ def test_help_is_quick_and_complete() -> None:
     assert all(
         name in done.stdout for name in ("run", "status", "certify", "cascade", "mix", "summary", "lab")
     )
+
+
+def options_of(name: str, *words: str) -> list[argparse.Action]:
+    """The options of a command in the parser for these words."""
+    (commands,) = (action for action in make_parser(words)._actions if action.dest == "name")
+    assert isinstance(commands.choices, dict)
+    return list(commands.choices[name]._actions)
+
+
+@pytest.mark.parametrize("name", [command.name for command in COMMANDS])
+def test_only_the_command_that_is_called_has_its_options_each_with_help(name: str) -> None:
+    assert len(options_of(name)) == (name != "lab")  # --help alone
+    called = options_of(name, name)
+    assert (len(called) > 1) == (name != "lab")
+    assert all(action.help for action in called)
+
+
+HEAVY = ("torch", "pandas", "numpy", "scipy", "jinja2", "papermill")
+
+
+@pytest.mark.parametrize("name", ["--help", "run", "status", "cascade", "mix", "summary"])
+def test_help_loads_nothing_heavy(name: str) -> None:
+    code = (
+        "import sys\nfrom dualrs_lab.__main__ import main\ntry:\n    main(sys.argv[1:])\nexcept SystemExit:\n"
+        f"    print(sorted({{*{HEAVY}}} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", code, name, "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_summary_needs_no_torch(lab: Path) -> None:
+    (lab / "cohen.tsv").write_text(LOG)
+    block = "import sys\nsys.modules['torch'] = None\n"
+    code = f"{block}from dualrs_lab.__main__ import main\nsys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "summary", str(lab / "cohen.tsv")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+    assert "cohen" in done.stdout
+
+
+def test_defaults_are_those_of_the_code() -> None:
+    from dualrs_lab.evaluation import Threat
+    from dualrs_lab.fastpath import FastPath
+    from dualrs_lab.mix_certificates import FORMS
+    from dualrs_lab.plan import Request
+    from dualrs_lab.runner import Options
+    from dualrs_lab.smoothing import Spec
+
+    def parsed(text: str) -> argparse.Namespace:
+        return make_parser(text.split()).parse_args(text.split())
+
+    certify = parsed("certify --checkpoint c --data d --sigma 1 --out t")
+    assert (certify.n, certify.n0, certify.alpha, certify.batch) == (Spec.n, Spec.n0, Spec.alpha, Spec.batch)
+    steps = {step.name: getattr(certify, step.name) for step in dataclasses.fields(FastPath)}
+    assert FastPath(**steps) == FastPath()
+    attacked = parsed("attack --checkpoint c --data d --eps 1 --out t")
+    assert (attacked.restarts, attacked.batch) == (Threat.restarts, Threat.batch)
+    for images in (certify, attacked):
+        assert (images.skip, images.max, images.device) == (1, -1, "auto")
+    run = parsed("run")
+    assert (run.profile, run.sweep) == (Request.profile, Request.sweep)
+    assert (run.timeout, run.force, run.fail_fast) == (Options.timeout, Options.force, Options.fail_fast)
+    assert parsed("cascade a --out t").alpha == Spec.alpha
+    assert [parsed(f"mix a --weight 1 --out t --form {form}").form for form in FORMS] == list(FORMS)
 
 
 def test_certify_writes_a_table_and_goes_on(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -323,8 +390,6 @@ def test_certify_reads_a_published_checkpoint(lab: Path, capsys: pytest.CaptureF
 def test_relative_image_folders_are_the_users_not_the_notebooks(
     lab: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from dualrs_lab.__main__ import _settings
-
     assert _settings(["dataset=folder:here?size=32"]) == {"dataset": f"folder:{lab / 'here'}?size=32"}
     assert _settings(["dataset=digits", "x=1"]) == {"dataset": "digits", "x": "1"}
 
@@ -361,7 +426,7 @@ def test_attack_writes_a_table_of_answers_and_goes_on(lab: Path, capsys: pytest.
 def test_attack_without_autoattack_says_what_to_do(
     lab: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(attack, "find_spec", lambda name: None)
     command = [
         "attack",
         "--checkpoint",

@@ -69,6 +69,32 @@ def test_needs_are_added_and_known_as_added(lab: Path) -> None:
     assert runs["30_tradeoff"].needs == ("20_train", "21_certify")
 
 
+def test_of_two_that_could_come_next_the_first_asked_for_does(lab: Path) -> None:
+    (lab / "profiles.toml").write_text('["10_lesson"]\nneeds = ["30_tradeoff"]')
+    assert list(made(lab)) == ["20_train", "21_certify", "30_tradeoff", "10_lesson"]
+    assert list(made(lab, "21_certify", "10_lesson", "20_train")) == [
+        "21_certify", "20_train", "30_tradeoff", "10_lesson",
+    ]  # fmt: skip
+
+
+def test_a_need_may_be_given_as_a_path(lab: Path) -> None:
+    (lab / "profiles.toml").write_text('["21_certify"]\nneeds = ["20_train.ipynb"]')
+    assert made(lab, "21_certify")["21_certify"].needs == ("20_train",)
+
+
+def test_a_circle_is_told_by_its_notebooks_alone(lab: Path) -> None:
+    needs = {"10_lesson": "20_train", "20_train": "21_certify", "21_certify": "30_tradeoff"}
+    needs["30_tradeoff"] = "20_train"
+    text = "\n".join(f'["{name}"]\nneeds = ["{need}"]' for name, need in needs.items())
+    (lab / "profiles.toml").write_text(text)
+    with pytest.raises(ValueError, match="needs go in a circle: ") as found:
+        made(lab, "10_lesson")
+    first, *others, last = str(found.value).partition("circle: ")[2].split(" -> ")
+    assert first == last
+    assert {first, *others} == {"20_train", "21_certify", "30_tradeoff"}
+    assert all(needs[one] == two for one, two in zip([first, *others], [*others, last], strict=True))
+
+
 def test_a_path_is_as_good_as_a_name(lab: Path) -> None:
     assert made(lab, str(lab / "21_certify.ipynb")).keys() == made(lab, "21_certify").keys()
     assert made(lab, "21_certify.ipynb").keys() == made(lab, "21_certify").keys()
@@ -138,7 +164,10 @@ def test_the_package_digest_reads_its_files(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "a.py").write_text("1")
     before = plan_module._package_digest()
     (tmp_path / "a.py").write_text("2")
-    assert plan_module._package_digest() != before
+    edited = plan_module._package_digest()
+    (tmp_path / "wing").mkdir()
+    (tmp_path / "wing" / "b.py").write_text("1")
+    assert len({before, edited, plan_module._package_digest()}) == 3
 
 
 def test_sweep_runs_each_point_and_what_does_not_depend_on_it_once(lab: Path) -> None:

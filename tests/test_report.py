@@ -2,8 +2,10 @@
 
 import csv
 import json
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import pytest
@@ -90,6 +92,68 @@ def test_the_page_shows_and_links_all_without_the_network(out: Path) -> None:
     assert "1:01" in page
     assert "http" not in page
     assert "<script" not in page
+
+
+VOID = {"meta", "br"}
+
+
+class Outline(HTMLParser):
+    """Checks that every element is closed where it was opened, and keeps tags, links and text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+        self.links: list[str] = []
+        self.text = ""
+        self.feed(page)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+        self.links += [value or "" for name, value in attrs if name == "href"]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_every_link_of_the_page_leads_to_a_file(out: Path) -> None:
+    links = Outline((out / "index.html").read_text(encoding="utf-8")).links
+    assert len(links) == 8
+    assert all((out / unquote(link)).is_file() for link in links)
+
+
+HOSTILE = "\"'><img src=x onerror=alert(1)></td></table></style><script>alert(2)</script>{{ 7 * 7 }}&amp;"
+
+
+def test_names_and_values_cannot_become_markup(out: Path) -> None:
+    plain = Outline((out / "index.html").read_text(encoding="utf-8"))
+    names = HOSTILE.replace("/", "∕")  # for files: a slash would be a folder
+    values = json.dumps({HOSTILE: HOSTILE, "list": [HOSTILE]}) + "\n"
+    where = {"package": HOSTILE, "commit": HOSTILE, "python": HOSTILE, "cpu": HOSTILE}
+    add(
+        out, f"{names}@{names}", "error", values, message=HOSTILE, queued=f"9{HOSTILE}", device=HOSTILE,
+        parameters={HOSTILE: HOSTILE, "classes": [HOSTILE]}, given={HOSTILE: HOSTILE}, provenance=where,
+    )  # fmt: skip
+    add(out, "strange", HOSTILE, values)
+    for file in (f"{names}.html", f"{names}.ipynb", "log.txt"):
+        (out / f"{names}@{names}" / file).write_text(HOSTILE)
+    (out / "files" / names).write_text("x")
+    write_report(out)
+    page = Outline((out / "index.html").read_text(encoding="utf-8"))
+    assert page.tags == plain.tags
+    assert page.attributes == plain.attributes
+    assert page.text.count(HOSTILE) == 17  # 5 in the first line, 6 in two rows, 6 in two tables of results
+    assert page.text.count("49") == 0
+    assert all((out / unquote(link)).is_file() for link in page.links)
 
 
 def test_an_empty_folder_has_a_page_too(tmp_path: Path) -> None:

@@ -86,9 +86,48 @@ def test_an_orphan_in_its_own_session_is_found_by_its_mark(tmp_path: Path) -> No
 
 def test_groups_are_killed_and_missing_ones_are_no_error() -> None:
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"], start_new_session=True)
-    kill_marked("no such mark", [process.pid])
+    leader = process.pid, birth(process.pid)
+    kill_marked("no such mark", [leader])
     assert process.wait(10) == -9
-    kill_marked("no such mark", [process.pid])
+    kill_marked("no such mark", [leader])
+
+
+def test_a_group_whose_number_is_another_s_by_now_is_spared() -> None:
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"], start_new_session=True)
+    try:
+        assert kill_marked("no such mark", [(process.pid, birth(process.pid) + "0")]) == 0
+        assert process.poll() is None
+        assert not gone(process.pid, 0.2)
+    finally:
+        process.kill()
+        process.wait()
+
+
+FAMILY = """
+import os, subprocess, sys, time
+sleep = [sys.executable, "-c", "import time; time.sleep(300)"]
+bare = subprocess.Popen(sleep, start_new_session=True, env={})
+other = subprocess.Popen(sleep, start_new_session=True, env={sys.argv[2]: "another run"})
+print(bare.pid, other.pid, file=open(sys.argv[1], "w"), flush=True)
+time.sleep(300)
+"""
+
+
+def test_descendants_without_a_mark_end_too_but_not_those_of_another_run(tmp_path: Path) -> None:
+    file, mark = tmp_path / "pids", f"family-{os.getpid()}"
+    command = [sys.executable, "-c", FAMILY, str(file), MARK]
+    parent = subprocess.Popen(command, env={**os.environ, MARK: mark})
+    while not (file.is_file() and file.read_text().endswith("\n")):
+        assert parent.poll() is None
+        time.sleep(0.02)
+    bare, other = (int(text) for text in file.read_text().split())
+    try:
+        assert kill_marked(mark) == 2
+        assert parent.wait(10) == -9
+        assert gone(bare)
+        assert not gone(other, 0.2)
+    finally:
+        os.kill(other, 9)
 
 
 def test_a_reused_number_is_another_process() -> None:
@@ -97,8 +136,25 @@ def test_a_reused_number_is_another_process() -> None:
     born = birth(process.pid)
     process.wait()
     assert not alive(process.pid, born)
-    if born:
-        assert not alive(os.getpid(), born + "0")
+    assert not alive(os.getpid(), birth(os.getpid()) + "0")
+    assert not alive(process.pid, "")
+
+
+def test_a_process_that_nobody_waits_for_has_ended() -> None:
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
+    born = birth(process.pid)
+    assert alive(process.pid, born)
+    process.kill()
+    assert gone(process.pid)
+    assert Path(f"/proc/{process.pid}").exists()  # as a zombie
+    assert not alive(process.pid, born)
+    process.wait()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts from boot on Linux only")
+def test_a_birth_is_counted_from_boot_whatever_the_clock_says() -> None:
+    ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    assert float(birth(os.getpid())) == pytest.approx(ticks / os.sysconf("SC_CLK_TCK"), abs=0.006)
 
 
 def test_the_count_of_memory_kills_is_a_number() -> None:

@@ -1,0 +1,81 @@
+"""`dualrs-lab attack`: natural and attacked accuracy of a checkpoint, image by image, into a table."""
+
+from argparse import Namespace
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from dualrs_lab.cli.inputs import add_inputs, read_model
+from dualrs_lab.cli.parser import Command, Parser, add_option
+from dualrs_lab.cli.tables import add_out, as_text
+
+if TYPE_CHECKING:
+    from dualrs_lab.evaluation import Threat
+
+__all__ = ["ATTACK"]
+
+
+def _options(parser: Parser) -> None:
+    from dualrs_lab.evaluation import Threat, evaluate_table
+
+    add_inputs(parser, evaluate_table)
+    parser.add_argument("--eps", required=True, help="the attacker's budget in [0, 1] units, such as 8/255")
+    parser.add_argument("--norm", choices=("linf", "l2"), default="linf", help="(default: %(default)s)")
+    parser.add_argument("--no-auto", dest="auto", action="store_false", help="leave AutoAttack out: minutes")
+    for name in ("restarts", "batch"):
+        add_option(parser, Threat, name)
+    add_out(parser)
+
+
+def _attack(options: Namespace) -> int:
+    threat = _threat(options)
+    from dualrs_lab.data import load_images
+    from dualrs_lab.evaluation import evaluate_table, summarise
+    from dualrs_lab.runtime import pick_device
+
+    device = pick_device(options.device)
+    model, _ = read_model(options)
+    table = evaluate_table(
+        model.to(device).eval(),
+        load_images(options.data, options.split),
+        options.out,
+        threat=threat,
+        skip=options.skip,
+        max_images=options.max,
+    )
+    print(as_text(summarise(table).round(4)))
+    return 0
+
+
+def _threat(options: Namespace) -> "Threat":
+    eps = _fraction("--eps", options.eps)
+    if options.auto and not find_spec("pyautoattack"):
+        raise ValueError(
+            "attack: AutoAttack needs pyautoattack: pip install 'dualrs-lab[attacks]', or --no-auto"
+        )
+    from dualrs_lab.attacks import L2, LINF, STANDARD
+    from dualrs_lab.evaluation import Threat
+
+    return Threat(
+        eps=eps,
+        seed=options.seed,
+        norm=L2() if options.norm == "l2" else LINF,
+        restarts=options.restarts,
+        auto=STANDARD if options.auto else (),
+        batch=options.batch,
+    )
+
+
+def _fraction(option: str, text: str) -> float:
+    try:
+        above, _, below = text.partition("/")
+        return float(above) / float(below or 1)
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"{option} {text}: want a number or a fraction such as 8/255") from None
+
+
+ATTACK = Command(
+    name="attack",
+    help="natural and attacked accuracy of a checkpoint; goes on where it was stopped",
+    options=_options,
+    run=_attack,
+)

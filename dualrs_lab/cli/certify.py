@@ -1,0 +1,116 @@
+"""`dualrs-lab certify`: certificates of a checkpoint, image by image, into a table."""
+
+from argparse import Namespace
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+from dualrs_lab.cli.inputs import add_inputs, read_model
+from dualrs_lab.cli.parser import Command, Parser, add_option, numbers
+from dualrs_lab.cli.tables import RADII, add_out, as_text
+
+if TYPE_CHECKING:
+    import torch
+
+    from dualrs_lab.smoothing import Spec
+    from dualrs_lab.stopping import Stopping
+
+__all__ = ["CERTIFY"]
+
+
+def _options(parser: Parser) -> None:
+    from dualrs_lab.fastpath import FastPath
+    from dualrs_lab.sampling import GridNoise
+    from dualrs_lab.smoothing import Spec, certify_table
+
+    add_inputs(parser, certify_table)
+    add_option(parser, GridNoise, "sigma", help="noise standard deviation in [0, 1] pixel units")
+    parser.add_argument(
+        "--noise", choices=("grid", "gaussian"), default="grid",
+        help="grid is exact in floats (default: %(default)s)",
+    )  # fmt: skip
+    for name in ("n", "n0", "alpha", "batch"):
+        add_option(parser, Spec, name)
+    add_out(parser)
+    fewer = parser.add_argument_group("fewer draws, same guarantee (default: n for every image)")
+    rule = fewer.add_mutually_exclusive_group()
+    rule.add_argument("--at-radii", metavar="R,R,…", help="stop an image once these radii are decided")
+    rule.add_argument(
+        "--loss", type=float, metavar="X", help="give an image as few draws as cost X * sigma of its radius"
+    )
+    fast = parser.add_argument_group("steps to the network that is sampled (default: all that repay)")
+    fast.add_argument(
+        "--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto",
+        help="precision; auto is what the device is fast in (default: %(default)s)",
+    )  # fmt: skip
+    for step in fields(FastPath):
+        add_option(fast, FastPath, step.name)
+
+
+def _certify(options: Namespace) -> int:
+    if options.skip < 1 or (options.max < 1 and options.max != -1):
+        raise ValueError(
+            f"certify: --skip {options.skip} --max {options.max}: want skip >= 1, max >= 1 or -1"
+        )
+    from dualrs_lab.certificates import summarise
+    from dualrs_lab.data import load_images
+    from dualrs_lab.runtime import pick_device
+    from dualrs_lab.smoothing import certify_table
+
+    device = pick_device(options.device)
+    spec = _spec(options, device)
+    model, info = read_model(options)
+    table = certify_table(
+        model.to(device),
+        load_images(options.data, options.split).to(device),
+        options.out,
+        spec=spec,
+        skip=options.skip,
+        max_images=options.max,
+        info={"checkpoint": options.checkpoint.name, "trained_sigma": info.get("sigma", options.sigma)},
+    )
+    print(as_text(summarise({options.out.stem: table}, RADII)))
+    return 0
+
+
+def _spec(options: Namespace, device: "torch.device") -> "Spec":
+    from dualrs_lab.fastpath import FastPath
+    from dualrs_lab.sampling import GaussianNoise, GridNoise
+    from dualrs_lab.smoothing import Spec
+
+    noise = GridNoise if options.noise == "grid" else GaussianNoise
+    return Spec(
+        noise=noise(sigma=options.sigma),
+        n0=options.n0,
+        n=options.n,
+        alpha=options.alpha,
+        seed=options.seed,
+        stop=_stopping(options),
+        dtype=_dtype(options.dtype, device),
+        fast=FastPath(**{step.name: getattr(options, step.name) for step in fields(FastPath)}),
+        batch=options.batch,
+    )
+
+
+def _stopping(options: Namespace) -> "Stopping":
+    from dualrs_lab.stopping import AllDraws, AtRadii, InputSpecific
+
+    if options.at_radii is not None:
+        return AtRadii(radii=tuple(numbers("--at-radii", options.at_radii)))
+    return AllDraws() if options.loss is None else InputSpecific(loss=options.loss)
+
+
+def _dtype(name: str, device: "torch.device") -> "torch.dtype":
+    import torch
+
+    from dualrs_lab.runtime import pick_dtype
+
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    return pick_dtype(device) if name == "auto" else known[name]
+
+
+CERTIFY = Command(
+    name="certify",
+    help="certify a checkpoint; goes on where it was stopped",
+    options=_options,
+    run=_certify,
+)

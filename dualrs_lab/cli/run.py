@@ -1,0 +1,238 @@
+"""`dualrs-lab run | status | lab`: the notebooks headless, how they ended, and JupyterLab on them."""
+
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dualrs_lab.cli.parser import Command, Parser, add_option
+
+if TYPE_CHECKING:
+    from dualrs_lab.plan import Run
+    from dualrs_lab.runner import Options
+    from dualrs_lab.status import Status
+
+__all__ = ["LAB", "RUN", "STATUS"]
+
+OUT = Path("runs")
+
+
+def _run_options(parser: Parser) -> None:
+    from dualrs_lab.plan import Request
+    from dualrs_lab.runner import Options
+
+    parser.add_argument(
+        "notebooks", nargs="*", metavar="NOTEBOOK", help="names or paths; default: all notebooks"
+    )
+    add_option(parser, Request, "profile")
+    parser.add_argument(
+        "-p", dest="settings", action="append", default=[], metavar="NAME=VALUE",
+        help="a parameter, for every notebook of the run that has it",
+    )  # fmt: skip
+    add_option(parser, Request, "sweep", metavar="FILE")
+    add_option(parser, Request, "out", default=OUT, metavar="DIR", help="everything goes there")
+    parser.add_argument("--jobs", type=int, metavar="N", help="runs at a time; default: one for each device")
+    parser.add_argument(
+        "--devices", default="auto", help="auto, cpu, or a list such as cuda:0,cuda:1 (default: %(default)s)"
+    )
+    add_option(parser, Options, "timeout", metavar="SECONDS")
+    add_option(parser, Options, "force")
+    parser.add_argument(
+        "--retry-failed", action="store_true", help="only what was tried before and did not end well"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    parser.add_argument(
+        "--shard", metavar="I/N", help="only part I of N; runs that need each other stay together"
+    )
+    ending = parser.add_mutually_exclusive_group()
+    ending.add_argument(
+        "--keep-going", action="store_true", help="after a failure run what does not need it (default)"
+    )
+    add_option(ending, Options, "fail_fast")
+    parser.add_argument("--junit", type=Path, metavar="FILE", help="write a JUnit XML report")
+    parser.add_argument(
+        "--update", action="store_true", help="replace the source notebooks by their executed form"
+    )
+
+
+def _run(options: Namespace) -> int:
+    from dualrs_lab.progress import Progress
+    from dualrs_lab.runner import Options, execute, raise_on_terminate
+    from dualrs_lab.slots import make_slots
+
+    plan = _plan(options)
+    if options.retry_failed and not plan:
+        print(f"nothing to retry in {options.out}: no run of this plan has failed")
+        return 0
+    if options.update and (changed := [run for run in plan if set(run.given) - {"folder"} or run.point]):
+        raise ValueError(
+            f"--update commits a notebook at its own parameters, but {changed[0].name} got others"
+        )
+    how = Options(
+        slots=make_slots(options.jobs, options.devices),
+        profile=options.profile,
+        timeout=_positive(options.timeout),
+        force=options.force,
+        fail_fast=options.fail_fast,
+    )
+    if options.dry_run:
+        return _show_plan(plan, how)
+    raise_on_terminate()
+    statuses = execute(plan, options.out, how, Progress())
+    _finish(options, plan, statuses)
+    return 0 if all(status["state"] == "ok" for status in statuses) else 1
+
+
+def _plan(options: Namespace) -> "list[Run]":
+    from dualrs_lab.plan import Request, find_notebooks, make_plan, take_shard
+    from dualrs_lab.runner import only_failed
+
+    here = [name for name in options.notebooks if not (name.endswith(".ipynb") or "/" in name)]
+    request = Request(
+        folder=find_notebooks() if here or not options.notebooks else Path.cwd(),
+        out=options.out,
+        notebooks=options.notebooks,
+        profile=options.profile,
+        settings=_settings(options.settings),
+        sweep=options.sweep,
+    )
+    plan = make_plan(request)
+    if options.shard:
+        plan = take_shard(plan, *_shard(options.shard))
+    return only_failed(plan) if options.retry_failed else plan
+
+
+def _settings(texts: Sequence[str]) -> dict[str, str]:
+    settings: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier():
+            raise ValueError(f"-p {text!r}: want name=value")
+        if name in settings:
+            raise ValueError(f"-p {name} is given twice; use --sweep for several values")
+        settings[name] = _from_here(value)
+    return settings
+
+
+def _from_here(value: str) -> str:
+    # Notebooks run in their own folder; a relative path on the command line means the user's.
+    kind, colon, path = value.partition(":")
+    return f"folder:{Path(path).expanduser().absolute()}" if kind == "folder" and colon and path else value
+
+
+def _shard(text: str) -> tuple[int, int]:
+    number, slash, of = text.partition("/")
+    if not slash or not number.isdecimal() or not of.isdecimal():
+        raise ValueError(f"--shard {text!r}: want I/N, for example 1/4")
+    return int(number), int(of)
+
+
+def _positive(seconds: float | None) -> float | None:
+    if seconds is not None and not seconds > 0:
+        raise ValueError(f"--timeout {seconds}: want a positive number of seconds")
+    return seconds
+
+
+def _show_plan(plan: "Sequence[Run]", how: "Options") -> int:
+    from dualrs_lab.status import is_done
+
+    for run in plan:
+        done = is_done(run) and not (how.force and run.asked)
+        given = " ".join(f"{name}={value!r}" for name, value in run.given.items())
+        needs = f" after {', '.join(run.needs)}" if run.needs else ""
+        print(f"{'done' if done else 'run ':4}  {run.name}{needs}  {given}".rstrip())
+    devices = ", ".join(slot.device for slot in how.slots)
+    print(f"{len(plan)} runs, {len(how.slots)} at a time on {devices}; nothing was started (--dry-run)")
+    return 0
+
+
+def _finish(options: Namespace, plan: "Sequence[Run]", statuses: "Sequence[Status]") -> None:
+    from dualrs_lab.report import write_junit
+
+    if options.junit:
+        write_junit(options.junit, statuses)
+    _say_where(options.out, statuses)
+    if options.update:
+        _update(plan, statuses)
+
+
+def _say_where(out: Path, statuses: "Sequence[Status]") -> None:
+    from dualrs_lab.report import outputs
+
+    good = sum(status["state"] == "ok" for status in statuses)
+    print(f"\n{good} of {len(statuses)} runs ended well")
+    print(f"  pages    {out / 'index.html'}")
+    print(f"  results  {out / 'results.csv'}")
+    if tables := [path for path in outputs(out) if path.suffix in (".tsv", ".csv")]:
+        print(f"  tables   {out / 'files'} ({len(tables)} files)")
+
+
+def _update(plan: "Sequence[Run]", statuses: "Sequence[Status]") -> None:
+    from dualrs_lab.runner import update_source
+
+    for run, status in zip(plan, statuses, strict=True):
+        if status["state"] == "ok":
+            update_source(run)
+            print(f"  updated  {run.notebook.name}")
+
+
+def _status_options(parser: Parser) -> None:
+    parser.add_argument(
+        "folder", type=Path, nargs="?", default=OUT, metavar="DIR",
+        help="the --out folder of the runs (default: %(default)s)",
+    )  # fmt: skip
+
+
+def _status(options: Namespace) -> int:
+    from dualrs_lab.progress import span
+    from dualrs_lab.report import read_records
+    from dualrs_lab.status import all_statuses
+
+    statuses = all_statuses(options.folder)
+    if not statuses:
+        raise FileNotFoundError(f"no runs in {options.folder}; want the --out folder of `dualrs-lab run`")
+    width = max(len(status["run"]) for status in statuses)
+    for status in statuses:
+        results = ", ".join(f"{k}={v}" for k, v in read_records(options.folder / status["run"]).items())
+        detail = results if status["state"] == "ok" else status["message"]
+        seconds = span(status["seconds"]) if "seconds" in status else ""
+        print(f"{status['run']:{width}}  {status['state']:11}  {seconds:>8}  {detail[:100]}".rstrip())
+    return 0 if all(status["state"] == "ok" for status in statuses) else 1
+
+
+def _lab_options(parser: Parser) -> None:
+    """None of ours: all goes to JupyterLab, --help too."""
+
+
+def _lab(options: Namespace) -> int:
+    from dualrs_lab.plan import find_notebooks
+
+    folder = find_notebooks()
+    start = "/00_start_here.ipynb" if (folder / "00_start_here.ipynb").is_file() else ""
+    # The package holds labconfig/: widget callbacks on the main thread, see there.
+    settings = str(Path(__file__).resolve().parent.parent)
+    paths = [settings, *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
+    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={folder.parent}"]
+    command += [f"--LabApp.default_url=/lab/tree/{folder.name}{start}", *options.rest]
+    os.execvpe(command[0], command, {**os.environ, "JUPYTER_CONFIG_PATH": os.pathsep.join(paths)})
+
+
+RUN = Command(
+    name="run",
+    help="run notebooks headless",
+    description="Runs each notebook in a process of its own, needs first, and skips what is done: same "
+    "source, parameters, package and needs. Without NOTEBOOK all of them. Everything goes to "
+    "the --out folder.",
+    options=_run_options,
+    run=_run,
+)
+STATUS = Command(name="status", help="how the runs of a folder ended", options=_status_options, run=_status)
+LAB = Command(
+    name="lab",
+    help="open JupyterLab on the notebooks; ARGS go to it",
+    takes_rest=True,
+    options=_lab_options,
+    run=_lab,
+)
