@@ -79,7 +79,7 @@ def digits() -> Images:
 
 @pytest.fixture(scope="module")
 def test_images() -> Images:
-    return load_images("digits", "test").select(range(40))
+    return load_images("digits", "test").select(range(20))
 
 
 @pytest.fixture(scope="module")
@@ -283,7 +283,7 @@ def test_a_cascade_goes_on_where_it_stopped(tmp_path: Path, test_images, experts
 
 def test_router_labels_and_a_router_that_learns_from_them(tmp_path: Path, digits, experts) -> None:
     some = digits.select(range(300))
-    votes = label_votes(tmp_path / "votes.safetensors", experts, some, sigmas=LEVELS, n=100, seed=0)
+    votes = label_votes(experts, some, tmp_path / "votes.safetensors", sigmas=LEVELS, n=100, seed=0)
     assert votes.shape == (300, 3)
     assert 0 <= int(votes.min()) < int(votes.max()) <= 100
     radii = torch.from_numpy(mapped_radii(votes, n=100, draws=1000, alpha=0.001, sigmas=LEVELS)).float()
