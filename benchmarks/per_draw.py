@@ -94,7 +94,8 @@ def per_draw(
         return lambda _: textbook.certify(subject.image())
 
     arms = {name: book(it) for name, it in books.items()}
-    if reason := art_reason(n, subject.shape, free_memory()):
+    reason = art_reason(n, subject.shape, free_memory()) if art else ""
+    if reason:
         yield f"ART is left out: {reason}."
     elif art:
         toolbox = subject.art()
