@@ -33,8 +33,8 @@ _REPAYS = {"cpu": 3e13, "cuda": 1e16}
 class FastPath:
     """The steps from a network to the copy that is sampled; its precision is `Spec.dtype`.
 
-    None leaves the choice open: `compile` where the work of a table pays for it, `cuda_graph` on a GPU. A compiled program
-    holds the weights as constants.
+    None leaves the choice open: `compile` where the work of a table pays for it, `cuda_graph` on a GPU. A
+    compiled program holds the weights as constants.
     """
 
     fold: bool = setting(True, "BatchNorm into the convolutions before it")
