@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from xml.etree import ElementTree
 
 from dualrs_lab.files import replace_text
 from dualrs_lab.progress import span
@@ -164,6 +163,8 @@ def _shown(value: object) -> str:
 
 def write_junit(path: Path, statuses: Sequence[Status]) -> None:
     """JUnit XML of a plan: an error in a cell is a failure, an end from outside an error, blocked skipped."""
+    from xml.etree import ElementTree
+
     bad = [status["state"] for status in statuses]
     suite = ElementTree.Element("testsuite", name="dualrs-lab", tests=str(len(statuses)))
     suite.set("failures", str(bad.count("error")))

@@ -131,7 +131,7 @@ def test_every_link_of_the_page_leads_to_a_file(out: Path) -> None:
     assert all((out / unquote(link)).is_file() for link in links)
 
 
-HOSTILE = "\"'><img src=x onerror=alert(1)></td></table></style><script>alert(2)</script>{{ 7 * 7 }}&amp;"
+HOSTILE = "\"'><img src=x onerror=f()></td></table></style><script>g()</script>{{ 7 * 7 }}&amp;#?%41"
 
 
 def test_names_and_values_cannot_become_markup(out: Path) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dualrs_lab.cli.parser import Parser, add_option
+from dualrs_lab.cli.options import add_option
+from dualrs_lab.cli.parser import Parser
 from dualrs_lab.settings import setting
 
 

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from dualrs_lab.cli.inputs import add_inputs, read_model
-from dualrs_lab.cli.parser import Command, Parser, add_option
+from dualrs_lab.cli.parser import Command, Parser
 from dualrs_lab.cli.tables import add_out, as_text
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ __all__ = ["ATTACK"]
 
 
 def _options(parser: Parser) -> None:
+    from dualrs_lab.cli.options import add_option
     from dualrs_lab.evaluation import Threat, evaluate_table
 
     add_inputs(parser, evaluate_table)

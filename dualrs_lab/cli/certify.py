@@ -1,11 +1,10 @@
 """`dualrs-lab certify`: certificates of a checkpoint, image by image, into a table."""
 
 from argparse import Namespace
-from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from dualrs_lab.cli.inputs import add_inputs, read_model
-from dualrs_lab.cli.parser import Command, Parser, add_option, numbers
+from dualrs_lab.cli.parser import Command, Parser, numbers
 from dualrs_lab.cli.tables import RADII, add_out, as_text
 
 if TYPE_CHECKING:
@@ -18,6 +17,9 @@ __all__ = ["CERTIFY"]
 
 
 def _options(parser: Parser) -> None:
+    from dataclasses import fields
+
+    from dualrs_lab.cli.options import add_option
     from dualrs_lab.fastpath import FastPath
     from dualrs_lab.sampling import GridNoise
     from dualrs_lab.smoothing import Spec, certify_table
@@ -73,6 +75,8 @@ def _certify(options: Namespace) -> int:
 
 
 def _spec(options: Namespace, device: "torch.device") -> "Spec":
+    from dataclasses import fields
+
     from dualrs_lab.fastpath import FastPath
     from dualrs_lab.sampling import GaussianNoise, GridNoise
     from dualrs_lab.smoothing import Spec

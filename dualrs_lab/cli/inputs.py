@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dualrs_lab.cli.parser import Parser, add_option
+from dualrs_lab.cli.parser import Parser
 
 if TYPE_CHECKING:
     from torch import nn
@@ -15,6 +15,7 @@ __all__ = ["add_inputs", "read_model"]
 
 def add_inputs(parser: Parser, table: Callable[..., Any]) -> None:
     """Options for what `table` takes, the function that judges images one by one."""
+    from dualrs_lab.cli.options import add_option
     from dualrs_lab.runtime import pick_device
 
     parser.add_argument(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dualrs_lab.cli.parser import Command, Parser, add_option
+from dualrs_lab.cli.parser import Command, Parser
 
 if TYPE_CHECKING:
     from dualrs_lab.plan import Run
@@ -20,6 +20,7 @@ OUT = Path("runs")
 
 
 def _run_options(parser: Parser) -> None:
+    from dualrs_lab.cli.options import add_option
     from dualrs_lab.plan import Request
     from dualrs_lab.runner import Options
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dualrs_lab.cli.parser import Command, Parser, numbers
-from dualrs_lab.settings import ALPHA
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -58,6 +57,8 @@ def _made_from(paths: Iterable[Path]) -> dict[str, str]:
 
 
 def _cascade_options(parser: Parser) -> None:
+    from dualrs_lab.settings import ALPHA
+
     parser.add_argument(
         "tables", nargs="+", type=Path, metavar="TABLE", help="one per noise level, with all draws"
     )
