@@ -6,10 +6,10 @@ of its own already, a cascade is certified from these without a draw (`from_tabl
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -28,13 +28,13 @@ from dualrs_lab.certificates import (
     vote_counts,
     votes_text,
 )
-from dualrs_lab.data import Images
-from dualrs_lab.experts import SampledVotes, freeze_each, steps_of
-from dualrs_lab.fastpath import FastPath, settle
-from dualrs_lab.runtime import describe
+from dualrs_lab.data import Group, Images
+from dualrs_lab.experts import SampledVotes
+from dualrs_lab.job import Job, Sampled
 from dualrs_lab.sampling import GridNoise, Noise, Voter
-from dualrs_lab.smoothing import as_before, fingerprint, otherwise, take_waves
-from dualrs_lab.tables import begin, fill, plain, read_record, rows_at
+from dualrs_lab.smoothing import fingerprint
+from dualrs_lab.spec import Sampling
+from dualrs_lab.tables import plain
 
 __all__ = [
     "CascadeSpec",
@@ -53,26 +53,21 @@ _WAVE = 64  # images that go through the stages side by side, or more where a pa
 
 
 @dataclass(frozen=True, kw_only=True)
-class CascadeSpec:
-    """How a cascade is sampled, besides its networks."""
+class CascadeSpec(Sampling):
+    """How a cascade is sampled, besides its networks.
+
+    `n0` draws of each expert guess who answers what; the expert that the guess sends an image to gets `n`.
+    """
 
     cascade: Cascade
-    seed: int
-    n0: int = 100  # draws of each expert to guess who answers what
-    n: int = 10_000  # draws of the expert that the guess sends an image to
     n_side: int = 1_000  # draws of each other expert that could raise the radius
-    alpha: float = 0.001  # failure probability of each certificate
     noise: type[Noise] = GridNoise
-    batch: int | None = None  # as in `smoothing.Spec`, like the next two
-    dtype: torch.dtype = torch.float32
-    fast: FastPath = FastPath()  # noqa: RUF009
 
-    def __post_init__(self) -> None:
-        counts = (self.n0, self.n, self.n_side, self.batch or 1)
-        if min(counts) < 1 or not 0 < self.alpha < 1 or self.seed < 0:
-            raise ValueError(
-                f"CascadeSpec: wanted n0, n, n_side, batch >= 1, 0 < alpha < 1 and seed >= 0; got {self}"
-            )
+    draws: ClassVar[tuple[str, ...]] = ("n0", "n", "n_side")
+
+    def identity(self) -> dict[str, Any]:
+        """As `Sampling.identity`."""
+        return super().identity() | {"noise": self.noise.__name__, "cascade": asdict(self.cascade)}
 
 
 def certify_cascade(
@@ -120,37 +115,23 @@ def certify_cascade_table(
     `smoothing.certify_table`, networks are frozen on the device of the first one, and a table of the same
     making is resumed, another one refused or, with `replace`, kept under another name.
     """
-    path, sigmas = Path(path), spec.cascade.sigmas
+    sigmas, device = spec.cascade.sigmas, next(experts[0].parameters()).device
     if len(experts) != len(sigmas):
         raise ValueError(f"certify_cascade_table: got {len(experts)} experts for the sigmas {sigmas}")
-    positions = range(0, len(images), skip)[: None if max_images < 0 else max_images]
-    device, found = next(experts[0].parameters()).device, read_record(path)
-    fast = settle(as_before(spec.fast, found), experts[0], images.shape, inputs=len(positions) * spec.n)
-    identity = _identity(experts, images, spec) | {"fast": fast.steps(spec.dtype)}
-    if found.get("identity") == identity and set(positions) <= begin("certify_cascade_table", path, identity):
-        return rows_at(path, positions)
-    networks = [(model, sigma, len(images.classes)) for model, sigma in zip(experts, sigmas, strict=True)]
-    voters = freeze_each(networks, images.shape, device, spec, fast)
-    identity |= steps_of(voters)
-    record = {"identity": identity, "info": info or {}, "skip": skip, "max_images": max_images}
-
-    def certified(todo: list[int]) -> Iterator[list[dict[str, object]]]:
-        pool = _Pool(voters, spec, images.shape, device)
-        for x, labels, idx in take_waves(images, todo, max(_WAVE, 2 * voters[0].units), device):
-            yield pool.certify(x, labels, idx)
-
-    return fill(
-        "certify_cascade_table",
-        path,
-        positions,
-        certified,
-        record=record | {"batch": spec.batch, "provenance": describe(device)},
-        disagreement=lambda: [
-            otherwise(m, images, v, spec.seed) for m, v in zip(experts, voters, strict=True)
-        ],
-        replace=replace,
-        progress=progress,
+    classes = len(images.classes)
+    job = Job(
+        call="certify_cascade_table",
+        spec=spec,
+        identity=_identity(experts, images, spec),
+        networks=[Sampled(m, spec.noise(s), classes) for m, s in zip(experts, sigmas, strict=True)],
+        like=experts[0],
+        rows=lambda voters, waves: _rows(_Pool(voters, spec, images.shape, device), waves),
+        wave=_WAVE,
+        passes=2,
         columns=columns(spec.cascade),
+    )
+    return job.run(
+        images, path, skip=skip, max_images=max_images, replace=replace, progress=progress, info=info
     )
 
 
@@ -321,6 +302,10 @@ class _Pool:
         return np.asarray(best > np.maximum(found.radius, 0))
 
 
+def _rows(pool: _Pool, waves: Iterable[Group]) -> Iterator[list[dict[str, object]]]:
+    return (pool.certify(x, labels, idx) for x, labels, idx in waves)
+
+
 def _row(
     selection: Ints,
     votes: Ints,
@@ -371,17 +356,5 @@ def _read(row: Mapping[str, Any], cascade: Cascade) -> tuple[Ints, Ints]:
 
 
 def _identity(experts: Sequence[nn.Module], images: Images, spec: CascadeSpec) -> dict[str, Any]:
-    return plain(
-        {
-            "method": "cascade",
-            "experts": [fingerprint(model) for model in experts],
-            "images": images.fingerprint(),
-            "noise": spec.noise.__name__,
-            "cascade": asdict(spec.cascade),
-            "n0": spec.n0,
-            "n": spec.n,
-            "n_side": spec.n_side,
-            "alpha": spec.alpha,
-            "seed": spec.seed,
-        }
-    )
+    known = {"experts": [fingerprint(model) for model in experts], "images": images.fingerprint()}
+    return plain({"method": "cascade", **known, **spec.identity()})

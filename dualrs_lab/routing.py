@@ -23,13 +23,13 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from dualrs_lab.bounds import lower_bound, rs_radius
-from dualrs_lab.data import Images
+from dualrs_lab.data import Images, take_waves
 from dualrs_lab.fastpath import FastPath, FrozenVoter, freeze, settle
 from dualrs_lab.files import replace_bytes, replace_json
 from dualrs_lab.models import Classifier, load_checkpoint, save_checkpoint
 from dualrs_lab.runtime import describe
 from dualrs_lab.sampling import GridNoise, NoiseBlocks, count_votes
-from dualrs_lab.smoothing import fingerprint, take_waves
+from dualrs_lab.smoothing import fingerprint
 from dualrs_lab.soft import draw_in, soft_cascade_radius, soft_entry_radii
 from dualrs_lab.tables import plain, read_record, refuse_other
 from dualrs_lab.training import TrainConfig, settings, state_path, take_up, train

@@ -16,7 +16,7 @@ import pytest
 import torch
 from scipy import stats
 
-from dualrs_lab import dual
+from dualrs_lab import dual, job
 from dualrs_lab.bounds import lower_bound, rs_radius
 from dualrs_lab.certificates import ABSTAIN
 from dualrs_lab.data import Images, load_images
@@ -485,7 +485,7 @@ def test_a_table_goes_on_where_it_stopped(tmp_path: Path, digits, networks, stop
 
 def test_a_finished_table_is_read_and_nothing_is_frozen(tmp_path, digits, networks, monkeypatch) -> None:
     found = table(networks, digits, tmp_path / "t.tsv", max_images=4)
-    monkeypatch.setattr(dual, "freeze_each", None)
+    monkeypatch.setattr(job, "freeze_each", None)
     assert_same(table(networks, digits, tmp_path / "t.tsv", max_images=4), found)
 
 
@@ -564,7 +564,7 @@ def test_recorded_votes_give_the_very_table_that_sampling_gives(
         made["identity"]["recorded"] == [FastPath(compile=False, cuda_graph=False).steps(torch.float32)] * 3
     )
     assert len(made["disagreement"]) == 4
-    monkeypatch.setattr(dual, "freeze_each", None)
+    monkeypatch.setattr(job, "freeze_each", None)
     assert_same(table(networks, digits, tmp_path / "read.tsv", **given), sampled)
 
 

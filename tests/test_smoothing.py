@@ -17,7 +17,7 @@ import pytest
 import torch
 from scipy import stats
 
-from dualrs_lab import fastpath
+from dualrs_lab import fastpath, job
 from dualrs_lab.bounds import lower_bound
 from dualrs_lab.certificates import ABSTAIN, from_row, recompute
 from dualrs_lab.data import Images, load_images
@@ -297,7 +297,7 @@ def test_a_finished_table_is_read_and_nothing_is_frozen(tmp_path, digits, networ
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("nothing is left to sample")
 
-    monkeypatch.setattr("dualrs_lab.smoothing.freeze", fail)
+    monkeypatch.setattr(job, "freeze", fail)
     pd.testing.assert_frame_equal(
         certify_table(network, digits, path, spec=spec(), max_images=5, progress=False), table
     )
