@@ -34,7 +34,7 @@ from dualrs_lab.job import Job, Sampled
 from dualrs_lab.sampling import GridNoise, Noise, Voter
 from dualrs_lab.smoothing import fingerprint
 from dualrs_lab.spec import Sampling
-from dualrs_lab.tables import plain
+from dualrs_lab.store import plain
 
 __all__ = [
     "CascadeSpec",

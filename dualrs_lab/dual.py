@@ -37,7 +37,7 @@ from dualrs_lab.sampling import GridNoise, Noise, NoiseBlocks, Voter, count_vote
 from dualrs_lab.smoothing import Spec, fingerprint
 from dualrs_lab.spec import Sampling, as_rule
 from dualrs_lab.stopping import AllDraws, Stopping
-from dualrs_lab.tables import plain, read_record
+from dualrs_lab.store import plain, positions, read_record
 
 __all__ = ["DualSpec", "certify_dual", "certify_dual_table", "predict_dual"]
 
@@ -151,8 +151,8 @@ def certify_dual_table(
     identity = _identity(estimators, experts, images, spec)
     if recorded:
         identity["recorded"] = _recorded_steps(recorded, experts, images, spec)
-    positions = range(0, len(images), skip)[: None if max_images < 0 else max_images]
-    known = [RecordedVotes(call, file, positions, len(images.classes)) for file in recorded]
+    wanted = positions(call, len(images), skip, max_images)
+    known = [RecordedVotes(call, file, wanted, len(images.classes)) for file in recorded]
 
     def rows(voters: list[FrozenVoter], waves: Iterable[Group]) -> Iterator[list[dict[str, object]]]:
         looks = _Looks(voters[: len(estimators)], spec, images.shape, device)

@@ -18,7 +18,7 @@ from dualrs_lab.data import Images
 from dualrs_lab.sampling import NoiseBlocks, Voter, count_votes, sample
 from dualrs_lab.smoothing import Spec, identify
 from dualrs_lab.stopping import AllDraws, Stopping
-from dualrs_lab.tables import read_record, refuse_other
+from dualrs_lab.store import read_record, refuse_other
 
 __all__ = ["Expert", "RecordedVotes", "SampledVotes", "recorded_steps"]
 
@@ -101,7 +101,7 @@ def recorded_steps(
 
     ValueError of `call` where the table's draws are not those of `model`, `images` and `spec`.
     """
-    wanted, found = identify(model, images, spec), read_record(Path(path)).get("identity") or {}
+    wanted, found = identify(model, images, spec), read_record(path).get("identity") or {}
     del wanted["alpha"]  # votes do not depend on it
-    refuse_other(call, Path(path), {key: found[key] for key in wanted if key in found}, wanted)
+    refuse_other(call, path, {key: found[key] for key in wanted if key in found}, wanted)
     return dict(found["fast"])

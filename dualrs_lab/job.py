@@ -20,7 +20,8 @@ from dualrs_lab.fastpath import FastPath, FrozenVoter, disagreement, freeze, set
 from dualrs_lab.runtime import describe
 from dualrs_lab.sampling import Noise, NoiseBlocks
 from dualrs_lab.spec import Sampling
-from dualrs_lab.tables import Row, begin, fill, plain, read_record, rows_at
+from dualrs_lab.store import plain, positions, read_record
+from dualrs_lab.tables import Row, fill, rows_at, taken_up
 
 __all__ = ["Job", "Sampled", "freeze_each", "steps_of"]
 
@@ -67,20 +68,20 @@ class Job:
         table that is complete is read, and nothing is frozen. One of other settings is refused with
         ValueError, or with `replace` kept under another name with a warning.
         """
-        path, found = Path(path), read_record(Path(path))
-        positions = range(0, len(images), skip)[: None if max_images < 0 else max_images]
+        path, found = Path(path), read_record(path)
+        idx = positions(self.call, len(images), skip, max_images)
         device = next(self.like.parameters()).device
-        fast = self._settled(found, images, len(positions))
+        fast = self._settled(found, images, len(idx))
         identity = plain({**self.identity, "fast": fast.steps(self.spec.dtype)})
-        if found.get("identity") == identity and set(positions) <= begin(self.call, path, identity):
-            return rows_at(path, positions)
+        if found.get("identity") == identity and set(idx) <= taken_up(self.call, path, identity):
+            return rows_at(path, idx)
         voters = freeze_each(self.networks, images.shape, device, self.spec, fast)
         record = {"identity": identity | steps_of(voters), "info": info or {}, "batch": self.spec.batch}
         size = max(self.wave, self.passes * voters[0].units)
         return fill(
             self.call,
             path,
-            positions,
+            idx,
             lambda todo: self.rows(voters, take_waves(images, todo, size, device)),
             record=record | {"skip": skip, "max_images": max_images, "provenance": describe(device)},
             disagreement=lambda: self.told(self._disagreements(voters, images, device)),

@@ -25,7 +25,7 @@ from dualrs_lab.job import Job, Sampled
 from dualrs_lab.sampling import Noise, NoiseBlocks, Voter, as_voter, count_votes, sample
 from dualrs_lab.spec import Sampling, as_rule
 from dualrs_lab.stopping import AllDraws, Stopping
-from dualrs_lab.tables import plain
+from dualrs_lab.store import plain
 
 __all__ = ["Spec", "certify", "certify_table", "fingerprint", "identify", "predict"]
 

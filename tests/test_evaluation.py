@@ -117,7 +117,8 @@ def test_other_settings_are_refused_or_set_aside(tmp_path: Path, model, images) 
     with pytest.raises(ValueError, match=r"t\.tsv was made with other settings \(threat\)"):
         evaluate_table(model, few, path, threat=stronger, progress=False)
     assert path.read_bytes() == before
-    evaluate_table(model, few, path, threat=stronger, replace=True, progress=False)
+    with pytest.warns(UserWarning, match=r"t\.tsv was made with other settings; it is now t_old1\.tsv"):
+        evaluate_table(model, few, path, threat=stronger, replace=True, progress=False)
     assert (tmp_path / "t_old1.tsv").read_bytes() == before
     (tmp_path / "other.tsv").write_text("a\tb\n1\t2\n")
     with pytest.raises(ValueError, match="columns"):

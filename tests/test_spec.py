@@ -15,7 +15,7 @@ from dualrs_lab.sampling import GaussianNoise, GridNoise
 from dualrs_lab.smoothing import Spec
 from dualrs_lab.spec import Sampling, as_rule
 from dualrs_lab.stopping import AllDraws, AtRadii
-from dualrs_lab.tables import plain
+from dualrs_lab.store import plain
 
 SPECS = [
     Spec(noise=GridNoise(0.25), seed=1),
