@@ -413,7 +413,7 @@ def _attack(options: argparse.Namespace) -> int:
     table = evaluation.evaluate_table(
         model.to(device).eval(), images, options.out, threat=threat, skip=options.skip, max_images=options.max
     )
-    print(_as_text(evaluation.summarise(table).round(4)))
+    print(_as_text(evaluation.summarise_attacks(table).round(4)))
     return 0
 
 

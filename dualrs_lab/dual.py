@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from dualrs_lab.bounds import rs_radius, top_two_pvalue, two_sided_pvalue
 from dualrs_lab.certificates import ABSTAIN, BOUNDS
 from dualrs_lab.data import Group, Images
-from dualrs_lab.dual_certificates import DualCertificate, columns, judge, to_row
+from dualrs_lab.dual_certificates import DualCertificate, judge
 from dualrs_lab.estimators import Cuts, Estimator, Plurality
 from dualrs_lab.experts import Expert, RecordedVotes, SampledVotes, recorded_steps
 from dualrs_lab.fastpath import FrozenVoter
@@ -154,11 +154,11 @@ def certify_dual_table(
     wanted = positions(call, len(images), skip, max_images)
     known = [RecordedVotes(call, file, wanted, len(images.classes)) for file in recorded]
 
-    def rows(voters: list[FrozenVoter], waves: Iterable[Group]) -> Iterator[list[dict[str, object]]]:
+    def rows(voters: list[FrozenVoter], waves: Iterable[Group]) -> Iterator[list[DualCertificate]]:
         looks = _Looks(voters[: len(estimators)], spec, images.shape, device)
         pool: list[Expert] = [*known, *_sampled(voters[len(estimators) :], spec, images.shape, device)]
         for x, labels, idx in waves:
-            yield [to_row(c) for c in _certify_wave(looks, pool, x, labels, idx, spec)]
+            yield _certify_wave(looks, pool, x, labels, idx, spec)
 
     job = Job(
         call=call,
@@ -169,7 +169,7 @@ def certify_dual_table(
         rows=rows,
         wave=_WAVE,
         passes=2,
-        columns=columns(spec.sigmas),
+        columns=DualCertificate.columns(spec.sigmas),
         told=lambda each: [*each, *(read_record(Path(file)).get("disagreement") for file in recorded)],
     )
     return job.run(

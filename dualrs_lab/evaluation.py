@@ -38,7 +38,7 @@ __all__ = [
     "read_evaluation",
     "right",
     "robust_accuracy",
-    "summarise",
+    "summarise_attacks",
 ]
 
 ATTACKS = ("pgd", "mma", "autoattack")
@@ -167,7 +167,7 @@ def read_evaluation(path: Path | str) -> pd.DataFrame:
     return table.astype(dict.fromkeys(answers(table), bool))
 
 
-def summarise(table: pd.DataFrame) -> pd.DataFrame:
+def summarise_attacks(table: pd.DataFrame) -> pd.DataFrame:
     """Per column of answers: accuracy and its standard error (of sampling images), seconds in all."""
     rows = []
     for name in answers(table):

@@ -12,21 +12,14 @@ from typing import Any
 import pandas as pd
 from tqdm.auto import tqdm
 
-from dualrs_lab.certificates import (
-    COLUMNS,
-    Certificate,
-    append_rows,
-    read_table,
-    repair_table,
-    to_row,
-    write_table,
-)
+from dualrs_lab.certificates import COLUMNS, append_rows, read_table, repair_table, write_table
+from dualrs_lab.claim import Claim
 from dualrs_lab.files import replace_json
 from dualrs_lab.store import read_record, take_up
 
 __all__ = ["append_groups", "fill", "rows_at", "sort_rows", "taken_up"]
 
-Row = Certificate | Mapping[str, object]
+Row = Claim | Mapping[str, object]
 
 
 def taken_up(call: str, path: Path, identity: Mapping[str, Any], *, replace: bool = False) -> set[int]:
@@ -88,7 +81,7 @@ def append_groups(
         total=total, initial=initial, unit="image", desc=path.name, disable=not progress, mininterval=interval
     ) as bar:
         for group in groups:
-            rows = [to_row(row) if isinstance(row, Certificate) else row for row in group]
+            rows = [row.to_row() if isinstance(row, Claim) else row for row in group]
             append_rows(path, rows, columns=columns)
             right, seen = right + sum(bool(row["correct"]) for row in rows), seen + len(rows)
             bar.set_postfix(certified=f"{right / seen:.3f}", refresh=False)

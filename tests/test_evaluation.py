@@ -19,7 +19,7 @@ from dualrs_lab.evaluation import (
     evaluate_table,
     read_evaluation,
     robust_accuracy,
-    summarise,
+    summarise_attacks,
 )
 from dualrs_lab.models import make_model
 from dualrs_lab.training import Standard, TrainConfig, train
@@ -61,7 +61,7 @@ def test_one_call_gives_every_attack_on_the_same_images(table, model, images) ->
 
 
 def test_summary_is_mean_error_and_seconds(table) -> None:
-    found = summarise(table)
+    found = summarise_attacks(table)
     assert list(found.index) == ["natural", "pgd", "mma", "autoattack", "worst"]
     share = table["pgd"].mean()
     assert found.loc["pgd", "accuracy"] == share
