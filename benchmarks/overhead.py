@@ -105,9 +105,9 @@ def _arms(
         of = CascadeSpec(cascade=Cascade(SIGMAS[::-1]), seed=seed, n=n, n_side=n // share, alpha=ALPHA)
         arm(
             f"cascade, others n / {share}" if share > 1 else "cascade, others n",
-            lambda some, of=of: certify_cascade(  # type: ignore[misc]
-                [experts[s] for s in SIGMAS[::-1]], some, spec=of
-            )["drawn"].tolist(),
+            lambda some, of=of: [  # type: ignore[misc]
+                c.drawn for c in certify_cascade([experts[s] for s in SIGMAS[::-1]], some, spec=of)
+            ],
         )
     return arms, drawn
 

@@ -28,7 +28,7 @@ from dualrs_lab.adversarial import (
 from dualrs_lab.attacks import PGD
 from dualrs_lab.cam import TopFraction
 from dualrs_lab.data import Images, load_images
-from dualrs_lab.evaluation import Threat, evaluate_table, robust_accuracy, summarise
+from dualrs_lab.evaluation import Threat, evaluate_table, robust_accuracy, summarise_attacks
 from dualrs_lab.files import replace_text
 from dualrs_lab.models import Classifier, load_checkpoint, make_model
 from dualrs_lab.runtime import pick_device
@@ -94,7 +94,7 @@ def _examined(
     skip = max(1, len(test) // args.images)
     by_pgd = Threat(eps=EPS, seed=0, auto=())
     place = path.with_name(f"{path.stem}_attacked.tsv")
-    under = summarise(evaluate_table(model, test, place, threat=by_pgd, skip=skip, progress=False))[
+    under = summarise_attacks(evaluate_table(model, test, place, threat=by_pgd, skip=skip, progress=False))[
         "accuracy"
     ]
     found = {str(name): float(value) for name, value in under.items()}

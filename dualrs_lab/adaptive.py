@@ -25,8 +25,8 @@ from dualrs_lab.mixing import mix_in_logs
 from dualrs_lab.models import Body, Classifier, read_info, save_tensors
 from dualrs_lab.runtime import describe
 from dualrs_lab.smoothing import fingerprint
-from dualrs_lab.tables import plain
-from dualrs_lab.training import TrainConfig, settings, state_path, take_up, train
+from dualrs_lab.store import plain, take_up
+from dualrs_lab.training import TrainConfig, settings, state_path, train
 
 __all__ = [
     "HEADS",
@@ -311,7 +311,7 @@ def train_mixing(
     path, device = Path(path), next(mix.parameters()).device
     start = {"networks": _networks(mix), "head": fingerprint(mix.head), **mix.settings}
     made_by = plain(settings(config, objective, images) | {"start": start})
-    if take_up("train_mixing", [path], made_by, replace=replace):
+    if take_up("train_mixing", [path], made_by, key="training", replace=replace):
         return load_mixing(path, mix.accurate, mix.robust, device=device)
     state = state_path(path, made_by)
     history = train(mix, images, objective=objective, config=config, state=state, progress=progress)

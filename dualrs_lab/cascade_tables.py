@@ -6,10 +6,10 @@ own, a cascade is certified from these without a draw (`from_tables`).
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,36 +17,27 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dualrs_lab.cascade_certificates import CascadeCertificate
 from dualrs_lab.cascades import Cascade, cascade_radius, first_to_accept, steps
-from dualrs_lab.certificates import (
-    ABSTAIN,
-    LOG_COLUMNS,
-    as_votes,
-    cell_votes,
-    level_text,
-    read_votes,
-    vote_counts,
-    votes_text,
-)
-from dualrs_lab.data import Images
-from dualrs_lab.experts import SampledVotes, freeze_each, steps_of
-from dualrs_lab.fastpath import FastPath, settle
-from dualrs_lab.runtime import describe
+from dualrs_lab.certificates import as_table, read_votes, vote_counts
+from dualrs_lab.claim import ABSTAIN, Claims
+from dualrs_lab.data import Group, Images
+from dualrs_lab.experts import SampledVotes
+from dualrs_lab.job import Job, Sampled
 from dualrs_lab.sampling import GridNoise, Noise, Voter
 from dualrs_lab.settings import ALPHA
-from dualrs_lab.smoothing import as_before, fingerprint, otherwise, take_waves
-from dualrs_lab.tables import begin, fill, plain, read_record, rows_at
+from dualrs_lab.smoothing import fingerprint
+from dualrs_lab.spec import Sampling
+from dualrs_lab.store import plain
 
 __all__ = [
     "CascadeSpec",
     "Joined",
     "certify_cascade",
     "certify_cascade_table",
-    "columns",
     "from_tables",
     "holds_all_draws",
     "join_votes",
-    "recompute",
 ]
 
 Ints = NDArray[np.int64]
@@ -54,26 +45,21 @@ _WAVE = 64  # images that go through the stages together, or more where a pass h
 
 
 @dataclass(frozen=True, kw_only=True)
-class CascadeSpec:
-    """How a cascade is sampled, besides its networks."""
+class CascadeSpec(Sampling):
+    """How a cascade is sampled, besides its networks.
+
+    `n0` draws of each expert guess who answers what; the expert that the guess sends an image to gets `n`.
+    """
 
     cascade: Cascade
-    seed: int
-    n0: int = 100  # draws of each expert to guess who answers what
-    n: int = 10_000  # draws of the expert that is guessed to answer
     n_side: int = 1_000  # draws of each other expert that could raise the radius
-    alpha: float = 0.001  # failure probability of each certificate
     noise: type[Noise] = GridNoise
-    batch: int | None = None  # as in `smoothing.Spec`, as are the next two
-    dtype: torch.dtype = torch.float32
-    fast: FastPath = FastPath()  # noqa: RUF009
 
-    def __post_init__(self) -> None:
-        counts = (self.n0, self.n, self.n_side, self.batch or 1)
-        if min(counts) < 1 or not 0 < self.alpha < 1 or self.seed < 0:
-            raise ValueError(
-                f"CascadeSpec: wanted n0, n, n_side, batch >= 1, 0 < alpha < 1 and seed >= 0; got {self}"
-            )
+    draws: ClassVar[tuple[str, ...]] = ("n0", "n", "n_side")
+
+    def identity(self) -> dict[str, Any]:
+        """As `Sampling.identity`."""
+        return super().identity() | {"noise": self.noise.__name__, "cascade": asdict(self.cascade)}
 
 
 def certify_cascade(
@@ -83,12 +69,12 @@ def certify_cascade(
     spec: CascadeSpec,
     labels: Sequence[int] | None = None,
     idx: Sequence[int] | None = None,
-) -> pd.DataFrame:
-    """A row, as `columns` says, for each input (N, ...), certified by the cascade of these voters.
+) -> list[CascadeCertificate]:
+    """Certificates of inputs (N, ...) by the cascade of these voters, one for each.
 
     `experts` come in the order of asking, each made for the noise it gets. `labels` default to unknown (-1),
-    `idx` to positions. The same seed and settings give the same row whether an input comes alone or among
-    others, on one device. Raises as `sampling.sample` does, and ValueError where voters do not fit.
+    `idx` to positions. The same seed and settings give the same certificate whether an input comes alone or
+    among others, on one device. Raises as `sampling.sample` does, and ValueError where voters do not fit.
     """
     labels = [-1] * len(x) if labels is None else labels
     idx = range(len(x)) if idx is None else idx
@@ -99,8 +85,7 @@ def certify_cascade(
             f"got {[voter.noise for voter in experts]}, {len(labels)} and {len(idx)}"
         )
     pool = _Pool(experts, spec, tuple(x.shape[1:]), x.device)
-    rows = pool.certify(x, labels, idx) if len(x) else []
-    return pd.DataFrame(rows, columns=list(columns(spec.cascade)))
+    return pool.certify(x, labels, idx) if len(x) else []
 
 
 def certify_cascade_table(
@@ -121,50 +106,34 @@ def certify_cascade_table(
     `smoothing.certify_table`, networks are frozen on the device of the first one. A table with the same
     settings is resumed; any other is refused or, with `replace`, kept under another name.
     """
-    path, sigmas = Path(path), spec.cascade.sigmas
+    sigmas, device = spec.cascade.sigmas, next(experts[0].parameters()).device
     if len(experts) != len(sigmas):
         raise ValueError(f"certify_cascade_table: got {len(experts)} experts for the sigmas {sigmas}")
-    positions = range(0, len(images), skip)[: None if max_images < 0 else max_images]
-    device, found = next(experts[0].parameters()).device, read_record(path)
-    fast = settle(as_before(spec.fast, found), experts[0], images.shape, inputs=len(positions) * spec.n)
-    identity = _identity(experts, images, spec) | {"fast": fast.steps(spec.dtype)}
-    if found.get("identity") == identity and set(positions) <= begin("certify_cascade_table", path, identity):
-        return rows_at(path, positions)
-    networks = [(model, sigma, len(images.classes)) for model, sigma in zip(experts, sigmas, strict=True)]
-    voters = freeze_each(networks, images.shape, device, spec, fast)
-    identity |= steps_of(voters)
-    record = {"identity": identity, "info": info or {}, "skip": skip, "max_images": max_images}
-
-    def certified(todo: list[int]) -> Iterator[list[dict[str, object]]]:
-        pool = _Pool(voters, spec, images.shape, device)
-        for x, labels, idx in take_waves(images, todo, max(_WAVE, 2 * voters[0].units), device):
-            yield pool.certify(x, labels, idx)
-
-    return fill(
-        "certify_cascade_table",
-        path,
-        positions,
-        certified,
-        record=record | {"batch": spec.batch, "provenance": describe(device)},
-        disagreement=lambda: [
-            otherwise(m, images, v, spec.seed) for m, v in zip(experts, voters, strict=True)
-        ],
-        replace=replace,
-        progress=progress,
-        columns=columns(spec.cascade),
+    classes = len(images.classes)
+    job = Job(
+        call="certify_cascade_table",
+        spec=spec,
+        identity=_identity(experts, images, spec),
+        networks=[Sampled(m, spec.noise(s), classes) for m, s in zip(experts, sigmas, strict=True)],
+        like=experts[0],
+        rows=lambda voters, waves: _rows(_Pool(voters, spec, images.shape, device), waves),
+        wave=_WAVE,
+        passes=2,
+        columns=CascadeCertificate.columns(spec.cascade),
+    )
+    return job.run(
+        images, path, skip=skip, max_images=max_images, replace=replace, progress=progress, info=info
     )
 
 
-def from_tables(
-    tables: Mapping[float, pd.DataFrame], *, cascade: Cascade, alpha: float = ALPHA
-) -> pd.DataFrame:
+def from_tables(tables: Mapping[float, Claims], *, cascade: Cascade, alpha: float = ALPHA) -> pd.DataFrame:
     """The table of a cascade from those of its experts by `smoothing.certify_table`, without a draw.
 
     Raises as `join_votes` does.
     """
     joined = join_votes(tables, cascade.sigmas)
-    rows = [
-        _row(
+    certificates = [
+        CascadeCertificate.from_votes(
             joined.selection[i],
             joined.votes[i],
             cascade,
@@ -176,7 +145,7 @@ def from_tables(
         )
         for i in range(len(joined.idx))
     ]
-    return pd.DataFrame(rows, columns=list(columns(cascade)))
+    return pd.DataFrame([c.to_row() for c in certificates], columns=CascadeCertificate.columns(cascade))
 
 
 class Joined(NamedTuple):
@@ -190,13 +159,13 @@ class Joined(NamedTuple):
     seconds: NDArray[np.float64]  # (N,) of all experts together
 
 
-def join_votes(tables: Mapping[float, pd.DataFrame], sigmas: Sequence[float]) -> Joined:
+def join_votes(tables: Mapping[float, Claims], sigmas: Sequence[float]) -> Joined:
     """Votes of the experts at `sigmas`, from `tables` of `smoothing.certify_table` by sigma.
 
     All draws must be in them: votes that stopped early depend on a level of their own. Raises ValueError for
     a sigma without its table, no common image, labels or seeds that differ, or votes that stopped early.
     """
-    given = [tables[sigma] for sigma in sigmas if sigma in tables]
+    given = [as_table(tables[sigma]) for sigma in sigmas if sigma in tables]
     common = sorted(set.intersection(*(set(table["idx"]) for table in given))) if given else []
     if len(given) < len(sigmas) or not common:
         raise ValueError(
@@ -233,26 +202,6 @@ def holds_all_draws(table: pd.DataFrame) -> bool:
     return bool((table["bound"] == "clopper-pearson").all() and (table["drawn"] == table["n"]).all())
 
 
-def recompute(row: Mapping[str, Any], cascade: Cascade) -> float:
-    """The radius that the votes of a row alone give; 0 where nothing is certified."""
-    selection, votes = _read(row, cascade)
-    _, y = first_to_accept(selection, cascade)
-    if int(y) == ABSTAIN:
-        return 0.0
-    found = steps(votes, y, cascade=cascade, alpha=float(row["alpha"]))
-    return max(0.0, float(found.radius))
-
-
-def columns(cascade: Cascade) -> tuple[str, ...]:
-    """Columns of a table: `accepts_1`, `errs_1`, `selection_1`, `votes_1`, … for each sigma."""
-    each = [
-        f"{what}_{level_text(sigma)}"
-        for what in ("accepts", "errs", "selection", "votes")
-        for sigma in cascade.sigmas
-    ]
-    return (*LOG_COLUMNS, "method", "sigma", "alpha", "seed", "thresholds", *each, "drawn")
-
-
 class _Pool:
     """The experts of a cascade, each with many draws and with few, of the same noise."""
 
@@ -269,7 +218,7 @@ class _Pool:
         )
         self.at_best = all_of_them.accepts  # (K,) of unanimous side votes
 
-    def certify(self, x: Tensor, labels: Sequence[int], idx: Sequence[int]) -> list[dict[str, object]]:
+    def certify(self, x: Tensor, labels: Sequence[int], idx: Sequence[int]) -> list[CascadeCertificate]:
         start, number = time.perf_counter(), np.asarray(idx, dtype=np.int64)
         selection = self._guess(x, number)
         expert, y = first_to_accept(selection, self.spec.cascade)
@@ -277,7 +226,7 @@ class _Pool:
         each = (time.perf_counter() - start) / len(x)
         spec = self.spec
         return [
-            _row(
+            CascadeCertificate.from_votes(
                 selection[i],
                 votes[i],
                 spec.cascade,
@@ -322,67 +271,10 @@ class _Pool:
         return np.asarray(best > np.maximum(found.radius, 0))
 
 
-def _row(
-    selection: Ints,
-    votes: Ints,
-    cascade: Cascade,
-    *,
-    idx: int,
-    label: int,
-    seed: int,
-    alpha: float,
-    seconds: float,
-) -> dict[str, object]:
-    # From votes (K, C) of each kind to a row; y follows from `selection`, which counts nowhere else.
-    expert, y = (int(found) for found in first_to_accept(selection, cascade))
-    found = steps(votes, np.int64(max(y, 0)), cascade=cascade, alpha=alpha)
-    radius = max(0.0, float(found.radius)) if y != ABSTAIN else 0.0
-    predict = y if radius > 0 else ABSTAIN
-    row: dict[str, object] = {
-        "idx": int(idx),
-        "label": int(label),
-        "predict": predict,
-        "radius": radius,
-        "correct": int(predict == label != ABSTAIN),
-        "time": float(seconds),
-        "method": "cascade",
-        "sigma": cascade.sigmas[expert] if y != ABSTAIN else 0.0,
-        "alpha": float(alpha),
-        "seed": int(seed),
-        "thresholds": " ".join(repr(float(limit)) for limit in cascade.limits),
-        "drawn": int(selection.sum() + votes.sum()),
-    }
-    for j, sigma in enumerate(cascade.sigmas):
-        row[f"accepts_{level_text(sigma)}"] = float(found.accepts[j])
-        row[f"errs_{level_text(sigma)}"] = float(found.errs[j])
-        row[f"selection_{level_text(sigma)}"] = votes_text(as_votes(selection[j]))
-        row[f"votes_{level_text(sigma)}"] = votes_text(as_votes(votes[j]))
-    return row
-
-
-def _read(row: Mapping[str, Any], cascade: Cascade) -> tuple[Ints, Ints]:
-    # selection and votes (K, C); an expert that was not asked has an empty cell
-    cells = [
-        [row[f"{what}_{level_text(sigma)}"] for sigma in cascade.sigmas] for what in ("selection", "votes")
-    ]
-    pairs = [[cell_votes(cell) for cell in kind] for kind in cells]
-    classes = 1 + max((kind for both in pairs for votes in both for kind, _ in votes), default=0)
-    selection, votes = (vote_counts(both, classes) for both in pairs)
-    return selection, votes
+def _rows(pool: _Pool, waves: Iterable[Group]) -> Iterator[list[CascadeCertificate]]:
+    return (pool.certify(x, labels, idx) for x, labels, idx in waves)
 
 
 def _identity(experts: Sequence[nn.Module], images: Images, spec: CascadeSpec) -> dict[str, Any]:
-    return plain(
-        {
-            "method": "cascade",
-            "experts": [fingerprint(model) for model in experts],
-            "images": images.fingerprint(),
-            "noise": spec.noise.__name__,
-            "cascade": asdict(spec.cascade),
-            "n0": spec.n0,
-            "n": spec.n,
-            "n_side": spec.n_side,
-            "alpha": spec.alpha,
-            "seed": spec.seed,
-        }
-    )
+    known = {"experts": [fingerprint(model) for model in experts], "images": images.fingerprint()}
+    return plain({"method": "cascade", **known, **spec.identity()})

@@ -41,7 +41,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from dualrs_lab.bounds import lower_bound, upper_bound
-from dualrs_lab.certificates import ABSTAIN
+from dualrs_lab.claim import ABSTAIN
 
 __all__ = ["Cascade", "Steps", "cascade_radius", "first_to_accept", "steps"]
 

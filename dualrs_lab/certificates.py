@@ -10,22 +10,33 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from dualrs_lab.bounds import anytime_lower_bound, lower_bound, rs_radius, upper_bound
+from dualrs_lab.bounds import (
+    anytime_lower_bound,
+    anytime_upper_bound,
+    lower_bound,
+    rs_radius,
+    upper_bound,
+)
+from dualrs_lab.claim import ABSTAIN, LOG_COLUMNS, Claim, Claims, answered, reach, whole
 from dualrs_lab.files import replace_text
 
 __all__ = [
     "ABSTAIN",
     "BOUNDS",
     "COLUMNS",
+    "UPPER_BOUNDS",
     "Certificate",
+    "Votes",
     "agreement",
     "append_rows",
+    "are_votes",
+    "as_table",
     "as_votes",
     "average_radius",
     "cell_votes",
@@ -34,22 +45,17 @@ __all__ = [
     "decide",
     "floor_text",
     "frame",
-    "from_row",
     "leader",
     "level_text",
     "read_table",
     "read_votes",
-    "recompute",
     "repair_table",
     "summarise",
-    "to_row",
     "vote_counts",
     "votes_text",
     "write_table",
 ]
 
-ABSTAIN = -1
-LOG_COLUMNS = ("idx", "label", "predict", "radius", "correct", "time")  # the format of the published logs
 _REQUIRED = (*LOG_COLUMNS, "method", "sigma", "n0", "n", "successes", "alpha", "seed", "selection", "votes")
 COLUMNS = (*_REQUIRED, "bound", "drawn")  # tables that lack these two are Clopper–Pearson on all draws
 TEXTS = ("method", "selection", "votes", "bound")
@@ -58,26 +64,20 @@ BOUNDS = {
     "clopper-pearson": lower_bound,  # at a number of draws that the votes had no say in
     "betting": anytime_lower_bound,  # wherever the votes made it stop
 }
+UPPER_BOUNDS = {"clopper-pearson": upper_bound, "betting": anytime_upper_bound}
 
 Votes = tuple[tuple[int, int], ...]  # (class, count), classes ascending, counts positive
 
 
 @dataclass(frozen=True, kw_only=True)
-class Certificate:
-    """With probability >= 1 - alpha over the draws, the smoothed class is `predict` within `radius`.
+class Certificate(Claim):
+    """With probability >= 1 - alpha over the draws the smoothed class is `predict` within `radius`.
 
-    l2 radius in the [0, 1] pixel unit; `predict` is ABSTAIN exactly where it is 0, which claims nothing. It
-    carries its evidence: `selection` guessed the class on n0 draws; `votes` on n separate draws bound its
-    probability, `successes` of them for that class. `bound` names the bound; `drawn` >= n counts every draw
-    that was looked at. `label` -1 means unknown; `seconds` is the cost. Raises ValueError where the parts
-    contradict each other or the radius is more than the votes give.
+    The evidence comes along: `selection` guessed the class on n0 draws, separate `votes` on n draws bound its
+    probability, `successes` of them for that class; `bound` names the bound, `drawn` >= n counts every draw
+    that was looked at.
     """
 
-    idx: int
-    label: int
-    predict: int
-    radius: float
-    seconds: float
     method: str
     sigma: float
     n0: int
@@ -90,44 +90,50 @@ class Certificate:
     bound: str = "clopper-pearson"
     drawn: int
 
+    counts: ClassVar[tuple[str, ...]] = (*Claim.counts, "n0", "n", "successes", "seed", "drawn")
+
     @property
-    def top(self) -> int:
-        """The class guessed on the selection draws; the lowest class wins a tie."""
+    def guess(self) -> int:
+        """The class that the selection draws chose; the lowest class wins a tie."""
         return leader(self.selection)
 
-    @property
-    def correct(self) -> bool:
-        """Whether the certified class is the label; never where abstaining or where the label is unknown."""
-        return self.predict == self.label != ABSTAIN
+    def recomputed(self) -> float:
+        """The radius that the votes alone give; what `decide` certifies has exactly this radius."""
+        return float(rs_radius(BOUNDS[self.bound](self.successes, self.n, self.alpha), self.sigma))
 
-    def __post_init__(self) -> None:
-        whole = (self.idx, self.label, self.predict, self.n0, self.n, self.successes, self.seed, self.drawn)
-        self._want(all(type(value) is int for value in whole), f"Python ints for idx … drawn, got {whole}")
-        self._want(self.idx >= 0 and self.label >= -1, f"idx >= 0, label >= -1, got {self.idx}, {self.label}")
+    def evidence(self) -> dict[str, object]:
+        """As `Claim.evidence`."""
+        row = {name: getattr(self, name) for name in COLUMNS if name not in LOG_COLUMNS}
+        return row | {"selection": votes_text(self.selection), "votes": votes_text(self.votes)}
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Self:
+        """As `Claim.from_row`; without `bound` and `drawn`, as first tables: Clopper–Pearson on all draws."""
+        return cls(**cls._fields(row))
+
+    @classmethod
+    def _fields(cls, row: Mapping[str, Any]) -> dict[str, Any]:
+        said = cls._said(row, _REQUIRED)
+        given = {"bound": "clopper-pearson", "drawn": row["n"]} | dict(row)
+        said |= {name: whole(given[name]) for name in cls.counts if name not in said}
+        said |= {name: float(given[name]) for name in ("sigma", "alpha")}
+        said |= {name: read_votes(str(given[name])) for name in ("selection", "votes")}
+        return said | {name: str(given[name]) for name in ("method", "bound")}
+
+    def _want_evidence(self) -> None:
         self._want(self.method.isprintable() and self.method != "", f"a method name, got {self.method!r}")
-        self._want(self.seconds >= 0, f"seconds >= 0, got {self.seconds}")
         self._want_votes("selection", self.selection, self.n0)
         self._want_votes("votes", self.votes, self.n)
         self._want(self.drawn >= self.n, f"at least its {self.n} votes drawn, got {self.drawn}")
         self._want(self.bound in BOUNDS, f"a bound of {', '.join(BOUNDS)}, got {self.bound!r}")
-        counted = dict(self.votes).get(self.top, 0)
+        counted = dict(self.votes).get(self.guess, 0)
         self._want(self.successes == counted, f"successes {counted}, as in votes, got {self.successes}")
-        self._want(self.predict in (self.top, ABSTAIN), f"predict {self.top} or -1, got {self.predict}")
-        self._want(0 <= self.radius < np.inf, f"a finite radius >= 0, got {self.radius}")
-        one = (self.predict == ABSTAIN) == (self.radius == 0)
-        self._want(one, f"radius 0 exactly where abstaining, got {self.radius} and class {self.predict}")
-        most = recompute(self) * (1 + 1e-9)  # another SciPy may differ in the last digits
-        self._want(self.radius <= most, f"at most the radius {most} of its votes, got {self.radius}")
 
     def _want_votes(self, name: str, votes: Votes, draws: int) -> None:
-        classes, counts = [kind for kind, _ in votes], [count for _, count in votes]
-        fine = classes == sorted(set(classes)) and all(kind >= 0 < count for kind, count in votes)
-        self._want(fine, f"{name} with each class once, ascending, and positive counts, got {votes}")
-        self._want(sum(counts) == draws >= 1, f"{name} that sum to its {draws} >= 1 draws, got {sum(counts)}")
-
-    def _want(self, true: bool, what: str) -> None:
-        if not true:
-            raise ValueError(f"Certificate(idx={self.idx}): wanted {what}.")
+        fine = f"{name} with each class once, ascending, and positive counts, got {votes}"
+        self._want(are_votes(votes), fine)
+        total = sum(count for _, count in votes)
+        self._want(total == draws >= 1, f"{name} that sum to its {draws} >= 1 draws, got {total}")
 
 
 def decide(
@@ -156,12 +162,11 @@ def decide(
     selection, votes = _sparse("selection_counts", selection_counts), _sparse("votes_counts", votes_counts)
     top = int(np.argmax(np.asarray(selection_counts)))
     n, successes = sum(count for _, count in votes), dict(votes).get(top, 0)
-    p_lower = float(BOUNDS[bound](successes, n, alpha))
-    radius = float(rs_radius(p_lower, sigma))
+    radius = float(rs_radius(BOUNDS[bound](successes, n, alpha), sigma))
     return Certificate(
         idx=int(idx),
         label=int(label),
-        predict=top if p_lower > 0.5 else ABSTAIN,
+        predict=int(answered(top, radius)),
         radius=radius,
         seconds=float(seconds),
         method=method,
@@ -176,12 +181,6 @@ def decide(
         bound=bound,
         drawn=n if drawn is None else int(drawn),
     )
-
-
-def recompute(certificate: Certificate) -> float:
-    """The radius that the votes alone give: exactly that of what `decide` certifies."""
-    c = certificate
-    return float(rs_radius(BOUNDS[c.bound](c.successes, c.n, c.alpha), c.sigma))
 
 
 def leader(votes: Votes) -> int:
@@ -210,6 +209,12 @@ def as_votes(counts: NDArray[np.int64]) -> Votes:
     return tuple((kind, int(count)) for kind, count in enumerate(counts) if count)
 
 
+def are_votes(votes: Votes, below: float = np.inf) -> bool:
+    """Whether each class, `below` this number, comes once, ascending, and with a positive count."""
+    kinds = [kind for kind, _ in votes]
+    return kinds == sorted(set(kinds)) and all(0 <= kind < below and count > 0 for kind, count in votes)
+
+
 def vote_counts(votes: Sequence[Votes], classes: int) -> NDArray[np.int64]:
     """The votes of S streams as counts (S, C)."""
     counts = np.zeros((len(votes), classes), dtype=np.int64)
@@ -224,53 +229,21 @@ def level_text(sigma: float) -> str:
     return repr(float(sigma)).removesuffix(".0")
 
 
-def to_row(certificate: Certificate) -> dict[str, object]:
-    """A row with COLUMNS: plain numbers, and votes as text such as "3:97 5:3"."""
-    row: dict[str, object] = {name: getattr(certificate, name) for name in COLUMNS if name != "time"}
-    row["time"], row["correct"] = certificate.seconds, int(certificate.correct)
-    for name in ("selection", "votes"):
-        row[name] = votes_text(getattr(certificate, name))
-    return row
+def frame(claims: Iterable[Claim]) -> pd.DataFrame:
+    """One row per claim, by the columns of its method; equal to what `read_table` reads of `append_rows`."""
+    rows = [claim.to_row() for claim in claims]
+    names = dict.fromkeys(name for row in rows for name in row) if rows else COLUMNS
+    return _typed({name: [str(row.get(name, "")) for row in rows] for name in names})
 
 
-def from_row(row: Mapping[str, object]) -> Certificate:
-    """The certificate back from `to_row` or a row of a table (`to_dict("records")`), checked again.
-
-    A row without `bound` and `drawn`, as in early tables, is Clopper–Pearson on all draws.
-    """
-    if missing := [name for name in _REQUIRED if name not in row]:
-        raise ValueError(f"from_row: no {', '.join(missing)} in the row; a published log carries no votes.")
-    given = {"bound": "clopper-pearson", "drawn": row["n"]} | dict(row)
-    cells = {name: str(given[name]) for name in COLUMNS}  # str(float) has all 17 digits
-    return Certificate(
-        idx=int(cells["idx"]),
-        label=int(cells["label"]),
-        predict=int(cells["predict"]),
-        radius=float(cells["radius"]),
-        seconds=float(cells["time"]),
-        method=cells["method"],
-        sigma=float(cells["sigma"]),
-        n0=int(cells["n0"]),
-        n=int(cells["n"]),
-        successes=int(cells["successes"]),
-        alpha=float(cells["alpha"]),
-        seed=int(cells["seed"]),
-        selection=read_votes(cells["selection"]),
-        votes=read_votes(cells["votes"]),
-        bound=cells["bound"],
-        drawn=int(cells["drawn"]),
-    )
-
-
-def frame(certificates: Iterable[Certificate]) -> pd.DataFrame:
-    """One row per certificate, with COLUMNS; equal to what `read_table` reads after `append_rows`."""
-    rows = [to_row(certificate) for certificate in certificates]
-    return _typed({name: [str(row[name]) for row in rows] for name in COLUMNS})
+def as_table(claims: Claims) -> pd.DataFrame:
+    """A table of claims: as it is, or of claims one after the other by `frame`."""
+    return claims if isinstance(claims, pd.DataFrame) else frame(claims)
 
 
 def append_rows(
     path: str | Path,
-    rows: Iterable[Certificate | Mapping[str, object]],
+    rows: Iterable[Claim | Mapping[str, object]],
     *,
     columns: Sequence[str] = COLUMNS,
 ) -> None:
@@ -283,7 +256,7 @@ def append_rows(
     started = path.exists() and path.stat().st_size > 0
     header = _header(path, call) if started else list(columns)
     _check_header(call, header)
-    cells = [to_row(row) if isinstance(row, Certificate) else row for row in rows]
+    cells = [row.to_row() if isinstance(row, Claim) else row for row in rows]
     for row in cells:
         if wrong := row.keys() - set(header) or set(LOG_COLUMNS) - row.keys():
             raise ValueError(f"{call}: {sorted(wrong)} missing in the row or in the table of {header}.")
@@ -339,22 +312,22 @@ def write_table(path: str | Path, table: pd.DataFrame) -> None:
     replace_text(path, _tsv(table[order], header=True))
 
 
-def certified_accuracy(table: pd.DataFrame, radii: ArrayLike) -> NDArray[np.float64]:
+def certified_accuracy(table: Claims, radii: ArrayLike) -> NDArray[np.float64]:
     """Share of rows that are correct with radius >= r, in the shape of `radii`; abstaining counts as wrong.
 
     The published convention. At r = 0 it is the share that is correct and does not abstain.
     """
-    reach, r = _reach("certified_accuracy", table), np.asarray(radii, dtype=np.float64)
-    return np.asarray((reach >= r[..., None]).mean(axis=-1), dtype=np.float64)
+    reached, r = _reached("certified_accuracy", table), np.asarray(radii, dtype=np.float64)
+    return np.asarray((reached >= r[..., None]).mean(axis=-1), dtype=np.float64)
 
 
-def average_radius(table: pd.DataFrame) -> float:
-    """ACR: the mean radius, where wrong or abstaining rows count as 0 (Zhai et al. 2020)."""
-    return float(np.maximum(_reach("average_radius", table), 0.0).mean())
+def average_radius(table: Claims) -> float:
+    """ACR: the mean radius, where wrong or abstaining rows count 0 (Zhai et al. 2020)."""
+    return float(np.maximum(_reached("average_radius", table), 0.0).mean())
 
 
 def confidence_band(
-    table: pd.DataFrame, radii: ArrayLike, level: float = 0.95
+    table: Claims, radii: ArrayLike, level: float = 0.95
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(low, high) in the shape of `radii`: exact two-sided band for the certified accuracy on new images.
 
@@ -365,19 +338,20 @@ def confidence_band(
     return lower_bound(hits, len(table), side), upper_bound(hits, len(table), side)
 
 
-def summarise(tables: Mapping[str, pd.DataFrame], radii: Sequence[float]) -> pd.DataFrame:
+def summarise(tables: Mapping[str, Claims], radii: Sequence[float]) -> pd.DataFrame:
     """One row per table: images, share abstaining, certified accuracy at radii (columns "0.25", …), acr."""
     rows = [
         {"images": len(table), "abstain": float((table["predict"] == ABSTAIN).mean())}
         | dict(zip([f"{r:g}" for r in radii], certified_accuracy(table, radii).tolist(), strict=True))
         | {"acr": average_radius(table)}
-        for table in tables.values()
+        for table in map(as_table, tables.values())
     ]
     return pd.DataFrame(rows, index=pd.Index(list(tables), name="table"))
 
 
-def agreement(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, float]:
-    """How far two tables agree on their common images: shares of them, and gaps between radii."""
+def agreement(a: Claims, b: Claims) -> dict[str, float]:
+    """How far two tables agree about their common images: shares of them, and gaps between radii."""
+    a, b = as_table(a), as_table(b)
     if a["idx"].duplicated().any() or b["idx"].duplicated().any():
         raise ValueError("agreement: an idx occurs twice in a table; compare one method and sigma at a time.")
     left, right = a.set_index("idx"), b.set_index("idx")
@@ -408,17 +382,15 @@ def floor_text(radius: float, digits: int = 3) -> str:
     )
 
 
-def _reach(call: str, table: pd.DataFrame) -> NDArray[np.float64]:
-    # (N,) the radius up to which each row counts as correct: -inf where it is wrong or abstains
+def _reached(call: str, claims: Claims) -> NDArray[np.float64]:
+    table = as_table(claims)
     if table.empty:
         raise ValueError(f"{call}: the table has no rows.")
     if (table["label"] == -1).any():
         raise ValueError(
             f"{call}: {int((table['label'] == -1).sum())} rows have no label (-1); accuracy needs labels."
         )
-    return np.where(
-        table["correct"].to_numpy(dtype=bool), table["radius"].to_numpy(dtype=np.float64), -np.inf
-    )
+    return reach(table)
 
 
 def _sparse(name: str, counts: ArrayLike) -> Votes:

@@ -9,32 +9,23 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
 from scipy import special
 
-from dualrs_lab.bounds import anytime_upper_bound, rs_radius, upper_bound
 from dualrs_lab.cascade_tables import from_tables, holds_all_draws
 from dualrs_lab.cascades import Cascade
-from dualrs_lab.certificates import (
-    ABSTAIN,
-    BOUNDS,
-    Certificate,
-    average_radius,
-    certified_accuracy,
-    from_row,
-)
+from dualrs_lab.certificates import UPPER_BOUNDS, Certificate, as_table, average_radius, certified_accuracy
+from dualrs_lab.claim import ABSTAIN, Claims, claimed, reach
 
 __all__ = ["cascade", "compare", "curves"]
 
-_UPPER = {"clopper-pearson": upper_bound, "betting": anytime_upper_bound}
 _SINGLE = "σ = "  # how names of single noise levels begin
 
 
 def compare(
-    singles: Mapping[float, pd.DataFrame],
-    dual: pd.DataFrame | None = None,
+    singles: Mapping[float, Claims],
+    dual: Claims | None = None,
     *,
-    others: Mapping[str, pd.DataFrame] | None = None,
+    others: Mapping[str, Claims] | None = None,
 ) -> dict[str, pd.DataFrame]:
     """A table (idx, label, predict, radius, correct) for each rule, on the images that all tables hold.
 
@@ -44,28 +35,29 @@ def compare(
     labels differ, or no image is common.
     """
     known = {f"{_SINGLE}{sigma:g}": singles[sigma] for sigma in sorted(singles)}
-    tables = ({} if dual is None else {"dual": dual}) | known | dict(others or {})
+    given = ({} if dual is None else {"dual": dual}) | known | dict(others or {})
+    tables = {name: as_table(claims) for name, claims in given.items()}
     common = sorted(set.intersection(*(set(table["idx"]) for table in tables.values())))
     same = {name: table[table["idx"].isin(common)].sort_values("idx") for name, table in tables.items()}
     _check(same, {f"{_SINGLE}{sigma:g}": sigma for sigma in singles}, common)
     system = same.pop("dual", None)
-    single = {name: _claims(same[name], same[name]["predict"], same[name]["radius"]) for name in known}
+    single = {name: claimed(same[name], same[name]["predict"], same[name]["radius"]) for name in known}
     found = dict(single)
     if system is not None:
-        found["dual, published"] = _claims(system, system["predict"], system["published"])
-        found["dual, routed"] = _claims(system, system["predict"], system["radius"])
+        found["dual, published"] = claimed(system, system["predict"], system["published"])
+        found["dual, routed"] = claimed(system, system["predict"], system["radius"])
     found["cascade"] = _cascades([same[name] for name in known])
     if all(holds_all_draws(same[name]) for name in known):
         order = Cascade(tuple(sorted(singles, reverse=True)))
-        own = {sigma: same[f"{_SINGLE}{sigma:g}"] for sigma in singles}
+        own: dict[float, Claims] = {sigma: same[f"{_SINGLE}{sigma:g}"] for sigma in singles}
         alpha = float(same[next(iter(known))]["alpha"].iloc[0])
         routed = from_tables(own, cascade=order, alpha=alpha)
-        found["cascade, routed"] = _claims(routed, routed["predict"], routed["radius"])
-    more = {name: _claims(same[name], same[name]["predict"], same[name]["radius"]) for name in others or {}}
+        found["cascade, routed"] = claimed(routed, routed["predict"], routed["radius"])
+    more = {name: claimed(same[name], same[name]["predict"], same[name]["radius"]) for name in others or {}}
     return {**found, **more, "oracle": _oracle(list(single.values()))}
 
 
-def curves(tables: Mapping[str, pd.DataFrame], radii: Sequence[float]) -> pd.DataFrame:
+def curves(tables: Mapping[str, Claims], radii: Sequence[float]) -> pd.DataFrame:
     """One tidy table of `compare`: a row per rule, certified accuracy at `radii` (columns "0.25", …) and acr.
 
     The envelope comes after the single sigmas; it has no acr.
@@ -99,45 +91,29 @@ def cascade(certificates: Sequence[Certificate]) -> tuple[int, float]:
             f"sigma) {[(c.idx, c.alpha, c.sigma) for c in ordered]}."
         )
     for place, c in enumerate(ordered):
-        if 2 * dict(c.selection)[c.top] > c.n0:
-            own = float(rs_radius(BOUNDS[c.bound](c.successes, c.n, c.alpha), c.sigma))
-            reach = min([own, *(_keeps(earlier, c.top) for earlier in ordered[:place])])
-            return (c.top, reach) if reach > 0 else (ABSTAIN, 0.0)
+        if 2 * dict(c.selection)[c.guess] > c.n0:
+            radius = min([c.recomputed(), *(_keeps(earlier, c.guess) for earlier in ordered[:place])])
+            return (c.guess, radius) if radius > 0 else (ABSTAIN, 0.0)
     return ABSTAIN, 0.0
 
 
 def _keeps(c: Certificate, y: int) -> float:
     # up to which distance no class other than y gets a majority
     rival = max((count for kind, count in c.votes if kind != y), default=0)
-    return float(-c.sigma * special.ndtri(_UPPER[c.bound](rival, c.n, c.alpha)))
+    return float(-c.sigma * special.ndtri(UPPER_BOUNDS[c.bound](rival, c.n, c.alpha)))
 
 
 def _cascades(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     rows = zip(*(table.to_dict("records") for table in tables), strict=True)
-    found = [cascade([from_row({str(k): v for k, v in row.items()}) for row in each]) for each in rows]
+    found = [cascade([Certificate.from_row(row) for row in each]) for each in rows]
     predict, radius = zip(*found, strict=True)
-    return _claims(tables[0], predict, radius)
+    return claimed(tables[0], predict, radius)
 
 
 def _oracle(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     predict, radius = (np.stack([table[name] for table in tables]) for name in ("predict", "radius"))
-    reach = np.where(np.stack([table["correct"] for table in tables]) == 1, radius, -1.0)
-    best = reach.argmax(axis=0), np.arange(reach.shape[1])
-    return _claims(tables[0], predict[best], radius[best])
-
-
-def _claims(table: pd.DataFrame, predict: ArrayLike, radius: ArrayLike) -> pd.DataFrame:
-    claimed = np.where(np.asarray(radius) > 0, predict, ABSTAIN)
-    label = table["label"].to_numpy()
-    return pd.DataFrame(
-        {
-            "idx": table["idx"].to_numpy(),
-            "label": label,
-            "predict": claimed,
-            "radius": np.asarray(radius, dtype=np.float64),
-            "correct": ((claimed == label) & (claimed != ABSTAIN)).astype(np.int64),
-        }
-    )
+    best = np.stack([reach(table) for table in tables]).argmax(axis=0), np.arange(radius.shape[1])
+    return claimed(tables[0], predict[best], radius[best])
 
 
 def _check(same: Mapping[str, pd.DataFrame], sigmas: Mapping[str, float], common: Sequence[int]) -> None:

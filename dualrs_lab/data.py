@@ -7,7 +7,7 @@ use), "tiny_imagenet", "imagenet" (their published folders), or "folder:PATH".
 import hashlib
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,11 @@ from torchvision import datasets
 from dualrs_lab.decoding import Fit, LazyPixels, Listing, decode_cached
 from dualrs_lab.folders import list_folder, list_imagenet, list_tiny_imagenet
 
-__all__ = ["SPLITS", "Images", "load_images", "to_float"]
+__all__ = ["SPLITS", "Group", "Images", "load_images", "take_waves", "to_float"]
 
 SPLITS = ("train", "test")
 Index = Tensor | NDArray[np.integer] | NDArray[np.bool_] | Sequence[int] | range
+Group = tuple[Tensor, Sequence[int], Sequence[int]]  # images (B, ...), labels, indices
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -112,6 +113,14 @@ class Images:
         if not len(index):
             index = index.long()
         return index.to(self.labels.device)
+
+
+def take_waves(images: Images, positions: Sequence[int], size: int, device: torch.device) -> Iterator[Group]:
+    """Images at these positions, `size` at a time, on the device."""
+    for first in range(0, len(positions), size):
+        idx = positions[first : first + size]
+        pixels, labels = images.batch(torch.tensor(idx))
+        yield pixels.to(device), labels.tolist(), idx
 
 
 def load_images(name: str, split: str, *, root: str | Path | None = None) -> Images:

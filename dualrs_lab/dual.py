@@ -12,11 +12,11 @@ numbers of draws.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -26,17 +26,18 @@ from torch import Tensor, nn
 
 from dualrs_lab.bounds import rs_radius, top_two_pvalue, two_sided_pvalue
 from dualrs_lab.certificates import ABSTAIN, BOUNDS
-from dualrs_lab.data import Images
-from dualrs_lab.dual_certificates import DualCertificate, columns, judge, to_row
+from dualrs_lab.data import Group, Images
+from dualrs_lab.dual_certificates import DualCertificate, judge
 from dualrs_lab.estimators import Cuts, Estimator, Plurality
-from dualrs_lab.experts import Expert, RecordedVotes, SampledVotes, freeze_each, recorded_steps, steps_of
-from dualrs_lab.fastpath import FastPath, settle
+from dualrs_lab.experts import Expert, RecordedVotes, SampledVotes, recorded_steps
+from dualrs_lab.fastpath import FrozenVoter
+from dualrs_lab.job import Job, Sampled
 from dualrs_lab.routes import Split, still_needed
-from dualrs_lab.runtime import describe
 from dualrs_lab.sampling import GridNoise, Noise, NoiseBlocks, Voter, count_votes
-from dualrs_lab.smoothing import Spec, as_before, fingerprint, otherwise, take_waves
+from dualrs_lab.smoothing import Spec, fingerprint
+from dualrs_lab.spec import Sampling, as_rule
 from dualrs_lab.stopping import AllDraws, Stopping
-from dualrs_lab.tables import begin, fill, plain, read_record, rows_at
+from dualrs_lab.store import plain, positions, read_record
 
 __all__ = ["DualSpec", "certify_dual", "certify_dual_table", "predict_dual"]
 
@@ -46,32 +47,26 @@ _WAVE = 16  # images that go through the stages together, or more where a pass h
 
 
 @dataclass(frozen=True, kw_only=True)
-class DualSpec:
-    """How a dual system is smoothed and sampled, besides its networks."""
+class DualSpec(Sampling):
+    """How a dual system is smoothed and sampled, besides its networks.
+
+    `n0` draws guess the expert, and as many its class; an expert that is asked gets `n`.
+    """
 
     estimator: Estimator  # how votes choose an expert, with the estimator's noise
     sigmas: tuple[float, ...]  # of the experts, ascending
-    seed: int
-    n0: int = 100  # draws to guess the expert, and as many to guess its class
-    n: int = 10_000  # draws of an expert that is asked; at most so many with early stopping
     n_estimator: int = 10_000  # draws of the estimator
-    alpha: float = 0.001  # failure probability of each certificate
-    split: Split | None = None  # of alpha over all bounds, fixed beforehand; None: the estimator's even split
+    split: Split | None = None  # of alpha over all bounds, fixed beforehand; None: the estimator's even one
     stop: Stopping = AllDraws()  # how many of its n draws an expert that is asked gets  # noqa: RUF009
     lazy: bool = True  # ask an expert only where it could matter
     noise: type[Noise] = GridNoise
-    batch: int | None = None  # as in `smoothing.Spec`, as are the next two
-    dtype: torch.dtype = torch.float32
-    fast: FastPath = FastPath()  # noqa: RUF009
+
+    draws: ClassVar[tuple[str, ...]] = ("n0", "n", "n_estimator")
 
     def __post_init__(self) -> None:
-        counts = (self.n0, self.n, self.n_estimator, self.batch or 1)
-        ascending = all(a < b for a, b in zip(self.sigmas, self.sigmas[1:], strict=False))
-        if min(counts) < 1 or not 0 < self.alpha < 1 or self.seed < 0 or not self.sigmas or not ascending:
-            raise ValueError(
-                "DualSpec: wanted n0, n, n_estimator, batch >= 1, 0 < alpha < 1, seed >= 0 and ascending "
-                f"sigmas; got {self}"
-            )
+        super().__post_init__()
+        if not self.sigmas or list(self.sigmas) != sorted(set(self.sigmas)):
+            raise ValueError(f"DualSpec: wanted ascending sigmas, one at least; got {self}")
         self.estimator.classes(len(self.sigmas))  # raises where they do not fit
         even, split = self.estimator.split(len(self.sigmas), self.alpha), self.levels
         shapes = [(len(one.lower), len(one.experts)) for one in (even, split)]
@@ -86,6 +81,12 @@ class DualSpec:
     def levels(self) -> Split:
         """The split of alpha that is used."""
         return self.split or self.estimator.split(len(self.sigmas), self.alpha)
+
+    def identity(self) -> dict[str, Any]:
+        """As `Sampling.identity`."""
+        rules = {"estimator": as_rule(self.estimator), "stop": as_rule(self.stop)}
+        asked = {"sigmas": self.sigmas, "split": asdict(self.levels), "lazy": self.lazy}
+        return super().identity() | rules | asked | {"noise": self.noise.__name__}
 
 
 def certify_dual(
@@ -145,51 +146,47 @@ def certify_dual_table(
     n, and with all draws. These are the draws that this call would make, so the votes are read there and only
     the estimator is sampled. For a table of other draws, a ValueError says what differs.
     """
-    path = Path(path)
-    positions = range(0, len(images), skip)[: None if max_images < 0 else max_images]
-    device = next(experts[0].parameters()).device
-    _check("certify_dual_table", estimators, experts, spec)
-    found = read_record(path)
-    fast = settle(as_before(spec.fast, found), experts[0], images.shape, inputs=len(positions) * spec.n)
-    identity = _identity(estimators, experts, images, spec) | {"fast": fast.steps(spec.dtype)}
+    call, device = "certify_dual_table", next(experts[0].parameters()).device
+    _check(call, estimators, experts, spec)
+    identity = _identity(estimators, experts, images, spec)
     if recorded:
         identity["recorded"] = _recorded_steps(recorded, experts, images, spec)
-    if found.get("identity") == identity and set(positions) <= begin("certify_dual_table", path, identity):
-        return rows_at(path, positions)
+    wanted = positions(call, len(images), skip, max_images)
+    known = [RecordedVotes(call, file, wanted, len(images.classes)) for file in recorded]
 
-    kinds, classes = spec.estimator.classes(len(spec.sigmas)), len(images.classes)
-    networks = [(m, s, kinds) for m, s in zip(estimators, spec.estimator.sigmas, strict=True)]
-    if not recorded:
-        networks += [(m, s, classes) for m, s in zip(experts, spec.sigmas, strict=True)]
-    known = [RecordedVotes("certify_dual_table", file, positions, classes) for file in recorded]
-    voters = freeze_each(networks, images.shape, device, spec, fast)
-    choosers, pool = voters[: len(estimators)], voters[len(estimators) :]
-    identity |= steps_of(voters)
-    record = {"identity": identity, "info": info or {}, "skip": skip, "max_images": max_images}
+    def rows(voters: list[FrozenVoter], waves: Iterable[Group]) -> Iterator[list[DualCertificate]]:
+        looks = _Looks(voters[: len(estimators)], spec, images.shape, device)
+        pool: list[Expert] = [*known, *_sampled(voters[len(estimators) :], spec, images.shape, device)]
+        for x, labels, idx in waves:
+            yield _certify_wave(looks, pool, x, labels, idx, spec)
 
-    def certified(todo: list[int]) -> Iterator[list[dict[str, object]]]:
-        looks = _Looks(choosers, spec, images.shape, device)
-        asked: list[Expert] = [
-            *known,
-            *_sampled(pool, spec, images.shape, device),
-        ]
-        for x, labels, idx in take_waves(images, todo, max(_WAVE, 2 * voters[0].units), device):
-            yield [to_row(c) for c in _certify_wave(looks, asked, x, labels, idx, spec)]
-
-    return fill(
-        "certify_dual_table",
-        path,
-        positions,
-        certified,
-        record=record | {"batch": spec.batch, "provenance": describe(device)},
-        disagreement=lambda: [
-            *(otherwise(m, images, v, spec.seed) for (m, *_), v in zip(networks, voters, strict=True)),
-            *(read_record(Path(file)).get("disagreement") for file in recorded),
-        ],
-        replace=replace,
-        progress=progress,
-        columns=columns(spec.sigmas),
+    job = Job(
+        call=call,
+        spec=spec,
+        identity=identity,
+        networks=_networks(estimators, () if recorded else experts, len(images.classes), spec),
+        like=experts[0],
+        rows=rows,
+        wave=_WAVE,
+        passes=2,
+        columns=DualCertificate.columns(spec.sigmas),
+        told=lambda each: [*each, *(read_record(Path(file)).get("disagreement") for file in recorded)],
     )
+    return job.run(
+        images, path, skip=skip, max_images=max_images, replace=replace, progress=progress, info=info
+    )
+
+
+def _networks(
+    estimators: Sequence[nn.Module], experts: Sequence[nn.Module], classes: int, spec: DualSpec
+) -> list[Sampled]:
+    kinds = spec.estimator.classes(len(spec.sigmas))
+    looks = zip(estimators, spec.estimator.sigmas, strict=True)
+    asked = zip(experts, spec.sigmas, strict=bool(experts))
+    return [
+        *(Sampled(model, spec.noise(sigma), kinds) for model, sigma in looks),
+        *(Sampled(model, spec.noise(sigma), classes) for model, sigma in asked),
+    ]
 
 
 def _recorded_steps(
@@ -391,22 +388,5 @@ def _check_voters(call: str, estimators: Sequence[Voter], experts: Sequence[Vote
 def _identity(
     estimators: Sequence[nn.Module], experts: Sequence[nn.Module], images: Images, spec: DualSpec
 ) -> dict[str, Any]:
-    return plain(
-        {
-            "method": "dual",
-            "estimators": [fingerprint(model) for model in estimators],
-            "experts": [fingerprint(model) for model in experts],
-            "images": images.fingerprint(),
-            "noise": spec.noise.__name__,
-            "estimator": {"rule": type(spec.estimator).__name__, **asdict(spec.estimator)},
-            "sigmas": spec.sigmas,
-            "n0": spec.n0,
-            "n": spec.n,
-            "n_estimator": spec.n_estimator,
-            "alpha": spec.alpha,
-            "split": asdict(spec.levels),
-            "seed": spec.seed,
-            "lazy": spec.lazy,
-            "stop": {"rule": type(spec.stop).__name__, **asdict(spec.stop)},
-        }
-    )
+    networks = {"estimators": [*map(fingerprint, estimators)], "experts": [*map(fingerprint, experts)]}
+    return plain({"method": "dual", **networks, "images": images.fingerprint(), **spec.identity()})

@@ -19,11 +19,11 @@ from tqdm.auto import tqdm
 
 from dualrs_lab.attacks import LINF, PGD, STANDARD, Norm, auto_attack, check_evaluating, mma, pgd
 from dualrs_lab.data import Images, to_float
-from dualrs_lab.files import replace_json, replace_text, set_aside
+from dualrs_lab.files import replace_json, replace_text
 from dualrs_lab.runtime import describe, fold_seed, make_generator, pick_dtype
 from dualrs_lab.settings import setting
 from dualrs_lab.smoothing import fingerprint
-from dualrs_lab.tables import plain, read_record, refuse_other
+from dualrs_lab.store import plain, positions, take_up
 
 __all__ = [
     "ANSWERS",
@@ -36,11 +36,10 @@ __all__ = [
     "evaluate_table",
     "keep",
     "named",
-    "positions",
     "read_evaluation",
     "right",
     "robust_accuracy",
-    "summarise",
+    "summarise_attacks",
 ]
 
 ATTACKS = ("pgd", "mma", "autoattack")
@@ -97,7 +96,7 @@ def evaluate(
     certificates. Runs in float32 on the device of `model`, which has to be in evaluation mode. Raises
     ValueError as the attacks do, and where the result is impossible, see `check`.
     """
-    some = positions("evaluate", images, skip, max_images)
+    some = positions("evaluate", len(images), skip, max_images)
     table = pd.concat([*_batches(model, images, some, threat, progress)], ignore_index=True)
     check(table, slack=threat.slack)
     return table
@@ -124,7 +123,7 @@ def evaluate_table(
         "evaluate_table",
         Path(path),
         identity,
-        positions("evaluate_table", images, skip, max_images),
+        positions("evaluate_table", len(images), skip, max_images),
         lambda todo: _batches(model, images, todo, threat, progress),
         device=next(model.parameters()).device,
         replace=replace,
@@ -148,12 +147,9 @@ def keep(
     A table of another `identity` is refused or, with `replace`, kept under another name.
     """
     identity = plain(identity)
-    if path.exists() and read_record(path).get("identity") != identity:
-        if not replace:
-            refuse_other(call, path, read_record(path).get("identity"), identity)
-        set_aside(path, path.with_suffix(".json"))
-    table = read_evaluation(path) if path.exists() else pd.DataFrame({"idx": []})
-    if not path.exists():
+    there = take_up(call, [path], identity, replace=replace)
+    table = read_evaluation(path) if there else pd.DataFrame({"idx": []})
+    if not there:
         replace_json(path.with_suffix(".json"), {"identity": identity, "provenance": describe(device)})
     for rows in batches(sorted({*wanted} - {*table["idx"]})):
         table = pd.concat([table, rows], ignore_index=True) if len(table) else rows
@@ -172,8 +168,8 @@ def read_evaluation(path: Path | str) -> pd.DataFrame:
     return table.astype(dict.fromkeys(answers(table), bool))
 
 
-def summarise(table: pd.DataFrame) -> pd.DataFrame:
-    """For each column of answers: accuracy, its standard error (from sampling images) and total seconds."""
+def summarise_attacks(table: pd.DataFrame) -> pd.DataFrame:
+    """Per column of answers: accuracy and its standard error (of sampling images), seconds in all."""
     rows = []
     for name in answers(table):
         share, count = float(table[name].mean()), len(table)
@@ -233,16 +229,6 @@ def robust_accuracy(
             found = pgd(model, x[natural], y[natural], eps, attack=attack, generator=generator)
             count += int(right(model, found, y[natural]).sum())
     return count / len(images)
-
-
-def positions(call: str, images: Images, skip: int, max_images: int) -> list[int]:
-    """Every `skip`-th idx, at most `max_images` (-1: all)."""
-    if skip < 1 or (max_images < 1 and max_images != -1):
-        raise ValueError(
-            f"{call}: got skip {skip}, max_images {max_images}; wanted skip >= 1, max_images >= 1 or -1"
-        )
-    every = range(0, len(images), skip)
-    return list(every if max_images == -1 else every[:max_images])
 
 
 def attacked_batches(

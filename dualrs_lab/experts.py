@@ -6,7 +6,7 @@ a table of `smoothing.certify_table` answers for its network in any system that 
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,13 +15,12 @@ from torch import Tensor, nn
 
 from dualrs_lab.certificates import read_table, read_votes, vote_counts
 from dualrs_lab.data import Images
-from dualrs_lab.fastpath import FastPath, FrozenVoter, freeze
-from dualrs_lab.sampling import Noise, NoiseBlocks, Voter, count_votes, sample
+from dualrs_lab.sampling import NoiseBlocks, Voter, count_votes, sample
 from dualrs_lab.smoothing import Spec, identify
 from dualrs_lab.stopping import AllDraws, Stopping
-from dualrs_lab.tables import read_record, refuse_other
+from dualrs_lab.store import read_record, refuse_other
 
-__all__ = ["Expert", "RecordedVotes", "SampledVotes", "Sampling", "freeze_each", "recorded_steps", "steps_of"]
+__all__ = ["Expert", "RecordedVotes", "SampledVotes", "recorded_steps"]
 
 Ints = NDArray[np.int64]
 
@@ -95,48 +94,6 @@ class RecordedVotes:
 Expert = SampledVotes | RecordedVotes
 
 
-class Sampling(Protocol):
-    """What the settings of a system say about how its networks are sampled."""
-
-    @property
-    def noise(self) -> type[Noise]: ...
-    @property
-    def dtype(self) -> torch.dtype: ...
-    @property
-    def batch(self) -> int | None: ...
-
-
-def freeze_each(
-    networks: Sequence[tuple[nn.Module, float, int]],
-    shape: tuple[int, ...],
-    device: torch.device,
-    spec: Sampling,
-    fast: FastPath,
-) -> list[FrozenVoter]:
-    """Voters of `networks`, each given with its sigma and its number of classes."""
-    return [
-        freeze(
-            model,
-            spec.noise(sigma),
-            shape,
-            classes=classes,
-            device=device,
-            dtype=spec.dtype,
-            fast=fast,
-            batch=spec.batch,
-        )
-        for model, sigma, classes in networks
-    ]
-
-
-def steps_of(voters: Sequence[FrozenVoter]) -> dict[str, Any]:
-    """How voters were frozen, for the identity of a table; `fast_each` where a step failed for some."""
-    same = {"fast": voters[0].steps}
-    if all(voter.steps == voters[0].steps for voter in voters):
-        return same
-    return same | {"fast_each": [voter.steps for voter in voters]}
-
-
 def recorded_steps(
     call: str, path: Path | str, model: nn.Module, images: Images, spec: Spec
 ) -> dict[str, Any]:
@@ -144,7 +101,7 @@ def recorded_steps(
 
     A ValueError names `call` where the table's draws are not those of `model`, `images` and `spec`.
     """
-    wanted, found = identify(model, images, spec), read_record(Path(path)).get("identity") or {}
+    wanted, found = identify(model, images, spec), read_record(path).get("identity") or {}
     del wanted["alpha"]  # votes do not depend on it
-    refuse_other(call, Path(path), {key: found[key] for key in wanted if key in found}, wanted)
+    refuse_other(call, path, {key: found[key] for key in wanted if key in found}, wanted)
     return dict(found["fast"])

@@ -6,7 +6,9 @@ weight a and with any accurate network g: within `radius` the mix answers `predi
 with an estimate of them. Nothing is certified that h does not certify: accuracy that g adds is not.
 """
 
-from typing import cast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self, cast
 
 import numpy as np
 import pandas as pd
@@ -14,18 +16,27 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from dualrs_lab.bounds import (
-    anytime_upper_bound,
     mix_radius_closed,
     mix_radius_exact,
     mix_radius_lipschitz,
     mix_radius_smoothing,
     smoothed_slope,
-    upper_bound,
 )
-from dualrs_lab.certificates import ABSTAIN, BOUNDS, cell_votes, leader, vote_counts
+from dualrs_lab.certificates import (
+    BOUNDS,
+    UPPER_BOUNDS,
+    Certificate,
+    Votes,
+    as_table,
+    cell_votes,
+    leader,
+    vote_counts,
+)
+from dualrs_lab.claim import ABSTAIN, Claims, claimed, whole
 
 __all__ = [
     "FORMS",
+    "MixCertificate",
     "check_mixed",
     "mixed",
     "mixed_answers",
@@ -37,8 +48,50 @@ __all__ = [
 FORMS = ("closed", "exact", "smoothing", "lipschitz")
 """Which certificate: the sharp one in closed form or as a root, theorem 5, theorem 4 (see `bounds`)."""
 
-_UPPER = {"clopper-pearson": upper_bound, "betting": anytime_upper_bound}
 Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixCertificate(Certificate):
+    """With probability >= 1 - alpha the mix of `weight` of h answers `predict` within `radius`, for any g.
+
+    The evidence is that of h, whose votes these are. `form` says by which theorem, `others` how the other
+    classes are bounded, see `probability_bounds`; with "votes", `classes` is their number.
+    """
+
+    method: str = "mix"
+    weight: float
+    form: str = "closed"
+    others: str = "rest"
+    classes: int | None = None
+
+    def recomputed(self) -> float:
+        """The radius of the mix that the votes of h alone give."""
+        second = max((count for kind, count in self.votes if kind != self.guess), default=0)
+        counted = (self.successes, second, self.n, self.alpha)
+        lower, upper = _bounds(self.bound, *counted, self.classes if self.others == "votes" else None)
+        return float(_radius(self.form, lower, upper, self.weight, self.sigma))
+
+    def evidence(self) -> dict[str, object]:
+        """As `Claim.evidence`; `classes` only where they count."""
+        how = {"weight": self.weight, "form": self.form, "others": self.others}
+        return super().evidence() | how | ({} if self.classes is None else {"classes": self.classes})
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Self:
+        """As `Claim.from_row`. With "votes", a table from before there were `classes` is a ValueError."""
+        wanted = ("weight", "form", "others", *(("classes",) if row.get("others") == "votes" else ()))
+        cls._said(row, wanted)
+        known = "classes" in row and not pd.isna(row["classes"])
+        fields = cls._fields(row) | {"weight": float(row["weight"]), "form": str(row["form"])}
+        return cls(**fields, others=str(row["others"]), classes=whole(row["classes"]) if known else None)
+
+    def _want_evidence(self) -> None:
+        super()._want_evidence()
+        _check_form(f"MixCertificate(idx={self.idx})", self.form, self.others)
+        least = max(2, *(kind + 1 for kind, _ in (*self.votes, *self.selection)))
+        fine = self.others == "rest" or (self.classes is not None and self.classes >= least)
+        self._want(fine, f"the number of all classes, {least} at least, got {self.classes}")
 
 
 def noise_of(table: pd.DataFrame, *, sigma: float | None = None) -> float:
@@ -94,33 +147,59 @@ def probability_bounds(
             )
         p = special.ndtr(reach)
         return p, 1 - p, table["predict"].to_numpy(dtype=np.int64)
-    kinds = np.array([leader(cell_votes(cell)) for cell in table["selection"]], dtype=np.int64)
-    bound = table["bound"] if "bound" in table else pd.Series("clopper-pearson", index=table.index)
-    alpha = table["alpha"].to_numpy(dtype=np.float64) / (2 if others == "votes" else 1)
-    n = table["n"].to_numpy(dtype=np.float64)
-    lower, upper = np.zeros(len(table)), np.ones(len(table))
-    votes = [cell_votes(cell) for cell in table["votes"]]
+    votes, selection = ([*map(cell_votes, table[name])] for name in ("votes", "selection"))
+    kinds = np.array([leader(row) for row in selection], dtype=np.int64)
     most = max((kind for row in votes for kind, _ in row), default=-1)
     if classes is not None and most >= classes:
         raise ValueError(
             f"probability_bounds: got classes={classes}, and votes for class {most}; wanted the number of "
             "all classes, as the bound of each has its share of alpha"
         )
+    _check_counts(table, votes, kinds)
     second = [
         max((count for other, count in row if other != kind), default=0)
         for row, kind in zip(votes, kinds, strict=True)
     ]
+    successes, n, alpha = (table[name].to_numpy(np.float64) for name in ("successes", "n", "alpha"))
+    bound = table["bound"] if "bound" in table else pd.Series("clopper-pearson", index=table.index)
+    lower, upper = np.zeros(len(table)), np.ones(len(table))
     for name in bound.unique():
         at = (bound == name).to_numpy()
-        lower[at] = BOUNDS[name](table["successes"].to_numpy()[at], n[at], alpha[at])
-        if others == "votes":
-            assert classes is not None
-            upper[at] = _UPPER[name](np.array(second)[at], n[at], alpha[at] / (classes - 1))
-    return lower, np.minimum(upper, 1.0) if others == "votes" else 1 - lower, kinds
+        counted = (successes[at], np.array(second)[at], n[at], alpha[at])
+        lower[at], upper[at] = _bounds(name, *counted, classes if others == "votes" else None)
+    return lower, upper, kinds
+
+
+def _bounds(
+    bound: str,
+    successes: ArrayLike,
+    second: ArrayLike,
+    n: ArrayLike,
+    alpha: ArrayLike,
+    classes: int | None,
+) -> tuple[Floats, Floats]:
+    # of the class from below, of every other one from above: by the rest, or by the votes of the second
+    level = np.asarray(alpha, dtype=np.float64)
+    if classes is None:
+        lower = BOUNDS[bound](successes, n, level)
+        return lower, 1 - lower
+    upper = UPPER_BOUNDS[bound](second, n, level / 2 / (classes - 1))
+    return BOUNDS[bound](successes, n, level / 2), np.minimum(upper, 1.0)
+
+
+def _check_counts(table: pd.DataFrame, votes: Sequence[Votes], kinds: NDArray[np.int64]) -> None:
+    rows = zip(table["idx"], votes, kinds, table["successes"], table["n"], strict=True)
+    for idx, row, kind, successes, n in rows:
+        counted = dict(row).get(kind, 0), sum(count for _, count in row)
+        if counted != (successes, n):
+            raise ValueError(
+                f"probability_bounds: got successes and n {successes, n} of image {idx}, whose votes say "
+                f"{counted}; the table was changed"
+            )
 
 
 def mixed(
-    table: pd.DataFrame,
+    claims: Claims,
     weight: float,
     *,
     form: str = "closed",
@@ -130,22 +209,27 @@ def mixed(
 ) -> pd.DataFrame:
     """The table of h, with the radius, predict and correct of the mix, and columns weight, form, others.
 
-    l2 radii. `weight` is a; with a <= 1/2 every row abstains. `form` is one of FORMS; "closed" knows only the
-    bound of the class itself, so it needs `others="rest"`. For `others`, `sigma` and errors see
+    A row with votes is that of a `MixCertificate`; with `others="votes"` it has the column classes as well.
+    `weight` is a; with a <= 1/2 every row abstains. `form` is one of FORMS; "closed" knows only what the
+    class itself got, so it wants `others="rest"`, for which, and for `sigma` and errors, see
     `probability_bounds`.
     """
-    if form not in FORMS or (form == "closed" and others != "rest"):
-        raise ValueError(
-            f"mixed: got form={form!r} with others={others!r}; wanted a form of {FORMS}, and others='rest' "
-            "with 'closed'"
-        )
+    _check_form("mixed", form, others)
+    table = as_table(claims)
     lower, upper, kinds = probability_bounds(table, others=others, classes=classes, sigma=sigma)
     radius = _radius(form, lower, upper, weight, noise_of(table, sigma=sigma))
-    radius = np.where(kinds == ABSTAIN, 0.0, radius)
-    predict = np.where(radius > 0, kinds, ABSTAIN)
-    right = (predict == table["label"]) & (predict != ABSTAIN)
-    made = {"radius": radius, "predict": predict, "correct": right.astype(int), "method": "mix"}
-    return table.assign(**made, weight=float(weight), form=form, others=others)
+    found = claimed(table, kinds, np.where(kinds == ABSTAIN, 0.0, radius))
+    made: dict[str, Any] = {name: found[name].to_numpy() for name in ("radius", "predict", "correct")}
+    made |= {"method": "mix", "weight": float(weight), "form": form, "others": others}
+    return table.assign(**made | ({"classes": classes} if others == "votes" else {}))
+
+
+def _check_form(call: str, form: str, others: str) -> None:
+    if form not in FORMS or others not in ("rest", "votes") or (form == "closed" and others != "rest"):
+        raise ValueError(
+            f"{call}: got form={form!r} with others={others!r}; wanted a form of {FORMS}, others='rest' or "
+            "'votes', and others='rest' with 'closed'"
+        )
 
 
 def _radius(form: str, lower: Floats, upper: Floats, weight: float, sigma: float) -> Floats:

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from dualrs_lab.attacks import APGD, PGD, auto_attack, mma, pgd
 from dualrs_lab.data import Images
-from dualrs_lab.evaluation import Threat, answers, attacked_batches, keep, named, positions
+from dualrs_lab.evaluation import Threat, answers, attacked_batches, keep, named
 from dualrs_lab.runtime import fold_seed, make_generator
 from dualrs_lab.smoothing import fingerprint
+from dualrs_lab.store import positions
 
 __all__ = ["System", "evaluate_systems", "evaluate_systems_table", "summarise_systems"]
 
@@ -59,7 +60,7 @@ def evaluate_systems(
     has them; `worst`, at all of these and all that was found against other systems. In float32. Gradients may
     vanish on single images, since the worst case counts; otherwise raises ValueError as `pgd` does.
     """
-    some = positions("evaluate_systems", images, skip, max_images)
+    some = positions("evaluate_systems", len(images), skip, max_images)
     parts = _batches(accurate, robust, systems, images, some, threat, progress)
     return pd.concat([*parts], ignore_index=True)
 
@@ -91,7 +92,7 @@ def evaluate_systems_table(
         "evaluate_systems_table",
         Path(path),
         identity,
-        positions("evaluate_systems_table", images, skip, max_images),
+        positions("evaluate_systems_table", len(images), skip, max_images),
         lambda todo: _batches(accurate, robust, systems, images, todo, threat, progress),
         device=next(robust.parameters()).device,
         replace=replace,

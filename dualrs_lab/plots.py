@@ -27,8 +27,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from dualrs_lab.bounds import rs_radius
 from dualrs_lab.cascades import cascade_radius
-from dualrs_lab.certificates import ABSTAIN, BOUNDS, Certificate, confidence_band, floor_text
+from dualrs_lab.certificates import BOUNDS, Certificate, as_table, confidence_band, floor_text
 from dualrs_lab.certificates import certified_accuracy as accuracy_at
+from dualrs_lab.claim import ABSTAIN, Claims, reach
 from dualrs_lab.routes import published_radius, routed_radius
 
 if TYPE_CHECKING:
@@ -228,11 +229,11 @@ def looks(tables: Mapping[str, pd.DataFrame]) -> dict[str, Look]:
 
 @style()
 def certified_accuracy(
-    tables: Mapping[str, pd.DataFrame],
+    tables: Mapping[str, Claims],
     radii: Sequence[float] | None = None,
     *,
     band: float | None = 0.95,
-    published: Mapping[str, pd.DataFrame] | pd.DataFrame | None = None,
+    published: Mapping[str, Claims] | pd.DataFrame | None = None,
     show: Collection[str] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
@@ -245,15 +246,16 @@ def certified_accuracy(
     are drawn, with the looks and the axis of all.
     """
     ax = new_axes(ax, PAGE, 3.6)
-    logs = published if isinstance(published, Mapping) else {}
-    own = looks(tables)
-    series = [(label, tables[label], look, band) for label, look in own.items()]
+    logs = _tables(published) if isinstance(published, Mapping) else {}
+    given = _tables(tables)
+    own = looks(given)
+    series = [(label, given[label], look, band) for label, look in own.items()]
     for label, look in looks(logs).items():
         thin = replace(own.get(label, look), line=_THIN)
         series.append((f"{label} (published)", logs[label], thin, None))
-    reach = max(float(table["radius"].max()) for _, table, _, _ in series)
-    marks = np.asarray(np.arange(0, reach, 0.25) if radii is None else radii, dtype=np.float64)
-    end = float(marks.max()) if radii is not None else 1.03 * reach or 1.0
+    last = max(float(table["radius"].max()) for _, table, _, _ in series)
+    marks = np.asarray(np.arange(0, last, 0.25) if radii is None else radii, dtype=np.float64)
+    end = float(marks.max()) if radii is not None else 1.03 * last or 1.0
     for label, table, look, level in series:
         if label in own and show is not None and label not in show:
             continue
@@ -275,10 +277,9 @@ def _steps(
     end: float,
     band: float | None,
 ) -> None:
-    # the accuracy changes just after the radius of a row: a step holds up to and including it
-    corners = table.loc[table["correct"].astype(bool), "radius"].to_numpy(dtype=np.float64)
-    x = np.unique(np.concatenate([[0.0, end], corners, marks]))
-    x = x[x <= end]
+    # the accuracy changes just after the radius of a row: a step that holds up to and including it
+    x = np.unique(np.concatenate([[0.0, end], reach(table), marks]))
+    x = x[(x >= 0) & (x <= end)]
     where = np.searchsorted(x, marks).tolist()
     thin: dict[str, Any] = {"linewidth": 0.9, "markersize": 4, "markerfacecolor": "white"}
     bold: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.5}
@@ -303,23 +304,24 @@ def _printed(ax: Axes, numbers: pd.DataFrame) -> None:
 
 @style()
 def radius_histogram(
-    tables: Mapping[str, pd.DataFrame], *, width: float | None = None, ax: Axes | None = None
+    tables: Mapping[str, Claims], *, width: float | None = None, ax: Axes | None = None
 ) -> Axes:
     """Share of images by certified radius, in bins of `width` (default: a round one, at most 25).
 
     Images that abstain or are certified as a wrong class stand apart on the left; each table sums to 1.
     """
     ax = new_axes(ax, PAGE, 3.2)
-    reach = max(float(table["radius"].max()) for table in tables.values()) or 1.0
-    width = width or next(step for step in _BIN_WIDTHS if reach <= 25 * step)
-    edges = np.arange(0, reach + width, width)
+    given = _tables(tables)
+    last = max(float(table["radius"].max()) for table in given.values()) or 1.0
+    width = width or next(step for step in _BIN_WIDTHS if last <= 25 * step)
+    edges = np.arange(0, last + width, width)
     hatches = itertools.cycle(["", "///", "...", "xxx", "---"])
-    slots, chosen = [-5 * width, -2 * width], looks(tables)
+    slots, chosen = [-5 * width, -2 * width], looks(given)
     handles: list[Any] = []
     for number, (label, look) in enumerate(chosen.items()):
-        table = tables[label]
-        right, abstained = table["correct"].astype(bool), table["predict"] == ABSTAIN
-        shares = np.histogram(table.loc[right, "radius"], bins=edges)[0] / len(table)
+        reached, abstained = reach(given[label]), given[label]["predict"].to_numpy() == ABSTAIN
+        right = reached >= 0
+        shares = np.histogram(reached[right], bins=edges)[0] / len(reached)
         ax.stairs(shares, edges, color=look.colour, linestyle=look.line, linewidth=1.4)
         ax.stairs(shares, edges, color=look.colour, alpha=0.12, fill=True)
         middles = (edges[:-1] + edges[1:])[shares > 0] / 2
@@ -331,7 +333,7 @@ def radius_histogram(
             color=look.colour, alpha=0.75, edgecolor="white", hatch=next(hatches),
         )  # fmt: skip
         handles.append((bars, dots))
-    ticks = [tick for tick in ax.get_xticks() if 0 <= tick <= reach]
+    ticks = [tick for tick in ax.get_xticks() if 0 <= tick <= last]
     ax.set_xticks([*slots, *ticks], ["abstained", "wrong", *(f"{tick:g}" for tick in ticks)])
     ax.set(xlabel=RADIUS, ylabel="share of images", xlim=(-6.5 * width, edges[-1]))
     ax.axvline(-0.5 * width, color=_GREY, linewidth=0.8)
@@ -341,13 +343,14 @@ def radius_histogram(
 
 
 @style()
-def draws_against_radius(table: pd.DataFrame, *, radii: Sequence[float] = (), ax: Axes | None = None) -> Axes:
+def draws_against_radius(claims: Claims, *, radii: Sequence[float] = (), ax: Axes | None = None) -> Axes:
     """Where the draws went: draws of each image against the radius that its share of votes stands for.
 
     With early stopping at `radii` (dashed) they pile up there, where the decision is hard. An image whose
     guessed class has no majority of the votes stands at radius 0.
     """
     ax = new_axes(ax, PAGE, 2.8)
+    table = as_table(claims)
     share = ((table["successes"] + 0.5) / (table["n"] + 1)).to_numpy(dtype=np.float64)
     estimate = rs_radius(share, table["sigma"].to_numpy(dtype=np.float64))
     right = table["correct"].astype(bool).to_numpy()
@@ -384,13 +387,13 @@ def vote_bars(
     classes with votes are shown, and at most the 12 with most votes.
     """
     c, votes = certificate, dict(certificate.votes)
-    kinds = list(range(len(classes))) if classes else sorted({*votes, c.top})
-    by_votes = sorted(kinds, key=lambda kind: (kind not in (c.top, c.label), -votes.get(kind, 0)))
+    kinds = list(range(len(classes))) if classes else sorted({*votes, c.guess})
+    by_votes = sorted(kinds, key=lambda kind: (kind not in (c.guess, c.label), -votes.get(kind, 0)))
     kinds = sorted(by_votes[:_BARS])
     ax = new_axes(ax, COLUMN, 1.0 + 0.17 * len(kinds))
-    colours = [_BLUE if kind == c.top else _GREY for kind in kinds]
+    colours = [_BLUE if kind == c.guess else _GREY for kind in kinds]
     ax.barh(range(len(kinds)), [votes.get(kind, 0) / c.n for kind in kinds], color=colours, height=0.75)
-    low, place = float(BOUNDS[c.bound](c.successes, c.n, c.alpha)), kinds.index(c.top)
+    low, place = float(BOUNDS[c.bound](c.successes, c.n, c.alpha)), kinds.index(c.guess)
     ax.plot([low, low], [place - 0.5, place + 0.5], color=_BLACK, linewidth=2.2, label="lower bound")
     ax.axvline(0.5, color=_RED, linestyle="--", linewidth=1.2, label="1/2")
     names = [classes[kind] if classes else f"class {kind}" for kind in kinds]
@@ -811,6 +814,10 @@ def new_axes(ax: Axes | None, width: float, height: float) -> Axes:
     if ax is not None:
         return ax
     return Page(figsize=(max(width, COLUMN), height), layout="constrained").add_subplot()
+
+
+def _tables(claims: Mapping[str, Claims]) -> dict[str, pd.DataFrame]:
+    return {label: as_table(one) for label, one in claims.items()}
 
 
 def _method(label: str, table: pd.DataFrame) -> str:

@@ -24,16 +24,16 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from dualrs_lab.bounds import lower_bound, rs_radius
-from dualrs_lab.data import Images
+from dualrs_lab.data import Images, take_waves
 from dualrs_lab.fastpath import FastPath, FrozenVoter, freeze, settle
 from dualrs_lab.files import replace_bytes, replace_json
 from dualrs_lab.models import Classifier, load_checkpoint, save_checkpoint
 from dualrs_lab.runtime import describe
 from dualrs_lab.sampling import GridNoise, NoiseBlocks, count_votes
-from dualrs_lab.smoothing import fingerprint, take_waves
+from dualrs_lab.smoothing import fingerprint
 from dualrs_lab.soft import draw_in, soft_cascade_radius, soft_entry_radii
-from dualrs_lab.tables import plain, read_record, refuse_other
-from dualrs_lab.training import TrainConfig, settings, state_path, take_up, train
+from dualrs_lab.store import plain, take_up
+from dualrs_lab.training import TrainConfig, settings, state_path, train
 
 __all__ = [
     "CascadeRadius",
@@ -64,11 +64,12 @@ def label_votes(
     seed: int,
     dtype: torch.dtype = torch.float32,
     fast: FastPath = FastPath(),  # noqa: B008  # frozen
+    replace: bool = False,
 ) -> Tensor:
     """Votes int32 (N, K) for the label of each image, of `n` draws by each expert; cached in a file.
 
-    The experts are frozen on the device of the first one. Raises ValueError for a file at `path` that was
-    made with other settings; nothing is overwritten. Its json says how it was made.
+    The experts are frozen on the device of the first one. A file at `path` that was made with other settings
+    is refused with ValueError, or with `replace` kept under another name. Its json tells how it was made.
     """
     path = Path(path)
     if not experts or len(experts) != len(sigmas):
@@ -86,8 +87,7 @@ def label_votes(
             "dtype": str(dtype).removeprefix("torch."),
         }
     )
-    if path.exists():
-        refuse_other("label_votes", path, read_record(path).get("identity"), identity)
+    if take_up("label_votes", [path], identity, replace=replace):
         return load_file(path)["votes"]
     device = next(experts[0].parameters()).device
     fast = settle(fast, experts[0], images.shape, inputs=n * len(images))
@@ -203,7 +203,7 @@ def train_together(
     begun = {"start": [fingerprint(member) for member in members]}
     made_by = plain(settings(config, objective, images) | begun)
     files = [Path(path) for path in paths]
-    if len(take_up("train_together", files, made_by, replace=replace)) == len(files):
+    if len(take_up("train_together", files, made_by, key="training", replace=replace)) == len(files):
         return [load_checkpoint(file, device=device)[0] for file in files]
     state = state_path(files[0], made_by)
     history = train(Pool(members), images, objective=objective, config=config, state=state, progress=progress)

@@ -7,7 +7,7 @@ probability at most alpha.
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,52 +19,40 @@ from torch import Tensor, nn
 
 from dualrs_lab.bounds import top_two_pvalue
 from dualrs_lab.certificates import ABSTAIN, Certificate, decide
-from dualrs_lab.data import Images
-from dualrs_lab.fastpath import FastPath, FrozenVoter, disagreement, freeze, settle
+from dualrs_lab.data import Group, Images
 from dualrs_lab.files import digest
-from dualrs_lab.runtime import describe
+from dualrs_lab.job import Job, Sampled
 from dualrs_lab.sampling import Noise, NoiseBlocks, Voter, as_voter, count_votes, sample
-from dualrs_lab.settings import ALPHA, setting
+from dualrs_lab.spec import Sampling, as_rule
 from dualrs_lab.stopping import AllDraws, Stopping
-from dualrs_lab.tables import begin, fill, plain, read_record, rows_at
+from dualrs_lab.store import plain
 
-__all__ = [
-    "Spec",
-    "as_before",
-    "certify",
-    "certify_table",
-    "fingerprint",
-    "identify",
-    "otherwise",
-    "predict",
-    "take_waves",
-]
+__all__ = ["Spec", "certify", "certify_table", "fingerprint", "identify", "predict"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spec:
-    """How to smooth and how much to sample; everything a certificate depends on besides network and image."""
+class Spec(Sampling):
+    """How to smooth and how much to sample; everything a certificate depends on besides network and image.
+
+    `n0` draws guess the class, `n` others bound its probability.
+    """
 
     noise: Noise
-    seed: int
-    n0: int = setting(100, "draws to guess the class")
-    n: int = setting(10_000, "separate draws to bound its probability; at most so many with early stopping")
-    alpha: float = setting(ALPHA, "failure probability of each certificate")
     stop: Stopping = AllDraws()  # how many of the n draws an image gets  # noqa: RUF009
-    batch: int | None = setting(
-        None, "noisy images per pass: speed and memory, not votes (default: as suits the device)"
-    )
-    dtype: torch.dtype = torch.float32  # of the noisy images, and of the network that a table freezes
-    fast: FastPath = FastPath()  # other steps of freezing it  # noqa: RUF009
 
-    def __post_init__(self) -> None:
-        if min(self.n0, self.n, self.batch or 1) < 1 or not 0 < self.alpha < 1 or self.seed < 0:
-            raise ValueError(f"Spec: wanted n0, n, batch >= 1, 0 < alpha < 1 and seed >= 0; got {self}")
+    @property
+    def per_image(self) -> int:
+        """Noisy copies of an image, at most."""
+        return self.stop.selection(self.n0) + self.n
+
+    def identity(self) -> dict[str, Any]:
+        """As `Sampling.identity`."""
+        noise = {"noise": type(self.noise).__name__, "sigma": self.noise.sigma}
+        return super().identity() | noise | {"stop": as_rule(self.stop)}
 
 
 Model = Callable[[Tensor], Tensor]
 _WAVE = 64  # images whose class is selected at a time, or more where a pass holds many
-Group = tuple[Tensor, Sequence[int], Sequence[int]]  # images (B, ...), labels, indices
 
 
 def predict(model: Model, x: Tensor, *, classes: int, spec: Spec) -> NDArray[np.int64]:
@@ -125,50 +113,21 @@ def certify_table(
     votes differently from the float32 original, and `info`. A table with other settings raises ValueError or,
     with `replace`, is kept under another name with a warning.
     """
-    path = Path(path)
-    positions = range(0, len(images), skip)[: None if max_images < 0 else max_images]
     device = next(model.parameters()).device
-    classes, n = len(images.classes), spec.stop.selection(spec.n0) + spec.n
-    found = read_record(path)
-    fast = settle(as_before(spec.fast, found), model, images.shape, inputs=len(positions) * n)
-    identity = identify(model, images, spec) | {"fast": fast.steps(spec.dtype)}
-    if found.get("identity") == identity and set(positions) <= begin("certify_table", path, identity):
-        return rows_at(path, positions)
-    voter = freeze(
-        model,
-        spec.noise,
-        images.shape,
-        classes=classes,
-        device=device,
-        dtype=spec.dtype,
-        fast=fast,
-        batch=spec.batch,
+    job = Job(
+        call="certify_table",
+        spec=spec,
+        identity=identify(model, images, spec),
+        networks=[Sampled(model, spec.noise, len(images.classes))],
+        like=model,
+        rows=lambda voters, waves: _certify_waves(voters[0], waves, images.shape, spec, device),
+        wave=_WAVE,
+        passes=8,
+        told=lambda each: each[0],
     )
-    identity["fast"] = voter.steps
-    record = {"identity": identity, "info": info or {}, "skip": skip, "max_images": max_images}
-
-    def certified(todo: list[int]) -> Iterator[list[Certificate]]:
-        waves = take_waves(images, todo, max(_WAVE, 8 * voter.units), device)
-        return _certify_waves(voter, waves, images.shape, spec, device)
-
-    return fill(
-        "certify_table",
-        path,
-        positions,
-        certified,
-        record=record | {"batch": spec.batch, "provenance": describe(device)},
-        disagreement=lambda: otherwise(model, images, voter, spec.seed),
-        replace=replace,
-        progress=progress,
+    return job.run(
+        images, path, skip=skip, max_images=max_images, replace=replace, progress=progress, info=info
     )
-
-
-def take_waves(images: Images, positions: Sequence[int], size: int, device: torch.device) -> Iterator[Group]:
-    """Images at these positions, `size` at a time, on the device."""
-    for first in range(0, len(positions), size):
-        idx = positions[first : first + size]
-        pixels, labels = images.batch(torch.tensor(idx))
-        yield pixels.to(device), labels.tolist(), idx
 
 
 def _certify_waves(
@@ -203,35 +162,10 @@ def _certify_waves(
             ]
 
 
-def otherwise(model: nn.Module, images: Images, voter: FrozenVoter, seed: int) -> dict[str, float]:
-    """How often `voter` votes differently from `model` in float32 on the first images: see `disagreement`."""
-    first, _ = images.batch(torch.arange(min(voter.units, len(images))))
-    device = next(model.parameters()).device
-    blocks = NoiseBlocks(voter.noise, images.shape, seed=seed, stream="disagreement", device=device)
-    return disagreement(model, voter, first.to(device), blocks)
-
-
-def as_before(fast: FastPath, found: dict[str, Any]) -> FastPath:
-    """`fast` with its open choices made as they were when the table with the record `found` was begun."""
-    steps = found.get("identity", {}).get("fast", {})
-    open_steps = [name for name, value in asdict(fast).items() if value is None and name in steps]
-    return replace(fast, **{name: steps[name] for name in open_steps})
-
-
 def identify(model: nn.Module, images: Images, spec: Spec) -> dict[str, Any]:
-    """What the rows of a table depend on: it must be the same for all rows of a table."""
-    return {
-        "method": "rs",
-        "model": fingerprint(model),
-        "images": images.fingerprint(),
-        "noise": type(spec.noise).__name__,
-        "sigma": spec.noise.sigma,
-        "n0": spec.n0,
-        "n": spec.n,
-        "alpha": spec.alpha,
-        "seed": spec.seed,
-        "stop": plain({"rule": type(spec.stop).__name__, **asdict(spec.stop)}),
-    }
+    """What the rows of a table depend on: all of it must be the same for rows to go into one table."""
+    own = {"method": "rs", "model": fingerprint(model), "images": images.fingerprint()}
+    return plain(own | spec.identity())
 
 
 def fingerprint(model: nn.Module) -> str:

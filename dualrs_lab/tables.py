@@ -4,9 +4,7 @@ Beside a table `NAME.tsv` lies `NAME.json`, whose `identity` holds all that the 
 continued only with the same identity.
 """
 
-import json
 import sys
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,63 +12,23 @@ from typing import Any
 import pandas as pd
 from tqdm.auto import tqdm
 
-from dualrs_lab.certificates import (
-    COLUMNS,
-    Certificate,
-    append_rows,
-    read_table,
-    repair_table,
-    to_row,
-    write_table,
-)
-from dualrs_lab.files import replace_json, set_aside
+from dualrs_lab.certificates import COLUMNS, append_rows, read_table, repair_table, write_table
+from dualrs_lab.claim import Claim
+from dualrs_lab.files import replace_json
+from dualrs_lab.store import read_record, take_up
 
-__all__ = ["append_groups", "begin", "fill", "plain", "read_record", "refuse_other", "rows_at", "sort_rows"]
+__all__ = ["append_groups", "fill", "rows_at", "sort_rows", "taken_up"]
 
-Row = Certificate | Mapping[str, object]
+Row = Claim | Mapping[str, object]
 
 
-def plain(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """`identity` as a json file returns it, with lists for tuples."""
-    return dict(json.loads(json.dumps(identity)))
-
-
-def read_record(path: Path) -> dict[str, Any]:
-    """The json file beside the table at `path`; empty if there is none."""
-    made = path.with_suffix(".json")
-    return dict(json.loads(made.read_text())) if made.exists() else {}
-
-
-def begin(call: str, path: Path, identity: Mapping[str, Any], *, replace: bool = False) -> set[int]:
-    """The idx that the table at `path` already holds; an unfinished last line is cut.
-
-    A table with another identity raises ValueError or, with `replace`, is kept under another name with a
-    warning.
-    """
+def taken_up(call: str, path: Path, identity: Mapping[str, Any], *, replace: bool = False) -> set[int]:
+    """The idx that the table at `path` already holds, see `store.take_up`; an unfinished last line is cut."""
     if repair_table(path) == 0:
         path.unlink(missing_ok=True)  # its header may be of other columns
         return set()
-    found = read_record(path).get("identity")
-    if found == identity:
-        return set(read_table(path)["idx"].tolist())
-    if not replace:
-        refuse_other(call, path, found, identity)
-    kept = set_aside(path, path.with_suffix(".json"))
-    warnings.warn(f"{path.name} was made with other settings; it is now {kept[0].name}", stacklevel=3)
-    return set()
-
-
-def refuse_other(call: str, path: Path, found: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> None:
-    """ValueError that names what differs between the identity found for `path` and the wanted one, if any."""
-    known = found or {}
-    differing = sorted(key for key in {*known, *wanted} if known.get(key) != wanted.get(key))
-    if differing:
-        there = {key: known.get(key) for key in differing} if found else "no record beside it"
-        here = {key: wanted.get(key) for key in differing}
-        raise ValueError(
-            f"{call}: {path} was made with other settings ({', '.join(differing)}): found {there}, "
-            f"wanted {here}; choose another file or remove it"
-        )
+    there = take_up(call, [path], identity, replace=replace)
+    return set(read_table(path)["idx"].tolist()) if there else set()
 
 
 def fill(
@@ -87,11 +45,11 @@ def fill(
 ) -> pd.DataFrame:
     """The table at `path`, after appending `groups(the positions that it lacks)` as they come.
 
-    `record`, with its `identity`, goes into the json, and so does `disagreement()`, measured when a table is
-    begun. As with `begin`, a table with another identity is refused or kept under another name.
+    `record`, with its `identity`, goes into the json; `disagreement()` as well, measured when a table is
+    begun. A table of another identity is refused, or with `replace` kept under another name.
     """
     before = read_record(path)
-    done = begin(call, path, record["identity"], replace=replace)
+    done = taken_up(call, path, record["identity"], replace=replace)
     measured = before.get("disagreement") if done else disagreement()
     replace_json(path.with_suffix(".json"), {**record, "disagreement": measured})
     todo = [position for position in positions if position not in done]
@@ -123,7 +81,7 @@ def append_groups(
         total=total, initial=initial, unit="image", desc=path.name, disable=not progress, mininterval=interval
     ) as bar:
         for group in groups:
-            rows = [to_row(row) if isinstance(row, Certificate) else row for row in group]
+            rows = [row.to_row() if isinstance(row, Claim) else row for row in group]
             append_rows(path, rows, columns=columns)
             right, seen = right + sum(bool(row["correct"]) for row in rows), seen + len(rows)
             bar.set_postfix(certified=f"{right / seen:.3f}", refresh=False)

@@ -10,8 +10,7 @@ import io
 import json
 import math
 import time
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FunctionType
@@ -24,10 +23,10 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from dualrs_lab.data import Images, to_float
-from dualrs_lab.files import digest, replace_bytes, set_aside
+from dualrs_lab.files import digest, replace_bytes
 from dualrs_lab.models import Classifier, load_checkpoint, save_checkpoint
 from dualrs_lab.runtime import describe, make_generator, pick_dtype
-from dualrs_lab.tables import plain, read_record
+from dualrs_lab.store import plain, take_up
 
 __all__ = [
     "Consistency",
@@ -42,7 +41,6 @@ __all__ = [
     "recipe",
     "settings",
     "state_path",
-    "take_up",
     "train",
     "train_checkpoint",
 ]
@@ -227,7 +225,7 @@ def train_checkpoint(
         )
     made_by = plain(settings(config, objective, images) | ({"start": digest(Path(start))} if start else {}))
     files = [path, best] if keep_best else [path]
-    there = take_up("train_checkpoint", files, made_by, replace=replace)
+    there = take_up("train_checkpoint", files, made_by, key="training", replace=replace)
     if path in there and keep_best and best not in there:
         raise ValueError(
             f"train_checkpoint: {path} is there, but {best.name} is not: it was trained without keep_best; "
@@ -269,29 +267,6 @@ def train_checkpoint(
     save_checkpoint(path, model, **info, history=history.to_dict("records"), seconds=seconds)
     state.unlink(missing_ok=True)
     return load_checkpoint(path, device=device)
-
-
-def take_up(
-    call: str, files: Sequence[Path], made_by: Mapping[str, Any], *, replace: bool = False
-) -> list[Path]:
-    """Which of `files`, networks with a json each, are there and were trained with `made_by`, see `plain`.
-
-    If one was trained with other settings, raises ValueError or, with `replace`, keeps all of them under
-    another name with a warning, so that none is left. Makes their folder.
-    """
-    files[0].parent.mkdir(parents=True, exist_ok=True)
-    found = {file: read_record(file).get("training") for file in files if file.exists()}
-    others = [file for file, by in found.items() if by != made_by]
-    if not others:
-        return [*found]
-    if not replace:
-        raise ValueError(
-            f"{call}: {others[0]} was trained with {found[others[0]]}, wanted {made_by}; choose another "
-            "folder, or replace=True to keep it under another name"
-        )
-    kept = set_aside(*(one for file in files for one in (file, file.with_suffix(".json"))))
-    warnings.warn(f"{others[0].name} was trained with other settings; now {kept[0].name}", stacklevel=3)
-    return []
 
 
 def state_path(path: Path, made_by: Mapping[str, Any]) -> Path:

@@ -26,7 +26,8 @@ from dualrs_lab.bounds import lower_bound, radius_ceiling, rs_radius
 from dualrs_lab.cam import TopFraction, class_maps, normalise, pixel_budget, resize
 from dualrs_lab.cascade_tables import join_votes
 from dualrs_lab.cascades import Cascade, Steps, first_to_accept, steps
-from dualrs_lab.certificates import ABSTAIN, Certificate, average_radius, certified_accuracy, floor_text
+from dualrs_lab.certificates import Certificate, as_table, average_radius, certified_accuracy, floor_text
+from dualrs_lab.claim import ABSTAIN, Claims, answered, claimed
 from dualrs_lab.data import Images, to_float
 from dualrs_lab.fastpath import evaluation_copy
 from dualrs_lab.mix_certificates import FORMS, mixed, noise_of
@@ -272,7 +273,7 @@ class DualPanel(Panel):
 
     def describe(self, state: State) -> str:
         _, found = self.certificate(state)
-        claim = f"class {found.claim}" if found.routed > 0 else "abstains"
+        claim = _claim(int(answered(found.claim, found.routed)))
         return (
             f"<b>{claim}</b>: routed <b>{floor_text(float(found.routed))}</b> (solid circle), "
             f"published {floor_text(float(found.published))}; dashed: the entry radii"
@@ -282,8 +283,8 @@ class DualPanel(Panel):
 class CertifiedPanel(Panel):
     """Certified accuracy of several tables, and their ranking at a radius."""
 
-    def __init__(self, tables: Mapping[str, pd.DataFrame], *, radius: float = 0.25) -> None:
-        self.tables = dict(tables)
+    def __init__(self, tables: Mapping[str, Claims], *, radius: float = 0.25) -> None:
+        self.tables = {label: as_table(claims) for label, claims in tables.items()}
         reach = max(float(table["radius"].max()) for table in self.tables.values())
         boxes = {
             f"table-{i}": widgets.Checkbox(value=True, description=label, indent=False, **_LAYOUT)
@@ -335,10 +336,11 @@ class CascadePanel(Panel):
     `tables` are those of the experts, by sigma; the largest is asked first.
     """
 
-    def __init__(self, tables: Mapping[float, pd.DataFrame], *, alpha: float = 0.001, image: int = 0) -> None:
+    def __init__(self, tables: Mapping[float, Claims], *, alpha: float = 0.001, image: int = 0) -> None:
         self.order, self.alpha = tuple(sorted(tables, reverse=True)), alpha
-        self.joined = join_votes(tables, self.order)
-        same = {sigma: table[table["idx"].isin(self.joined.idx)] for sigma, table in tables.items()}
+        given = {sigma: as_table(claims) for sigma, claims in tables.items()}
+        self.joined = join_votes(given, self.order)
+        same = {sigma: table[table["idx"].isin(self.joined.idx)] for sigma, table in given.items()}
         self.singles = {f"σ = {sigma:g}": same[sigma] for sigma in sorted(tables)}
         sliders = {
             f"t-{j}": _slider(f"threshold at {sigma:g}", 0.0, 0.0, sigma, 0.02, ".2f")
@@ -358,11 +360,9 @@ class CascadePanel(Panel):
     def table(self, state: State) -> pd.DataFrame:
         """The columns of the published logs without the time, and the method."""
         found, _, y = self.once(state, self.certified)
+        images = pd.DataFrame({"idx": self.joined.idx, "label": self.joined.label})
         radius = np.where(y == ABSTAIN, 0.0, np.maximum(found.radius, 0.0))
-        predict = np.where(radius > 0, y, ABSTAIN)
-        label = self.joined.label
-        rows = {"idx": self.joined.idx, "label": label, "predict": predict, "radius": radius}
-        return pd.DataFrame(rows | {"correct": (predict == label).astype(int), "method": "cascade"})
+        return claimed(images, y, radius).assign(method="cascade")
 
     def render(self, state: State) -> plots.Page:
         curves, bars = plots.row_of_axes(4.1, 3.9, height=3.0)
@@ -377,10 +377,9 @@ class CascadePanel(Panel):
         acr = floor_text(average_radius(table), 4)
         best = max(average_radius(single) for single in self.singles.values())
         idx, label, predict = (int(table[name].iloc[i]) for name in ("idx", "label", "predict"))
-        claim = "abstains" if predict == ABSTAIN else f"class {predict}"
         return (
             f"average certified radius <b>{acr}</b> (best single σ {floor_text(best, 4)}); "
-            f"image {idx}: {claim}, label {label}"
+            f"image {idx}: {_claim(predict)}, label {label}"
         )
 
 
@@ -501,14 +500,14 @@ class MixPanel(Panel):
 
     def __init__(
         self,
-        table: pd.DataFrame,
+        table: Claims,
         *,
         weight: float = 0.76,
         classes: int | None = None,
         sigma: float | None = None,
     ) -> None:
-        self.rows, self.classes = table, classes
-        self.sigma = noise_of(table, sigma=sigma)
+        self.rows, self.classes = as_table(table), classes
+        self.sigma = noise_of(self.rows, sigma=sigma)
         forms = [*FORMS, *(["exact, votes of all classes"] if classes else [])]
         super().__init__(
             "mix",
@@ -602,6 +601,10 @@ def _count(text: str, last: int, value: int = 0) -> widgets.IntSlider:
 def _choice(text: str, values: Sequence[float], value: float, shown: str) -> widgets.SelectionSlider:
     options = [(shown.format(option), option) for option in sorted({*values, value})]
     return widgets.SelectionSlider(options=options, value=value, description=text, **_CALM, **_LAYOUT)
+
+
+def _claim(predict: int) -> str:
+    return "abstains" if predict == ABSTAIN else f"class {predict}"
 
 
 def _page(ax: Any) -> plots.Page:

@@ -1,5 +1,6 @@
 """Cascades through the engine: true in the plane, the same rows in any company, few draws where these do."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -10,16 +11,15 @@ import torch
 from test_cascades import CASCADES, PLANE, answers, others_in_the_ball
 
 from dualrs_lab import cascade_tables
+from dualrs_lab.cascade_certificates import CascadeCertificate
 from dualrs_lab.cascade_tables import (
     CascadeSpec,
     certify_cascade,
     certify_cascade_table,
-    columns,
     from_tables,
-    recompute,
 )
 from dualrs_lab.cascades import Cascade
-from dualrs_lab.certificates import ABSTAIN, read_table
+from dualrs_lab.certificates import ABSTAIN, frame, read_table
 from dualrs_lab.data import Images, load_images
 from dualrs_lab.models import make_model
 from dualrs_lab.plane import sample_points
@@ -34,12 +34,22 @@ def settings(cascade: Cascade, **changes) -> CascadeSpec:
     return CascadeSpec(cascade=cascade, **given | changes)
 
 
-def system(points: np.ndarray, spec: CascadeSpec, *, units: int = 8, **more) -> pd.DataFrame:
+def certificates(
+    points: np.ndarray, spec: CascadeSpec, *, units: int = 8, **more
+) -> list[CascadeCertificate]:
     voters = [
         Voter(PLANE, GaussianNoise(sigma), classes=3, units=units, dtype=torch.float64)
         for sigma in spec.cascade.sigmas
     ]
     return certify_cascade(voters, torch.tensor(points), spec=spec, **more)
+
+
+def system(points: np.ndarray, spec: CascadeSpec, **more) -> pd.DataFrame:
+    return frame(certificates(points, spec, **more))
+
+
+def recomputed(table: pd.DataFrame) -> list[float]:
+    return [CascadeCertificate.from_row(row).recomputed() for row in table.to_dict("records")]
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +66,8 @@ def test_the_system_answers_as_certified_everywhere_in_the_ball(points: np.ndarr
     assert sure.mean() > 0.6
     assert (claims[sure] == answers(points[sure], cascade)).all()
     assert ((claims == ABSTAIN) == ~sure).all()
-    assert [recompute(row, cascade) for row in found.to_dict("records")] == radii.tolist()
-    assert tuple(found.columns) == columns(cascade)
+    assert recomputed(found) == radii.tolist()
+    assert tuple(found.columns) == CascadeCertificate.columns(cascade)
 
 
 def test_experts_that_cannot_help_are_not_asked_and_it_costs_nothing(
@@ -74,13 +84,16 @@ def test_experts_that_cannot_help_are_not_asked_and_it_costs_nothing(
     assert everyone["drawn"].max() <= 3 * 100 + 4000 + 2 * 1000
 
 
-def test_a_point_gets_the_same_row_in_any_company(points: np.ndarray) -> None:
+def test_a_point_gets_the_same_certificate_in_any_company(points: np.ndarray) -> None:
     spec, few = settings(CASCADES[0]), points[:20]
-    together = system(few, spec).drop(columns="time")
-    assert system(few, spec, units=1).drop(columns="time").equals(together)
-    alone = system(few[7:8], spec, idx=[7]).drop(columns="time")
-    assert alone.to_dict("records") == together.iloc[[7]].to_dict("records")
-    assert len(system(few[:0], spec)) == 0
+
+    def timeless(found: list[CascadeCertificate]) -> list[CascadeCertificate]:
+        return [dataclasses.replace(c, seconds=0.0) for c in found]
+
+    together = timeless(certificates(few, spec))
+    assert timeless(certificates(few, spec, units=1)) == together
+    assert timeless(certificates(few[7:8], spec, idx=[7])) == together[7:8]
+    assert certificates(few[:0], spec) == []
 
 
 def test_voters_that_do_not_fit_are_refused(points: np.ndarray) -> None:
@@ -136,7 +149,7 @@ def test_a_table_goes_on_where_it_stopped_and_can_be_recomputed(tmp_path: Path, 
     path.write_bytes(first + b"23\t4\t4\t0.3")
     assert_same(table(experts, digits, path), whole)
     assert path.read_bytes().startswith(first)
-    assert [recompute(row, CASCADE) for row in whole.to_dict("records")] == whole["radius"].tolist()
+    assert recomputed(whole) == whole["radius"].tolist()
     assert whole["correct"].mean() > 0.5
     made = json.loads((tmp_path / "whole.json").read_text())
     assert (len(made["identity"]["experts"]), len(made["disagreement"])) == (3, 3)
@@ -164,12 +177,10 @@ def test_tables_of_the_experts_give_the_radii_that_sampling_gives(tmp_path: Path
         assert joined[name].tolist() == sampled[name].tolist()
     assert joined["radius"].tolist() == pytest.approx(sampled["radius"].tolist(), abs=1e-12)
     assert joined["drawn"].sum() > sampled["drawn"].sum()
-    assert [recompute(row, CASCADE) for row in joined.to_dict("records")] == joined["radius"].tolist()
+    assert recomputed(joined) == joined["radius"].tolist()
     written = tmp_path / "joined.tsv"
     joined.to_csv(written, sep="\t", index=False)
-    assert [recompute(row, CASCADE) for row in read_table(written).to_dict("records")] == joined[
-        "radius"
-    ].tolist()
+    assert recomputed(read_table(written)) == joined["radius"].tolist()
 
 
 def test_tables_that_do_not_fit_are_refused(tmp_path: Path, digits, experts) -> None:

@@ -20,12 +20,9 @@ from dualrs_lab.certificates import (
     decide,
     floor_text,
     frame,
-    from_row,
     read_table,
-    recompute,
     repair_table,
     summarise,
-    to_row,
     write_table,
 )
 
@@ -50,17 +47,17 @@ def _many(count: int = 40) -> list[Certificate]:
 
 def test_decide_is_cohens_certify() -> None:
     certificate = _decide()
-    assert (certificate.top, certificate.predict, certificate.correct) == (1, 1, True)
+    assert (certificate.guess, certificate.predict, certificate.correct) == (1, 1, True)
     assert (certificate.n0, certificate.n, certificate.successes) == (100, 1000, 985)
     assert certificate.votes == ((0, 10), (1, 985), (2, 5))
     assert certificate.selection == ((0, 3), (1, 97))
-    assert certificate.radius == rs_radius(lower_bound(985, 1000, 0.001), 0.25) == recompute(certificate)
+    assert certificate.radius == rs_radius(lower_bound(985, 1000, 0.001), 0.25) == certificate.recomputed()
 
 
 def test_votes_that_chose_when_to_stop_are_bounded_at_every_number_of_draws() -> None:
     stopped = _decide(bound="betting", drawn=4000)
     assert (stopped.bound, stopped.n, stopped.drawn) == ("betting", 1000, 4000)
-    assert stopped.radius == rs_radius(anytime_lower_bound(985, 1000, 0.001), 0.25) == recompute(stopped)
+    assert stopped.radius == rs_radius(anytime_lower_bound(985, 1000, 0.001), 0.25) == stopped.recomputed()
     assert stopped.radius < _decide().radius
     with pytest.raises(ValueError, match=r"at most the radius 0.4.* of its votes"):
         dataclasses.replace(stopped, radius=_decide().radius)
@@ -70,8 +67,8 @@ def test_votes_that_chose_when_to_stop_are_bounded_at_every_number_of_draws() ->
 
 def test_the_guess_comes_from_the_selection_alone() -> None:
     misled = _decide(selection=(60, 40, 0))
-    assert (misled.top, misled.successes, misled.predict, misled.radius) == (0, 10, ABSTAIN, 0.0)
-    assert _decide(selection=(50, 50, 0)).top == 0  # the lowest class wins a tie
+    assert (misled.guess, misled.successes, misled.predict, misled.radius) == (0, 10, ABSTAIN, 0.0)
+    assert _decide(selection=(50, 50, 0)).guess == 0  # the lowest class wins a tie
     assert _decide(selection=(100, 0, 0), votes=(0, 1000, 0)).successes == 0
 
 
@@ -138,8 +135,8 @@ def test_rows_and_tables_come_back_bit_for_bit(tmp_path: Path) -> None:
     table = read_table(tmp_path / "t.tsv")
     pd.testing.assert_frame_equal(table, frame(certificates), check_exact=True)
     assert tuple(table.columns) == COLUMNS
-    assert [from_row(row) for row in table.to_dict("records")] == certificates
-    assert [from_row(to_row(certificate)) for certificate in certificates] == certificates
+    assert [Certificate.from_row(row) for row in table.to_dict("records")] == certificates
+    assert [Certificate.from_row(certificate.to_row()) for certificate in certificates] == certificates
     write_table(tmp_path / "whole.tsv", table)
     assert (tmp_path / "whole.tsv").read_bytes() == (tmp_path / "t.tsv").read_bytes()
 
@@ -149,11 +146,11 @@ def test_tables_without_bound_and_drawn_are_clopper_pearson_on_all_draws(tmp_pat
     write_table(tmp_path / "old.tsv", frame(certificates).drop(columns=["bound", "drawn"]))
     table = read_table(tmp_path / "old.tsv")
     assert tuple(table.columns) == COLUMNS[:-2]
-    assert [from_row(row) for row in table.to_dict("records")] == certificates
+    assert [Certificate.from_row(row) for row in table.to_dict("records")] == certificates
     assert len(TABLES) == 3
     for path in TABLES:
         rows = read_table(path).to_dict("records")
-        assert [recompute(from_row(row)) for row in rows] == [row["radius"] for row in rows]
+        assert [Certificate.from_row(row).recomputed() for row in rows] == [row["radius"] for row in rows]
 
 
 def test_the_file_is_the_log_format_of_the_field(tmp_path: Path) -> None:
@@ -195,7 +192,7 @@ def test_other_methods_share_a_table(tmp_path: Path) -> None:
     assert table["n"].tolist() == [1000, pd.NA]
     assert table["correct"].tolist() == [1, 1]
     assert table["entry_radius"].tolist()[1] == 0.1
-    assert from_row(table.iloc[0].to_dict()) == _decide()
+    assert Certificate.from_row(table.iloc[0].to_dict()) == _decide()
     write_table(tmp_path / "again.tsv", table)
     assert (tmp_path / "again.tsv").read_bytes() == (tmp_path / "t.tsv").read_bytes()
     with pytest.raises(ValueError, match=r"append_rows.*\['cut'\] missing"):
@@ -241,8 +238,8 @@ def test_a_bad_table_says_what_is_wrong(tmp_path: Path, text: str, message: str)
 def test_a_missing_table_and_a_log_without_votes_are_said_so(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"read_table\(.*absent.tsv\): no such file"):
         read_table(tmp_path / "absent.tsv")
-    with pytest.raises(ValueError, match=r"no method, sigma, .* a published log carries no votes"):
-        from_row(dict.fromkeys(SIX, 1))
+    with pytest.raises(ValueError, match=r"no method, sigma, .* a published log has none"):
+        Certificate.from_row(dict.fromkeys(SIX, 1))
 
 
 def test_both_time_formats_and_windows_line_ends(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from dualrs_lab.cascade_tables import from_tables
 from dualrs_lab.cascades import Cascade
 from dualrs_lab.certificates import ABSTAIN, Certificate, decide, frame
 from dualrs_lab.comparison import cascade, compare, curves
-from dualrs_lab.dual_certificates import judge, to_row
+from dualrs_lab.dual_certificates import judge
 from dualrs_lab.estimators import Median
 
 ERROR = 1e-3
@@ -95,7 +95,7 @@ def sampled(
 def without_earlier(certificates: list[Certificate]) -> tuple[int, float]:
     """The fault: the radius of the expert that answers, as if those before it kept quiet everywhere."""
     for c in sorted(certificates, key=lambda c: -c.sigma):
-        if 2 * dict(c.selection)[c.top] > c.n0:
+        if 2 * dict(c.selection)[c.guess] > c.n0:
             return c.predict, c.radius
     return ABSTAIN, 0.0
 
@@ -213,23 +213,21 @@ def single(sigma: float, place: int) -> pd.DataFrame:
 def system() -> pd.DataFrame:
     rule = Median(0.5)
     return pd.DataFrame(
-        to_row(
-            judge(
-                np.array([[small // 10, 100 - small // 10]]),
-                np.array([[small, 1000 - small]]),
-                np.array(GUESS[(first if small >= 500 else second)[0]]),
-                np.array([first[1], second[1]]),
-                idx=i,
-                label=label,
-                estimator=rule,
-                sigmas=(0.25, 0.5),
-                split=rule.split(2, ALPHA),
-                seed=0,
-                seconds=0.0,
-                bound="clopper-pearson",
-                drawn=10_000,
-            )
-        )
+        judge(
+            np.array([[small // 10, 100 - small // 10]]),
+            np.array([[small, 1000 - small]]),
+            np.array(GUESS[(first if small >= 500 else second)[0]]),
+            np.array([first[1], second[1]]),
+            idx=i,
+            label=label,
+            estimator=rule,
+            sigmas=(0.25, 0.5),
+            split=rule.split(2, ALPHA),
+            seed=0,
+            seconds=0.0,
+            bound="clopper-pearson",
+            drawn=10_000,
+        ).to_row()
         for i, label, first, second, small in IMAGES
     )
 

@@ -4,11 +4,19 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
-from dualrs_lab.certificates import ABSTAIN, append_rows, average_radius, certified_accuracy, read_table
-from dualrs_lab.dual_certificates import DualCertificate, columns, from_row, judge, recompute, to_row
+from dualrs_lab.certificates import (
+    ABSTAIN,
+    append_rows,
+    average_radius,
+    certified_accuracy,
+    frame,
+    read_table,
+)
+from dualrs_lab.dual_certificates import DualCertificate, judge
 from dualrs_lab.estimators import Cuts, Estimator, Median, Plurality
 from dualrs_lab.routes import Split
 
@@ -50,15 +58,21 @@ def random_certificates(
     return made
 
 
+def both(c: DualCertificate) -> tuple[float, float]:
+    """Both radii that the votes alone give."""
+    return c.recomputed(), float(c.routes.published)
+
+
 @EACH
 @pytest.mark.parametrize("bound", ["clopper-pearson", "betting"])
 def test_a_row_gives_the_certificate_back_and_its_votes_both_radii(rule: Estimator, bound: str) -> None:
     certificates = random_certificates(rule, bound=bound)
     for certificate in certificates:
-        row = to_row(certificate)
-        assert set(row) == set(columns(SIGMAS))
-        assert from_row(row) == certificate
-        assert recompute(from_row(row)) == (row["radius"], row["published"])
+        row = certificate.to_row()
+        assert tuple(row) == DualCertificate.columns(SIGMAS)
+        again = DualCertificate.from_row(row)
+        assert again == certificate
+        assert both(again) == (row["radius"], row["published"])
     assert {c.top for c in certificates} == {0, 1, 2}
     assert any(0 < c.published < c.radius for c in certificates)
 
@@ -70,11 +84,12 @@ def test_a_table_on_disk_gives_every_certificate_back(rule: Estimator, tmp_path:
     none = [dataclasses.replace(c, radius=0.0, published=0.0, predict=ABSTAIN) for c in certificates]
     for name, some in (("some", certificates), ("none", [unasked(c) for c in none])):
         path = tmp_path / f"{name}.tsv"
-        append_rows(path, [to_row(c) for c in some[:15]], columns=columns(SIGMAS))
-        append_rows(path, [to_row(c) for c in some[15:]])
+        append_rows(path, some[:15], columns=DualCertificate.columns(SIGMAS))
+        append_rows(path, some[15:])
         table = read_table(path)
-        assert tuple(table.columns) == columns(SIGMAS)
-        assert [from_row(row) for row in table.to_dict("records")] == some
+        assert tuple(table.columns) == DualCertificate.columns(SIGMAS)
+        pd.testing.assert_frame_equal(frame(some), table, check_exact=True)
+        assert [DualCertificate.from_row(row) for row in table.to_dict("records")] == some
         for row, certificate in zip(table.to_dict("records"), some, strict=True):
             assert row["sigma"] == SIGMAS[certificate.top]
             found = certificate.routes
@@ -129,21 +144,22 @@ def test_an_expert_that_the_votes_rule_out_need_not_be_asked() -> None:
     """The entry radius of the second is beyond the radius, so its votes change nothing."""
     certificate = by_hand()
     assert certificate.routes.entry[1] >= certificate.radius
-    assert recompute(by_hand(votes=(certificate.votes[0], ()))) == recompute(certificate)
-    with pytest.raises(ValueError, match=r"at most the radii of its votes, 0\.0"):
+    assert both(by_hand(votes=(certificate.votes[0], ()))) == both(certificate)
+    with pytest.raises(ValueError, match=r"at most the radius 0\.0 of its votes"):
         by_hand(votes=((), certificate.votes[1]))
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"radius": 0.4}, r"wanted at most the radii of its votes, 0\.38\d+ \(routed\) and"),
+        ({"radius": 0.4}, r"wanted at most the radius 0\.38\d+ of its votes, got 0\.4"),
         ({"published": 0.3805, "radius": 0.38}, "0 <= published <= radius"),
         ({"predict": 0}, "predict 1 or -1, got 0"),
         ({"predict": ABSTAIN}, "radius 0 exactly where abstaining"),
         ({"radius": 0.0, "published": 0.0}, "radius 0 exactly where abstaining"),
-        ({"radius": -0.1}, "0 <= published <= radius"),
-        ({"radius": float("nan")}, "0 <= published <= radius"),
+        ({"radius": -0.1}, "a finite radius >= 0, got -0.1"),
+        ({"radius": float("nan")}, "a finite radius >= 0, got nan"),
+        ({"published": -0.1}, "0 <= published <= radius"),
         ({"idx": np.int64(0)}, "Python ints"),
         ({"idx": -1}, "idx >= 0"),
         ({"seconds": -1.0}, "seconds >= 0"),
@@ -176,34 +192,34 @@ def test_a_published_radius_above_its_votes_is_refused() -> None:
         radius=0.3,
         published=0.1,
     )
-    assert recompute(small)[1] < recompute(small)[0]
-    with pytest.raises(ValueError, match="at most the radii of its votes"):
+    assert both(small)[1] < both(small)[0]
+    with pytest.raises(ValueError, match=r"at most the published radius 0\.2.* of its votes, got 0\.3"):
         dataclasses.replace(small, published=0.3)
 
 
 def test_smaller_claims_are_allowed_and_kept() -> None:
     """As a table rounded down by other software would make them."""
     less = by_hand(radius=0.3, published=0.25)
-    assert from_row(to_row(less)) == less
-    assert recompute(less) == recompute(by_hand())
+    assert DualCertificate.from_row(less.to_row()) == less
+    assert both(less) == both(by_hand())
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"estimator": "mean"}, "wanted an estimator of median, cuts, plurality, got 'mean'"),
-        ({"radius": 0.5}, "at most the radii of its votes"),
-        ({"votes_0.25": "0:500 1:500"}, "at most the radii of its votes"),
+        ({"radius": 0.5}, "at most the radius"),
+        ({"votes_0.25": "0:500 1:500"}, "at most the radius"),
         ({"alpha": 0.05}, "the levels add up to 0.1"),
     ],
 )
 def test_a_row_that_was_changed_is_refused(change: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        from_row(to_row(by_hand()) | change)
+        DualCertificate.from_row(by_hand().to_row() | change)
 
 
 def test_a_row_of_another_method_is_refused() -> None:
-    row = to_row(by_hand())
+    row = by_hand().to_row()
     del row["levels"]
     with pytest.raises(ValueError, match="no levels in the row"):
-        from_row(row)
+        DualCertificate.from_row(row)

@@ -19,7 +19,7 @@ from dualrs_lab.evaluation import (
     evaluate_table,
     read_evaluation,
     robust_accuracy,
-    summarise,
+    summarise_attacks,
 )
 from dualrs_lab.models import make_model
 from dualrs_lab.training import Standard, TrainConfig, train
@@ -61,7 +61,7 @@ def test_one_call_gives_every_attack_on_the_same_images(table, model, images) ->
 
 
 def test_summary_is_mean_error_and_seconds(table) -> None:
-    found = summarise(table)
+    found = summarise_attacks(table)
     assert list(found.index) == ["natural", "pgd", "mma", "autoattack", "worst"]
     share = table["pgd"].mean()
     assert found.loc["pgd", "accuracy"] == share
@@ -117,7 +117,8 @@ def test_other_settings_are_refused_or_set_aside(tmp_path: Path, model, images) 
     with pytest.raises(ValueError, match=r"t\.tsv was made with other settings \(threat\)"):
         evaluate_table(model, few, path, threat=stronger, progress=False)
     assert path.read_bytes() == before
-    evaluate_table(model, few, path, threat=stronger, replace=True, progress=False)
+    with pytest.warns(UserWarning, match=r"t\.tsv was made with other settings; it is now t_old1\.tsv"):
+        evaluate_table(model, few, path, threat=stronger, replace=True, progress=False)
     assert (tmp_path / "t_old1.tsv").read_bytes() == before
     (tmp_path / "other.tsv").write_text("a\tb\n1\t2\n")
     with pytest.raises(ValueError, match="columns"):

@@ -310,7 +310,7 @@ def test_stopping_at_radii_takes_many_times_fewer_draws_for_the_same_accuracy(pa
     certificates = [from_row(row) for row in read_table(path).to_dict("records")]
     sigma, radii = certificates[0].sigma, np.array(AtRadii().radii)
     p = np.array([c.successes / c.n for c in certificates])
-    right = np.array([c.top == c.label for c in certificates])
+    right = np.array([c.guess == c.label for c in certificates])
     votes = np.random.default_rng(9).binomial(100, p[:, None], (len(p), 1000)).cumsum(axis=1)
     watch = AtRadii().watch(np.tile([0, 100], (len(p), 1)), n=100_000, alpha=ALPHA, sigma=sigma)
     successes, draws, drawn = _stop(watch, votes)

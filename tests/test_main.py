@@ -12,8 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 from dualrs_lab.__main__ import COMMANDS, main, make_parser
-from dualrs_lab.cascade_tables import recompute
-from dualrs_lab.cascades import Cascade
+from dualrs_lab.cascade_certificates import CascadeCertificate
 from dualrs_lab.certificates import read_table
 from dualrs_lab.cli import attack
 from dualrs_lab.cli.run import _settings
@@ -169,8 +168,8 @@ def test_a_cascade_is_certified_from_tables(lab: Path, capsys: pytest.CaptureFix
     assert [word in shown for word in ("σ = 0.25", "σ = 1", "cascade")] == [True] * 3
     found = read_table(lab / "c.tsv")
     assert len(found) == 500
-    rows = found.to_dict("records")
-    assert [recompute(row, Cascade((1.0, 0.5, 0.25))) for row in rows] == found["radius"].tolist()
+    claims = [CascadeCertificate.from_row(row) for row in found.to_dict("records")]
+    assert [claim.recomputed() for claim in claims] == found["radius"].tolist()
     made = json.loads((lab / "c.json").read_text())["identity"]
     assert (made["sigmas"], made["thresholds"]) == ([1.0, 0.5, 0.25], [0, 0, 0])
     assert len(made["tables"]) == 3

@@ -8,9 +8,18 @@ import pytest
 from scipy import stats
 
 from dualrs_lab.bounds import lower_bound, mix_radius_closed, rs_radius, upper_bound
-from dualrs_lab.certificates import ABSTAIN, certified_accuracy, decide, frame, read_table, write_table
+from dualrs_lab.certificates import (
+    ABSTAIN,
+    Certificate,
+    certified_accuracy,
+    decide,
+    frame,
+    read_table,
+    write_table,
+)
 from dualrs_lab.mix_certificates import (
     FORMS,
+    MixCertificate,
     check_mixed,
     mixed,
     mixed_answers,
@@ -250,3 +259,74 @@ def test_the_smallest_weight_for_a_radius() -> None:
         assert mix_radius_closed(p, weight, SIGMA) == pytest.approx(radius, abs=1e-12)
     assert weight_for(2.0, 0.9, SIGMA) > 1
     assert weight_for(float(rs_radius(0.9, SIGMA)), 0.9, SIGMA) == pytest.approx(1.0)
+
+
+HOW = [
+    {"form": "closed"},
+    {"form": "smoothing"},
+    {"form": "lipschitz", "classes": 4},
+    {"form": "exact"},
+    {"form": "exact", "others": "votes", "classes": 4},
+]
+
+
+@pytest.mark.parametrize("how", HOW, ids=lambda how: f"{how['form']}-{how.get('others', 'rest')}")
+@pytest.mark.parametrize("bound", ["clopper-pearson", "betting"])
+def test_every_row_of_a_mix_is_a_certificate_that_recomputes(tmp_path, how: dict, bound: str) -> None:
+    shares = np.random.default_rng(1).dirichlet([8, 1, 0.5, 0.3], 60)
+    found = mixed(table_of(shares, bound=bound), 0.9, **how)
+    assert ("classes" in found) == (how.get("others") == "votes")
+    write_table(tmp_path / "mix.tsv", found)
+    for table in (found, read_table(tmp_path / "mix.tsv")):
+        claims = [MixCertificate.from_row(row) for row in table.to_dict("records")]
+        assert [claim.recomputed() for claim in claims] == table["radius"].tolist()
+        assert [claim.predict for claim in claims] == table["predict"].tolist()
+        pd.testing.assert_frame_equal(frame(claims), found, check_dtype=False, check_exact=True)
+    assert (found["radius"] > 0).mean() > 0.3
+
+
+def test_mixed_takes_certificates_one_by_one(own) -> None:
+    certificates = [Certificate.from_row(row) for row in own.to_dict("records")]
+    assert mixed(certificates, 0.8)["radius"].tolist() == mixed(own, 0.8)["radius"].tolist()
+
+
+def test_a_row_of_a_mix_from_before_classes_were_kept_reads_where_it_can(own) -> None:
+    closed, votes = (
+        mixed(own, 0.8, form="closed"),
+        mixed(own, 0.8, form="exact", others="votes", classes=4).drop(columns="classes"),
+    )
+    for row in closed.to_dict("records"):
+        assert MixCertificate.from_row(row).classes is None
+    with pytest.raises(ValueError, match=r"MixCertificate.from_row: no classes in the row"):
+        MixCertificate.from_row(votes.iloc[0].to_dict())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"weight": 0.7}, "at most the radius"),
+        ({"weight": 1.5}, "weight is a share in"),
+        ({"form": "lipschitz"}, "at most the radius"),
+        ({"classes": 50}, "at most the radius"),
+        ({"classes": 3}, "the number of all classes, 4 at least, got 3"),
+        ({"form": "sharp"}, "form='sharp'"),
+        ({"others": "some"}, "others='some'"),
+        ({"form": "closed"}, "others='rest' with 'closed'"),
+        ({"successes": 1}, "as in votes, got 1"),
+        ({"predict": 2}, r"predict 0 or -1, got 2"),
+    ],
+)
+def test_a_row_of_a_mix_that_was_changed_is_refused(change: dict, message: str) -> None:
+    table = table_of(np.array([[0.9, 0.05, 0.03, 0.02]]), n=5000)
+    row = mixed(table, 0.8, form="exact", others="votes", classes=4).iloc[0].to_dict()
+    assert MixCertificate.from_row(row).radius > 0
+    with pytest.raises(ValueError, match=message):
+        MixCertificate.from_row(row | change)
+
+
+def test_a_table_of_h_whose_votes_say_otherwise_is_not_mixed(own) -> None:
+    for changed in (own.assign(successes=own["successes"] + 1), own.assign(n=own["n"] + 1)):
+        with pytest.raises(
+            ValueError, match=r"of image 0, whose votes say \(\d+, 1000\); the table was changed"
+        ):
+            mixed(changed, 0.8)

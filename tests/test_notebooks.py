@@ -6,10 +6,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from dualrs_lab import cascade_tables, dual_certificates
 from dualrs_lab.__main__ import main
-from dualrs_lab.cascades import Cascade
-from dualrs_lab.certificates import from_row, read_table, recompute
+from dualrs_lab.cascade_certificates import CascadeCertificate
+from dualrs_lab.certificates import Certificate, read_table
+from dualrs_lab.dual_certificates import DualCertificate
 from dualrs_lab.evaluation import check, read_evaluation
 from dualrs_lab.models import load_checkpoint
 
@@ -68,7 +68,8 @@ def test_certification_left_tables_that_can_be_traced_to_votes(out: Path) -> Non
     for path in tables:
         table = read_table(path)
         assert len(table) == 40
-        assert all(recompute(from_row(row)) == row["radius"] for row in table.to_dict("records"))
+        for row in table.to_dict("records"):
+            assert Certificate.from_row(row).recomputed() == row["radius"]
     summary = {row["table"]: row for row in recorded(out, "21_certify")["summary"]}
     assert summary["σ = 0.12"]["0"] > summary["σ = 0.5"]["0"]
     assert summary["σ = 0.5"]["acr"] > summary["no noise in training, σ = 0.5"]["acr"]
@@ -84,12 +85,10 @@ def test_systems_are_compared_and_can_be_traced_to_votes(out: Path) -> None:
     cascade = read_table(next((out / "files").glob("digits_*_cascade_*.tsv")))
     assert len(dual) == len(cascade) == 40
     for row in dual.to_dict("records"):
-        assert dual_certificates.recompute(dual_certificates.from_row(row)) == (
-            row["radius"],
-            row["published"],
-        )
+        found = DualCertificate.from_row(row)
+        assert (found.recomputed(), found.routes.published) == (row["radius"], row["published"])
     for row in cascade.to_dict("records"):
-        assert cascade_tables.recompute(row, Cascade((0.5, 0.12))) == row["radius"]
+        assert CascadeCertificate.from_row(row).recomputed() == row["radius"]
 
 
 def test_pixels_are_attacked_in_tables_that_can_be_summed_again(out: Path) -> None:

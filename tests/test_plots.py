@@ -18,7 +18,7 @@ from scipy import stats
 
 from dualrs_lab import plots
 from dualrs_lab.bounds import anytime_lower_bound, lower_bound
-from dualrs_lab.certificates import certified_accuracy, confidence_band, decide
+from dualrs_lab.certificates import certified_accuracy, confidence_band, decide, frame
 from dualrs_lab.plane import lesson_plane
 
 
@@ -104,6 +104,21 @@ def test_the_curve_is_exact_at_every_radius_not_only_at_its_corners() -> None:
     assert line.get_drawstyle() == "steps-pre"
     anywhere = np.concatenate([np.linspace(0, x[-1], 301), made["radius"]])
     assert np.array_equal(y[np.searchsorted(x, anywhere)], certified_accuracy(made, anywhere))
+
+
+def test_claims_may_come_one_by_one() -> None:
+    counts = np.random.default_rng(0).multinomial(1000, np.random.default_rng(1).dirichlet([3, 1, 1], 12))
+    claims = [
+        decide(votes, votes, idx=i, label=0, sigma=0.5, alpha=0.001, seed=0, seconds=0.1)
+        for i, votes in enumerate(counts)
+    ]
+    for draw in (plots.certified_accuracy, plots.radius_histogram):
+        one, other = draw({"rs": claims}), draw({"rs": frame(claims)})
+        assert plots.png(one.figure) == plots.png(other.figure)
+    listed, framed = (plots.draws_against_radius(c) for c in (claims, frame(claims)))
+    assert plots.png(listed.figure) == plots.png(framed.figure)
+    shown = plots.certified_accuracy({}, published={"rs": claims})
+    assert len(shown.lines[0].get_xdata()) > 3
 
 
 def test_markers_stand_at_the_radii_that_are_asked_for_and_end_the_axis() -> None:

@@ -407,17 +407,17 @@ def test_router_is_trained_once_and_other_settings_do_not_overwrite_it(tmp_path:
         },
     ):
         with pytest.raises(
-            ValueError, match=r"cut1\.safetensors was trained with .* replace=True to keep it"
+            ValueError, match=r"cut1\.safetensors was made with other settings .* replace=True keeps it"
         ):
             train_router(path, cut, images, **changed)
     with pytest.raises(ValueError, match=r"'start': \["):  # the same settings from other weights
         train_router(path, lambda k: cut(k + 5), images, config=config(), **given)
     (path.parent / "router_cut2.safetensors").unlink()  # half of another router is still another router
-    with pytest.raises(ValueError, match=r"cut1\.safetensors was trained with"):
+    with pytest.raises(ValueError, match=r"cut1\.safetensors was made with other settings \(config\)"):
         train_router(path, cut, images, config=config(epochs=3), **given)
     (path.parent / "router_cut2.safetensors").touch()
     first = (path.parent / "router_cut1.safetensors").stat().st_mtime_ns
-    with pytest.warns(UserWarning, match=r"other settings; now router_cut1_old1\.safetensors"):
+    with pytest.warns(UserWarning, match=r"other settings; it is now router_cut1_old1\.safetensors"):
         train_router(path, cut, images, config=config(epochs=3), replace=True, **given)
     assert (path.parent / "router_cut1_old1.safetensors").stat().st_mtime_ns == first == before[1]
     with pytest.raises(ValueError, match="got 64 images and radii for 128"):

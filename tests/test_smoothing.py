@@ -17,9 +17,9 @@ import pytest
 import torch
 from scipy import stats
 
-from dualrs_lab import fastpath
+from dualrs_lab import fastpath, job
 from dualrs_lab.bounds import lower_bound
-from dualrs_lab.certificates import ABSTAIN, from_row, recompute
+from dualrs_lab.certificates import ABSTAIN, Certificate
 from dualrs_lab.data import Images, load_images
 from dualrs_lab.fastpath import FastPath
 from dualrs_lab.models import make_model
@@ -58,7 +58,7 @@ def test_half_space_radius_is_the_clopper_pearson_radius_and_below_the_distance(
         assert 0 < certificate.radius < distance
         p = lower_bound(certificate.successes, 20_000, 0.001)
         assert certificate.radius == pytest.approx(0.3 * stats.norm.ppf(p), rel=1e-12)
-        assert certificate.radius == recompute(certificate)
+        assert certificate.radius == certificate.recomputed()
         # 20,000 draws lose little: the expected loss is about z_0.001 standard errors of p.
         assert certificate.radius > distance - 0.3 * 0.06
     assert [c.predict for c in found] == [1, 1, 1, 0]
@@ -106,7 +106,7 @@ def test_table_equals_the_list_and_carries_its_evidence(tmp_path: Path, digits, 
     assert table["idx"].tolist() == [0, 5, 10, 15, 20, 25, 30]
     assert table["label"].tolist() == digits.labels[table["idx"].tolist()].tolist()
     for row in table.to_dict("records"):
-        assert recompute(from_row(row)) == row["radius"]
+        assert Certificate.from_row(row).recomputed() == row["radius"]
     made = json.loads((tmp_path / "t.json").read_text())
     assert made["identity"]["sigma"] == 0.25
     assert made["provenance"]["versions"]["torch"]
@@ -223,7 +223,7 @@ def test_a_rule_that_stops_early_takes_fewer_draws_and_every_radius_can_be_recom
     assert table["drawn"].mean() < 1500
     assert (table["n"] <= table["drawn"]).all()
     for row in table.to_dict("records"):
-        assert recompute(from_row(row)) == row["radius"]
+        assert Certificate.from_row(row).recomputed() == row["radius"]
     made = json.loads((tmp_path / "t.json").read_text())
     assert made["identity"]["stop"]["rule"] == type(rule).__name__
 
@@ -244,7 +244,7 @@ def test_a_rule_that_stops_early_gives_an_image_the_same_certificate_in_any_comp
         whole.drop(columns="time"),
     )
     alone = certify(network.eval(), digits.pixels[31:32], classes=10, spec=early, idx=[31])[0]
-    assert alone.votes == from_row(whole.iloc[31].to_dict()).votes
+    assert alone.votes == Certificate.from_row(whole.iloc[31].to_dict()).votes
 
 
 def test_radii_at_which_images_stop_certify_nearly_what_all_draws_certify(digits) -> None:
@@ -297,7 +297,7 @@ def test_a_finished_table_is_read_and_nothing_is_frozen(tmp_path, digits, networ
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("nothing is left to sample")
 
-    monkeypatch.setattr("dualrs_lab.smoothing.freeze", fail)
+    monkeypatch.setattr(job, "freeze", fail)
     pd.testing.assert_frame_equal(
         certify_table(network, digits, path, spec=spec(), max_images=5, progress=False), table
     )
@@ -317,4 +317,4 @@ def test_a_frozen_voter_certifies_as_a_table_does(tmp_path, digits, network) -> 
     settings = {"classes": 10, "device": device, "dtype": torch.float32, "fast": FastPath()}
     voter = fastpath.freeze(network, GRID, digits.shape, **settings)
     alone = certify(voter, digits.pixels[:5], classes=10, spec=spec())
-    assert [c.votes for c in alone] == [from_row(row).votes for row in table.to_dict("records")]
+    assert [c.votes for c in alone] == [Certificate.from_row(row).votes for row in table.to_dict("records")]

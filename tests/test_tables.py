@@ -6,7 +6,8 @@ import pytest
 
 from dualrs_lab.certificates import COLUMNS, LOG_COLUMNS, decide, read_table
 from dualrs_lab.files import replace_json
-from dualrs_lab.tables import append_groups, begin, plain, read_record, rows_at, sort_rows
+from dualrs_lab.store import read_record
+from dualrs_lab.tables import append_groups, rows_at, sort_rows, taken_up
 
 IDENTITY = {"seed": 0, "radii": [0.25, 0.5]}
 OTHER = (*LOG_COLUMNS, "method", "gain")
@@ -29,18 +30,10 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "t.tsv"
 
 
-def test_an_identity_is_compared_as_its_file_gives_it_back(path: Path) -> None:
-    identity = {"radii": (0.1, 1 / 3), "stop": {"rule": "AtRadii", "radii": (0.25,)}}
-    replace_json(path.with_suffix(".json"), {"identity": identity})
-    assert read_record(path)["identity"] == plain(identity)
-    assert plain(identity)["radii"] == [0.1, 1 / 3]
-    assert read_record(path.with_name("none.tsv")) == {}
-
-
 def test_a_table_is_begun_resumed_and_put_in_order(path: Path) -> None:
-    assert begin("call", path, IDENTITY) == set()
+    assert taken_up("call", path, IDENTITY) == set()
     write(path, 4, 2, 8)
-    assert begin("call", path, IDENTITY) == {2, 4, 8}
+    assert taken_up("call", path, IDENTITY) == {2, 4, 8}
     append_groups(path, [[row(6)]], total=4, initial=3, progress=False)
     assert read_table(path)["idx"].tolist() == [4, 2, 8, 6]
     sort_rows(path)
@@ -55,7 +48,7 @@ def test_an_unfinished_line_is_cut_and_its_image_is_to_do(path: Path) -> None:
     write(path, 0, 1)
     whole = path.read_bytes()
     path.write_bytes(whole + b"2\t1\t1\t0.")
-    assert begin("call", path, IDENTITY) == {0, 1}
+    assert taken_up("call", path, IDENTITY) == {0, 1}
     assert path.read_bytes() == whole
 
 
@@ -63,7 +56,7 @@ def test_a_table_cut_in_its_first_row_takes_columns_anew(path: Path) -> None:
     write(path, 0)
     header = path.read_bytes().split(b"\n")[0]
     path.write_bytes(header + b"\n0\t1")
-    assert begin("call", path, {"seed": 1}) == set()
+    assert taken_up("call", path, {"seed": 1}) == set()
     certificate = decide([0, 9], [1, 99], idx=3, label=1, sigma=0.5, alpha=0.001, seed=1, seconds=0.1)
     append_groups(path, [[certificate]], total=1, initial=0, progress=False)
     assert tuple(read_table(path).columns) == COLUMNS
@@ -75,11 +68,11 @@ def test_another_table_is_refused_or_set_aside(path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"call: .*t\.tsv was made with other settings \(seed\): found"
     ) as error:
-        begin("call", path, IDENTITY | {"seed": 1})
+        taken_up("call", path, IDENTITY | {"seed": 1})
     assert "found {'seed': 0}, wanted {'seed': 1}" in str(error.value)
     assert path.read_bytes() == before
     with pytest.warns(UserWarning, match=r"it is now t_old1\.tsv"):
-        assert begin("call", path, IDENTITY | {"seed": 1}, replace=True) == set()
+        assert taken_up("call", path, IDENTITY | {"seed": 1}, replace=True) == set()
     assert path.with_name("t_old1.tsv").read_bytes() == before
     assert not path.exists()
     assert read_record(path) == {}
@@ -89,7 +82,7 @@ def test_a_table_without_a_record_is_refused(path: Path) -> None:
     write(path, 0)
     path.with_suffix(".json").unlink()
     with pytest.raises(ValueError, match="no record beside it"):
-        begin("call", path, IDENTITY)
+        taken_up("call", path, IDENTITY)
 
 
 def test_progress_counts_images_and_says_how_many_are_certified(path: Path, capsys) -> None:

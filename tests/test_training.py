@@ -162,10 +162,10 @@ def test_checkpoint_is_trained_once_and_other_settings_do_not_overwrite_it(
     assert equal(weights(model), weights(again))
     assert info["sigma"] == 0.25
     assert len(info["history"]) == 3
-    with pytest.raises(ValueError, match="trained with"):
+    with pytest.raises(ValueError, match=r"m\.safetensors was made with other settings \(config\)"):
         train_checkpoint(path, network, digits, config=config(epochs=4), **settings)
     assert path.stat().st_mtime_ns == before
-    with pytest.warns(UserWarning, match=r"m\.safetensors was trained with other settings; now m_old1"):
+    with pytest.warns(UserWarning, match=r"m\.safetensors was made with other settings; it is now m_old1"):
         _, other = train_checkpoint(path, network, digits, config=config(epochs=4), replace=True, **settings)
     assert len(other["history"]) == 4
     assert (tmp_path / "m_old1.safetensors").stat().st_mtime_ns == before
@@ -377,5 +377,5 @@ def test_the_start_is_a_setting(tmp_path: Path, digits: Images) -> None:
     assert second.stat().st_mtime_ns == before
     other = tmp_path / "c.safetensors"
     train_checkpoint(other, lambda: network(3), digits, config=config(epochs=1, seed=1), **settings)
-    with pytest.raises(ValueError, match="was trained with"):
+    with pytest.raises(ValueError, match=r"was made with other settings \(start\)"):
         tuned(other)

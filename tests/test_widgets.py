@@ -17,7 +17,7 @@ from dualrs_lab import plots
 from dualrs_lab.bounds import lower_bound, rs_radius
 from dualrs_lab.cascade_tables import from_tables
 from dualrs_lab.cascades import Cascade
-from dualrs_lab.certificates import ABSTAIN, certified_accuracy, decide, frame, recompute
+from dualrs_lab.certificates import ABSTAIN, Certificate, certified_accuracy, decide, frame
 from dualrs_lab.data import Images
 from dualrs_lab.mix_certificates import mixed
 from dualrs_lab.mixing import Mix
@@ -220,7 +220,7 @@ def test_the_plane_panel_certifies_the_point_from_its_own_votes() -> None:
     found = panel.certificate(panel.state)
     exact = lesson_plane().exact_radius(np.array([[0.2, 0.3]]), 0.07)
     assert found.correct
-    assert 0 < found.radius == recompute(found) < exact[0]
+    assert 0 < found.radius == found.recomputed() < exact[0]
     assert panel.certificate(panel.state | {"draw": 1}).votes != found.votes or found.successes == found.n
     edge = panel.certificate(panel.state | {"x": 0.4, "y": 0.3})
     assert edge.predict == ABSTAIN
@@ -310,6 +310,16 @@ def test_the_mix_panel_shows_what_tables_say() -> None:
         assert mix["radius"].tolist() == mixed(table, 0.8, **how)["radius"].tolist()
         assert (mix["radius"] <= alone["radius"] + 1e-12).all()
     assert f"{certified_accuracy(mixed(table, 0.76), 0.25):.3f}" in panel.note.value
+
+
+def test_panels_take_claims_one_by_one() -> None:
+    table = votes_table()
+    claims = [Certificate.from_row(row) for row in table.to_dict("records")]
+    listed, framed = CertifiedPanel({"h": claims}), CertifiedPanel({"h": table})
+    assert listed.readout(listed.state).equals(framed.readout(framed.state))
+    assert listed.picture.value == framed.picture.value
+    assert MixPanel(claims).note.value == MixPanel(table).note.value
+    assert CascadePanel({0.5: claims}).table({"image": 0})["radius"].tolist() == table["radius"].tolist()
 
 
 def test_the_blend_panel_shows_the_mix_and_computes_once(monkeypatch) -> None:

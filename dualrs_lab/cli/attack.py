@@ -30,7 +30,7 @@ def _options(parser: Parser) -> None:
 def _attack(options: Namespace) -> int:
     threat = _threat(options)
     from dualrs_lab.data import load_images
-    from dualrs_lab.evaluation import evaluate_table, summarise
+    from dualrs_lab.evaluation import evaluate_table
     from dualrs_lab.runtime import pick_device
 
     device = pick_device(options.device)
@@ -43,7 +43,7 @@ def _attack(options: Namespace) -> int:
         skip=options.skip,
         max_images=options.max,
     )
-    print(as_text(summarise(table).round(4)))
+    print(as_text(summarise_attacks(table).round(4)))
     return 0
 
 
