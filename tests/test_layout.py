@@ -27,6 +27,7 @@ ARROWS = {
     "bounds": "",
     "routes": "bounds",
     "certificates": "bounds files",
+    "experiment": "certificates",
     "plane": "",
     "decoding": "",
     "folders": "decoding",
