@@ -8,7 +8,7 @@ with entry radii r_j from soft votes. `CascadeRadius` trains the experts of a ca
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as change
 from pathlib import Path
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from dualrs_lab.bounds import lower_bound, rs_radius
 from dualrs_lab.data import Images
+from dualrs_lab.dual_certificates import from_row
 from dualrs_lab.fastpath import FastPath, FrozenVoter, freeze, settle
 from dualrs_lab.files import replace_bytes, replace_json
 from dualrs_lab.models import Classifier, load_checkpoint, save_checkpoint
@@ -45,6 +46,7 @@ __all__ = [
     "mapped_radii",
     "numbered",
     "regret",
+    "regret_table",
     "train_router",
     "train_together",
 ]
@@ -372,3 +374,12 @@ def regret(entry: Floats, experts: Floats, top: NDArray[np.int64], sigmas: Seque
             "bottleneck": others.min(axis=1) - chosen,
         }
     )
+
+
+def regret_table(dual: pd.DataFrame, singles: Mapping[float, pd.DataFrame]) -> pd.DataFrame:
+    """`regret` for each row of a table of `certify_dual_table`, from its experts' own tables by sigma."""
+    found = [from_row({str(k): v for k, v in row.items()}) for row in dual.to_dict("records")]
+    own = [table.set_index("idx").loc[dual["idx"]] for table in singles.values()]
+    reach = np.stack([np.where(table["correct"] == 1, table["radius"], 0.0) for table in own], axis=1)
+    entry = np.stack([one.routes.entry for one in found])
+    return regret(entry, reach, np.array([one.top for one in found]), list(singles))
