@@ -31,6 +31,7 @@ from dualrs_lab.training import TrainConfig, settings, state_path, take_up, trai
 __all__ = [
     "HEADS",
     "AdaptiveMix",
+    "Exposed",
     "MixingLoss",
     "PooledHead",
     "PublishedHead",

@@ -6,6 +6,7 @@ weight a and with any accurate network g: within `radius` the mix answers `predi
 with an estimate of them. Nothing is certified that h does not certify, so no accuracy that g adds is.
 """
 
+from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
@@ -22,11 +23,12 @@ from dualrs_lab.bounds import (
     smoothed_slope,
     upper_bound,
 )
-from dualrs_lab.certificates import ABSTAIN, BOUNDS, cell_votes, leader, vote_counts
+from dualrs_lab.certificates import ABSTAIN, BOUNDS, cell_votes, certified_accuracy, leader, vote_counts
 
 __all__ = [
     "FORMS",
     "check_mixed",
+    "mix_curves",
     "mixed",
     "mixed_answers",
     "noise_of",
@@ -174,6 +176,31 @@ def mixed_answers(table: pd.DataFrame, logits: ArrayLike, weight: float) -> NDAr
     h = counts / counts.sum(axis=1, keepdims=True)
     mix = (1 - weight) * special.softmax(g, axis=1) + weight * h
     return np.asarray(mix.argmax(axis=1), dtype=np.int64)
+
+
+def mix_curves(
+    table: pd.DataFrame,
+    logits: ArrayLike,
+    weights: Sequence[float],
+    radii: Sequence[float],
+    *,
+    form: str = "closed",
+    others: str = "rest",
+    classes: int | None = None,
+) -> pd.DataFrame:
+    """What mixes of the h of `table` win and certify, a row for each weight; weight 1 is h itself.
+
+    sigma, weight, form, natural accuracy by `mixed_answers`, and certified accuracy in a column for each
+    radius ("0.25", …). Arguments as of `mixed_answers` and `mixed`.
+    """
+    rows = []
+    for weight in weights:
+        natural = float((mixed_answers(table, logits, weight) == table["label"]).mean())
+        certified = mixed(table, weight, form=form, others=others, classes=classes)
+        at = zip([f"{r:g}" for r in radii], certified_accuracy(certified, radii).tolist(), strict=True)
+        row = {"sigma": noise_of(table), "weight": weight, "form": form, "natural": natural}
+        rows.append(row | dict(at))
+    return pd.DataFrame(rows)
 
 
 def check_mixed(table: pd.DataFrame, of: pd.DataFrame) -> None:
