@@ -155,9 +155,15 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Shelf:
-    """Results that a benchmark leaves in a folder, and the repository ships: networks, answers, tables."""
+    """What a benchmark leaves in a folder; the repository ships it as the part `name` of its folder data/."""
 
-    folder: Path | str
+    root: Path | str
+    name: str = ""
+
+    @property
+    def folder(self) -> Path:
+        """Where all of it is."""
+        return Path(self.root) / self.name
 
     def network(self, name: str, seed: int = 0) -> Path:
         """A checkpoint."""
@@ -182,12 +188,16 @@ class Shelf:
     def read(self, name: str) -> pd.DataFrame:
         """The summary `name`; FileNotFoundError says which there are."""
         if not self.table(name).exists():
-            there = ", ".join(sorted(path.stem for path in Path(self.folder).glob("*.csv"))) or "none"
+            there = ", ".join(sorted(path.stem for path in self.folder.glob("*.csv"))) or "none"
             raise FileNotFoundError(f"no table {name!r} in {self.folder}; tables there: {there}")
         return pd.read_csv(self.table(name))
 
+    def log(self, sigma: float) -> Path:
+        """The certification log of Cohen et al. (2019): their ResNet-110 on CIFAR-10."""
+        return self._file(f"cohen2019_cifar10_resnet110_sigma_{sigma:.2f}.tsv")
+
     def _file(self, name: str) -> Path:
-        return Path(self.folder) / name
+        return self.folder / name
 
 
 def network_label(trained: float, smoothed: float) -> str:

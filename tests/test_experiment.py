@@ -117,7 +117,7 @@ def test_the_shipped_experts_and_tables_are_where_it_says() -> None:
 
 
 def test_a_shelf_names_what_benchmarks_leave() -> None:
-    pixels, mixing = Shelf(DATA / "cifar10_pixels"), Shelf(DATA / "cifar10_mixing")
+    pixels, mixing = Shelf(DATA, "cifar10_pixels"), Shelf(DATA / "cifar10_mixing")
     for path in [
         pixels.network("at"),
         pixels.attacked("part4", 2),
@@ -125,6 +125,7 @@ def test_a_shelf_names_what_benchmarks_leave() -> None:
         mixing.answers("systems"),
     ]:
         assert path.exists(), path
+    assert all(Shelf(DATA, "published_logs").log(sigma).exists() for sigma in (0.12, 0.25, 0.5, 1.0))
     assert set(pixels.read("arms")["seed"]) == {0, 1, 2}
     with pytest.raises(
         FileNotFoundError, match=r"no table 'arm' in .*; tables there: arms, autoattack, more"
