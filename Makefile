@@ -15,8 +15,9 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 	@touch $(STAMP)
 
+# Two notebooks at a time: small networks use one core better than two.
 run: $(STAMP)
-	$(BIN)/dualrs-lab run
+	$(BIN)/dualrs-lab run --jobs 2
 
 lab: $(STAMP)
 	$(BIN)/dualrs-lab lab
@@ -40,7 +41,7 @@ test: lint
 
 # Executes the notebooks with their defaults and puts the normalised results back into notebooks/.
 notebooks: $(STAMP)
-	$(BIN)/dualrs-lab run --update --force --out runs/update
+	$(BIN)/dualrs-lab run --jobs 2 --update --force --out runs/update
 
 clean:
 	rm -rf runs build .mypy_cache .ruff_cache .pytest_cache

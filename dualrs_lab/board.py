@@ -17,19 +17,58 @@ from dualrs_lab.certificates import certified_accuracy
 from dualrs_lab.files import replace_text
 from dualrs_lab.plots import MARKERS, PAGE, legend_beside, new_axes, style
 
-__all__ = ["COLUMNS", "board", "certified_points", "front", "points", "read_points", "write_points"]
+__all__ = [
+    "COLUMNS",
+    "board",
+    "by_certified",
+    "certified_points",
+    "front",
+    "on_front",
+    "points",
+    "points_at",
+    "read_points",
+    "write_points",
+]
 
 COLUMNS = ("threat", "family", "label", "natural", "robust", "attack")
 
 
 def points(
-    table: pd.DataFrame, *, threat: str, family: str, attack: str, robust: str = "worst"
+    table: pd.DataFrame,
+    *,
+    threat: str,
+    family: str | Sequence[str],
+    attack: str,
+    robust: str = "worst",
+    natural: str = "natural",
 ) -> pd.DataFrame:
-    """Points of a summary: a row for each system, its label as index, columns natural and `robust`."""
-    columns = {"natural": table["natural"].to_numpy(), "robust": table[robust].to_numpy(), "attack": attack}
+    """Points of a summary: a row for each system, its label as index, columns `natural` and `robust`.
+
+    `family` is one for all, or one for each row.
+    """
+    columns = {"natural": table[natural].to_numpy(), "robust": table[robust].to_numpy(), "attack": attack}
     found = pd.DataFrame({"threat": threat, "family": family, "label": table.index.astype(str), **columns})
     _check("points", found)
     return found
+
+
+def points_at(
+    table: pd.DataFrame, radius: float, *, family: str | Sequence[str], natural: str = "natural"
+) -> pd.DataFrame:
+    """Points of certificates at an l2 radius, from certified accuracies in columns "0", "0.25", … by label.
+
+    With `natural` "0" the plane is that of `certified_points`: certified there against certified at all.
+    """
+    threat, robust = f"l2 {radius:g} certified", f"{radius:g}"
+    return points(table, threat=threat, family=family, attack="certificate", robust=robust, natural=natural)
+
+
+def by_certified(found: pd.DataFrame, radius: float) -> pd.DataFrame:
+    """Points at l2 `radius` with what each certifies at radius 0, also in `found`, for natural accuracy."""
+    here, at_0 = (
+        found[found["threat"] == f"l2 {r:g} certified"].set_index(["family", "label"]) for r in (radius, 0)
+    )
+    return here.assign(natural=at_0["robust"].loc[here.index]).reset_index()[list(COLUMNS)]
 
 
 def certified_points(tables: Mapping[str, pd.DataFrame], *, family: str, radius: float) -> pd.DataFrame:
@@ -67,6 +106,12 @@ def front(found: pd.DataFrame) -> "pd.Series[bool]":
         (x[None] >= x[:, None]) & (y[None] >= y[:, None]) & ((x[None] > x[:, None]) | (y[None] > y[:, None]))
     )
     return pd.Series(~better.any(axis=1), index=found.index)
+
+
+def on_front(found: pd.DataFrame, *, published: str = "published") -> pd.DataFrame:
+    """Family, label, natural, robust of the points that nobody measured here beats, by natural accuracy."""
+    own = found[~found["family"].str.startswith(published)]
+    return own[front(own)].sort_values("natural")[["family", "label", "natural", "robust"]]
 
 
 @style()

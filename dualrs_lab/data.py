@@ -21,7 +21,7 @@ from torchvision import datasets
 from dualrs_lab.decoding import Fit, LazyPixels, Listing, decode_cached
 from dualrs_lab.folders import list_folder, list_imagenet, list_tiny_imagenet
 
-__all__ = ["SPLITS", "Group", "Images", "load_images", "take_waves", "to_float"]
+__all__ = ["SPLITS", "Group", "Images", "as_floats", "hold_out", "load_images", "take_waves", "to_float"]
 
 SPLITS = ("train", "test")
 Index = Tensor | NDArray[np.integer] | NDArray[np.bool_] | Sequence[int] | range
@@ -90,6 +90,16 @@ class Images:
         pixels = self.pixels.select(index) if isinstance(self.pixels, LazyPixels) else self.pixels[index]
         return replace(self, pixels=pixels, labels=self.labels[index])
 
+    def stride(self, count: int) -> int:
+        """Every so-many-th image makes about `count` that are evenly spaced: the `skip` of tables."""
+        if count < 1:
+            raise ValueError(f"Images.stride: got {count}; wanted at least one image")
+        return max(1, len(self) // count)
+
+    def spread(self, count: int) -> "Images":
+        """About `count` images, evenly spaced: every `stride(count)`-th."""
+        return self.select(range(0, len(self), self.stride(count)))
+
     def batch(self, indices: Index) -> tuple[Tensor, Tensor]:
         """Pixels uint8 (B, C, H, W) and labels int64 (B,) at `indices`, on the device of this object."""
         index = self._index(indices)
@@ -148,6 +158,20 @@ def load_images(name: str, split: str, *, root: str | Path | None = None) -> Ima
         raise FileNotFoundError(f"{call}: {error}") from error
     except ValueError as error:
         raise ValueError(f"{call}: {error}") from error
+
+
+def hold_out(images: Images, count: int) -> tuple[Images, Images]:
+    """`count` images held out, and the others: in one random order that is always the same."""
+    if not 0 < count < len(images):
+        raise ValueError(f"hold_out: got {count} of {len(images)} images; wanted some, and some left")
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    return images.select(order[:count]), images.select(order[count:])
+
+
+def as_floats(images: Images, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """All of a small set at once: float32 (N, C, H, W) in [0, 1] and labels (N,), on `device`."""
+    pixels, labels = images.batch(range(len(images)))
+    return to_float(pixels.to(device)), labels.to(device)
 
 
 def to_float(pixels: Tensor) -> Tensor:

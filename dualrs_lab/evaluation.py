@@ -35,6 +35,7 @@ __all__ = [
     "evaluate",
     "evaluate_table",
     "keep",
+    "mean_answers",
     "named",
     "read_evaluation",
     "right",
@@ -177,6 +178,14 @@ def summarise_attacks(table: pd.DataFrame) -> pd.DataFrame:
         error = (share * (1 - share) / count) ** 0.5
         rows.append({"under": name, "accuracy": share, "error": error, "images": count, "seconds": seconds})
     return pd.DataFrame(rows).set_index("under")
+
+
+def mean_answers(tables: Sequence[pd.DataFrame], under: str) -> "pd.Series[float]":
+    """Share of the tables, all of the same images, that answer an image rightly `under` an attack, by idx."""
+    found = [table.set_index("idx")[under].astype(float) for table in tables]
+    if any(set(one.index) != set(found[0].index) for one in found):
+        raise ValueError("mean_answers: got tables of different images; wanted the same in all")
+    return pd.concat(found, axis=1).mean(axis=1)
 
 
 def answers(table: pd.DataFrame) -> list[str]:

@@ -29,6 +29,7 @@ from dualrs_lab.certificates import (
     Votes,
     as_table,
     cell_votes,
+    certified_accuracy,
     leader,
     vote_counts,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "FORMS",
     "MixCertificate",
     "check_mixed",
+    "mix_curves",
     "mixed",
     "mixed_answers",
     "noise_of",
@@ -259,6 +261,31 @@ def mixed_answers(table: pd.DataFrame, logits: ArrayLike, weight: float) -> NDAr
     h = counts / counts.sum(axis=1, keepdims=True)
     mix = (1 - weight) * special.softmax(g, axis=1) + weight * h
     return np.asarray(mix.argmax(axis=1), dtype=np.int64)
+
+
+def mix_curves(
+    table: pd.DataFrame,
+    logits: ArrayLike,
+    weights: Sequence[float],
+    radii: Sequence[float],
+    *,
+    form: str = "closed",
+    others: str = "rest",
+    classes: int | None = None,
+) -> pd.DataFrame:
+    """What mixes of the h of `table` win and certify, a row for each weight; weight 1 is h itself.
+
+    sigma, weight, form, natural accuracy by `mixed_answers`, and certified accuracy in a column for each
+    radius ("0.25", …). Arguments as of `mixed_answers` and `mixed`.
+    """
+    rows = []
+    for weight in weights:
+        natural = float((mixed_answers(table, logits, weight) == table["label"]).mean())
+        certified = mixed(table, weight, form=form, others=others, classes=classes)
+        at = zip([f"{r:g}" for r in radii], certified_accuracy(certified, radii).tolist(), strict=True)
+        row = {"sigma": noise_of(table), "weight": weight, "form": form, "natural": natural}
+        rows.append(row | dict(at))
+    return pd.DataFrame(rows)
 
 
 def check_mixed(table: pd.DataFrame, of: pd.DataFrame) -> None:

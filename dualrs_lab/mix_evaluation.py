@@ -12,18 +12,29 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from dualrs_lab.attacks import APGD, PGD, auto_attack, mma, pgd
-from dualrs_lab.data import Images
+from dualrs_lab.data import Images, to_float
 from dualrs_lab.evaluation import Threat, answers, attacked_batches, keep, named
+from dualrs_lab.mixing import worst_margin
 from dualrs_lab.runtime import fold_seed, make_generator
 from dualrs_lab.smoothing import fingerprint
 from dualrs_lab.store import positions
 
-__all__ = ["System", "evaluate_systems", "evaluate_systems_table", "summarise_systems"]
+__all__ = [
+    "System",
+    "answer_margins",
+    "attacked_logits",
+    "by_lot",
+    "evaluate_systems",
+    "evaluate_systems_table",
+    "margin_groups",
+    "summarise_systems",
+]
 
 
 @runtime_checkable
@@ -105,6 +116,68 @@ def summarise_systems(table: pd.DataFrame) -> pd.DataFrame:
     found = groups[answers(table)].mean()
     found.insert(0, "weight", groups["weight"].first())
     return found.assign(images=groups.size())
+
+
+def by_lot(curve: pd.DataFrame) -> "pd.Series[float]":
+    """Worst-case accuracy of choosing between g and h by lot, at the natural accuracy of each row.
+
+    `curve` is a summary whose first row is g and whose last is h. A mix is worth something above it.
+    """
+    clean, worst = curve["natural"], curve["worst"]
+    share_of_h = (clean.iloc[0] - clean) / (clean.iloc[0] - clean.iloc[-1])
+    found: pd.Series[float] = worst.iloc[0] + share_of_h * (worst.iloc[-1] - worst.iloc[0])
+    return found
+
+
+def attacked_logits(
+    network: nn.Module, images: Images, *, eps: float, seed: int, batch: int = 250
+) -> dict[str, Tensor]:
+    """Logits (N, K) of "clean" images and of "attacked" ones, at what PGD-20 finds, and their "labels" (N,).
+
+    linf. On the CPU, for `nuts.fit_nuts` and `answer_margins`; images without a gradient stay as they are.
+    """
+    device, parts = next(network.parameters()).device, []
+    attack = PGD(steps=20, step=eps / 4, blind=1.0)
+    for number, start in enumerate(range(0, len(images), batch)):
+        pixels, labels = images.batch(range(start, min(start + batch, len(images))))
+        x, y = to_float(pixels.to(device)), labels.to(device)
+        generator = make_generator(seed, "margins", number, device=device)
+        found = pgd(network, x, y, eps, attack=attack, generator=generator)
+        with torch.no_grad():
+            parts.append((network(x).float().cpu(), network(found).float().cpu(), labels.cpu()))
+    return {
+        name: torch.cat(part)
+        for name, part in zip(("clean", "attacked", "labels"), zip(*parts, strict=True), strict=True)
+    }
+
+
+def answer_margins(
+    networks: Mapping[str, nn.Module], images: Images, *, eps: float, seed: int
+) -> pd.DataFrame:
+    """How sure networks are of their answers, and whether these are right: why a mix can work.
+
+    A row a network and image, "clean" and "attacked" on its own: network, images, right (1 or 0), margin, the
+    first probability less the second.
+    """
+    rows = []
+    for name, network in networks.items():
+        logits = attacked_logits(network, images, eps=eps, seed=seed)
+        for kind in ("clean", "attacked"):
+            right = (logits[kind].argmax(1) == logits["labels"]).int()
+            columns = {"right": right.numpy(), "margin": worst_margin(logits[kind]).double().numpy()}
+            rows.append(pd.DataFrame({"network": name, "images": kind, **columns}))
+    return pd.concat(rows, ignore_index=True)
+
+
+def margin_groups(found: pd.DataFrame) -> dict[str, "pd.Series[float]"]:
+    """The `answer_margins` that matter: of h where it withstands or errs, and of g where it is fooled."""
+    groups = {
+        "h, attacked and right": ("robust", "attacked", 1),
+        "h, clean and wrong": ("robust", "clean", 0),
+        "g, attacked and wrong": ("accurate", "attacked", 0),
+    }
+    by_kind = dict(list(found.groupby(["network", "images", "right"])["margin"]))
+    return {name: by_kind.get(group, pd.Series(dtype=np.float64)) for name, group in groups.items()}
 
 
 def _batches(

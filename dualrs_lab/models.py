@@ -28,6 +28,7 @@ __all__ = [
     "import_checkpoint",
     "load_checkpoint",
     "make_model",
+    "pick_model",
     "read_info",
     "save_checkpoint",
     "save_tensors",
@@ -292,6 +293,11 @@ def suggest_model(shape: tuple[int, int, int]) -> str:
     """A network that suits images of this shape (C, H, W) on a CPU within minutes."""
     side = max(shape[1:])
     return "digits_cnn" if side <= 16 else "fast_narrow" if side <= 64 else "resnet50"
+
+
+def pick_model(name: str, shape: tuple[int, int, int]) -> str:
+    """`name`; for "auto" the one that `suggest_model` gives."""
+    return suggest_model(shape) if name == "auto" else name
 
 
 def make_model(

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import matplotlib
 import matplotlib.colors
@@ -47,6 +47,7 @@ __all__ = [
     "bound_against_n",
     "cascade_steps",
     "certified_accuracy",
+    "choice_and_answers",
     "choice_field",
     "draws_against_radius",
     "entry_and_expert_radii",
@@ -632,6 +633,25 @@ def choice_field(
         for colour, sigma in zip(colours, system.sigmas, strict=True)
     ]
     return _square(ax, window, title, names)
+
+
+@style()
+def choice_and_answers(
+    system: Choice,
+    *,
+    points: ArrayLike | None = None,
+    radii: ArrayLike | None = None,
+    window: Window = (0, 1, 0, 1),
+) -> Axes:
+    """Side by side, which noise level a system chooses and what it answers; arguments as of `choice_field`.
+
+    The Axes returned are those on the right.
+    """
+    part: dict[str, Any] = {"points": points, "radii": radii, "window": window}
+    left, right = row_of_axes(3.4, 3.4, height=2.6)
+    choice_field(system, **part, ax=left)
+    answers = cast(Plane, system)  # asked for classes only, as no sigma is given
+    return plane_field(answers, **part, title="what the system answers", ax=right)
 
 
 @style()

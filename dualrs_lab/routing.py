@@ -9,7 +9,7 @@ which needs no router.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as change
 from pathlib import Path
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from dualrs_lab.bounds import lower_bound, rs_radius
 from dualrs_lab.data import Images, take_waves
+from dualrs_lab.dual_certificates import DualCertificate
 from dualrs_lab.fastpath import FastPath, FrozenVoter, freeze, settle
 from dualrs_lab.files import replace_bytes, replace_json
 from dualrs_lab.models import Classifier, load_checkpoint, save_checkpoint
@@ -46,6 +47,7 @@ __all__ = [
     "mapped_radii",
     "numbered",
     "regret",
+    "regret_table",
     "train_router",
     "train_together",
 ]
@@ -373,3 +375,12 @@ def regret(entry: Floats, experts: Floats, top: NDArray[np.int64], sigmas: Seque
             "bottleneck": others.min(axis=1) - chosen,
         }
     )
+
+
+def regret_table(dual: pd.DataFrame, singles: Mapping[float, pd.DataFrame]) -> pd.DataFrame:
+    """`regret` for each row of a table of `certify_dual_table`, from its experts' own tables by sigma."""
+    found = [DualCertificate.from_row({str(k): v for k, v in row.items()}) for row in dual.to_dict("records")]
+    own = [table.set_index("idx").loc[dual["idx"]] for table in singles.values()]
+    reach = np.stack([np.where(table["correct"] == 1, table["radius"], 0.0) for table in own], axis=1)
+    entry = np.stack([one.routes.entry for one in found])
+    return regret(entry, reach, np.array([one.top for one in found]), list(singles))

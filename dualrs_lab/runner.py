@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +77,7 @@ def execute(runs: Sequence[Run], out: Path, options: Options, progress: Progress
     Records and the report under `out` are kept up to date meanwhile. Ctrl-C ends what runs and records it as
     interrupted, then goes on as KeyboardInterrupt.
     """
-    todo = [run for run in runs if (options.force and run.asked) or not is_done(run)]
+    todo = [run for run in _most_waited_for(runs) if (options.force and run.asked) or not is_done(run)]
     made_by = provenance()
     finished = {run.name: read_status(run.folder) | {"earlier": True} for run in runs if run not in todo}
     queued = {run.name: begin(run, profile=options.profile, provenance=made_by) for run in todo}
@@ -116,6 +117,15 @@ def execute(runs: Sequence[Run], out: Path, options: Options, progress: Progress
     finally:
         write_report(out)
     return [finished[run.name] for run in runs]
+
+
+def _most_waited_for(runs: Sequence[Run]) -> list[Run]:
+    """First what most others need, also through others: then jobs seldom wait for each other."""
+    needed: dict[str, set[str]] = {}
+    for run in runs:
+        needed[run.name] = {*run.needs}.union(*(needed.get(need, set()) for need in run.needs))
+    waiting = Counter(name for names in needed.values() for name in names)
+    return sorted(runs, key=lambda run: -waiting[run.name])
 
 
 def _ok(status: Status | None) -> bool:

@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 
 from dualrs_lab.data import Images, to_float
 from dualrs_lab.files import digest, replace_bytes
-from dualrs_lab.models import Classifier, load_checkpoint, save_checkpoint
+from dualrs_lab.models import Classifier, load_checkpoint, make_model, save_checkpoint
 from dualrs_lab.runtime import describe, make_generator, pick_dtype
 from dualrs_lab.store import plain, take_up
 
@@ -38,6 +38,8 @@ __all__ = [
     "accuracy",
     "best_path",
     "channel_statistics",
+    "for_noise",
+    "new_network",
     "recipe",
     "settings",
     "state_path",
@@ -100,6 +102,13 @@ class Consistency:
         return (
             F.cross_entropy(logits, y.repeat(self.draws)) + self.strength * divergence + self.entropy * spread
         )
+
+
+def for_noise(sigma: float, *, consistency: float = 0.0) -> Standard | Gaussian | Consistency:
+    """What makes a network ready for Gaussian noise `sigma`; 0 is none. `consistency` is its strength."""
+    if sigma == 0:
+        return Standard()
+    return Consistency(sigma=sigma, strength=consistency) if consistency else Gaussian(sigma=sigma)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,6 +301,14 @@ def channel_statistics(images: Images, *, most: int = 10_000) -> tuple[list[floa
     x = to_float(pixels)
     std, mean = torch.std_mean(x, dim=(0, 2, 3))
     return [round(float(m), 4) for m in mean], [round(float(s), 4) for s in std]
+
+
+def new_network(name: str, images: Images, *, seed: int) -> Classifier:
+    """A fresh network of this name for such images: their classes and channels, their statistics inside."""
+    mean, std = channel_statistics(images)
+    return make_model(
+        name, classes=len(images.classes), channels=images.shape[0], mean=mean, std=std, seed=seed
+    )
 
 
 @torch.no_grad()

@@ -5,7 +5,18 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from dualrs_lab.board import COLUMNS, board, certified_points, front, points, read_points, write_points
+from dualrs_lab.board import (
+    COLUMNS,
+    board,
+    by_certified,
+    certified_points,
+    front,
+    on_front,
+    points,
+    points_at,
+    read_points,
+    write_points,
+)
 
 DATA = Path(__file__).parent.parent / "data"
 SUMMARY = pd.DataFrame(
@@ -52,6 +63,25 @@ def test_certificates_make_points() -> None:
         "threat": "l2 0.5 certified", "family": "smoothing", "label": "σ = 1", "natural": 0.5, "robust": 0.25,
         "attack": "certificate",
     }  # fmt: skip
+
+
+def test_the_front_is_listed_by_natural_accuracy_without_what_was_published() -> None:
+    known = some().assign(family="published", natural=0.99, robust=0.9)
+    best = on_front(pd.concat([known, some()], ignore_index=True))
+    assert best["label"].tolist() == ["h", "mix", "g"]
+    assert list(best) == ["family", "label", "natural", "robust"]
+
+
+def test_certified_accuracies_by_radius_make_points() -> None:
+    table = pd.DataFrame({"natural": [0.9, 0.8], "0": [0.7, 0.75], "0.5": [0.4, 0.3]}, index=["a", "b"])
+    natural = points_at(table, 0.5, family=["mixes", "one noise level"])
+    assert natural["threat"].tolist() == ["l2 0.5 certified"] * 2
+    assert natural["family"].tolist() == ["mixes", "one noise level"]
+    assert natural["natural"].tolist() == [0.9, 0.8]
+    assert natural["robust"].tolist() == [0.4, 0.3]
+    both = pd.concat([points_at(table.iloc[::-1], 0, family="mixes"), points_at(table, 0.5, family="mixes")])
+    expected = points_at(table, 0.5, family="mixes", natural="0")
+    pd.testing.assert_frame_equal(by_certified(both, 0.5), expected)
 
 
 def test_published_points_are_hollow_and_off_the_front() -> None:

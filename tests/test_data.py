@@ -17,7 +17,7 @@ import torch
 from scipy.io import savemat
 from torchvision import datasets
 
-from dualrs_lab.data import SPLITS, Images, load_images, to_float
+from dualrs_lab.data import SPLITS, Images, as_floats, hold_out, load_images, to_float
 
 PACK = Path(__file__).parents[2] / "shared" / "data" / "unpack_cifar10.py"
 
@@ -47,6 +47,35 @@ def test_images_describe_themselves():
     assert len(images) == 4
     assert images.shape == (3, 2, 5)
     assert repr(images) == "Images('pets', 'train', 4 of 3x2x5, 2 classes)"
+
+
+@pytest.mark.parametrize(("count", "wanted"), [(1, [0]), (2, [0, 2]), (3, [0, 1, 2, 3]), (9, [0, 1, 2, 3])])
+def test_images_are_spread_evenly_as_tables_skip_them(count, wanted):
+    images = some_images()
+    assert list(range(0, len(images), images.stride(count))) == wanted
+    assert torch.equal(images.spread(count).pixels, images.pixels[wanted])
+
+
+def test_no_images_cannot_be_spread():
+    with pytest.raises(ValueError, match=r"stride: got 0; wanted at least one"):
+        some_images().spread(0)
+
+
+def test_held_out_images_and_the_rest_are_all_of_them_and_always_the_same():
+    images = load_images("digits", "test")
+    held, rest = hold_out(images, 50)
+    assert (len(held), len(rest)) == (50, 450)
+    order = torch.randperm(500, generator=torch.Generator().manual_seed(0))  # as runs begun earlier have it
+    assert held.fingerprint() == images.select(order[:50]).fingerprint()
+    assert rest.fingerprint() == images.select(order[50:]).fingerprint()
+    with pytest.raises(ValueError, match="got 500 of 500 images; wanted some, and some left"):
+        hold_out(images, 500)
+
+
+def test_all_images_come_as_floats_with_their_labels():
+    x, y = as_floats(some_images())
+    assert torch.equal(x, some_images().pixels / 255)
+    assert y.tolist() == [0, 1, 1, 0]
 
 
 @pytest.mark.parametrize(

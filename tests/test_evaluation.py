@@ -17,6 +17,7 @@ from dualrs_lab.evaluation import (
     check,
     evaluate,
     evaluate_table,
+    mean_answers,
     read_evaluation,
     robust_accuracy,
     summarise_attacks,
@@ -43,6 +44,15 @@ def model():
 @pytest.fixture(scope="module")
 def table(model, images) -> pd.DataFrame:
     return evaluate(model, images, threat=THREAT, progress=False)
+
+
+def test_answers_are_averaged_image_by_image() -> None:
+    tables = [
+        pd.DataFrame({"idx": idx, "pgd": right}) for idx, right in (([3, 8], [1, 0]), ([8, 3], [True, True]))
+    ]
+    assert mean_answers(tables, "pgd").to_dict() == {3: 1.0, 8: 0.5}
+    with pytest.raises(ValueError, match="different images"):
+        mean_answers([tables[0], tables[1].iloc[:1]], "pgd")
 
 
 def test_one_call_gives_every_attack_on_the_same_images(table, model, images) -> None:

@@ -66,6 +66,7 @@ ARROWS = {
     "plots": "bounds cascades certificates claim routes",
     "pixel_plots": "plots",
     "mix_plots": "bounds plots",
+    "walks": "mixing plane",
     "board": "certificates files plots",
     "widgets": "mix_certificates mix_plots mixing pixel_plots plots attacks bounds cam cascade_tables "
     "cascades certificates claim plane routes fastpath models runtime sampling smoothing data",

@@ -49,6 +49,16 @@ def halves(limit: float = 0.5) -> DualPlane:
     return DualPlane(base, (0.02, 0.25), right.predict)
 
 
+def test_choice_and_answers_stand_side_by_side_with_the_same_points() -> None:
+    right = plots.choice_and_answers(halves(0.2), points=[[0.1, 0.6]], radii=[0.05], window=(0, 0.5, 0.5, 1))
+    left, other = right.figure.axes
+    assert other is right
+    assert [ax.get_title() for ax in (left, right)] == ["chosen noise level", "what the system answers"]
+    for ax in (left, right):
+        assert (*ax.get_xlim(), *ax.get_ylim()) == (0, 0.5, 0.5, 1)
+        assert [patch.get_radius() for patch in ax.patches if isinstance(patch, Circle)] == [0.05]
+
+
 def test_the_choice_is_coloured_by_level_and_has_circles_of_discs_and_entry_radii() -> None:
     ax = plots.choice_field(
         halves(0.2), points=[[0.1, 0.6], [0.9, 0.6]], radii=[0.05, 0.0], entry=[0.0, 0.1], resolution=10

@@ -21,6 +21,7 @@ from dualrs_lab.mix_certificates import (
     FORMS,
     MixCertificate,
     check_mixed,
+    mix_curves,
     mixed,
     mixed_answers,
     probability_bounds,
@@ -250,6 +251,20 @@ def test_answers_of_the_mix_come_from_votes_and_logits(own) -> None:
     for given, weight in ((logits[:3], 0.6), (logits, 1.7)):
         with pytest.raises(ValueError, match=r"logits \(\d+, 4\) for 300 rows"):
             mixed_answers(own, given, weight)
+
+
+def test_curves_of_mixes_are_what_single_calls_say(own) -> None:
+    logits = np.random.default_rng(0).normal(size=(len(own), 4))
+    found = mix_curves(own, logits, (0.76, 1.0), (0.0, 0.25))
+    assert list(found) == ["sigma", "weight", "form", "natural", "0", "0.25"]
+    assert found["sigma"].tolist() == [SIGMA, SIGMA]
+    for row in found.to_dict("records"):
+        assert row["natural"] == (mixed_answers(own, logits, row["weight"]) == own["label"]).mean()
+        at = certified_accuracy(mixed(own, row["weight"]), [0.0, 0.25])
+        assert [row["0"], row["0.25"]] == at.tolist()
+    exact = mix_curves(own, logits, (0.76,), (0.25,), form="exact", others="votes", classes=4)
+    at = certified_accuracy(mixed(own, 0.76, form="exact", others="votes", classes=4), 0.25)
+    assert exact["0.25"].item() == at
 
 
 def test_the_smallest_weight_for_a_radius() -> None:

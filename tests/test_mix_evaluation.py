@@ -13,8 +13,16 @@ from dualrs_lab.adversarial import Adversarial, Uniform
 from dualrs_lab.attacks import PGD
 from dualrs_lab.data import Images, load_images, to_float
 from dualrs_lab.evaluation import Threat, read_evaluation
-from dualrs_lab.mix_evaluation import evaluate_systems, evaluate_systems_table, summarise_systems
-from dualrs_lab.mixing import Mix
+from dualrs_lab.mix_evaluation import (
+    answer_margins,
+    attacked_logits,
+    by_lot,
+    evaluate_systems,
+    evaluate_systems_table,
+    margin_groups,
+    summarise_systems,
+)
+from dualrs_lab.mixing import Mix, worst_margin
 from dualrs_lab.models import make_model
 from dualrs_lab.nuts import Curve, NutsMix
 from dualrs_lab.training import Standard, TrainConfig, train
@@ -150,3 +158,33 @@ def test_weights_are_attacked_and_stand_ins_where_there_is_no_gradient(networks,
 def test_what_is_no_mix_is_refused(networks, images) -> None:
     with pytest.raises(ValueError, match="g is a Classifier; wanted a mix"):
         evaluate_systems(*networks, {"g": networks[0]}, images, threat=THREAT, progress=False)
+
+
+def test_by_lot_joins_both_networks_at_the_same_natural_accuracy() -> None:
+    curve = pd.DataFrame({"natural": [0.9, 0.8, 0.6], "worst": [0.05, 0.3, 0.35]})
+    np.testing.assert_allclose(by_lot(curve), [0.05, 0.15, 0.35])
+
+
+def test_margins_are_those_of_clean_and_attacked_answers(networks, images) -> None:
+    logits = attacked_logits(networks[1], images, eps=0.2, seed=0, batch=50)
+    with torch.no_grad():
+        torch.testing.assert_close(logits["clean"], networks[1](to_float(images.pixels)))
+    assert torch.equal(logits["labels"], images.labels)
+    right = {kind: (logits[kind].argmax(1) == images.labels).float().mean() for kind in ("clean", "attacked")}
+    assert right["attacked"] < right["clean"] - 0.05
+    whole = attacked_logits(networks[1], images, eps=0.2, seed=0)
+    found = answer_margins({"accurate": networks[0], "robust": networks[1]}, images, eps=0.2, seed=0)
+    assert found.groupby(["network", "images"]).size().eq(120).all()
+    own = found[(found["network"] == "robust") & (found["images"] == "attacked")]
+    np.testing.assert_allclose(own["margin"], worst_margin(whole["attacked"]))
+    assert own["right"].tolist() == (whole["attacked"].argmax(1) == images.labels).int().tolist()
+
+
+def test_the_groups_that_matter_are_picked_by_network_images_and_answer() -> None:
+    kinds = [(n, i, r) for n in ("accurate", "robust") for i in ("clean", "attacked") for r in (0, 1)]
+    found = pd.DataFrame(kinds, columns=["network", "images", "right"]).assign(margin=np.arange(8) / 10)
+    assert {name: list(rows) for name, rows in margin_groups(found).items()} == {
+        "h, attacked and right": [0.7],
+        "h, clean and wrong": [0.4],
+        "g, attacked and wrong": [0.2],
+    }

@@ -17,6 +17,7 @@ from dualrs_lab.models import (
     import_checkpoint,
     load_checkpoint,
     make_model,
+    pick_model,
     save_checkpoint,
     with_head,
 )
@@ -215,6 +216,21 @@ def test_stored_or_given_statistics_win_over_the_usual_ones(tmp_path: Path) -> N
     torch.testing.assert_close(model.normalize.mean.flatten(), torch.tensor([0.1, 0.2, 0.3]))
     given, _ = import_checkpoint(tmp_path / "stored.pth", mean=[0.0] * 3, std=[1.0] * 3)
     assert given.normalize.std.flatten().tolist() == [1.0] * 3
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "picked"),
+    [
+        ("auto", (1, 8, 8), "digits_cnn"),
+        ("auto", (3, 32, 32), "fast_narrow"),
+        ("auto", (3, 224, 224), "resnet50"),
+        ("resnet18", (1, 8, 8), "resnet18"),
+    ],
+)
+def test_auto_picks_a_network_by_the_size_of_images(
+    name: str, shape: tuple[int, int, int], picked: str
+) -> None:
+    assert pick_model(name, shape) == picked
 
 
 class Hostile:

@@ -21,6 +21,7 @@ from dualrs_lab.progress import Progress
 from dualrs_lab.report import read_records
 from dualrs_lab.runner import (
     Options,
+    _most_waited_for,
     execute,
     log_tail,
     only_failed,
@@ -127,6 +128,17 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
         statuses={status["run"]: status for status in statuses},
         shown=stream.getvalue(),
     )
+
+
+def test_what_most_others_wait_for_comes_first(tmp_path: Path) -> None:
+    for name in ("00_lesson", "20_first", "21_second", "22_long", "30_last"):
+        write_notebook(tmp_path / "notebooks" / f"{name}.ipynb", "", ["1"])
+    needs = {"21_second": ["20_first"], "30_last": ["21_second", "22_long"]}
+    profiles = "".join(f'["{name}"]\nneeds = {json.dumps(needed)}\n' for name, needed in needs.items())
+    (tmp_path / "notebooks" / "profiles.toml").write_text(profiles)
+    plan = make_plan(Request(folder=tmp_path / "notebooks", out=tmp_path / "runs"))
+    order = [run.name for run in _most_waited_for(plan)]
+    assert order == ["20_first", "21_second", "22_long", "00_lesson", "30_last"]
 
 
 def ended(lab: Lab, name: str) -> tuple[str, str]:

@@ -28,6 +28,8 @@ from dualrs_lab.training import (
     accuracy,
     best_path,
     channel_statistics,
+    for_noise,
+    new_network,
     recipe,
     train,
     train_checkpoint,
@@ -55,6 +57,20 @@ def weights(model: torch.nn.Module) -> list[torch.Tensor]:
 
 def equal(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_the_objective_for_a_noise_level_is_none_gaussian_or_consistent() -> None:
+    assert for_noise(0) == for_noise(0, consistency=10.0) == Standard()
+    assert for_noise(0.25) == Gaussian(sigma=0.25)
+    assert for_noise(0.25, consistency=5.0) == Consistency(sigma=0.25, strength=5.0)
+
+
+def test_a_new_network_fits_its_images_and_knows_their_statistics(digits: Images) -> None:
+    model, same = (new_network("digits_cnn", digits, seed=3) for _ in range(2))
+    mean, std = channel_statistics(digits)
+    made = make_model("digits_cnn", classes=10, channels=1, mean=mean, std=std, seed=3)
+    assert equal(weights(model), weights(made))
+    assert equal(weights(model), weights(same))
 
 
 def test_gaussian_training_learns_digits_under_noise() -> None:

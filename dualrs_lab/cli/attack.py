@@ -30,7 +30,7 @@ def _options(parser: Parser) -> None:
 def _attack(options: Namespace) -> int:
     threat = _threat(options)
     from dualrs_lab.data import load_images
-    from dualrs_lab.evaluation import evaluate_table
+    from dualrs_lab.evaluation import evaluate_table, summarise_attacks
     from dualrs_lab.runtime import pick_device
 
     device = pick_device(options.device)

@@ -1,0 +1,215 @@
+"""Where the files of an experiment are: data set, network, seed and settings name each of them, here alone.
+
+An `Experiment` names what the notebooks leave in a folder for each other, a `Shelf` what a benchmark leaves
+there and the repository ships under data/. Nothing is made here, and no torch is loaded.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from dualrs_lab.certificates import read_table
+
+__all__ = ["Experiment", "Shelf", "network_label"]
+
+# Which notebook makes what.
+_NETWORKS = {"accurate": "24_mixing", "robust": "24_mixing", "head": "25_adaptive"}
+_SYSTEMS = {"weights": "24_mixing", "published": "24_mixing", "systems": "25_adaptive", "auto": "25_adaptive"}
+_BOARD = {"pixels": "23_pixel_reweighting", "mixing": "24_mixing", "certified_mixing": "24_mixing"}
+_BOARD |= {"adaptive": "25_adaptive"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """The files of one data set, network and seed in `folder`, each by what it holds.
+
+    `data` is `Images.title`, `model` a name of MODELS, `n` the draws of its certificates. A file is named
+    whether it is there or not; through `made` one that is missing is an error that says who makes it.
+    """
+
+    folder: Path | str
+    data: str
+    model: str
+    seed: int = 0
+    n: int = 1000
+    required: bool = False
+
+    @classmethod
+    def shipped(cls, root: Path | str) -> "Experiment":
+        """The experts on CIFAR-10 that come with the repository; `root` is its folder data/."""
+        return cls(folder=Path(root) / "cifar10_jpeg", data="cifar10_jpeg", model="fast_narrow", n=10_000)
+
+    @property
+    def made(self) -> "Experiment":
+        """The same files, but one that is missing is a FileNotFoundError: which notebook to run first."""
+        return replace(self, required=True)
+
+    def expert(self, sigma: float) -> Path:
+        """The network trained under noise `sigma`; 0 is the one that saw none."""
+        return self._file("20_train", f"{self._level(sigma)}.safetensors")
+
+    def certificates(self, sigma: float, *, smoothed: float | None = None) -> Path:
+        """Certificates of `expert(sigma)`, smoothed with that sigma or another one."""
+        return self._file("21_certify", f"{self._level(sigma)}{self._smoothed(sigma, smoothed)}")
+
+    def early(self, sigma: float, most: int) -> Path:
+        """Certificates of `expert(sigma)` whose images stop early, after `most` draws at the latest."""
+        return self._file("21_certify", f"{self._level(sigma)}_smoothed{sigma:g}_early{most}.tsv")
+
+    def tuned(self, sigma: float) -> Path:
+        """The expert of `sigma`, trained together with the others for the radius of their cascade."""
+        return self._file("22_dual", f"{self._level(sigma)}_tuned.safetensors")
+
+    def tuned_certificates(self, sigma: float) -> Path:
+        """Certificates of `tuned(sigma)` alone."""
+        name = f"{self._level(sigma)}_tuned{self._smoothed(sigma)}"
+        return self._file("python -m benchmarks.quality", name)
+
+    def labels(self, step: int) -> Path:
+        """Votes about every `step`-th training image, from which a router learns."""
+        return self._file("22_dual", f"labels_seed{self.seed}_{step}.safetensors")
+
+    @property
+    def router(self) -> Path:
+        """How the names of the router's cuts begin, see `routing.train_router`."""
+        return replace(self, required=False)._file("22_dual", f"router_seed{self.seed}")
+
+    @property
+    def dual(self) -> Path:
+        """Certificates of the dual system."""
+        return self._file("22_dual", f"dual_seed{self.seed}_n{self.n}.tsv")
+
+    @property
+    def cascade(self) -> Path:
+        """Certificates of the cascade of the tuned experts."""
+        return self._file("22_dual", f"cascade_tuned_seed{self.seed}_n{self.n}.tsv")
+
+    def arm(self, name: str, seed: int) -> Path:
+        """A network of `23_pixel_reweighting`, such as "PART 0.1"; each arm has one for several seeds."""
+        return self._file("23_pixel_reweighting", f"{self._arm(name, seed)}.safetensors")
+
+    def attacked(self, name: str, seed: int, epoch: str = "") -> Path:
+        """Its answers under attack, of the `epoch` "last" or "best"; networks of other hosts have none."""
+        ending = f"_{epoch}_attacked.tsv" if epoch else ".attacked.tsv"
+        return self._file("23_pixel_reweighting", self._arm(name, seed) + ending)
+
+    def autoattack(self, name: str, seed: int) -> Path:
+        """Its answers under AutoAttack."""
+        return self._file("23_pixel_reweighting", f"{self._arm(name, seed)}_autoattack.tsv")
+
+    def mixing(self, role: str) -> Path:
+        """The network "accurate" or "robust" of the mixes, or the "head" that chooses a weight."""
+        return self._file(_maker("mixing", role, _NETWORKS), f"mixing_{role}_seed{self.seed}.safetensors")
+
+    def systems(self, what: str) -> Path:
+        """Answers of mixes: at many "weights", "published" scalings, all "systems", under "auto" attack."""
+        return self._file(_maker("systems", what, _SYSTEMS), f"mixing_{what}_seed{self.seed}.tsv")
+
+    def board(self, what: str) -> Path:
+        """Points for the board: of "pixels", "mixing", "certified_mixing" or "adaptive"."""
+        return self._file(_maker("board", what, _BOARD), f"board_{what}.csv")
+
+    def levels(self) -> list[tuple[float, float]]:
+        """(sigma in training, sigma of smoothing) of all tables of certificates that are there at this n.
+
+        Networks that saw noise come first, by level. Raises FileNotFoundError where there is none.
+        """
+        start = re.escape(f"{self.data}_{self.model}_")
+        pattern = re.compile(rf"{start}sigma([^_]+)_seed{self.seed}_smoothed([^_]+)_n{self.n}\.tsv")
+        names = [path.name for path in Path(self.folder).glob("*.tsv")]
+        found = [match.groups() for name in names if (match := pattern.fullmatch(name))]
+        if not found:
+            raise FileNotFoundError(
+                f"no certificates of {self.data}_{self.model}, seed {self.seed}, n = {self.n} in "
+                f"{self.folder}; run 21_certify with the same parameters first"
+            )
+        return sorted(((float(a), float(b)) for a, b in found), key=lambda pair: (pair[0] == 0, pair[1]))
+
+    def singles(self, sigmas: Iterable[float] | None = None) -> dict[float, pd.DataFrame]:
+        """Certificates by noise level, each network smoothed at its own: of `sigmas`, or of all there are."""
+        wanted = [a for a, b in self.levels() if a == b] if sigmas is None else sigmas
+        return {sigma: read_table(self.made.certificates(sigma)) for sigma in wanted}
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """All tables of certificates that are there at this n, each under its `network_label`."""
+        return {network_label(a, b): read_table(self.certificates(a, smoothed=b)) for a, b in self.levels()}
+
+    def _file(self, maker: str, name: str) -> Path:
+        path = Path(self.folder) / f"{self.data}_{self.model}_{name}"
+        if self.required and not path.exists():
+            raise FileNotFoundError(f"{path} is missing; run {maker} with the same parameters first")
+        return path
+
+    def _level(self, sigma: float) -> str:
+        return f"sigma{sigma:g}_seed{self.seed}"
+
+    def _smoothed(self, sigma: float, smoothed: float | None = None) -> str:
+        return f"_smoothed{sigma if smoothed is None else smoothed:g}_n{self.n}.tsv"
+
+    def _arm(self, name: str, seed: int) -> str:
+        return f"pixels_{name.replace(' ', '_').replace('.', '')}_seed{seed}"
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """What a benchmark leaves in a folder; the repository ships it as the part `name` of its folder data/."""
+
+    root: Path | str
+    name: str = ""
+
+    @property
+    def folder(self) -> Path:
+        """Where all of it is."""
+        return Path(self.root) / self.name
+
+    def network(self, name: str, seed: int = 0) -> Path:
+        """A checkpoint."""
+        return self._file(f"{name}_seed{seed}.safetensors")
+
+    def attacked(self, name: str, seed: int = 0) -> Path:
+        """Its answers under PGD and MMA, image by image."""
+        return self._file(f"{name}_seed{seed}_attacked.tsv")
+
+    def autoattack(self, name: str, seed: int = 0) -> Path:
+        """Its answers under AutoAttack, image by image."""
+        return self._file(f"{name}_seed{seed}_autoattack.tsv")
+
+    def answers(self, name: str) -> Path:
+        """Answers of several systems, image by image."""
+        return self._file(f"{name}.tsv")
+
+    def table(self, name: str) -> Path:
+        """Their summary."""
+        return self._file(f"{name}.csv")
+
+    def read(self, name: str) -> pd.DataFrame:
+        """The summary `name`; FileNotFoundError says which there are."""
+        if not self.table(name).exists():
+            there = ", ".join(sorted(path.stem for path in self.folder.glob("*.csv"))) or "none"
+            raise FileNotFoundError(f"no table {name!r} in {self.folder}; tables there: {there}")
+        return pd.read_csv(self.table(name))
+
+    def log(self, sigma: float) -> Path:
+        """The certification log of Cohen et al. (2019): their ResNet-110 on CIFAR-10."""
+        return self._file(f"cohen2019_cifar10_resnet110_sigma_{sigma:.2f}.tsv")
+
+    def _file(self, name: str) -> Path:
+        return self.folder / name
+
+
+def network_label(trained: float, smoothed: float) -> str:
+    """How a network is told from others: by the noise of smoothing, and that of training if it is another."""
+    if trained == smoothed:
+        return f"σ = {smoothed:g}"
+    return (
+        f"σ = {smoothed:g}, trained at {trained:g}" if trained else f"no noise in training, σ = {smoothed:g}"
+    )
+
+
+def _maker(call: str, what: str, makers: Mapping[str, str]) -> str:
+    if what not in makers:
+        raise ValueError(f"Experiment.{call}: got {what!r}; wanted one of {', '.join(makers)}")
+    return makers[what]
