@@ -23,12 +23,12 @@ from dualrs_lab.adaptive import AdaptiveMix, MixingLoss, make_head, train_mixing
 from dualrs_lab.adversarial import INNER, Adversarial, Pixels, RandomPixels, Uniform, evaluating
 from dualrs_lab.attacks import L2, LINF, PGD, margins, mma, pgd
 from dualrs_lab.cam import TopFraction
+from dualrs_lab.cascade_certificates import CascadeCertificate
 from dualrs_lab.cascade_tables import CascadeSpec, certify_cascade_table
-from dualrs_lab.cascade_tables import recompute as recompute_cascade
 from dualrs_lab.cascades import Cascade
 from dualrs_lab.data import Images, load_images, to_float
 from dualrs_lab.dual import DualSpec, certify_dual_table
-from dualrs_lab.dual_certificates import from_row, recompute
+from dualrs_lab.dual_certificates import DualCertificate
 from dualrs_lab.estimators import Cuts
 from dualrs_lab.fastpath import FastPath, FrozenVoter, disagreement, freeze
 from dualrs_lab.models import Classifier, load_checkpoint, make_model
@@ -266,8 +266,10 @@ def test_a_dual_system_is_that_of_its_recorded_experts(tmp_path: Path, test_imag
     same(read, sampled)
     certify_dual_table(cuts, experts, test_images, tmp_path / "cut.tsv", max_images=9, **settings)
     same(certify_dual_table(cuts, experts, test_images, tmp_path / "cut.tsv", **settings), sampled)
-    certificates = [from_row(row) for row in sampled.to_dict("records")]
-    assert [recompute(c) for c in certificates] == [(c.radius, c.published) for c in certificates]
+    certificates = [DualCertificate.from_row(row) for row in sampled.to_dict("records")]
+    assert [(c.recomputed(), c.routes.published) for c in certificates] == [
+        (c.radius, c.published) for c in certificates
+    ]
 
 
 def test_a_cascade_goes_on_where_it_stopped(tmp_path: Path, test_images, experts) -> None:
@@ -277,7 +279,8 @@ def test_a_cascade_goes_on_where_it_stopped(tmp_path: Path, test_images, experts
     whole = certify_cascade_table(experts[::-1], test_images, tmp_path / "whole.tsv", **settings)
     certify_cascade_table(experts[::-1], test_images, tmp_path / "cut.tsv", max_images=11, **settings)
     same(certify_cascade_table(experts[::-1], test_images, tmp_path / "cut.tsv", **settings), whole)
-    assert [recompute_cascade(row, cascade) for row in whole.to_dict("records")] == whole["radius"].tolist()
+    again = [CascadeCertificate.from_row(row).recomputed() for row in whole.to_dict("records")]
+    assert again == whole["radius"].tolist()
     assert whole["correct"].mean() > 0.5
 
 

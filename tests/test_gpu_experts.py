@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from benchmarks.gpu import experts as stage3
 from benchmarks.gpu.stage import Clock, pack, parser, unpack
 from benchmarks.gpu.trainer import Recipe, Trainer, crop, rate
-from dualrs_lab.certificates import from_row, read_table, recompute
+from dualrs_lab.certificates import Certificate, read_table
 from dualrs_lab.data import Images, load_images
 from dualrs_lab.models import Classifier, load_checkpoint, make_model
 from dualrs_lab.routing import label_votes
@@ -147,9 +147,9 @@ def test_tables_hold_all_votes_and_recompute(made: Path) -> None:
         table = read_table(made / f"digits_digits_cnn_sigma{sigma:g}_seed0_smoothed{sigma:g}_n200.tsv")
         assert len(table) == 10
         for row in table.to_dict("records"):
-            one = from_row({str(key): value for key, value in row.items()})
+            one = Certificate.from_row({str(key): value for key, value in row.items()})
             assert (one.sigma, one.n) == (sigma, 200)
-            assert one.radius == pytest.approx(recompute(one), rel=1e-12)
+            assert one.radius == pytest.approx(one.recomputed(), rel=1e-12)
 
 
 def test_the_kept_network_is_the_one_that_was_certified(made: Path) -> None:
@@ -234,7 +234,7 @@ def test_what_ships_follows_from_its_votes() -> None:
     tables = {sigma: read_table(path) for sigma, path in files.items()}
     for sigma, table in tables.items():
         assert len(table) == 1000
-        again = [recompute(from_row(row)) for row in table.to_dict("records")]
+        again = [Certificate.from_row(row).recomputed() for row in table.to_dict("records")]
         assert again == pytest.approx(table["radius"].tolist(), rel=1e-9)
         network, _ = load_checkpoint(folder / f"{stem}.safetensors".format(sigma))
         assert json.loads(files[sigma].with_suffix(".json").read_text())["identity"]["model"] == fingerprint(

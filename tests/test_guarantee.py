@@ -18,7 +18,7 @@ import torch
 from scipy import stats
 
 from dualrs_lab.bounds import anytime_lower_bound, lower_bound, rs_radius, two_sided_pvalue
-from dualrs_lab.certificates import ABSTAIN, Certificate, decide, floor_text, frame, from_row, read_table
+from dualrs_lab.certificates import ABSTAIN, Certificate, decide, floor_text, frame, read_table
 from dualrs_lab.plane import lesson_plane, sample_points
 from dualrs_lab.sampling import GaussianNoise, GridNoise, Noise
 from dualrs_lab.smoothing import Spec, certify
@@ -307,7 +307,7 @@ TABLES = sorted((Path(__file__).parents[1] / "data" / "cifar10_jpeg").glob("*_n1
 @pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem.split("_")[-2])
 def test_stopping_at_radii_takes_many_times_fewer_draws_for_the_same_accuracy(path: Path) -> None:
     """Power, on votes drawn from the vote shares of 500 images: within 1 point of n = 100,000 everywhere."""
-    certificates = [from_row(row) for row in read_table(path).to_dict("records")]
+    certificates = [Certificate.from_row(row) for row in read_table(path).to_dict("records")]
     sigma, radii = certificates[0].sigma, np.array(AtRadii().radii)
     p = np.array([c.successes / c.n for c in certificates])
     right = np.array([c.guess == c.label for c in certificates])

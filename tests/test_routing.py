@@ -16,7 +16,7 @@ from dualrs_lab import routing, soft, training
 from dualrs_lab.bounds import lower_bound, rs_radius
 from dualrs_lab.cascades import cascade_radius
 from dualrs_lab.data import Images, load_images
-from dualrs_lab.dual_certificates import from_row, judge, to_row
+from dualrs_lab.dual_certificates import DualCertificate, judge
 from dualrs_lab.estimators import Cuts
 from dualrs_lab.models import make_model
 from dualrs_lab.routes import median_entry_radii
@@ -489,7 +489,7 @@ def test_regret_of_a_table_takes_each_images_own_rows_whatever_their_order() -> 
     looks = {7: np.array([[90, 10]]), 3: np.array([[20, 80]])}  # 7 goes to the first expert, 3 to the other
     votes = np.array([[990, 10], [900, 100]])
     dual = pd.DataFrame(
-        to_row(judge(look, 10 * look, votes[0] // 10, votes, idx=idx, label=0, **rest))
+        judge(look, 10 * look, votes[0] // 10, votes, idx=idx, label=0, **rest).to_row()
         for idx, look in looks.items()
     )
     radii = pd.DataFrame({"idx": [3, 5, 7], "correct": [1, 1, 1], "radius": [0.3, 9.0, 0.4]})
@@ -497,5 +497,5 @@ def test_regret_of_a_table_takes_each_images_own_rows_whatever_their_order() -> 
     found = regret_table(dual, {0.25: radii, 0.5: others})
     assert found["sigma"].tolist() == [0.25, 0.5]
     assert found["regret"].tolist() == [0.0, 0.0]
-    entry = [from_row(row).routes.entry for row in dual.to_dict("records")]
+    entry = [DualCertificate.from_row(row).routes.entry for row in dual.to_dict("records")]
     assert found["bottleneck"].tolist() == pytest.approx([entry[0][1] - 0.4, entry[1][0] - 0.7])

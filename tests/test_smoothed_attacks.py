@@ -19,7 +19,7 @@ from dualrs_lab.cascades import Cascade
 from dualrs_lab.certificates import ABSTAIN, read_table
 from dualrs_lab.data import load_images, to_float
 from dualrs_lab.dual import DualSpec, certify_dual, predict_dual
-from dualrs_lab.dual_certificates import DualCertificate, from_row
+from dualrs_lab.dual_certificates import DualCertificate
 from dualrs_lab.estimators import Cuts, Median, Plurality
 from dualrs_lab.models import load_checkpoint
 from dualrs_lab.sampling import GaussianNoise, GridNoise, Voter
@@ -263,7 +263,8 @@ def test_the_shipped_systems_withstand_the_attack_inside_their_certified_balls(t
     attack = SmoothedAttack(seed=0, steps=10, draws=16)
     rows = read_table(DATA / "cifar10_systems" / "dual.tsv")
     some = rows[rows["radius"] > 0.1].iloc[::24].head(8)
-    x, found = to_float(test.batch(some["idx"].tolist())[0]), [from_row(r) for r in some.to_dict("records")]
+    x = to_float(test.batch(some["idx"].tolist())[0])
+    found = [DualCertificate.from_row(row) for row in some.to_dict("records")]
     spec = DualSpec(estimator=rule, sigmas=sigmas, seed=0, n=400)
     given = (cuts, experts, spec, attack)
     assert not changed(x, found, 0.999, *given).any()

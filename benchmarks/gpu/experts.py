@@ -34,7 +34,7 @@ from dualrs_lab.routing import count_images
 from dualrs_lab.runtime import describe, pick_device
 from dualrs_lab.sampling import BLOCK, GridNoise, NoiseBlocks
 from dualrs_lab.smoothing import Spec, certify, certify_table, fingerprint
-from dualrs_lab.tables import plain
+from dualrs_lab.store import plain
 from dualrs_lab.training import accuracy, channel_statistics
 
 __all__ = ["FULL", "SIGMAS", "TOY", "Size", "board", "count_labels", "main", "split"]
