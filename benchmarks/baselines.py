@@ -16,7 +16,7 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from dualrs_lab.certificates import ABSTAIN
+from dualrs_lab.evidence import ABSTAIN
 
 __all__ = ["Art", "Textbook", "art_missing", "art_reason", "art_version"]
 

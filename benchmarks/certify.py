@@ -23,11 +23,11 @@ from benchmarks.per_draw import Steps, disagree, ladder, per_draw, prepare, spli
 from benchmarks.per_image import per_image
 from benchmarks.report import figure, table
 from benchmarks.subjects import SHIPPED, Subject, digits, labelled_images, shipped, untrained
+from dualrs_lab.figures import png
 from dualrs_lab.files import replace_bytes, replace_json, replace_text
 from dualrs_lab.models import MODELS
-from dualrs_lab.plots import png
 from dualrs_lab.runtime import describe, pick_device, pick_dtype
-from dualrs_lab.sampling import images_together
+from dualrs_lab.smoothing import images_together
 
 __all__ = ["main"]
 

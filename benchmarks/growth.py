@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from benchmarks.measure import Row, interleave
 from benchmarks.subjects import Subject
-from dualrs_lab.fastpath import FastPath, FrozenVoter
+from dualrs_lab.smoothing import FastPath, FrozenVoter
 
 __all__ = ["growth"]
 

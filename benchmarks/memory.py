@@ -15,7 +15,7 @@ from torch import nn
 from benchmarks.baselines import art_reason
 from benchmarks.measure import Row, free_memory
 from benchmarks.subjects import Subject, noise_pixels
-from dualrs_lab.fastpath import FastPath
+from dualrs_lab.smoothing import FastPath
 
 __all__ = ["memory"]
 

@@ -14,17 +14,26 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from dualrs_lab.adaptive import AdaptiveMix, MixingLoss, make_head, train_mixing
-from dualrs_lab.attacks import L2, PGD, pgd
-from dualrs_lab.certificates import certified_accuracy, read_table
+from dualrs_lab.attacks import L2, PGD, Threat, pgd
 from dualrs_lab.data import Images, load_images, to_float
-from dualrs_lab.evaluation import Threat
+from dualrs_lab.evidence import certified_accuracy, read_table
 from dualrs_lab.files import replace_json, replace_text
-from dualrs_lab.mix_certificates import mixed, mixed_answers
-from dualrs_lab.mix_evaluation import evaluate_systems_table, summarise_systems
-from dualrs_lab.mixing import PUBLISHED, Mix, worst_margin
+from dualrs_lab.mixing import (
+    PUBLISHED,
+    AdaptiveMix,
+    Mix,
+    MixingLoss,
+    NutsMix,
+    evaluate_systems_table,
+    fit_nuts,
+    make_head,
+    mixed,
+    mixed_answers,
+    summarise_systems,
+    train_mixing,
+    worst_margin,
+)
 from dualrs_lab.models import Classifier, load_checkpoint, make_model
-from dualrs_lab.nuts import NutsMix, fit_nuts
 from dualrs_lab.runtime import describe, make_generator, pick_device
 from dualrs_lab.training import Standard, TrainConfig, channel_statistics, train_checkpoint
 

@@ -16,17 +16,13 @@ import torch
 
 from benchmarks.measure import Row, frame, interleave, ratio
 from benchmarks.report import table
-from dualrs_lab.cascade_tables import CascadeSpec, certify_cascade
-from dualrs_lab.cascades import Cascade
+from dualrs_lab.cascade import Cascade, CascadeSpec, certify_cascade
 from dualrs_lab.data import load_images
-from dualrs_lab.dual import DualSpec, certify_dual
-from dualrs_lab.estimators import Cuts
-from dualrs_lab.fastpath import FastPath, FrozenVoter, freeze
+from dualrs_lab.dual import Cuts, DualSpec, certify_dual
 from dualrs_lab.files import replace_json, replace_text
 from dualrs_lab.models import load_checkpoint
 from dualrs_lab.runtime import describe, pick_device, pick_dtype
-from dualrs_lab.sampling import GridNoise
-from dualrs_lab.smoothing import Spec, certify
+from dualrs_lab.smoothing import FastPath, FrozenVoter, GridNoise, Spec, certify, freeze
 
 __all__ = ["main"]
 

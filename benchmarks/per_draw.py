@@ -19,9 +19,16 @@ from benchmarks.measure import (
     traffic,
 )
 from benchmarks.subjects import Subject
-from dualrs_lab.fastpath import FastPath, FrozenVoter, disagreement, evaluation_copy, flops
 from dualrs_lab.runtime import make_generator
-from dualrs_lab.sampling import BLOCK, NoiseBlocks
+from dualrs_lab.smoothing import (
+    BLOCK,
+    FastPath,
+    FrozenVoter,
+    NoiseBlocks,
+    disagreement,
+    evaluation_copy,
+    flops,
+)
 
 __all__ = ["Steps", "disagree", "ladder", "per_draw", "prepare", "split"]
 

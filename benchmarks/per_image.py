@@ -8,9 +8,8 @@ import numpy as np
 from benchmarks.baselines import art_reason
 from benchmarks.measure import Row, free_memory, interleave, ratio
 from benchmarks.subjects import Subject
-from dualrs_lab.certificates import Certificate, certified_accuracy, frame
-from dualrs_lab.fastpath import FrozenVoter
-from dualrs_lab.stopping import AllDraws, AtRadii, InputSpecific, Stopping
+from dualrs_lab.evidence import Certificate, certified_accuracy, frame
+from dualrs_lab.smoothing import AllDraws, AtRadii, FrozenVoter, InputSpecific, Stopping
 
 __all__ = ["per_image"]
 

@@ -19,12 +19,12 @@ from PIL import Image
 
 from benchmarks.measure import Row, frame, interleave, ratio, synchronize
 from benchmarks.report import table
-from dualrs_lab.adversarial import Adversarial, Mart, Pixels, Trades, Uniform
 from dualrs_lab.attacks import PGD
-from dualrs_lab.cam import TopFraction, class_maps
 from dualrs_lab.files import replace_json, replace_text
 from dualrs_lab.models import Classifier, make_model
+from dualrs_lab.pixels import Pixels, TopFraction, Uniform, class_maps
 from dualrs_lab.runtime import describe, make_generator, pick_device, pick_dtype
+from dualrs_lab.training import Adversarial, Mart, Trades
 
 __all__ = ["main"]
 

@@ -14,25 +14,23 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from dualrs_lab.adversarial import (
+from dualrs_lab.attacks import PGD, Threat, evaluate_table, robust_accuracy, summarise_attacks
+from dualrs_lab.data import Images, load_images
+from dualrs_lab.files import replace_text
+from dualrs_lab.models import Classifier, load_checkpoint, make_model
+from dualrs_lab.pixels import OtherImages, Pixels, RandomPixels, TopFraction, Uniform, mean_budget
+from dualrs_lab.runtime import pick_device
+from dualrs_lab.training import (
     INNER,
     Adversarial,
     Mart,
-    OtherImages,
-    Pixels,
-    RandomPixels,
+    Objective,
     Trades,
-    Uniform,
-    mean_budget,
+    TrainConfig,
+    accuracy,
+    channel_statistics,
+    train_checkpoint,
 )
-from dualrs_lab.attacks import PGD
-from dualrs_lab.cam import TopFraction
-from dualrs_lab.data import Images, load_images
-from dualrs_lab.evaluation import Threat, evaluate_table, robust_accuracy, summarise_attacks
-from dualrs_lab.files import replace_text
-from dualrs_lab.models import Classifier, load_checkpoint, make_model
-from dualrs_lab.runtime import pick_device
-from dualrs_lab.training import Objective, TrainConfig, accuracy, channel_statistics, train_checkpoint
 
 __all__ = ["main"]
 

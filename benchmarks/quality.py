@@ -13,29 +13,26 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from dualrs_lab.cascade_tables import from_tables
-from dualrs_lab.cascades import Cascade
-from dualrs_lab.certificates import read_table
-from dualrs_lab.comparison import compare, curves
+from dualrs_lab.cascade import Cascade, CascadeRadius, from_tables
 from dualrs_lab.data import Images, load_images
-from dualrs_lab.dual import DualSpec, certify_dual_table
-from dualrs_lab.estimators import Cuts
-from dualrs_lab.fastpath import FastPath
-from dualrs_lab.files import replace_text
-from dualrs_lab.models import Classifier, load_checkpoint, with_head
-from dualrs_lab.routing import (
-    CascadeRadius,
+from dualrs_lab.dual import (
+    Cuts,
+    DualSpec,
     Stakes,
+    certify_dual_table,
+    compare,
+    curves,
     label_votes,
     mapped_radii,
     numbered,
     train_router,
-    train_together,
 )
+from dualrs_lab.evidence import read_table
+from dualrs_lab.files import replace_text
+from dualrs_lab.models import Classifier, load_checkpoint, with_head
 from dualrs_lab.runtime import pick_device, pick_dtype
-from dualrs_lab.sampling import GridNoise
-from dualrs_lab.smoothing import Spec, certify_table
-from dualrs_lab.training import TrainConfig
+from dualrs_lab.smoothing import FastPath, GridNoise, Spec, certify_table
+from dualrs_lab.training import TrainConfig, train_together
 
 __all__ = ["main"]
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from benchmarks.measure import Row, frame
-from dualrs_lab.plots import METHODS, PAGE, Look, Page, sigma_look, style
+from dualrs_lab.figures import METHODS, PAGE, Look, Page, sigma_look, style
 
 __all__ = ["figure", "table"]
 

@@ -9,14 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.baselines import Art, Textbook
-from dualrs_lab.certificates import Certificate
 from dualrs_lab.data import load_images
-from dualrs_lab.fastpath import FastPath, FrozenVoter, freeze
+from dualrs_lab.evidence import Certificate
 from dualrs_lab.models import Classifier, load_checkpoint, make_model
 from dualrs_lab.runtime import fold_seed, make_generator
-from dualrs_lab.sampling import GridNoise
-from dualrs_lab.smoothing import Spec, certify
-from dualrs_lab.stopping import AllDraws, Stopping
+from dualrs_lab.smoothing import AllDraws, FastPath, FrozenVoter, GridNoise, Spec, Stopping, certify, freeze
 from dualrs_lab.training import Gaussian, channel_statistics, recipe, train
 
 __all__ = [

@@ -10,12 +10,11 @@ from pathlib import Path
 import pandas as pd
 from PIL import Image
 
-from dualrs_lab import plots
-from dualrs_lab.board import board, points, read_points
-from dualrs_lab.cascade_tables import from_tables
-from dualrs_lab.cascades import Cascade
-from dualrs_lab.certificates import read_table
-from dualrs_lab.widgets import PlanePanel
+from dualrs_lab import figures
+from dualrs_lab.cascade import Cascade, from_tables
+from dualrs_lab.evidence import read_table
+from dualrs_lab.figures import board, points, read_points
+from dualrs_lab.panels import PlanePanel
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "data"
@@ -23,26 +22,26 @@ SIGMAS = (0.25, 0.5, 1.0)
 DPI, GAP, COLOURS = 150, 30, 200
 
 
-def panel() -> plots.Page:
+def panel() -> figures.Page:
     """A point of the plane: noisy copies, votes, the certified and the exact disc."""
     shown = PlanePanel()
     return shown.render(shown.state)
 
 
-@plots.style()
-def certified() -> plots.Page:
+@figures.style()
+def certified() -> figures.Page:
     """Certified accuracy of one classifier for each noise level, and of the cascade made of them."""
     stem = "cifar10_jpeg_fast_narrow_sigma{0:g}_seed0_smoothed{0:g}_n10000.tsv"
     singles = {sigma: read_table(DATA / "cifar10_jpeg" / stem.format(sigma)) for sigma in SIGMAS}
     cascade = from_tables(singles, cascade=Cascade(SIGMAS[::-1]))
     tables = {f"σ = {sigma:g}": table for sigma, table in singles.items()} | {"cascade of the three": cascade}
-    axes = plots.certified_accuracy(tables, band=None, ax=plots.new_axes(None, 4.5, 3.2))
+    axes = figures.certified_curves(tables, band=None, ax=figures.new_axes(None, 4.5, 3.2))
     axes.set_title("CIFAR-10, certified: three noise levels and their cascade")
     return axes.figure
 
 
-@plots.style()
-def methods() -> plots.Page:
+@figures.style()
+def methods() -> figures.Page:
     """Natural against attacked accuracy of what was measured here, and of what was published."""
     arms = pd.read_csv(DATA / "cifar10_pixels" / "arms.csv").groupby("arm")[["natural", "worst"]].mean()
     mixes = pd.read_csv(DATA / "cifar10_mixing" / "systems.csv").set_index("system")
@@ -57,15 +56,15 @@ def methods() -> plots.Page:
     ]
     published = read_points([DATA / "published_robust.csv"])
     found = pd.concat([*own, published[published["threat"] == "linf 8/255"]], ignore_index=True)
-    axes = board(found, ax=plots.new_axes(None, 5.9, 3.2))
+    axes = board(found, ax=figures.new_axes(None, 5.9, 3.2))
     axes.set_title("CIFAR-10, attacked with 8/255 (linf)")
     return axes.figure
 
 
-def stacked(rows: list[list[plots.Page]]) -> Image.Image:
+def stacked(rows: list[list[figures.Page]]) -> Image.Image:
     """Figures in rows on a white sheet, each row centred."""
     drawn = [
-        [Image.open(io.BytesIO(plots.png(page, dpi=DPI))).convert("RGB") for page in row] for row in rows
+        [Image.open(io.BytesIO(figures.png(page, dpi=DPI))).convert("RGB") for page in row] for row in rows
     ]
     widths = [sum(one.width for one in row) + GAP * (len(row) - 1) for row in drawn]
     heights = [max(one.height for one in row) for row in drawn]

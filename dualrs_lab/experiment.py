@@ -11,14 +11,21 @@ from pathlib import Path
 
 import pandas as pd
 
-from dualrs_lab.certificates import read_table
+from dualrs_lab.evidence.table import read_table
 
 __all__ = ["Experiment", "Shelf", "network_label"]
 
+
 # Which notebook makes what.
 _NETWORKS = {"accurate": "24_mixing", "robust": "24_mixing", "head": "25_adaptive"}
+
+
 _SYSTEMS = {"weights": "24_mixing", "published": "24_mixing", "systems": "25_adaptive", "auto": "25_adaptive"}
+
+
 _BOARD = {"pixels": "23_pixel_reweighting", "mixing": "24_mixing", "certified_mixing": "24_mixing"}
+
+
 _BOARD |= {"adaptive": "25_adaptive"}
 
 

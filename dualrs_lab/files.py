@@ -13,6 +13,7 @@ from dualrs_lab import __version__
 
 __all__ = ["digest", "provenance", "replace_bytes", "replace_json", "replace_text", "set_aside"]
 
+
 # What a result may depend on: the versions that a reader of an old table asks for first.
 PACKAGES = (
     "torch",

@@ -8,7 +8,9 @@ from typing import TypeVar
 
 __all__ = ["ALPHA", "setting"]
 
+
 ALPHA = 0.001  # failure probability of a certificate where nobody asks for another
+
 
 T = TypeVar("T")
 

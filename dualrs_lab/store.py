@@ -13,6 +13,7 @@ from dualrs_lab.files import set_aside
 
 __all__ = ["plain", "positions", "read_record", "refuse_other", "take_up"]
 
+
 _ABSENT = object()
 
 

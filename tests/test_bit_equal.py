@@ -16,21 +16,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dualrs_lab.bounds import lower_bound, rs_radius
-from dualrs_lab.cascade_tables import CascadeSpec, certify_cascade_table, from_tables
-from dualrs_lab.cascades import Cascade
-from dualrs_lab.certificates import read_table
+from dualrs_lab.attacks import Threat, evaluate_table
+from dualrs_lab.cascade import Cascade, CascadeSpec, certify_cascade_table, from_tables
 from dualrs_lab.data import Images
-from dualrs_lab.dual import DualSpec, certify_dual_table
-from dualrs_lab.estimators import Cuts, Median, Plurality
-from dualrs_lab.evaluation import Threat, evaluate_table
-from dualrs_lab.fastpath import FastPath
-from dualrs_lab.mix_certificates import mixed
-from dualrs_lab.routes import Split
-from dualrs_lab.routing import label_votes
-from dualrs_lab.sampling import GridNoise
-from dualrs_lab.smoothing import Spec, certify_table
-from dualrs_lab.stopping import AtRadii, InputSpecific
+from dualrs_lab.dual import Cuts, DualSpec, Median, Plurality, Split, certify_dual_table, label_votes
+from dualrs_lab.evidence import lower_bound, read_table, rs_radius
+from dualrs_lab.mixing import mixed
+from dualrs_lab.smoothing import AtRadii, FastPath, GridNoise, InputSpecific, Spec, certify_table
 from dualrs_lab.training import Consistency, TrainConfig, Warmup, settings, state_path
 
 BEGUN = Path(__file__).parent / "data" / "begun"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from dualrs_lab.certificates import write_table
+from dualrs_lab.evidence import write_table
 from dualrs_lab.experiment import Experiment, Shelf, network_label
 
 DATA = Path(__file__).parent.parent / "data"

@@ -16,30 +16,46 @@ import pandas as pd
 import pytest
 import torch
 from scipy import stats
-from test_sampling import chi_square_p
 from torch import Tensor, nn
 
-from dualrs_lab.adaptive import AdaptiveMix, MixingLoss, make_head, train_mixing
-from dualrs_lab.adversarial import INNER, Adversarial, Pixels, RandomPixels, Uniform, evaluating
-from dualrs_lab.attacks import L2, LINF, PGD, margins, mma, pgd
-from dualrs_lab.cam import TopFraction
-from dualrs_lab.cascade_certificates import CascadeCertificate
-from dualrs_lab.cascade_tables import CascadeSpec, certify_cascade_table
-from dualrs_lab.cascades import Cascade
+from dualrs_lab.attacks import L2, LINF, PGD, evaluating, margins, mma, pgd
+from dualrs_lab.cascade import Cascade, CascadeCertificate, CascadeSpec, certify_cascade_table
 from dualrs_lab.data import Images, load_images, to_float
-from dualrs_lab.dual import DualSpec, certify_dual_table
-from dualrs_lab.dual_certificates import DualCertificate
-from dualrs_lab.estimators import Cuts
-from dualrs_lab.fastpath import FastPath, FrozenVoter, disagreement, freeze
+from dualrs_lab.dual import (
+    Cuts,
+    DualCertificate,
+    DualSpec,
+    RoutedRadius,
+    certify_dual_table,
+    label_votes,
+    mapped_radii,
+    numbered,
+    train_router,
+)
+from dualrs_lab.headless import make_slots
+from dualrs_lab.mixing import AdaptiveMix, MixingLoss, make_head, train_mixing
 from dualrs_lab.models import Classifier, load_checkpoint, make_model
-from dualrs_lab.routing import RoutedRadius, label_votes, mapped_radii, numbered, train_router
+from dualrs_lab.pixels import Pixels, RandomPixels, TopFraction, Uniform
 from dualrs_lab.runtime import describe, make_generator, pick_device, pick_dtype
-from dualrs_lab.sampling import GaussianNoise, GridNoise, NoiseBlocks, count_votes
-from dualrs_lab.slots import make_slots
-from dualrs_lab.smoothed_attacks import SmoothedAttack, attack_smoothed
-from dualrs_lab.smoothing import Spec, certify, certify_table
-from dualrs_lab.stopping import AtRadii
+from dualrs_lab.smoothing import (
+    AtRadii,
+    FastPath,
+    FrozenVoter,
+    GaussianNoise,
+    GridNoise,
+    NoiseBlocks,
+    SmoothedAttack,
+    Spec,
+    attack_smoothed,
+    certify,
+    certify_table,
+    count_votes,
+    disagreement,
+    freeze,
+)
 from dualrs_lab.training import (
+    INNER,
+    Adversarial,
     Consistency,
     Gaussian,
     Standard,
@@ -48,6 +64,7 @@ from dualrs_lab.training import (
     train,
     train_checkpoint,
 )
+from tests.smoothing.test_sampling import chi_square_p
 
 DEVICE = torch.device(os.environ.get("DUALRS_TEST_DEVICE", "cuda"))
 CUDA = DEVICE.type == "cuda" and torch.cuda.is_available()

@@ -17,12 +17,20 @@ import pytest
 import torch
 from scipy import stats
 
-from dualrs_lab.bounds import anytime_lower_bound, lower_bound, rs_radius, two_sided_pvalue
-from dualrs_lab.certificates import ABSTAIN, Certificate, decide, floor_text, frame, read_table
-from dualrs_lab.plane import lesson_plane, sample_points
-from dualrs_lab.sampling import GaussianNoise, GridNoise, Noise
-from dualrs_lab.smoothing import Spec, certify
-from dualrs_lab.stopping import AtRadii, InputSpecific, Watch
+from dualrs_lab.evidence import (
+    ABSTAIN,
+    Certificate,
+    anytime_lower_bound,
+    decide,
+    floor_text,
+    frame,
+    lower_bound,
+    read_table,
+    rs_radius,
+    two_sided_pvalue,
+)
+from dualrs_lab.lessons import lesson_plane, sample_points
+from dualrs_lab.smoothing import AtRadii, GaussianNoise, GridNoise, InputSpecific, Noise, Spec, Watch, certify
 
 SIGMA, ALPHA, RUNS, ERROR = 0.12, 0.001, 100_000, 1e-3
 

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 from dualrs_lab.__main__ import main
-from dualrs_lab.cascade_certificates import CascadeCertificate
-from dualrs_lab.certificates import Certificate, read_table
-from dualrs_lab.dual_certificates import DualCertificate
-from dualrs_lab.evaluation import check, read_evaluation
+from dualrs_lab.attacks import check, read_evaluation
+from dualrs_lab.cascade import CascadeCertificate
+from dualrs_lab.dual import DualCertificate
+from dualrs_lab.evidence import Certificate, read_table
 from dualrs_lab.models import load_checkpoint
 
 NOTEBOOKS = sorted(path.stem for path in (Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))

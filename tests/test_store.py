@@ -9,21 +9,22 @@ import pytest
 import torch
 from torch import nn
 
-from dualrs_lab.adaptive import AdaptiveMix, MixingLoss, make_head, train_mixing
-from dualrs_lab.attacks import PGD
-from dualrs_lab.cascade_tables import CascadeSpec, certify_cascade_table
-from dualrs_lab.cascades import Cascade
+from dualrs_lab.attacks import PGD, Threat, evaluate, evaluate_table
+from dualrs_lab.cascade import Cascade, CascadeSpec, certify_cascade_table
 from dualrs_lab.data import Images, load_images
-from dualrs_lab.dual import DualSpec, certify_dual_table
-from dualrs_lab.estimators import Median
-from dualrs_lab.evaluation import Threat, evaluate, evaluate_table
+from dualrs_lab.dual import DualSpec, Median, certify_dual_table, label_votes
 from dualrs_lab.files import replace_json
-from dualrs_lab.mix_evaluation import evaluate_systems, evaluate_systems_table
-from dualrs_lab.mixing import Mix
+from dualrs_lab.mixing import (
+    AdaptiveMix,
+    Mix,
+    MixingLoss,
+    evaluate_systems,
+    evaluate_systems_table,
+    make_head,
+    train_mixing,
+)
 from dualrs_lab.models import Classifier, make_model
-from dualrs_lab.routing import label_votes
-from dualrs_lab.sampling import GridNoise
-from dualrs_lab.smoothing import Spec, certify_table
+from dualrs_lab.smoothing import GridNoise, Spec, certify_table
 from dualrs_lab.store import plain, positions, read_record, refuse_other, take_up
 from dualrs_lab.training import Gaussian, TrainConfig, train_checkpoint
 

@@ -24,10 +24,9 @@ from torch import Tensor
 from benchmarks.gpu.stage import Clock, parser, parts, stage
 from benchmarks.per_draw import Steps, ladder, prepare
 from benchmarks.subjects import SHIPPED, Subject, labelled_images, shipped
-from dualrs_lab.fastpath import FastPath, FrozenVoter
 from dualrs_lab.files import replace_text
 from dualrs_lab.runtime import pick_device, pick_dtype
-from dualrs_lab.sampling import NoiseBlocks, Voter, images_together
+from dualrs_lab.smoothing import FastPath, FrozenVoter, NoiseBlocks, Voter, images_together
 
 __all__ = ["disagreements", "main", "steps"]
 

@@ -22,18 +22,24 @@ from torch import Tensor
 
 from benchmarks.gpu.stage import Clock, halve, parser, parts, stage
 from benchmarks.gpu.trainer import Recipe, Trainer
-from dualrs_lab.cascade_tables import from_tables
-from dualrs_lab.cascades import Cascade
-from dualrs_lab.certificates import read_table
-from dualrs_lab.comparison import compare, curves
+from dualrs_lab.cascade import Cascade, from_tables
 from dualrs_lab.data import Images, load_images
-from dualrs_lab.fastpath import FastPath, flops, freeze
+from dualrs_lab.dual import compare, count_images, curves
+from dualrs_lab.evidence import read_table
 from dualrs_lab.files import replace_bytes, replace_json, replace_text
-from dualrs_lab.models import Classifier, load_checkpoint, make_model, save_checkpoint
-from dualrs_lab.routing import count_images
+from dualrs_lab.models import Classifier, fingerprint, load_checkpoint, make_model, save_checkpoint
 from dualrs_lab.runtime import describe, pick_device
-from dualrs_lab.sampling import BLOCK, GridNoise, NoiseBlocks
-from dualrs_lab.smoothing import Spec, certify, certify_table, fingerprint
+from dualrs_lab.smoothing import (
+    BLOCK,
+    FastPath,
+    GridNoise,
+    NoiseBlocks,
+    Spec,
+    certify,
+    certify_table,
+    flops,
+    freeze,
+)
 from dualrs_lab.store import plain
 from dualrs_lab.training import accuracy, channel_statistics
 

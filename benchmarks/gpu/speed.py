@@ -26,10 +26,9 @@ from benchmarks.per_draw import per_draw, prepare, split
 from benchmarks.per_image import per_image
 from benchmarks.report import table
 from benchmarks.subjects import SHIPPED, Subject, digits, labelled_images, shipped, untrained
-from dualrs_lab.fastpath import FastPath, evaluation_copy
 from dualrs_lab.files import replace_json, replace_text
 from dualrs_lab.runtime import pick_device, pick_dtype
-from dualrs_lab.sampling import images_together
+from dualrs_lab.smoothing import FastPath, evaluation_copy, images_together
 
 __all__ = ["FULL", "TOY", "Size", "main"]
 

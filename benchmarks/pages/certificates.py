@@ -8,8 +8,16 @@ from scipy import special
 
 from benchmarks.pages.text import DATA, Facts, markdown, millions, percent, radius, read_info
 from benchmarks.quality import RADII, SHIPPED, SIGMAS, N, name
-from dualrs_lab.bounds import lower_bound, radius_ceiling, upper_bound
-from dualrs_lab.certificates import average_radius, certified_accuracy, leader, read_table, read_votes
+from dualrs_lab.evidence import (
+    average_radius,
+    certified_accuracy,
+    leader,
+    lower_bound,
+    radius_ceiling,
+    read_table,
+    read_votes,
+    upper_bound,
+)
 
 __all__ = ["SYSTEMS", "facts", "published_log", "shipped", "two_bounds"]
 

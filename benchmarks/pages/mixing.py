@@ -5,9 +5,9 @@ import pandas as pd
 from benchmarks.pages.certificates import published_log
 from benchmarks.pages.pixels import PIXELS
 from benchmarks.pages.text import DATA, Facts, markdown, millions, percent, read_info
-from dualrs_lab.certificates import certified_accuracy
-from dualrs_lab.evaluation import read_evaluation
-from dualrs_lab.mix_certificates import mixed
+from dualrs_lab.attacks import read_evaluation
+from dualrs_lab.evidence import certified_accuracy
+from dualrs_lab.mixing import mixed
 
 __all__ = ["MIXING", "facts"]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.pages.text import DATA, Facts, markdown, percent
-from dualrs_lab.evaluation import read_evaluation
+from dualrs_lab.attacks import read_evaluation
 
 __all__ = ["PIXELS", "facts"]
 

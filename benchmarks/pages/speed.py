@@ -6,8 +6,7 @@ import pandas as pd
 from benchmarks.pages.certificates import SYSTEMS, shipped
 from benchmarks.pages.text import DATA, Facts, markdown, percent, read_info, significant
 from benchmarks.quality import ALPHA, SIGMAS
-from dualrs_lab.cascade_tables import join_votes
-from dualrs_lab.cascades import Cascade, first_to_accept, steps
+from dualrs_lab.cascade import Cascade, first_to_accept, join_votes, steps
 
 __all__ = ["facts", "thinned_cascade"]
 

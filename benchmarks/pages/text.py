@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from safetensors import safe_open
 
-from dualrs_lab.certificates import floor_text
+from dualrs_lab.evidence import floor_text
 
 __all__ = ["DATA", "Facts", "markdown", "millions", "percent", "radius", "read_info", "significant"]
 

@@ -9,14 +9,14 @@ from dualrs_lab.cli.parser import Command, Parser
 from dualrs_lab.cli.tables import add_out, as_text
 
 if TYPE_CHECKING:
-    from dualrs_lab.evaluation import Threat
+    from dualrs_lab.attacks.evaluate import Threat
 
 __all__ = ["ATTACK"]
 
 
 def _options(parser: Parser) -> None:
+    from dualrs_lab.attacks.evaluate import Threat, evaluate_table
     from dualrs_lab.cli.options import add_option
-    from dualrs_lab.evaluation import Threat, evaluate_table
 
     add_inputs(parser, evaluate_table)
     parser.add_argument("--eps", required=True, help="the attacker's budget in [0, 1] units, such as 8/255")
@@ -29,8 +29,8 @@ def _options(parser: Parser) -> None:
 
 def _attack(options: Namespace) -> int:
     threat = _threat(options)
-    from dualrs_lab.data import load_images
-    from dualrs_lab.evaluation import evaluate_table, summarise_attacks
+    from dualrs_lab.attacks.evaluate import evaluate_table, summarise_attacks
+    from dualrs_lab.data.sets import load_images
     from dualrs_lab.runtime import pick_device
 
     device = pick_device(options.device)
@@ -53,8 +53,9 @@ def _threat(options: Namespace) -> "Threat":
         raise ValueError(
             "attack: AutoAttack needs pyautoattack: pip install 'dualrs-lab[attacks]', or --no-auto"
         )
-    from dualrs_lab.attacks import L2, LINF, STANDARD
-    from dualrs_lab.evaluation import Threat
+    from dualrs_lab.attacks.auto import STANDARD
+    from dualrs_lab.attacks.evaluate import Threat
+    from dualrs_lab.attacks.norms import L2, LINF
 
     return Threat(
         eps=eps,

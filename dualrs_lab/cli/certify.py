@@ -10,8 +10,8 @@ from dualrs_lab.cli.tables import RADII, add_out, as_text
 if TYPE_CHECKING:
     import torch
 
-    from dualrs_lab.smoothing import Spec
-    from dualrs_lab.stopping import Stopping
+    from dualrs_lab.smoothing.spec import Spec
+    from dualrs_lab.smoothing.stopping import Stopping
 
 __all__ = ["CERTIFY"]
 
@@ -20,9 +20,10 @@ def _options(parser: Parser) -> None:
     from dataclasses import fields
 
     from dualrs_lab.cli.options import add_option
-    from dualrs_lab.fastpath import FastPath
-    from dualrs_lab.sampling import GridNoise
-    from dualrs_lab.smoothing import Spec, certify_table
+    from dualrs_lab.smoothing.certify import certify_table
+    from dualrs_lab.smoothing.frozen import FastPath
+    from dualrs_lab.smoothing.noise import GridNoise
+    from dualrs_lab.smoothing.spec import Spec
 
     add_inputs(parser, certify_table)
     add_option(parser, GridNoise, "sigma", help="noise standard deviation in [0, 1] pixel units")
@@ -53,10 +54,10 @@ def _certify(options: Namespace) -> int:
         raise ValueError(
             f"certify: --skip {options.skip} --max {options.max}: want skip >= 1, max >= 1 or -1"
         )
-    from dualrs_lab.certificates import summarise
-    from dualrs_lab.data import load_images
+    from dualrs_lab.data.sets import load_images
+    from dualrs_lab.evidence.summary import summarise
     from dualrs_lab.runtime import pick_device
-    from dualrs_lab.smoothing import certify_table
+    from dualrs_lab.smoothing.certify import certify_table
 
     device = pick_device(options.device)
     spec = _spec(options, device)
@@ -77,9 +78,9 @@ def _certify(options: Namespace) -> int:
 def _spec(options: Namespace, device: "torch.device") -> "Spec":
     from dataclasses import fields
 
-    from dualrs_lab.fastpath import FastPath
-    from dualrs_lab.sampling import GaussianNoise, GridNoise
-    from dualrs_lab.smoothing import Spec
+    from dualrs_lab.smoothing.frozen import FastPath
+    from dualrs_lab.smoothing.noise import GaussianNoise, GridNoise
+    from dualrs_lab.smoothing.spec import Spec
 
     noise = GridNoise if options.noise == "grid" else GaussianNoise
     return Spec(
@@ -96,7 +97,7 @@ def _spec(options: Namespace, device: "torch.device") -> "Spec":
 
 
 def _stopping(options: Namespace) -> "Stopping":
-    from dualrs_lab.stopping import AllDraws, AtRadii, InputSpecific
+    from dualrs_lab.smoothing.stopping import AllDraws, AtRadii, InputSpecific
 
     if options.at_radii is not None:
         return AtRadii(radii=tuple(numbers("--at-radii", options.at_radii)))

@@ -35,6 +35,7 @@ def read_model(options: Namespace) -> "tuple[nn.Module, dict[str, Any]]":
     path: Path = options.checkpoint
     if not path.is_file():
         raise FileNotFoundError(f"{options.name}: checkpoint {path} not found")
-    from dualrs_lab.models import import_checkpoint, load_checkpoint
+    from dualrs_lab.models.checkpoints import load_checkpoint
+    from dualrs_lab.models.published import import_checkpoint
 
     return load_checkpoint(path) if path.suffix == ".safetensors" else import_checkpoint(path)

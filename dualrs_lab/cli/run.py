@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from dualrs_lab.cli.parser import Command, Parser
 
 if TYPE_CHECKING:
-    from dualrs_lab.plan import Run
-    from dualrs_lab.runner import Options
-    from dualrs_lab.status import Status
+    from dualrs_lab.headless.plan import Run
+    from dualrs_lab.headless.runner import Options
+    from dualrs_lab.headless.status import Status
 
 __all__ = ["LAB", "RUN", "STATUS"]
 
@@ -21,8 +21,8 @@ OUT = Path("runs")
 
 def _run_options(parser: Parser) -> None:
     from dualrs_lab.cli.options import add_option
-    from dualrs_lab.plan import Request
-    from dualrs_lab.runner import Options
+    from dualrs_lab.headless.plan import Request
+    from dualrs_lab.headless.runner import Options
 
     parser.add_argument(
         "notebooks", nargs="*", metavar="NOTEBOOK", help="names or paths; default: all notebooks"
@@ -59,9 +59,9 @@ def _run_options(parser: Parser) -> None:
 
 
 def _run(options: Namespace) -> int:
-    from dualrs_lab.progress import Progress
-    from dualrs_lab.runner import Options, execute, raise_on_terminate
-    from dualrs_lab.slots import make_slots
+    from dualrs_lab.headless.processes import make_slots
+    from dualrs_lab.headless.progress import Progress
+    from dualrs_lab.headless.runner import Options, execute, raise_on_terminate
 
     plan = _plan(options)
     if options.retry_failed and not plan:
@@ -87,8 +87,8 @@ def _run(options: Namespace) -> int:
 
 
 def _plan(options: Namespace) -> "list[Run]":
-    from dualrs_lab.plan import Request, find_notebooks, make_plan, take_shard
-    from dualrs_lab.runner import only_failed
+    from dualrs_lab.headless.plan import Request, find_notebooks, make_plan, take_shard
+    from dualrs_lab.headless.runner import only_failed
 
     here = [name for name in options.notebooks if not (name.endswith(".ipynb") or "/" in name)]
     request = Request(
@@ -137,7 +137,7 @@ def _positive(seconds: float | None) -> float | None:
 
 
 def _show_plan(plan: "Sequence[Run]", how: "Options") -> int:
-    from dualrs_lab.status import is_done
+    from dualrs_lab.headless.status import is_done
 
     for run in plan:
         done = is_done(run) and not (how.force and run.asked)
@@ -150,7 +150,7 @@ def _show_plan(plan: "Sequence[Run]", how: "Options") -> int:
 
 
 def _finish(options: Namespace, plan: "Sequence[Run]", statuses: "Sequence[Status]") -> None:
-    from dualrs_lab.report import write_junit
+    from dualrs_lab.headless.report import write_junit
 
     if options.junit:
         write_junit(options.junit, statuses)
@@ -160,7 +160,7 @@ def _finish(options: Namespace, plan: "Sequence[Run]", statuses: "Sequence[Statu
 
 
 def _say_where(out: Path, statuses: "Sequence[Status]") -> None:
-    from dualrs_lab.report import outputs
+    from dualrs_lab.headless.report import outputs
 
     good = sum(status["state"] == "ok" for status in statuses)
     print(f"\n{good} of {len(statuses)} runs ended well")
@@ -171,7 +171,7 @@ def _say_where(out: Path, statuses: "Sequence[Status]") -> None:
 
 
 def _update(plan: "Sequence[Run]", statuses: "Sequence[Status]") -> None:
-    from dualrs_lab.runner import update_source
+    from dualrs_lab.headless.runner import update_source
 
     for run, status in zip(plan, statuses, strict=True):
         if status["state"] == "ok":
@@ -187,9 +187,9 @@ def _status_options(parser: Parser) -> None:
 
 
 def _status(options: Namespace) -> int:
-    from dualrs_lab.progress import span
-    from dualrs_lab.report import read_records
-    from dualrs_lab.status import all_statuses
+    from dualrs_lab.headless.progress import span
+    from dualrs_lab.headless.report import read_records
+    from dualrs_lab.headless.status import all_statuses
 
     statuses = all_statuses(options.folder)
     if not statuses:
@@ -208,7 +208,7 @@ def _lab_options(parser: Parser) -> None:
 
 
 def _lab(options: Namespace) -> int:
-    from dualrs_lab.plan import find_notebooks
+    from dualrs_lab.headless.plan import find_notebooks
 
     folder = find_notebooks()
     start = "/00_start_here.ipynb" if (folder / "00_start_here.ipynb").is_file() else ""

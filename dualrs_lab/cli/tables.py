@@ -17,7 +17,7 @@ RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 
 def as_text(summary: "DataFrame") -> str:
     """A summary for a person: numbers rounded down."""
-    from dualrs_lab.certificates import floor_text
+    from dualrs_lab.evidence.summary import floor_text
 
     return summary.to_string(float_format=floor_text)
 
@@ -43,7 +43,7 @@ def _check_out(name: str, path: Path) -> None:
 
 
 def _keep(path: Path, table: "DataFrame", identity: Mapping[str, object]) -> None:
-    from dualrs_lab.certificates import write_table
+    from dualrs_lab.evidence.table import write_table
     from dualrs_lab.files import provenance, replace_json
 
     replace_json(path.with_suffix(".json"), {"identity": dict(identity), "provenance": provenance()})
@@ -78,9 +78,9 @@ def _cascade(options: Namespace) -> int:
     limits = tuple(numbers("--thresholds", options.thresholds)) if options.thresholds else ()
     _check_tables("cascade", options.tables)
     _check_out("cascade", options.out)
-    from dualrs_lab.cascade_tables import from_tables
-    from dualrs_lab.cascades import Cascade
-    from dualrs_lab.certificates import summarise
+    from dualrs_lab.cascade.from_tables import from_tables
+    from dualrs_lab.cascade.radii import Cascade
+    from dualrs_lab.evidence.summary import summarise
 
     tables = _by_sigma(options.tables)
     cascade = Cascade(tuple(sorted(tables, reverse=True)), limits)
@@ -93,7 +93,7 @@ def _cascade(options: Namespace) -> int:
 
 
 def _by_sigma(paths: Iterable[Path]) -> "dict[float, DataFrame]":
-    from dualrs_lab.certificates import read_table
+    from dualrs_lab.evidence.table import read_table
 
     tables: dict[float, DataFrame] = {}
     for path in paths:
@@ -132,8 +132,9 @@ def _mix(options: Namespace) -> int:
     _check_out("mix", options.out)
     if options.classes is not None and options.form == "closed":
         raise ValueError("mix: --classes counts the votes of each class; wanted it with --form exact")
-    from dualrs_lab.certificates import read_table, summarise
-    from dualrs_lab.mix_certificates import check_mixed, mixed, noise_of
+    from dualrs_lab.evidence.summary import summarise
+    from dualrs_lab.evidence.table import read_table
+    from dualrs_lab.mixing.certificate import check_mixed, mixed, noise_of
 
     table = read_table(options.table)
     sigma = noise_of(table, sigma=options.sigma)
@@ -157,7 +158,8 @@ def _summary_options(parser: Parser) -> None:
 def _summary(options: Namespace) -> int:
     radii = numbers("--radii", options.radii)
     _check_tables("summary", options.tables)
-    from dualrs_lab.certificates import read_table, summarise
+    from dualrs_lab.evidence.summary import summarise
+    from dualrs_lab.evidence.table import read_table
 
     short = len({path.stem for path in options.tables}) == len(options.tables)
     tables = {path.stem if short else str(path): read_table(path) for path in options.tables}

@@ -1,0 +1,177 @@
+"""Attacks on a network: inputs within a budget that it answers differently.
+
+A budget is one number, one per image (N, 1, 1, 1), or one per pixel (N, C or 1, H, W), in the [0, 1] unit. In
+linf a pixel moves by its budget at most. In l2 the allowed set is the ellipsoid sum (delta / budget)^2 <= 1,
+which for one number is the usual ball; a pixel with budget 0 stays. Results are in [0, 1] as well.
+
+`pgd` is projected gradient ascent (Madry et al. 2018) on a loss, `APGD` its form with adaptive steps; `mma`
+ascends the margins of the most likely wrong classes one by one (the minimum-margin attack, Gao et al. 2022);
+`auto_attack` is the ensemble of Croce and Hein (2020) in its authors' code. Gradients that vanish make a
+network look robust: that is an error here.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from dualrs_lab.attacks.checks import as_budget, check_finite, check_inputs
+from dualrs_lab.attacks.norms import LINF, CrossEntropy, Loss, Norm, margins, wide, wrong_logits
+
+__all__ = ["PGD", "Walk", "mma", "pgd"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PGD:
+    """How `pgd` ascends: the defaults are PGD-20 for 8/255 in linf."""
+
+    steps: int = 20
+    step: float = 2 / 255  # in linf of each pixel, in l2 of the whole step (of the pixel with most budget)
+    restarts: int = 1
+    start: float = 1.0  # random start within this share of the budget; 0: at the image
+    norm: Norm = LINF
+    loss: Loss = CrossEntropy()  # noqa: RUF009
+    best: bool = True  # the best input of all steps; False: the last, one forward pass fewer (for training)
+    blind: float = 0.0  # share of images that may get no gradient at all before it is an error
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.step <= 0 or self.restarts < 1 or min(self.start, self.blind) < 0:
+            raise ValueError(
+                f"{type(self).__name__}: wanted steps and restarts >= 1, step > 0, start and blind >= 0; "
+                f"got {self}"
+            )
+
+    def walk(self, x: Tensor, budget: Tensor) -> "Walk":
+        """One ascent from a start."""
+        return Walk(self, x, budget)
+
+
+class Walk:
+    """The points of one ascent of `PGD`: where loss (N,) and slope at a point lead next."""
+
+    def __init__(self, attack: PGD, x: Tensor, budget: Tensor) -> None:
+        self.attack, self.x, self.budget = attack, x, budget
+
+    def next(self, point: Tensor, loss: Tensor, slope: Tensor) -> Tensor:
+        return self.reach(point, slope, self.attack.step)
+
+    def reach(self, point: Tensor, slope: Tensor, length: float | Tensor) -> Tensor:
+        """The point one step along the slope, within the budget."""
+        return self.inside(point - self.x + self.attack.norm.step(slope, self.budget, length))
+
+    def inside(self, delta: Tensor) -> Tensor:
+        return (self.x + self.attack.norm.project(delta, self.budget)).clamp(0, 1)
+
+
+def pgd(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    budget: float | Tensor,
+    *,
+    attack: PGD,
+    generator: torch.Generator,
+) -> Tensor:
+    """Inputs within `budget` of x (N, C, H, W) in [0, 1] that the loss against y ranks highest.
+
+    With `best`, y are labels (N,); over all steps and restarts, an input that is answered wrongly is
+    preferred to one that is not, then the higher loss counts. Otherwise y is what the loss takes, and the
+    last step counts.
+
+    Raises ValueError where x is not float in [0, 1], the network is in training mode, a budget is negative or
+    does not fit, a gradient is not finite, or more than a share `blind` of the images gets no gradient.
+    """
+    check_inputs("pgd", model, x, y)
+    budget = as_budget("pgd", budget, x)
+    reached = _Reached.nothing(x)
+    moved, finite = (torch.full((len(x),), value, device=x.device) for value in (False, True))
+    for _ in range(attack.restarts):
+        delta = (
+            attack.start * attack.norm.start(x, budget, generator) if attack.start else torch.zeros_like(x)
+        )
+        point, walk = (x + delta).clamp(0, 1), attack.walk(x, budget)
+        for _ in range(attack.steps):
+            point.requires_grad_()
+            logits = model(point).float()
+            loss = attack.loss(logits, y)
+            (slope,) = torch.autograd.grad(loss.sum(), point)
+            point = point.detach()
+            if attack.best:
+                reached = reached.better(point, logits.detach(), loss.detach(), y)
+            moved |= slope.flatten(1).any(1)
+            finite &= slope.isfinite().flatten(1).all(1)
+            point = walk.next(point, loss.detach(), slope)
+        if attack.best:
+            with torch.no_grad():
+                logits = model(point).float()
+                reached = reached.better(point, logits, attack.loss(logits, y), y)
+    check_finite("pgd", finite)
+    _check_moved("pgd", moved | reached.fooled | ~(budget > 0).flatten(1).any(1), attack)
+    return reached.point if attack.best else point
+
+
+def mma(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    budget: float | Tensor,
+    *,
+    attack: PGD,
+    generator: torch.Generator,
+    targets: int = 3,
+) -> Tensor:
+    """As `pgd`, but ascends z_t - z_y for each of the `targets` most likely wrong classes t at x in turn.
+
+    Returns the input with the largest margin over all targets, whatever `attack.loss` says.
+    """
+    check_inputs("mma", model, x, y)
+    with torch.no_grad():
+        logits = model(x).float()
+    if not 1 <= targets < logits.shape[1]:
+        raise ValueError(f"mma: got {targets} targets for {logits.shape[1]} classes; wanted 1 to all others")
+    likely = wrong_logits(logits, y).topk(targets, dim=1).indices
+    found, score = x, margins(logits, y)
+    for target in likely.unbind(1):
+
+        def towards(logits: Tensor, y: Tensor, target: Tensor = target) -> Tensor:
+            return (logits.gather(1, target[:, None]) - logits.gather(1, y[:, None]))[:, 0]
+
+        point = pgd(model, x, y, budget, attack=replace(attack, loss=towards), generator=generator)
+        with torch.no_grad():
+            value = margins(model(point).float(), y)
+        found = torch.where(wide(value > score), point, found)
+        score = torch.maximum(value, score)
+    return found
+
+
+@dataclass(frozen=True)
+class _Reached:
+    """The best input of each image so far: one that fools the network first, then by loss."""
+
+    point: Tensor
+    fooled: Tensor
+    loss: Tensor
+
+    @classmethod
+    def nothing(cls, x: Tensor) -> "_Reached":
+        none = torch.zeros(len(x), device=x.device)
+        return cls(x, none.bool(), none - torch.inf)
+
+    def better(self, point: Tensor, logits: Tensor, loss: Tensor, y: Tensor) -> "_Reached":
+        fooled = margins(logits, y) > 0
+        better = (fooled & ~self.fooled) | ((fooled == self.fooled) & (loss > self.loss))
+        return _Reached(
+            torch.where(wide(better), point, self.point),
+            fooled | self.fooled,
+            torch.where(better, loss, self.loss),
+        )
+
+
+def _check_moved(call: str, moved: Tensor, attack: PGD) -> None:
+    if len(moved) and float((~moved).float().mean()) > attack.blind:
+        still = (~moved).nonzero().flatten().tolist()
+        raise ValueError(
+            f"{call}: {len(still)} of {len(moved)} images got no gradient at any step (images {still[:10]}): "
+            "the network is saturated or not differentiable, and robustness measured so means nothing. Try "
+            "loss=Margin(), which does not saturate"
+        )

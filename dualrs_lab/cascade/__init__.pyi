@@ -1,0 +1,17 @@
+from .attack import attack_cascade as attack_cascade
+from .certificate import CascadeCertificate as CascadeCertificate
+from .certify import CascadeSpec as CascadeSpec
+from .certify import certify_cascade as certify_cascade
+from .certify import certify_cascade_table as certify_cascade_table
+from .from_tables import Joined as Joined
+from .from_tables import from_tables as from_tables
+from .from_tables import holds_all_draws as holds_all_draws
+from .from_tables import join_votes as join_votes
+from .radii import Cascade as Cascade
+from .radii import Steps as Steps
+from .radii import cascade_radius as cascade_radius
+from .radii import first_to_accept as first_to_accept
+from .radii import steps as steps
+from .training import CascadeRadius as CascadeRadius
+from .training import soft_cascade_radius as soft_cascade_radius
+from .training import soft_steps as soft_steps

@@ -1,0 +1,198 @@
+"""Certify a cascade of experts, and keep its certificates with every vote.
+
+The expert that is guessed to answer gets `n` draws. The others, which need only be shown not to err, get
+`n_side`; those that could not raise the radius are not asked. Where each expert already has a table of its
+own, a cascade is certified from these without a draw (`from_tables`).
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dualrs_lab.cascade.certificate import CascadeCertificate
+from dualrs_lab.cascade.radii import Cascade, cascade_radius, first_to_accept, steps
+from dualrs_lab.data.images import Group, Images
+from dualrs_lab.evidence.claim import ABSTAIN
+from dualrs_lab.models.checkpoints import fingerprint
+from dualrs_lab.smoothing.engine import Voter
+from dualrs_lab.smoothing.experts import SampledVotes
+from dualrs_lab.smoothing.job import Job, Sampled
+from dualrs_lab.smoothing.noise import GridNoise, Noise
+from dualrs_lab.smoothing.spec import Sampling
+from dualrs_lab.store import plain
+
+__all__ = ["CascadeSpec", "certify_cascade", "certify_cascade_table"]
+
+
+Ints = NDArray[np.int64]
+
+
+_WAVE = 64  # images that go through the stages together, or more where a pass holds many
+
+
+@dataclass(frozen=True, kw_only=True)
+class CascadeSpec(Sampling):
+    """How a cascade is sampled, besides its networks.
+
+    `n0` draws of each expert guess who answers what; the expert that the guess sends an image to gets `n`.
+    """
+
+    cascade: Cascade
+    n_side: int = 1_000  # draws of each other expert that could raise the radius
+    noise: type[Noise] = GridNoise
+
+    draws: ClassVar[tuple[str, ...]] = ("n0", "n", "n_side")
+
+    def identity(self) -> dict[str, Any]:
+        """As `Sampling.identity`."""
+        return super().identity() | {"noise": self.noise.__name__, "cascade": asdict(self.cascade)}
+
+
+def certify_cascade(
+    experts: Sequence[Voter],
+    x: Tensor,
+    *,
+    spec: CascadeSpec,
+    labels: Sequence[int] | None = None,
+    idx: Sequence[int] | None = None,
+) -> list[CascadeCertificate]:
+    """Certificates of inputs (N, ...) by the cascade of these voters, one for each.
+
+    `experts` come in the order of asking, each made for the noise it gets. `labels` default to unknown (-1),
+    `idx` to positions. The same seed and settings give the same certificate whether an input comes alone or
+    among others, on one device. Raises as `sampling.sample` does, and ValueError where voters do not fit.
+    """
+    labels = [-1] * len(x) if labels is None else labels
+    idx = range(len(x)) if idx is None else idx
+    wanted = [spec.noise(sigma) for sigma in spec.cascade.sigmas]
+    if [voter.noise for voter in experts] != wanted or not len(x) == len(labels) == len(idx):
+        raise ValueError(
+            f"certify_cascade: wanted voters for {wanted}, a label and an idx for each of {len(x)} inputs; "
+            f"got {[voter.noise for voter in experts]}, {len(labels)} and {len(idx)}"
+        )
+    pool = _Pool(experts, spec, tuple(x.shape[1:]), x.device)
+    return pool.certify(x, labels, idx) if len(x) else []
+
+
+def certify_cascade_table(
+    experts: Sequence[nn.Module],
+    images: Images,
+    path: Path | str,
+    *,
+    spec: CascadeSpec,
+    skip: int = 1,
+    max_images: int = -1,
+    replace: bool = False,
+    progress: bool = True,
+    info: dict[str, Any] | None = None,
+) -> pd.DataFrame:
+    """Certify every `skip`-th image (at most `max_images`, -1 for all) into the table at `path`.
+
+    `experts` come in the order of asking; one network may serve as several. As with
+    `smoothing.certify_table`, networks are frozen on the device of the first one. A table with the same
+    settings is resumed; any other is refused or, with `replace`, kept under another name.
+    """
+    sigmas, device = spec.cascade.sigmas, next(experts[0].parameters()).device
+    if len(experts) != len(sigmas):
+        raise ValueError(f"certify_cascade_table: got {len(experts)} experts for the sigmas {sigmas}")
+    classes = len(images.classes)
+    job = Job(
+        call="certify_cascade_table",
+        spec=spec,
+        identity=_identity(experts, images, spec),
+        networks=[Sampled(m, spec.noise(s), classes) for m, s in zip(experts, sigmas, strict=True)],
+        like=experts[0],
+        rows=lambda voters, waves: _rows(_Pool(voters, spec, images.shape, device), waves),
+        wave=_WAVE,
+        passes=2,
+        columns=CascadeCertificate.columns(spec.cascade),
+    )
+    return job.run(
+        images, path, skip=skip, max_images=max_images, replace=replace, progress=progress, info=info
+    )
+
+
+class _Pool:
+    """The experts of a cascade, each with many draws and with few, of the same noise."""
+
+    def __init__(
+        self, voters: Sequence[Voter], spec: CascadeSpec, shape: tuple[int, ...], device: torch.device
+    ) -> None:
+        self.spec, self.level = spec, spec.cascade.level(spec.alpha)
+        self.main, self.side = (
+            [SampledVotes(v, shape, device, seed=spec.seed, n0=spec.n0, n=n) for v in voters]
+            for n in (spec.n, spec.n_side)
+        )
+        all_of_them = steps(
+            np.full((len(voters), 1), spec.n_side), np.int64(0), cascade=spec.cascade, alpha=spec.alpha
+        )
+        self.at_best = all_of_them.accepts  # (K,) of unanimous side votes
+
+    def certify(self, x: Tensor, labels: Sequence[int], idx: Sequence[int]) -> list[CascadeCertificate]:
+        start, number = time.perf_counter(), np.asarray(idx, dtype=np.int64)
+        selection = self._guess(x, number)
+        expert, y = first_to_accept(selection, self.spec.cascade)
+        votes = self._count(x, number, selection, expert, y)
+        each = (time.perf_counter() - start) / len(x)
+        spec = self.spec
+        return [
+            CascadeCertificate.from_votes(
+                selection[i],
+                votes[i],
+                spec.cascade,
+                idx=idx[i],
+                label=labels[i],
+                seed=spec.seed,
+                alpha=spec.alpha,
+                seconds=each,
+            )
+            for i in range(len(x))
+        ]
+
+    def _guess(self, x: Tensor, idx: Ints) -> Ints:
+        # (N, K, C); experts after the first to accept are not asked
+        votes = np.zeros((len(x), len(self.main), self.main[0].classes), dtype=np.int64)
+        for j, expert in enumerate(self.main):
+            open_ = np.flatnonzero(first_to_accept(votes, self.spec.cascade)[0] == ABSTAIN)
+            if len(open_):
+                votes[open_, j] = expert.guess(x[open_], idx[open_])
+        return votes
+
+    def _count(self, x: Tensor, idx: Ints, selection: Ints, expert: Ints, y: Ints) -> Ints:
+        votes = np.zeros_like(selection)
+
+        def ask(asked: SampledVotes, j: int, chosen: Ints) -> None:
+            if len(chosen):
+                guess = selection[chosen, j]
+                votes[chosen, j], _ = asked.count(x[chosen], idx[chosen], guess, self.level)
+
+        for j, main in enumerate(self.main):
+            ask(main, j, np.flatnonzero(expert == j))
+        for j, side in enumerate(self.side):
+            ask(side, j, np.flatnonzero((expert != ABSTAIN) & (expert != j) & self._gains(votes, y, j)))
+        return votes
+
+    def _gains(self, votes: Ints, y: Ints, j: int) -> NDArray[np.bool_]:
+        # (N,): could votes of expert j, with those of all after it, still raise the radius?
+        found = steps(votes, np.maximum(y, 0), cascade=self.spec.cascade, alpha=self.spec.alpha)
+        absent = (votes.sum(axis=2) == 0) & (np.arange(votes.shape[1]) >= j)
+        accepts = np.where(absent, self.at_best, found.accepts)
+        best = cascade_radius(accepts, np.where(absent, np.inf, found.errs))
+        return np.asarray(best > np.maximum(found.radius, 0))
+
+
+def _rows(pool: _Pool, waves: Iterable[Group]) -> Iterator[list[CascadeCertificate]]:
+    return (pool.certify(x, labels, idx) for x, labels, idx in waves)
+
+
+def _identity(experts: Sequence[nn.Module], images: Images, spec: CascadeSpec) -> dict[str, Any]:
+    known = {"experts": [fingerprint(model) for model in experts], "images": images.fingerprint()}
+    return plain({"method": "cascade", **known, **spec.identity()})

@@ -1,0 +1,143 @@
+"""A cascade of smoothed experts, and how far it keeps its answer: numbers in, numbers out.
+
+Experts are asked in a fixed order, usually from the largest sigma on. Expert i *accepts* class c at x where c
+is its most probable class and sigma_i Phi^-1(p_ic) >= t_i, with a threshold t_i in the unit of a radius; 0
+means a majority. g(x) is what the first expert that accepts anything accepts, and g abstains where none does:
+the noise level depends on the input, and no estimator is needed. (Jeong and Shin 2023, for t = 0.)
+
+Phi^-1(p_ic) is 1/sigma_i-Lipschitz (Salman et al. 2019). For a class y let, over all classes c other than y,
+
+    half_ic   = sigma_i / 2 (Phi^-1(p_iy) - Phi^-1(p_ic))        y stays ahead of c below it
+    accepts_i = min(sigma_i Phi^-1(p_iy) - t_i, half_ic)         expert i accepts y at ||delta|| below it
+    errs_i    = min_c max(t_i - sigma_i Phi^-1(p_ic), half_ic)   it accepts no other class below it
+
+**Theorem.** g(x + delta) = y for all ||delta|| < R, with
+R = min(max_i accepts_i, min_i max(errs_i, accepts_j for j asked before i)).
+*Proof.* If g(x + delta) is another class, an expert i accepts it, so ||delta|| >= errs_i, and no j before i
+accepts y (it would have answered), so ||delta|| >= accepts_j. If g abstains there, ||delta|| >= accepts_i for
+all i. Either way ||delta|| >= R. QED.
+
+So an expert that says nothing does no harm, and any expert that accepts y protects from all that come after
+it. Jeong and Shin's radius, min(accepts_i, errs_j for j before i) with i the first to accept at x, is never
+larger: it ends where expert i may fall silent, although a later one may still say y.
+
+**From votes.** Let y be fixed beforehand, by draws that are not counted. The exact probabilities name one way
+in which g first fails: an expert i and class c, or silence of all. R from bounds exceeds the exact R only if
+it exceeds the value of this one way, and so one of the bounds in it fails: of p_iy and p_ic, and of p_jy and
+one rival for experts before i; where t >= 0, of p_ic alone, and of p_jy alone, since a rival of y has at most
+1 - p_jy. So with b_i = 1 where t_i >= 0 and 2 elsewhere, each bound may fail with probability alpha / sum_i
+b_i. An expert that is not asked accepts nothing and may err at once (its bounds are 0 and 1), which lowers R
+and costs no level; nor does letting the guess decide how many draws each expert gets. (Where t >= 0, half_ic
+never exceeds -sigma_i Phi^-1(p_ic), since p_iy + p_ic <= 1: it has no part in either distance.)
+
+Shapes: leading axes of images (or none), then experts (K,) in the order of asking, then classes (C,).
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special
+
+from dualrs_lab.evidence.binomial import lower_bound, upper_bound
+from dualrs_lab.evidence.claim import ABSTAIN
+
+__all__ = ["Cascade", "Steps", "cascade_radius", "first_to_accept", "steps"]
+
+
+Floats = NDArray[np.float64]
+
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Cascade:
+    """Experts in the order of asking: their noise, and the radius from which on they accept (0: a majority).
+
+    With a larger threshold an expert leaves more to those after it, which trades large radii for accuracy.
+    Raises ValueError for sigmas that are not positive or occur twice, and for a wrong number of thresholds.
+    """
+
+    sigmas: tuple[float, ...]
+    thresholds: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.sigmas or min(self.sigmas) <= 0 or len(set(self.sigmas)) < len(self.sigmas):
+            raise ValueError(f"Cascade: wanted different positive sigmas, got {self.sigmas}.")
+        if len(self.thresholds) not in (0, len(self.sigmas)) or not np.isfinite(self.limits).all():
+            raise ValueError(
+                f"Cascade: wanted a finite threshold for each of {len(self.sigmas)} experts, got "
+                f"{self.thresholds}."
+            )
+
+    @property
+    def limits(self) -> tuple[float, ...]:
+        """The threshold of each expert."""
+        return self.thresholds or (0.0,) * len(self.sigmas)
+
+    def level(self, alpha: float) -> float:
+        """The level of each bound, so that a certificate fails with probability at most `alpha`."""
+        return alpha / sum(1 if limit >= 0 else 2 for limit in self.limits)
+
+
+class Steps(NamedTuple):
+    """What bounds say about each expert, and the radius that follows; below 0 nothing is certified."""
+
+    accepts: Floats  # (…, K): the expert gives y below this distance
+    errs: Floats  # (…, K): it accepts no other class below this distance
+    radius: Floats  # (…,)
+
+
+def cascade_radius(accepts: ArrayLike, errs: ArrayLike) -> Floats:
+    """R (…,) from both kinds of distances (…, K)."""
+    own, other = np.asarray(accepts, dtype=np.float64), np.asarray(errs, dtype=np.float64)
+    best = np.maximum.accumulate(own, axis=-1)
+    before = np.concatenate([np.full_like(best[..., :1], -np.inf), best[..., :-1]], axis=-1)
+    return np.asarray(np.minimum(best[..., -1], np.maximum(other, before).min(axis=-1)))[()]
+
+
+def first_to_accept(votes: ArrayLike, cascade: Cascade) -> tuple[Ints, Ints]:
+    """The first expert (…,) to accept, and its class (…,), by the shares of votes (…, K, C).
+
+    A guess, without a test. ABSTAIN for both where no expert accepts; one without votes accepts nothing.
+    """
+    counts = np.asarray(votes)
+    trials, leading = counts.sum(axis=-1), counts.max(axis=-1)
+    share = (leading + 0.5) / (trials + 1)  # n of n votes are no certainty
+    reach = np.asarray(cascade.sigmas) * special.ndtri(share)
+    accepting = (reach >= np.asarray(cascade.limits)) & (trials > 0)
+    expert = accepting.argmax(axis=-1)
+    kind = np.take_along_axis(counts.argmax(axis=-1), expert[..., None], axis=-1)[..., 0]
+    found = accepting.any(axis=-1)
+    return np.where(found, expert, ABSTAIN)[()], np.where(found, kind, ABSTAIN)[()]
+
+
+def steps(votes: ArrayLike, y: ArrayLike, *, cascade: Cascade, alpha: float) -> Steps:
+    """Both distances and the radius for class y (…,) from votes (…, K, C), at level alpha.
+
+    y must come from other draws than these. Experts without votes were not asked. Raises ValueError where
+    shapes do not fit the cascade.
+    """
+    counts, kind = np.asarray(votes), np.asarray(y)
+    if counts.ndim < 2 or counts.shape[-2] != len(cascade.sigmas) or kind.shape != counts.shape[:-2]:
+        raise ValueError(
+            f"steps: wanted votes (…, {len(cascade.sigmas)}, C) and one y an image, got {counts.shape} and "
+            f"{kind.shape}."
+        )
+    level, trials = cascade.level(alpha), counts.sum(axis=-1)
+    at = np.broadcast_to(kind[..., None, None], (*counts.shape[:-1], 1))
+    own = np.take_along_axis(counts, at, axis=-1)[..., 0]
+    others = counts.copy()
+    np.put_along_axis(others, at, 0, axis=-1)
+    asked = trials > 0
+    low = np.where(asked, lower_bound(own, np.maximum(trials, 1), level), 0.0)
+    high = np.where(asked, upper_bound(others.max(axis=-1), np.maximum(trials, 1), level), 1.0)
+    sigma, limit = np.asarray(cascade.sigmas), np.asarray(cascade.limits)
+    mine, theirs = sigma * special.ndtri(low), sigma * special.ndtri(high)
+    half = np.where(asked, mine / 2 - theirs / 2, -np.inf)
+    accepts = np.minimum(mine - limit, half)  # with limit >= 0 always the first
+    alone = limit - theirs  # from the bound of the rival only, as the level assumes
+    errs = np.where(limit >= 0, alone, np.maximum(alone, half))
+    return Steps(accepts, errs, cascade_radius(accepts, errs))

@@ -1,0 +1,16 @@
+from .decoding import Fit as Fit
+from .decoding import LazyPixels as LazyPixels
+from .decoding import Listing as Listing
+from .decoding import decode_cached as decode_cached
+from .folders import SUFFIXES as SUFFIXES
+from .folders import list_folder as list_folder
+from .folders import list_imagenet as list_imagenet
+from .folders import list_tiny_imagenet as list_tiny_imagenet
+from .images import Group as Group
+from .images import Images as Images
+from .images import as_floats as as_floats
+from .images import hold_out as hold_out
+from .images import take_waves as take_waves
+from .images import to_float as to_float
+from .sets import SPLITS as SPLITS
+from .sets import load_images as load_images

@@ -1,0 +1,147 @@
+"""Data sets by name: embedded, downloaded by torchvision, or folders of images."""
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torchvision import datasets
+
+from dualrs_lab.data.decoding import Fit, LazyPixels, Listing, decode_cached
+from dualrs_lab.data.folders import list_folder, list_imagenet, list_tiny_imagenet
+from dualrs_lab.data.images import Images
+
+__all__ = ["SPLITS", "load_images"]
+
+
+SPLITS = ("train", "test")
+
+
+def load_images(name: str, split: str, *, root: str | Path | None = None) -> Images:
+    """The "train" or "test" images of the data set `name`.
+
+    folder:PATH reads PATH/train and PATH/test with a folder per class; where PATH itself holds the class
+    folders, a fifth of each class is the test split, chosen by a hash of the file names. All images must
+    have one size; folder:PATH?size=32 scales the shorter side to 32 and crops the centre, and
+    folder:PATH?channels=1 loads grey instead of RGB. Decoded images are kept in $DUALRS_CACHE (default
+    ~/.cache/dualrs-lab/decoded) until a file changes.
+
+    `root` (default $DUALRS_DATA, else ~/.cache/dualrs-lab/data) holds what the other data sets need on disk.
+    Raises ValueError or FileNotFoundError that names the file and the remedy.
+    """
+    call = f"load_images({name!r}, {split!r})"
+    if split not in SPLITS:
+        raise ValueError(f'{call}: split must be "train" or "test"')
+    kind, _, rest = name.partition(":")
+    if kind not in _LOADERS or (kind == "folder") != bool(rest):
+        raise ValueError(f"{call}: no such data set; choose from {', '.join(_LOADERS)}:PATH")
+    base = Path(root or os.environ.get("DUALRS_DATA") or "~/.cache/dualrs-lab/data").expanduser()
+    try:
+        return _LOADERS[kind](name, split, base)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{call}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{call}: {error}") from error
+
+
+def _digits(name: str, split: str, root: Path) -> Images:
+    """scikit-learn's 1797 digits, 8x8, levels 0..16 spread over 0..255; 500, stratified, are the test."""
+    from sklearn.datasets import load_digits  # here: the import takes a second, for this data set alone
+    from sklearn.model_selection import train_test_split
+
+    bunch = load_digits()
+    pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
+    parts = train_test_split(np.arange(len(pixels)), test_size=500, random_state=0, stratify=bunch.target)
+    chosen = np.sort(parts[SPLITS.index(split)])
+    labels = bunch.target[chosen]
+    return _images(pixels[chosen], labels, [str(digit) for digit in range(10)], name, split)
+
+
+def _cifar(name: str, split: str, root: Path) -> Images:
+    maker = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
+    found = _published(maker, root, train=split == "train")
+    return _images(found.data.transpose(0, 3, 1, 2), found.targets, found.classes, name, split)
+
+
+def _svhn(name: str, split: str, root: Path) -> Images:
+    found = _published(datasets.SVHN, root / "SVHN", split=split)
+    return _images(found.data, found.labels, [str(digit) for digit in range(10)], name, split)
+
+
+def _fashion_mnist(name: str, split: str, root: Path) -> Images:
+    found = _published(datasets.FashionMNIST, root, train=split == "train")
+    return _images(found.data[:, None], found.targets, found.classes, name, split)
+
+
+def _published(maker: Callable[..., Any], root: Path, **options: object) -> Any:
+    """A torchvision data set, from the files in `root` where they are complete, else downloaded there."""
+    try:
+        return maker(root, download=True, **options)
+    except (
+        OSError,
+        RuntimeError,
+        AssertionError,
+        ValueError,
+    ) as error:  # what torchvision raises, on any damage
+        raise FileNotFoundError(
+            f"{maker.__name__} is not whole in {root} and could not be downloaded to it ({error}); connect "
+            "to the network and repeat, or copy its published files there in place of damaged ones, or give "
+            "the folder that holds them as root or $DUALRS_DATA"
+        ) from error
+
+
+def _images(pixels: object, labels: object, classes: Sequence[str], name: str, split: str) -> Images:
+    held = pixels if isinstance(pixels, LazyPixels) else torch.as_tensor(pixels).contiguous()
+    long = torch.as_tensor(labels, dtype=torch.int64)
+    return Images(pixels=held, labels=long, classes=tuple(classes), name=name, split=split)
+
+
+def _folder(name: str, split: str, root: Path) -> Images:
+    text, _, query = name.removeprefix("folder:").partition("?")
+    path = Path(text).expanduser().resolve()
+    return _decoded(list_folder(path, split, _fit(query)), path.name, name, split)
+
+
+def _tiny_imagenet(name: str, split: str, root: Path) -> Images:
+    return _decoded(list_tiny_imagenet(root.resolve(), split), name, name, split)
+
+
+def _imagenet(name: str, split: str, root: Path) -> Images:
+    listing = list_imagenet(root.resolve(), split)
+    return _images(LazyPixels(listing), listing.labels, listing.classes, name, split)
+
+
+def _fit(query: str) -> Fit:
+    """The options after folder:PATH?"""
+    match = re.fullmatch(r"(?:size=([1-9]\d{0,3}))?&?(?:channels=([13]))?", query)
+    if not match:
+        raise ValueError(
+            f"cannot read the options {query!r}; wanted ?size=32, ?channels=1 or ?size=32&channels=1"
+        )
+    size = int(match[1] or 0)
+    return Fit(resize=size, crop=size, channels=int(match[2] or 3))
+
+
+def _decoded(listing: Listing, stem: str, name: str, split: str) -> Images:
+    """One cache file for each folder, split and fit: an edited folder replaces it."""
+    folder = Path(os.environ.get("DUALRS_CACHE") or "~/.cache/dualrs-lab/decoded").expanduser()
+    place = hashlib.sha256(repr((str(listing.base), split, listing.fit)).encode()).hexdigest()[:16]
+    cache = folder / f"{stem}-{split}-{place}.safetensors"
+    pixels = decode_cached(listing, cache, label=f"decoding {stem}/{split}")
+    return _images(pixels, listing.labels, listing.classes, name, split)
+
+
+_LOADERS: dict[str, Callable[[str, str, Path], Images]] = {
+    "digits": _digits,
+    "cifar10": _cifar,
+    "cifar100": _cifar,
+    "svhn": _svhn,
+    "fashion_mnist": _fashion_mnist,
+    "tiny_imagenet": _tiny_imagenet,
+    "imagenet": _imagenet,
+    "folder": _folder,
+}

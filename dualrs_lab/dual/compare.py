@@ -1,0 +1,170 @@
+"""Every rule on the same images and total alpha: single noise levels, dual system, cascade, oracle, envelope.
+
+Two of them are not classifiers: the `oracle` takes for each image the sigma that certifies most, which no
+certified rule may choose after looking at the votes, and the `envelope` takes the best single sigma at each
+radius.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import special
+
+from dualrs_lab.cascade.from_tables import from_tables, holds_all_draws
+from dualrs_lab.cascade.radii import Cascade
+from dualrs_lab.dual.certificate import DualCertificate
+from dualrs_lab.evidence.certificate import UPPER_BOUNDS, Certificate
+from dualrs_lab.evidence.claim import ABSTAIN, Claims, claimed, reach
+from dualrs_lab.evidence.summary import average_radius, certified_accuracy
+from dualrs_lab.evidence.table import as_table
+
+__all__ = ["cascade", "compare", "curves", "regret", "regret_table"]
+
+
+Floats = NDArray[np.float64]
+
+
+_SINGLE = "σ = "  # how names of single noise levels begin
+
+
+def compare(
+    singles: Mapping[float, Claims],
+    dual: Claims | None = None,
+    *,
+    others: Mapping[str, Claims] | None = None,
+) -> dict[str, pd.DataFrame]:
+    """A table (idx, label, predict, radius, correct) for each rule, on the images that all tables hold.
+
+    `singles` are tables of `smoothing.certify_table` by sigma, `dual` is one of `dual.certify_dual_table`,
+    `others` are any tables by name, such as `cascade_tables` makes. Both cascades rest on the votes of
+    `singles`. Raises ValueError where an image occurs twice, a sigma is not that of its table, alphas or
+    labels differ, or no image is common.
+    """
+    known = {f"{_SINGLE}{sigma:g}": singles[sigma] for sigma in sorted(singles)}
+    given = ({} if dual is None else {"dual": dual}) | known | dict(others or {})
+    tables = {name: as_table(claims) for name, claims in given.items()}
+    common = sorted(set.intersection(*(set(table["idx"]) for table in tables.values())))
+    same = {name: table[table["idx"].isin(common)].sort_values("idx") for name, table in tables.items()}
+    _check(same, {f"{_SINGLE}{sigma:g}": sigma for sigma in singles}, common)
+    system = same.pop("dual", None)
+    single = {name: claimed(same[name], same[name]["predict"], same[name]["radius"]) for name in known}
+    found = dict(single)
+    if system is not None:
+        found["dual, published"] = claimed(system, system["predict"], system["published"])
+        found["dual, routed"] = claimed(system, system["predict"], system["radius"])
+    found["cascade"] = _cascades([same[name] for name in known])
+    if all(holds_all_draws(same[name]) for name in known):
+        order = Cascade(tuple(sorted(singles, reverse=True)))
+        own: dict[float, Claims] = {sigma: same[f"{_SINGLE}{sigma:g}"] for sigma in singles}
+        alpha = float(same[next(iter(known))]["alpha"].iloc[0])
+        routed = from_tables(own, cascade=order, alpha=alpha)
+        found["cascade, routed"] = claimed(routed, routed["predict"], routed["radius"])
+    more = {name: claimed(same[name], same[name]["predict"], same[name]["radius"]) for name in others or {}}
+    return {**found, **more, "oracle": _oracle(list(single.values()))}
+
+
+def curves(tables: Mapping[str, Claims], radii: Sequence[float]) -> pd.DataFrame:
+    """One tidy table of `compare`: a row per rule, certified accuracy at `radii` (columns "0.25", …) and acr.
+
+    The envelope comes after the single sigmas; it has no acr.
+    """
+    names = [f"{r:g}" for r in radii]
+    rows = [[*certified_accuracy(table, radii), average_radius(table)] for table in tables.values()]
+    found = pd.DataFrame(rows, index=list(tables), columns=[*names, "acr"])
+    single = [name for name in tables if name.startswith(_SINGLE)]
+    found.loc["envelope"] = found.loc[single, names].max()
+    return found.loc[[*single, "envelope", *(name for name in tables if name not in single)]]
+
+
+def cascade(certificates: Sequence[Certificate]) -> tuple[int, float]:
+    """Class and radius of one image under a cascade as in Jeong and Shin (2023), made sound.
+
+    The ideal cascade asks the largest sigma first and answers with the first class whose probability is above
+    1/2. `certificates` are those of one image at different sigmas, each with its own guess of the class. Let
+    j be the first, from the largest sigma, whose *selection* has a majority, and y that class. Then
+
+        R = min(sigma_j Phi^-1(lower p_y), min over larger sigma_i, c != y of -sigma_i Phi^-1(upper p_c)):
+
+    within it expert j gives y more than 1/2, and no earlier expert gives more than 1/2 to another class. y
+    and j come from draws that are not counted. Among the true radii, that of one expert, with one class c, is
+    the smallest: R exceeds it only where that one bound fails. So each bound has all of alpha, with no union
+    over experts and classes. Returns (ABSTAIN, 0.0) where R is not above 0.
+    """
+    ordered = sorted(certificates, key=lambda c: -c.sigma)
+    if len({c.sigma for c in ordered}) < len(ordered) or len({(c.idx, c.alpha) for c in ordered}) != 1:
+        raise ValueError(
+            "cascade: wanted certificates of one image at one alpha and different sigmas, got (idx, alpha, "
+            f"sigma) {[(c.idx, c.alpha, c.sigma) for c in ordered]}."
+        )
+    for place, c in enumerate(ordered):
+        if 2 * dict(c.selection)[c.guess] > c.n0:
+            radius = min([c.recomputed(), *(_keeps(earlier, c.guess) for earlier in ordered[:place])])
+            return (c.guess, radius) if radius > 0 else (ABSTAIN, 0.0)
+    return ABSTAIN, 0.0
+
+
+def _keeps(c: Certificate, y: int) -> float:
+    # up to which distance no class other than y gets a majority
+    rival = max((count for kind, count in c.votes if kind != y), default=0)
+    return float(-c.sigma * special.ndtri(UPPER_BOUNDS[c.bound](rival, c.n, c.alpha)))
+
+
+def _cascades(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    rows = zip(*(table.to_dict("records") for table in tables), strict=True)
+    found = [cascade([Certificate.from_row(row) for row in each]) for each in rows]
+    predict, radius = zip(*found, strict=True)
+    return claimed(tables[0], predict, radius)
+
+
+def _oracle(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    predict, radius = (np.stack([table[name] for table in tables]) for name in ("predict", "radius"))
+    best = np.stack([reach(table) for table in tables]).argmax(axis=0), np.arange(radius.shape[1])
+    return claimed(tables[0], predict[best], radius[best])
+
+
+def _check(same: Mapping[str, pd.DataFrame], sigmas: Mapping[str, float], common: Sequence[int]) -> None:
+    if len(same) < 2 or not common:
+        raise ValueError(
+            f"compare: wanted tables with common images, got {len(common)} in {len(same)} tables."
+        )
+    if twice := [name for name, table in same.items() if len(table) > len(common)]:
+        raise ValueError(f"compare: an idx comes twice in {', '.join(twice)}; wanted one row per image.")
+    for name, sigma in sigmas.items():
+        if set(same[name]["sigma"]) != {sigma}:
+            raise ValueError(f"compare: the table {name} is of sigma {sorted(set(same[name]['sigma']))}.")
+    alphas = {name: sorted(set(table["alpha"])) for name, table in same.items()}
+    if len({alpha for of_one in alphas.values() for alpha in of_one}) > 1:
+        raise ValueError(f"compare: wanted one alpha, got {alphas}.")
+    first, *_ = same
+    labels = same[first]["label"].to_numpy()
+    if other := [name for name, table in same.items() if (table["label"].to_numpy() != labels).any()]:
+        raise ValueError(f"compare: labels of {', '.join(other)} are not those of {first}.")
+
+
+def regret(entry: Floats, experts: Floats, top: NDArray[np.int64], sigmas: Sequence[float]) -> pd.DataFrame:
+    """What the router costs each image, from entry radii and expert radii (N, K) and the choice (N,).
+
+    `regret`: the best expert radius less that of the chosen one; `bottleneck`: the radius of constancy less
+    that of the chosen expert (< 0: the estimator limits the published rule); `sigma`: the choice.
+    """
+    rows = np.arange(len(top))
+    others = np.where(np.arange(entry.shape[1]) == top[:, None], np.inf, entry)
+    chosen = experts[rows, top]
+    return pd.DataFrame(
+        {
+            "sigma": np.asarray(sigmas)[top],
+            "regret": experts.max(axis=1) - chosen,
+            "bottleneck": others.min(axis=1) - chosen,
+        }
+    )
+
+
+def regret_table(dual: pd.DataFrame, singles: Mapping[float, pd.DataFrame]) -> pd.DataFrame:
+    """`regret` for each row of a table of `certify_dual_table`, from its experts' own tables by sigma."""
+    found = [DualCertificate.from_row({str(k): v for k, v in row.items()}) for row in dual.to_dict("records")]
+    own = [table.set_index("idx").loc[dual["idx"]] for table in singles.values()]
+    reach = np.stack([np.where(table["correct"] == 1, table["radius"], 0.0) for table in own], axis=1)
+    entry = np.stack([one.routes.entry for one in found])
+    return regret(entry, reach, np.array([one.top for one in found]), list(singles))

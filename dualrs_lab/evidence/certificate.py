@@ -1,0 +1,152 @@
+"""What a certificate is, and tables of them: one row per image, in the field's log format plus our columns.
+
+A table is a TSV whose first six columns are `idx label predict radius correct time`, so published logs load
+here and ours load in the field's tools. Radii are l2 in the [0, 1] pixel unit, at full precision.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from dualrs_lab.evidence.anytime import anytime_lower_bound, anytime_upper_bound
+from dualrs_lab.evidence.binomial import lower_bound, upper_bound
+from dualrs_lab.evidence.claim import LOG_COLUMNS, Claim, answered, whole
+from dualrs_lab.evidence.radii import rs_radius
+from dualrs_lab.evidence.votes import Votes, are_votes, leader, read_votes, sparse_votes, votes_text
+
+__all__ = ["BOUNDS", "COLUMNS", "UPPER_BOUNDS", "Certificate", "decide"]
+
+
+_REQUIRED = (*LOG_COLUMNS, "method", "sigma", "n0", "n", "successes", "alpha", "seed", "selection", "votes")
+
+
+COLUMNS = (*_REQUIRED, "bound", "drawn")  # tables that lack these two are Clopper–Pearson on all draws
+
+
+BOUNDS = {
+    "clopper-pearson": lower_bound,  # at a number of draws that the votes had no say in
+    "betting": anytime_lower_bound,  # wherever the votes made it stop
+}
+
+
+UPPER_BOUNDS = {"clopper-pearson": upper_bound, "betting": anytime_upper_bound}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certificate(Claim):
+    """With probability >= 1 - alpha over the draws the smoothed class is `predict` within `radius`.
+
+    The evidence comes along: `selection` guessed the class on n0 draws, separate `votes` on n draws bound its
+    probability, `successes` of them for that class; `bound` names the bound, `drawn` >= n counts every draw
+    that was looked at.
+    """
+
+    method: str
+    sigma: float
+    n0: int
+    n: int
+    successes: int
+    alpha: float
+    seed: int
+    selection: Votes
+    votes: Votes
+    bound: str = "clopper-pearson"
+    drawn: int
+
+    counts: ClassVar[tuple[str, ...]] = (*Claim.counts, "n0", "n", "successes", "seed", "drawn")
+
+    @property
+    def guess(self) -> int:
+        """The class that the selection draws chose; the lowest class wins a tie."""
+        return leader(self.selection)
+
+    def recomputed(self) -> float:
+        """The radius that the votes alone give; what `decide` certifies has exactly this radius."""
+        return float(rs_radius(BOUNDS[self.bound](self.successes, self.n, self.alpha), self.sigma))
+
+    def evidence(self) -> dict[str, object]:
+        """As `Claim.evidence`."""
+        row = {name: getattr(self, name) for name in COLUMNS if name not in LOG_COLUMNS}
+        return row | {"selection": votes_text(self.selection), "votes": votes_text(self.votes)}
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Self:
+        """As `Claim.from_row`; without `bound` and `drawn`, as first tables: Clopper–Pearson on all draws."""
+        return cls(**cls._fields(row))
+
+    @classmethod
+    def _fields(cls, row: Mapping[str, Any]) -> dict[str, Any]:
+        said = cls._said(row, _REQUIRED)
+        given = {"bound": "clopper-pearson", "drawn": row["n"]} | dict(row)
+        said |= {name: whole(given[name]) for name in cls.counts if name not in said}
+        said |= {name: float(given[name]) for name in ("sigma", "alpha")}
+        said |= {name: read_votes(str(given[name])) for name in ("selection", "votes")}
+        return said | {name: str(given[name]) for name in ("method", "bound")}
+
+    def _want_evidence(self) -> None:
+        self._want(self.method.isprintable() and self.method != "", f"a method name, got {self.method!r}")
+        self._want_votes("selection", self.selection, self.n0)
+        self._want_votes("votes", self.votes, self.n)
+        self._want(self.drawn >= self.n, f"at least its {self.n} votes drawn, got {self.drawn}")
+        self._want(self.bound in BOUNDS, f"a bound of {', '.join(BOUNDS)}, got {self.bound!r}")
+        counted = dict(self.votes).get(self.guess, 0)
+        self._want(self.successes == counted, f"successes {counted}, as in votes, got {self.successes}")
+
+    def _want_votes(self, name: str, votes: Votes, draws: int) -> None:
+        fine = f"{name} with each class once, ascending, and positive counts, got {votes}"
+        self._want(are_votes(votes), fine)
+        total = sum(count for _, count in votes)
+        self._want(total == draws >= 1, f"{name} that sum to its {draws} >= 1 draws, got {total}")
+
+
+def decide(
+    selection_counts: ArrayLike,
+    votes_counts: ArrayLike,
+    *,
+    idx: int,
+    label: int,
+    sigma: float,
+    alpha: float,
+    seed: int,
+    seconds: float,
+    method: str = "rs",
+    bound: str = "clopper-pearson",
+    drawn: int | None = None,
+) -> Certificate:
+    """Cohen's CERTIFY from votes (K,) to a certificate: guess on one set of draws, bound on the other.
+
+    The two counts must come from independent draws, or the bound does not hold at level `alpha`. Votes that
+    had a say in their own number, or that were picked afterwards from those `drawn` (None: there are no
+    others), need the bound "betting". Raises ValueError for counts that are not counts and for an unknown
+    bound.
+    """
+    if bound not in BOUNDS:
+        raise ValueError(f"decide: wanted a bound of {', '.join(BOUNDS)}, got {bound!r}.")
+    selection, votes = (
+        sparse_votes("selection_counts", selection_counts),
+        sparse_votes("votes_counts", votes_counts),
+    )
+    top = int(np.argmax(np.asarray(selection_counts)))
+    n, successes = sum(count for _, count in votes), dict(votes).get(top, 0)
+    radius = float(rs_radius(BOUNDS[bound](successes, n, alpha), sigma))
+    return Certificate(
+        idx=int(idx),
+        label=int(label),
+        predict=int(answered(top, radius)),
+        radius=radius,
+        seconds=float(seconds),
+        method=method,
+        sigma=float(sigma),
+        n0=sum(count for _, count in selection),
+        n=n,
+        successes=successes,
+        alpha=float(alpha),
+        seed=int(seed),
+        selection=selection,
+        votes=votes,
+        bound=bound,
+        drawn=n if drawn is None else int(drawn),
+    )

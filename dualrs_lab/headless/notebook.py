@@ -1,0 +1,210 @@
+"""A notebook as a file: its source hash, its normal form without volatile parts, its stamp, its faults.
+
+Works on plain JSON, so that the runner's parent process needs no Jupyter package.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from dualrs_lab import __version__
+from dualrs_lab.files import digest
+from dualrs_lab.headless.parameters import Parameter, read_parameters
+
+__all__ = [
+    "as_source",
+    "check_notebook",
+    "normalise_notebook",
+    "notebook_parameters",
+    "overwrite_lines",
+    "read_notebook",
+    "source_hash",
+    "stamp",
+]
+
+
+INJECTED = "injected-parameters"  # papermill's tag for the cell that it adds
+
+
+ERROR_NOTE = "papermill-error-cell-tag"  # and for its two notes about an error
+
+
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+VOLATILE_NOTEBOOK = ("widgets", "papermill")
+
+
+VOLATILE_CELL = ("papermill", "execution", "ExecuteTime", "collapsed")
+
+
+OUTPUT_LIMIT, FILE_LIMIT = 200_000, 1_000_000
+
+
+MACHINE_PATH = re.compile(
+    r"(?<![\w.:/-])/(?:home|root|Users|tmp|work|mnt|var|private|opt|srv)/[\w.]|[A-Z]:\\\\?Users|site-packages/"
+)
+
+
+Notebook = dict[str, Any]
+
+
+def read_notebook(path: str | Path) -> Notebook:
+    """The notebook's JSON; FileNotFoundError or ValueError names a file that is missing or not nbformat 4."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"notebook {path} not found")
+    try:
+        nb = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"notebook {path} is not JSON: {error}") from None
+    if not isinstance(nb, dict) or nb.get("nbformat") != 4 or not isinstance(nb.get("cells"), list):
+        raise ValueError(f"notebook {path} is not in nbformat 4; open and save it in JupyterLab")
+    return nb
+
+
+def notebook_parameters(nb: Notebook, name: str) -> dict[str, Parameter]:
+    """The typed parameters of notebook `name`: those of its one cell tagged `parameters`, or none."""
+    tagged = [cell for cell in nb["cells"] if "parameters" in _tags(cell) and cell["cell_type"] == "code"]
+    if len(tagged) > 1:
+        raise ValueError(f"notebook {name} has {len(tagged)} cells tagged parameters; keep one")
+    return read_parameters(_text(tagged[0]["source"]), name) if tagged else {}
+
+
+def source_hash(nb: Notebook) -> str:
+    """A hash of the code and markdown that a person wrote; no outputs, ids, metadata."""
+    own = [cell for cell in nb["cells"] if not _added(cell) and cell["cell_type"] in ("code", "markdown")]
+    return digest(*(f"{cell['cell_type']}\n{_text(cell['source'])}" for cell in own))
+
+
+def normalise_notebook(nb: Notebook) -> Notebook:
+    """A copy in which two runs of the same cells are equal: no timings, widget state or random ids.
+
+    Adjacent stream outputs are joined; of a line that a progress bar overwrote, the last state is kept. Ids
+    of a person's cells stay; papermill's added cells get fixed ones.
+    """
+    nb = json.loads(json.dumps(nb))
+    for key in VOLATILE_NOTEBOOK:
+        nb["metadata"].pop(key, None)
+    nb["metadata"]["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    nb["metadata"].get("language_info", {}).pop("version", None)
+    notes = 0
+    for cell in nb["cells"]:
+        for key in VOLATILE_CELL:
+            cell["metadata"].pop(key, None)
+        if not cell["metadata"].get("tags", True):
+            del cell["metadata"]["tags"]  # papermill leaves an empty list
+        if _added(cell) and "id" in cell:
+            notes += 1
+            cell["id"] = INJECTED if INJECTED in _tags(cell) else f"error-note-{notes}"
+        if cell["cell_type"] == "code":
+            cell["outputs"] = _tidy_outputs(cell["outputs"])
+    return nb
+
+
+def as_source(nb: Notebook) -> Notebook:
+    """An executed notebook as a source to commit: papermill's cells gone, counts 1, 2, 3, …, stamped."""
+    nb = normalise_notebook(nb)
+    nb["cells"] = [cell for cell in nb["cells"] if not _added(cell)]
+    ran = [cell for cell in nb["cells"] if cell.get("execution_count") is not None]
+    for count, cell in enumerate(ran, start=1):
+        cell["execution_count"] = count
+        for output in cell["outputs"]:
+            if "execution_count" in output:
+                output["execution_count"] = count
+    return stamp(nb)
+
+
+def stamp(nb: Notebook) -> Notebook:
+    """A copy that says what its outputs come from: metadata.dualrs_lab = {source_hash, package_version}."""
+    metadata = {
+        **nb["metadata"],
+        "dualrs_lab": {"source_hash": source_hash(nb), "package_version": __version__},
+    }
+    return {**nb, "metadata": metadata}
+
+
+def check_notebook(path: str | Path, *, picture: bool = True) -> list[str]:
+    """What is wrong with a committed notebook, one sentence each; empty for one that may be published.
+
+    Looks for a stale or missing stamp, cells that did not run or ran out of order, error outputs, widget
+    state, machine paths, outputs of 200 kB, a file of 1 MB, papermill's cells, no image/png (if `picture`).
+    """
+    nb = read_notebook(path)
+    code = [cell for cell in nb["cells"] if cell["cell_type"] == "code" and _text(cell["source"]).strip()]
+    outputs = [(number, output) for number, cell in enumerate(code, 1) for output in cell["outputs"]]
+    faults = []
+    if nb["metadata"].get("dualrs_lab", {}).get("source_hash") != source_hash(nb):
+        faults.append("its outputs are not of this source (stamp missing or stale): run it with --update")
+    if [cell.get("execution_count") for cell in code] != list(range(1, len(code) + 1)):
+        faults.append("its cells did not all run, once each and in order")
+    if "widgets" in nb["metadata"]:
+        faults.append("metadata.widgets is present, which git hosts refuse")
+    faults += [
+        f"code cell {number} shows an error" for number, output in outputs if output["output_type"] == "error"
+    ]
+    for number, output in outputs:
+        if (size := len(json.dumps(output))) >= OUTPUT_LIMIT:
+            faults.append(f"an output of code cell {number} takes {size // 1000} kB; the limit is 200 kB")
+    if (size := Path(path).stat().st_size) >= FILE_LIMIT:
+        faults.append(f"the file takes {size // 1000} kB; the limit is 1 MB")
+    if any(_added(cell) for cell in nb["cells"]):
+        faults.append("it holds a cell that papermill added")
+    readable = "\n".join([_text(cell["source"]) for cell in nb["cells"]] + [_readable(o) for _, o in outputs])
+    faults += [
+        f"it names a path of one machine: {hit!r}" for hit in sorted(set(MACHINE_PATH.findall(readable)))
+    ]
+    if picture and not any("image/png" in output.get("data", {}) for _, output in outputs):
+        faults.append("it shows no picture (image/png)")
+    return faults
+
+
+def overwrite_lines(text: str) -> str:
+    """Text as a terminal leaves it, without what a carriage return overwrote."""
+    if "\r" not in text:
+        return text
+    lines = text.replace("\r\n", "\n").split("\n")
+    return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in lines)
+
+
+def _tidy_outputs(outputs: list[Any]) -> list[Any]:
+    tidy: list[Any] = []
+    for output in outputs:
+        if output["output_type"] == "stream" and tidy and tidy[-1].get("name") == output["name"]:
+            tidy[-1]["text"] = _text(tidy[-1]["text"]) + _text(output["text"])
+            continue
+        view = output.get("data", {}).pop(WIDGET_VIEW, None)
+        if view is None or set(output["data"]) - {"text/plain"}:
+            tidy.append(output)  # else a control without a picture, whose text is its state at the start
+    for output in tidy:
+        if output["output_type"] == "stream":
+            output["text"] = overwrite_lines(_text(output["text"])).splitlines(keepends=True)
+        for mime, value in output.get("data", {}).items():
+            if mime in ("text/plain", "text/html"):
+                text = _without_chance(_text(value))
+                output["data"][mime] = text if isinstance(value, str) else text.splitlines(keepends=True)
+    return tidy
+
+
+def _without_chance(text: str) -> str:
+    """Without what differs from run to run: memory addresses, and the random id of a styled pandas table."""
+    return re.sub(r"\bT_[0-9a-f]{5}(?=_|\b)", "T_table", re.sub(r" at 0x[0-9a-f]+>", ">", text))
+
+
+def _readable(output: Any) -> str:
+    texts = [_text(value) for mime, value in output.get("data", {}).items() if mime.startswith("text/")]
+    return "\n".join([*texts, _text(output.get("text", ""))])
+
+
+def _added(cell: Any) -> bool:
+    return bool({INJECTED, ERROR_NOTE} & set(_tags(cell)))
+
+
+def _tags(cell: Any) -> list[str]:
+    tags: list[str] = cell["metadata"].get("tags", [])
+    return tags
+
+
+def _text(source: str | list[str]) -> str:
+    return source if isinstance(source, str) else "".join(source)

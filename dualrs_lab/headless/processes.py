@@ -1,0 +1,152 @@
+"""Places to run in, each with its device and share of threads; and the end of everything that ran in one."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+__all__ = ["MARK", "SCRATCH", "Slot", "alive", "birth", "kill_marked", "make_slots", "oom_kills"]
+
+
+MARK = "DUALRS_RUN"  # environment variable that every process of a run inherits, whatever group it moves to
+
+
+SCRATCH = "dualrs-"  # how the names of the folders for kernel sockets begin
+
+
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slot:
+    """Room for one run: `device` as the person wrote it, and the environment that keeps a run to it."""
+
+    device: str
+    environment: Mapping[str, str]
+
+    def describe(self) -> str:
+        """The device's product name where the driver tells it, for the record."""
+        if not self.device.startswith("cuda"):
+            return self.device
+        query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        query += [f"--id={self.environment['CUDA_VISIBLE_DEVICES']}"]
+        try:
+            done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
+        except (OSError, subprocess.SubprocessError):
+            return self.device
+        return f"{self.device} {done.stdout.strip()}"
+
+
+def make_slots(jobs: int | None, devices: str, environment: Mapping[str, str] = os.environ) -> list[Slot]:
+    """One slot for each of `jobs` runs at a time, dealt out over `devices`.
+
+    `devices`: "auto" (whatever the notebooks find), "cpu", or CUDA devices such as "cuda:0,cuda:1", counted
+    within CUDA_VISIBLE_DEVICES if that is set. Without `jobs`: one for each device. ValueError for all else.
+    """
+    names = [name.strip() for name in devices.split(",")]
+    if bad := [name for name in names if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name)]:
+        raise ValueError(f"--devices {bad[0]!r}: want auto, cpu or a list such as cuda:0,cuda:1")
+    if jobs is not None and jobs < 1:
+        raise ValueError(f"--jobs {jobs}: want at least 1")
+    number = jobs or len(names)
+    visible = [text for text in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if text]
+    return [
+        Slot(device=name, environment=_visible(name, visible) | _threads(number, environment))
+        for name in (names[i % len(names)] for i in range(number))
+    ]
+
+
+def _visible(device: str, visible: list[str]) -> dict[str, str]:
+    if device == "auto":
+        return {}
+    if device == "cpu":
+        return {"CUDA_VISIBLE_DEVICES": ""}
+    index = int(device.partition(":")[2] or 0)
+    if not visible:
+        return {"CUDA_VISIBLE_DEVICES": str(index)}
+    if index >= len(visible):
+        raise ValueError(f"--devices {device}: CUDA_VISIBLE_DEVICES={','.join(visible)} has no such device")
+    return {"CUDA_VISIBLE_DEVICES": visible[index]}
+
+
+def _threads(number: int, environment: Mapping[str, str]) -> dict[str, str]:
+    """An even share of the cores, or less where the person set less; one run alone keeps what it has."""
+    if number == 1:
+        return {}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    share = max(1, cores // number)
+    own = {name: environment.get(name, "") for name in THREADS}
+    return {name: str(min(share, int(text)) if text.isdigit() else share) for name, text in own.items()}
+
+
+def kill_marked(mark: str, groups: Iterable[tuple[int, str]] = ()) -> int:
+    """Kill every process of the run MARK=`mark`, and the groups; returns how many processes were found.
+
+    The environment is what a run's grandchildren rarely leave: data-loader workers whose parent died,
+    programs in a session of their own. Those without it are found while they descend from one that has it. A
+    group is known by its leader's number and birth, and left alone where another has that number by now.
+    """
+    for leader, born in groups:
+        if birth(leader) in (born, ""):  # without its leader a group keeps its number as long as it lasts
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(leader, signal.SIGKILL)
+    killed: set[psutil.Process] = set()
+    while new := _members(mark) - killed:  # again, for what was forked meanwhile
+        for process in new:
+            with contextlib.suppress(psutil.Error):
+                process.kill()  # checks that the number has not passed to another since
+        killed |= new
+    return len(killed)
+
+
+def _members(mark: str) -> set[psutil.Process]:
+    """The processes of a run, this one aside; a run started within it has its own mark and its own end."""
+    found: set[psutil.Process] = set()
+    for pid in psutil.pids():
+        with contextlib.suppress(psutil.Error):  # gone meanwhile
+            process = psutil.Process(pid)
+            if process not in found and _mark(process) == mark:
+                below = process.children(recursive=True)
+                found |= {process, *(one for one in below if _mark(one) in (mark, None))}
+    return found - {psutil.Process()}
+
+
+def _mark(process: psutil.Process) -> str | None:
+    try:
+        return process.environ().get(MARK)
+    except psutil.Error:  # gone, or another person's
+        return None
+
+
+def oom_kills() -> int:
+    """How many processes this machine has killed for want of memory; 0 where the system does not tell."""
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+
+def birth(pid: int) -> str:
+    """When a process started, so that a reused number is not taken for it; "" where none runs.
+
+    On Linux in seconds since boot: psutil adds the time of boot, which moves when the clock is set.
+    """
+    boot = psutil.boot_time() if psutil.LINUX else 0.0
+    try:
+        process = psutil.Process(pid)
+        zombie = process.status() == psutil.STATUS_ZOMBIE
+        return "" if zombie else f"{process.create_time() - boot:.2f}"
+    except psutil.Error:
+        return ""
+
+
+def alive(pid: int, born: str) -> bool:
+    """Whether the process that had this number and birth still runs."""
+    return birth(pid) == born != ""

@@ -1,0 +1,83 @@
+"""Sweep files: which values to try, as a list of points; and the reader for tables that people write."""
+
+import itertools
+import json
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dualrs_lab.files import digest
+from dualrs_lab.headless.parameters import nearest
+
+__all__ = ["point_name", "read_sweep", "read_sweep_table"]
+
+
+SWEEP_TABLES = ("grid", "zip", "list", "seeds")
+
+
+def read_sweep(path: Path) -> list[dict[str, Any]]:
+    """The points of a sweep file (.toml or .json), as parameter values.
+
+    `grid` (name -> values, all combinations), `zip` (name -> values, side by side), `list` (whole points) and
+    `seeds` (a count or a list, for the parameter `seed`) multiply with each other.
+    """
+    table = read_sweep_table(path)
+    if unknown := sorted(set(table) - set(SWEEP_TABLES)):
+        raise ValueError(f"sweep {path}: unknown table {unknown[0]!r}; {nearest(unknown[0], SWEEP_TABLES)}")
+    grid, zipped = _columns(path, table, "grid"), _columns(path, table, "zip")
+    seeds = table.get("seeds", [])
+    seeds = list(range(seeds)) if isinstance(seeds, int) else seeds
+    listed = table.get("list", [{}])
+    if len({len(values) for values in zipped.values()}) > 1:
+        raise ValueError(f"sweep {path}: the lists under zip differ in length")
+    if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
+        raise ValueError(f"sweep {path}: list wants a list of tables, one for each point")
+    parts: list[list[dict[str, Any]]] = [
+        [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())],
+        [dict(zip(zipped, values, strict=True)) for values in zip(*zipped.values(), strict=True)] or [{}],
+        listed,
+        [{"seed": seed} for seed in seeds] or [{}],
+    ]
+    points = [_merged(path, combination) for combination in itertools.product(*parts)]
+    if not points or points == [{}]:
+        raise ValueError(f"sweep {path} has no points; give it grid, zip, list or seeds")
+    names = [point_name(point) for point in points]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"sweep {path} has the point {twice[0]} more than once")
+    return points
+
+
+def read_sweep_table(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"file {path} not found")
+    text = path.read_text(encoding="utf-8")
+    try:
+        table = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read as {path.suffix.lstrip('.') or 'TOML'}: {error}") from None
+    if not isinstance(table, dict):
+        raise ValueError(f"{path} holds a {type(table).__name__}; want a table of names")
+    return table
+
+
+def _columns(path: Path, table: Mapping[str, Any], key: str) -> dict[str, list[Any]]:
+    columns = table.get(key, {})
+    if not isinstance(columns, dict) or not all(isinstance(v, list) and v for v in columns.values()):
+        raise ValueError(f"sweep {path}: {key} wants name = [values], at least one value each")
+    return columns
+
+
+def _merged(path: Path, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    names = [name for part in parts for name in part]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"sweep {path} gives {twice[0]!r} twice; name each parameter in one place")
+    return {name: value for part in parts for name, value in part.items()}
+
+
+def point_name(point: Mapping[str, Any]) -> str:
+    """A readable folder name; a hash is added where characters had to be dropped or the name is long."""
+    plain = ",".join(f"{name}={value}" for name, value in point.items())
+    safe = re.sub(r"[^\w.,=+-]+", "-", plain, flags=re.ASCII)[:80]
+    return safe if safe == plain else f"{safe[:70]}-{digest(plain)[:8]}"

@@ -1,0 +1,192 @@
+"""One run from outside: its process is started in a slot, listened to, ended with its descendants, judged."""
+
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dualrs_lab.files import replace_json
+from dualrs_lab.headless.notebook import normalise_notebook, read_notebook
+from dualrs_lab.headless.plan import Run
+from dualrs_lab.headless.processes import MARK, SCRATCH, Slot, birth, kill_marked, oom_kills
+from dualrs_lab.headless.progress import span
+from dualrs_lab.headless.status import Status, now, write_status
+
+__all__ = ["RECORD", "Active", "start"]
+
+
+RECORD = "DUALRS_RECORD"  # environment variable: the file to which a run's results go
+
+
+PAGE_SECONDS = 120  # for writing a page, after the notebook's own time
+
+
+@dataclass(kw_only=True)
+class Active:
+    """A run in progress: its process, what it told, and the marks by which all its descendants are found."""
+
+    run: Run
+    slot: Slot
+    status: Status
+    process: subprocess.Popen[bytes]
+    mark: str
+    scratch: str
+    began: float = field(default_factory=time.monotonic)
+    oom_before: int = field(default_factory=oom_kills)
+    heard: bytes = b""
+    told: dict[str, Any] = field(default_factory=dict)
+
+    def listen(self) -> None:
+        """Take in the events that wait in the pipe."""
+        assert self.process.stdout is not None
+        while chunk := self.process.stdout.read(65536):
+            self.heard += chunk
+        *lines, self.heard = self.heard.split(b"\n")
+        for line in lines:
+            self.told |= json.loads(line)
+
+    def line(self) -> str:
+        """Its state for a person who watches."""
+        cells = f"cell {self.told['cell']}/{self.told['of']}" if "cell" in self.told else "starting"
+        return f"  … {self.run.name}  {cells}  {span(time.monotonic() - self.began)}  {self.slot.device}"
+
+    def over(self, timeout: float | None) -> bool:
+        """Whether it has ended, or has had its time and is to be ended."""
+        self.listen()
+        if self.process.poll() is not None:
+            return True
+        if self._late(timeout):
+            message = f"stopped after {span(timeout or 0)} of wall clock (--timeout)"
+            self.told.setdefault("outcome", {"state": "timeout", "message": message})
+            return True
+        return False
+
+    def cancel(self) -> None:
+        """Whatever it tells from now on, it was interrupted."""
+        self.told["outcome"] = {"state": "interrupted", "message": "cancelled"}
+
+    def _late(self, timeout: float | None) -> bool:
+        """Once the notebook is through, only its page is waited for."""
+        if "outcome" in self.told:
+            self.told.setdefault("through", time.monotonic())
+            return bool(time.monotonic() - self.told["through"] > PAGE_SECONDS)
+        return timeout is not None and time.monotonic() - self.began > timeout
+
+    def end(self, *, page: bool = True) -> dict[str, Any]:
+        """Kill what is left of it, down to grandchildren in sessions of their own, and return how it ended.
+
+        What a killed run had written is kept, as a page too if `page`.
+        """
+        leaders = [self.told["kernel"]] if "kernel" in self.told else []
+        if self.process.poll() is None:  # else its number may be another's by now
+            leaders.append((self.process.pid, birth(self.process.pid)))
+        kill_marked(self.mark, leaders)
+        code = self.process.wait()
+        self.listen()
+        for pipe in (self.process.stdin, self.process.stdout):
+            assert pipe is not None
+            pipe.close()
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        _salvage(_job(self.run), page)
+        cells = {"cells": [self.told["cell"], self.told["of"]]} if "cell" in self.told else {}
+        return cells | {"seconds": round(time.monotonic() - self.began, 2)} | self._verdict(code)
+
+    def _verdict(self, code: int) -> dict[str, Any]:
+        """The outcome that it told, or what its silent end means."""
+        outcome: dict[str, Any] = self.told.get("outcome", {})
+        if outcome.get("state") == "ok" and code:
+            return outcome | {
+                "state": "error",
+                "message": "it ran well, but its page could not be written; see log",
+            }
+        if outcome:
+            return outcome
+        if code < 0:
+            cause = "out of memory" if oom_kills() > self.oom_before else "by someone, or for want of memory"
+            return {"state": "killed", "message": f"its process was killed (signal {-code}): {cause}"}
+        return {
+            "state": "error",
+            "message": f"its process ended with code {code} before any outcome; see its log",
+        }
+
+
+def start(run: Run, slot: Slot, status: Status) -> Active:
+    """Start the process of one run in a slot, and write that it runs."""
+    for name in (f"{run.notebook.stem}.ipynb", f"{run.notebook.stem}.html", "log.txt", "records.jsonl"):
+        (run.folder / name).unlink(missing_ok=True)  # what an earlier run left would pass for this one's
+    if run.files is not None:
+        run.files.mkdir(parents=True, exist_ok=True)
+    mark, scratch = secrets.token_hex(8), tempfile.mkdtemp(prefix=SCRATCH)
+    status |= {"state": "running", "started": now(), "device": slot.describe()}
+    write_status(run, status)
+    with (run.folder / "log.txt").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dualrs_lab.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=_environment(run, slot, mark, scratch),
+            start_new_session=True,
+        )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    os.set_blocking(process.stdout.fileno(), False)
+    process.stdin.write(json.dumps(_job(run)).encode() + b"\n")
+    process.stdin.flush()  # and kept open: its end tells the worker that we are gone
+    return Active(run=run, slot=slot, status=status, process=process, mark=mark, scratch=scratch)
+
+
+def _job(run: Run) -> dict[str, Any]:
+    name = run.notebook.stem
+    return {
+        "notebook": str(run.notebook),
+        "cwd": str(run.notebook.parent),
+        "parameters": dict(run.given),
+        "part": str(run.folder / f".{name}.part.ipynb"),
+        "output": str(run.folder / f"{name}.ipynb"),
+        "page": str(run.folder / f"{name}.html"),
+    }
+
+
+def _environment(run: Run, slot: Slot, mark: str, scratch: str) -> dict[str, str]:
+    environment = {**os.environ, **slot.environment}
+    environment.pop("MPLBACKEND", None)  # would turn inline figures off
+    environment.setdefault("PYTHONHASHSEED", "0")  # sets print in the same order in every run
+    environment |= {
+        MARK: mark,
+        RECORD: str(run.folder / "records.jsonl"),
+        "JUPYTER_RUNTIME_DIR": scratch,
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # a warning about frozen modules in each log
+        "PYTHONUNBUFFERED": "1",
+    }
+    checkout = Path(__file__).resolve().parents[2]
+    if (
+        checkout / "pyproject.toml"
+    ).is_file():  # a checkout that was not installed must be found from notebooks/
+        paths = [str(checkout), *filter(None, [environment.get("PYTHONPATH")])]
+        environment["PYTHONPATH"] = os.pathsep.join(paths)
+    return environment
+
+
+def _salvage(job: Mapping[str, Any], page: bool) -> None:
+    """Keep what a killed run had written: papermill saves after each cell."""
+    part, output = Path(job["part"]), Path(job["output"])
+    if not part.is_file():
+        return
+    try:
+        replace_json(output, normalise_notebook(read_notebook(part)))
+    except ValueError:  # killed while papermill wrote it: the log is what is left
+        page = False
+    part.unlink()
+    if page:
+        command = [sys.executable, "-m", "dualrs_lab.worker"]
+        text = json.dumps({"page_of": job["output"], "page": job["page"]})
+        subprocess.run(command, input=text, text=True, capture_output=True, timeout=PAGE_SECONDS, check=False)

@@ -1,0 +1,14 @@
+from .plane import Boxes as Boxes
+from .plane import DualPlane as DualPlane
+from .plane import LargestRadius as LargestRadius
+from .plane import MedianChoice as MedianChoice
+from .problems import lesson_dual as lesson_dual
+from .problems import lesson_estimator as lesson_estimator
+from .problems import lesson_plane as lesson_plane
+from .problems import sample_points as sample_points
+from .walks import Biased as Biased
+from .walks import above_wave as above_wave
+from .walks import mix_breaks as mix_breaks
+from .walks import ring as ring
+from .walks import rippled as rippled
+from .walks import withstands as withstands

@@ -1,0 +1,313 @@
+"""Certificates of a mix from those of its robust network: other radii, no new samples.
+
+A table of the smoothed h, ours with votes or a published log, becomes one of the mix (1 - a) g + a h at any
+weight a and with any accurate network g: within `radius` the mix answers `predict`, with probability at least
+1 - alpha over the draws of h. It is a statement about the mix with the exact smoothed probabilities of h, not
+with an estimate of them. Nothing is certified that h does not certify: accuracy that g adds is not.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self, cast
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy import special
+
+from dualrs_lab.evidence.certificate import BOUNDS, UPPER_BOUNDS, Certificate
+from dualrs_lab.evidence.claim import ABSTAIN, Claims, claimed, whole
+from dualrs_lab.evidence.radii import smoothed_slope
+from dualrs_lab.evidence.summary import certified_accuracy
+from dualrs_lab.evidence.table import as_table
+from dualrs_lab.evidence.votes import Votes, cell_votes, leader, vote_counts
+from dualrs_lab.mixing.radii import (
+    mix_radius_closed,
+    mix_radius_exact,
+    mix_radius_lipschitz,
+    mix_radius_smoothing,
+)
+
+__all__ = [
+    "FORMS",
+    "MixCertificate",
+    "check_mixed",
+    "mix_curves",
+    "mixed",
+    "mixed_answers",
+    "noise_of",
+    "probability_bounds",
+    "weight_for",
+]
+
+
+FORMS = ("closed", "exact", "smoothing", "lipschitz")
+"""Which certificate: the sharp one in closed form or as a root, theorem 5, theorem 4 (see `bounds`)."""
+
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixCertificate(Certificate):
+    """With probability >= 1 - alpha the mix of `weight` of h answers `predict` within `radius`, for any g.
+
+    The evidence is that of h, whose votes these are. `form` says by which theorem, `others` how the other
+    classes are bounded, see `probability_bounds`; with "votes", `classes` is their number.
+    """
+
+    method: str = "mix"
+    weight: float
+    form: str = "closed"
+    others: str = "rest"
+    classes: int | None = None
+
+    def recomputed(self) -> float:
+        """The radius of the mix that the votes of h alone give."""
+        second = max((count for kind, count in self.votes if kind != self.guess), default=0)
+        counted = (self.successes, second, self.n, self.alpha)
+        lower, upper = _bounds(self.bound, *counted, self.classes if self.others == "votes" else None)
+        return float(_radius(self.form, lower, upper, self.weight, self.sigma))
+
+    def evidence(self) -> dict[str, object]:
+        """As `Claim.evidence`; `classes` only where they count."""
+        how = {"weight": self.weight, "form": self.form, "others": self.others}
+        return super().evidence() | how | ({} if self.classes is None else {"classes": self.classes})
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Self:
+        """As `Claim.from_row`. With "votes", a table from before there were `classes` is a ValueError."""
+        wanted = ("weight", "form", "others", *(("classes",) if row.get("others") == "votes" else ()))
+        cls._said(row, wanted)
+        known = "classes" in row and not pd.isna(row["classes"])
+        fields = cls._fields(row) | {"weight": float(row["weight"]), "form": str(row["form"])}
+        return cls(**fields, others=str(row["others"]), classes=whole(row["classes"]) if known else None)
+
+    def _want_evidence(self) -> None:
+        super()._want_evidence()
+        _check_form(f"MixCertificate(idx={self.idx})", self.form, self.others)
+        least = max(2, *(kind + 1 for kind, _ in (*self.votes, *self.selection)))
+        fine = self.others == "rest" or (self.classes is not None and self.classes >= least)
+        self._want(fine, f"the number of all classes, {least} at least, got {self.classes}")
+
+
+def noise_of(table: pd.DataFrame, *, sigma: float | None = None) -> float:
+    """The noise of the one smoothed network h that `table` is about; `sigma` is for logs that do not say it.
+
+    Raises ValueError for tables of other systems, whose radii are not probabilities of one network, for a
+    table of a mix (that of its h is wanted), and for a `sigma` that is missing or not that of the table.
+    """
+    other = {*table.get("method", [])} - {"rs", "published"}
+    levels = sorted({*table.get("sigma", [])})
+    if other or len(levels) > 1:
+        raise ValueError(
+            f"noise_of: got a table of {', '.join(sorted(other)) or 'rs'} at sigma {levels}; wanted the "
+            "certificates of one smoothed network (rs, or a published log), its noise the same in all rows"
+        )
+    if not levels and sigma is None:
+        raise ValueError("noise_of: the table has no column sigma; pass sigma=, that of the smoothed h")
+    if levels and sigma is not None and sigma != levels[0]:
+        raise ValueError(f"noise_of: got sigma={sigma:g} for a table of sigma {levels[0]:g}; leave it out")
+    level = float(levels[0] if levels else cast(float, sigma))
+    if not 0 < level < np.inf:
+        raise ValueError(f"noise_of: got sigma {level:g}; wanted a positive number")
+    return level
+
+
+def probability_bounds(
+    table: pd.DataFrame, *, others: str = "rest", classes: int | None = None, sigma: float | None = None
+) -> tuple[Floats, Floats, NDArray[np.int64]]:
+    """Bounds (N,) of h's largest probability from below and of all others from above, and the class (N,).
+
+    `others="rest"`: the others have what the lower bound leaves. "votes": each other class has its own upper
+    bound; half of alpha is spent on the class and half on the `classes` - 1 others. A published log has no
+    votes: "rest" follows from its radii and `sigma`, and an image that abstains gets p = 1/2 and the class
+    -1.
+
+    Raises ValueError where votes, classes or sigma are missing or contradict the table, see `noise_of`, and
+    for radii beyond 6 sigma, for which nobody draws enough: they belong to another noise level.
+    """
+    level = noise_of(table, sigma=sigma)
+    voted = {"votes", "selection", "successes", "n", "alpha"} <= {*table}
+    if others not in ("rest", "votes") or (others == "votes" and not (voted and classes and classes > 1)):
+        raise ValueError(
+            f"probability_bounds: got others={others!r}, classes={classes} and "
+            f"{'a table with votes' if voted else 'a log without votes'}; wanted 'rest', or 'votes' "
+            "with votes and the number of classes"
+        )
+    if not voted:
+        reach = table["radius"].to_numpy(dtype=np.float64) / level
+        if (reach > 6).any():
+            raise ValueError(
+                f"probability_bounds: got a radius of {level * reach.max():g} for sigma {level:g}; wanted at "
+                "most 6 sigma: no number of draws certifies more; is the log of another sigma?"
+            )
+        p = special.ndtr(reach)
+        return p, 1 - p, table["predict"].to_numpy(dtype=np.int64)
+    votes, selection = ([*map(cell_votes, table[name])] for name in ("votes", "selection"))
+    kinds = np.array([leader(row) for row in selection], dtype=np.int64)
+    most = max((kind for row in votes for kind, _ in row), default=-1)
+    if classes is not None and most >= classes:
+        raise ValueError(
+            f"probability_bounds: got classes={classes}, and votes for class {most}; wanted the number of "
+            "all classes, as the bound of each has its share of alpha"
+        )
+    _check_counts(table, votes, kinds)
+    second = [
+        max((count for other, count in row if other != kind), default=0)
+        for row, kind in zip(votes, kinds, strict=True)
+    ]
+    successes, n, alpha = (table[name].to_numpy(np.float64) for name in ("successes", "n", "alpha"))
+    bound = table["bound"] if "bound" in table else pd.Series("clopper-pearson", index=table.index)
+    lower, upper = np.zeros(len(table)), np.ones(len(table))
+    for name in bound.unique():
+        at = (bound == name).to_numpy()
+        counted = (successes[at], np.array(second)[at], n[at], alpha[at])
+        lower[at], upper[at] = _bounds(name, *counted, classes if others == "votes" else None)
+    return lower, upper, kinds
+
+
+def _bounds(
+    bound: str,
+    successes: ArrayLike,
+    second: ArrayLike,
+    n: ArrayLike,
+    alpha: ArrayLike,
+    classes: int | None,
+) -> tuple[Floats, Floats]:
+    # of the class from below, of every other one from above: by the rest, or by the votes of the second
+    level = np.asarray(alpha, dtype=np.float64)
+    if classes is None:
+        lower = BOUNDS[bound](successes, n, level)
+        return lower, 1 - lower
+    upper = UPPER_BOUNDS[bound](second, n, level / 2 / (classes - 1))
+    return BOUNDS[bound](successes, n, level / 2), np.minimum(upper, 1.0)
+
+
+def _check_counts(table: pd.DataFrame, votes: Sequence[Votes], kinds: NDArray[np.int64]) -> None:
+    rows = zip(table["idx"], votes, kinds, table["successes"], table["n"], strict=True)
+    for idx, row, kind, successes, n in rows:
+        counted = dict(row).get(kind, 0), sum(count for _, count in row)
+        if counted != (successes, n):
+            raise ValueError(
+                f"probability_bounds: got successes and n {successes, n} of image {idx}, whose votes say "
+                f"{counted}; the table was changed"
+            )
+
+
+def mixed(
+    claims: Claims,
+    weight: float,
+    *,
+    form: str = "closed",
+    others: str = "rest",
+    classes: int | None = None,
+    sigma: float | None = None,
+) -> pd.DataFrame:
+    """The table of h, with the radius, predict and correct of the mix, and columns weight, form, others.
+
+    A row with votes is that of a `MixCertificate`; with `others="votes"` it has the column classes as well.
+    `weight` is a; with a <= 1/2 every row abstains. `form` is one of FORMS; "closed" knows only what the
+    class itself got, so it wants `others="rest"`, for which, and for `sigma` and errors, see
+    `probability_bounds`.
+    """
+    _check_form("mixed", form, others)
+    table = as_table(claims)
+    lower, upper, kinds = probability_bounds(table, others=others, classes=classes, sigma=sigma)
+    radius = _radius(form, lower, upper, weight, noise_of(table, sigma=sigma))
+    found = claimed(table, kinds, np.where(kinds == ABSTAIN, 0.0, radius))
+    made: dict[str, Any] = {name: found[name].to_numpy() for name in ("radius", "predict", "correct")}
+    made |= {"method": "mix", "weight": float(weight), "form": form, "others": others}
+    return table.assign(**made | ({"classes": classes} if others == "votes" else {}))
+
+
+def _check_form(call: str, form: str, others: str) -> None:
+    if form not in FORMS or others not in ("rest", "votes") or (form == "closed" and others != "rest"):
+        raise ValueError(
+            f"{call}: got form={form!r} with others={others!r}; wanted a form of {FORMS}, others='rest' or "
+            "'votes', and others='rest' with 'closed'"
+        )
+
+
+def _radius(form: str, lower: Floats, upper: Floats, weight: float, sigma: float) -> Floats:
+    if form == "closed":
+        return mix_radius_closed(lower, weight, sigma)
+    if form == "exact":
+        return mix_radius_exact(lower, upper, weight, sigma)
+    if form == "smoothing":
+        return mix_radius_smoothing(lower, upper, weight, sigma)
+    return mix_radius_lipschitz(lower, upper, weight, smoothed_slope(sigma))
+
+
+def mixed_answers(table: pd.DataFrame, logits: ArrayLike, weight: float) -> NDArray[np.int64]:
+    """What the mix answers on the images of `table` (N,), with shares of votes as h's probabilities.
+
+    `logits` (N, K) are those of the accurate network on the same images, in the order of the rows. This
+    estimates clean accuracy: where the two best classes are within sampling error, the exact mix may answer
+    differently.
+    """
+    g = np.asarray(logits, dtype=np.float64)
+    if "votes" not in table or g.ndim != 2 or len(g) != len(table) or not 0 <= weight <= 1:
+        raise ValueError(
+            f"mixed_answers: got logits {g.shape} for {len(table)} rows of {list(table)}, weight {weight:g}; "
+            "wanted logits (N, K) of the accurate network, a table with votes, and a weight in [0, 1]"
+        )
+    counts = vote_counts([cell_votes(cell) for cell in table["votes"]], g.shape[1])
+    h = counts / counts.sum(axis=1, keepdims=True)
+    mix = (1 - weight) * special.softmax(g, axis=1) + weight * h
+    return np.asarray(mix.argmax(axis=1), dtype=np.int64)
+
+
+def mix_curves(
+    table: pd.DataFrame,
+    logits: ArrayLike,
+    weights: Sequence[float],
+    radii: Sequence[float],
+    *,
+    form: str = "closed",
+    others: str = "rest",
+    classes: int | None = None,
+) -> pd.DataFrame:
+    """What mixes of the h of `table` win and certify, a row for each weight; weight 1 is h itself.
+
+    sigma, weight, form, natural accuracy by `mixed_answers`, and certified accuracy in a column for each
+    radius ("0.25", …). Arguments as of `mixed_answers` and `mixed`.
+    """
+    rows = []
+    for weight in weights:
+        natural = float((mixed_answers(table, logits, weight) == table["label"]).mean())
+        certified = mixed(table, weight, form=form, others=others, classes=classes)
+        at = zip([f"{r:g}" for r in radii], certified_accuracy(certified, radii).tolist(), strict=True)
+        row = {"sigma": noise_of(table), "weight": weight, "form": form, "natural": natural}
+        rows.append(row | dict(at))
+    return pd.DataFrame(rows)
+
+
+def check_mixed(table: pd.DataFrame, of: pd.DataFrame) -> None:
+    """ValueError where a table of a mix claims more than `of`, the table of its h, which no mix can.
+
+    `of` should rest on the same evidence: the table of h itself, or `mixed(…, weight=1)` with the same
+    `others`.
+    """
+    if table["idx"].duplicated().any() or {*table["idx"]} - {*of["idx"]}:
+        raise ValueError("check_mixed: wanted each idx once, and all of them in the table of h")
+    own = of.set_index("idx").loc[table["idx"]]
+    claims = table["radius"].to_numpy() > 0
+    more = claims & (table["radius"].to_numpy() > own["radius"].to_numpy() * (1 + 1e-9))
+    other = claims & (table["predict"].to_numpy() != own["predict"].to_numpy())
+    if (more | other).any():
+        bad = table["idx"].to_numpy()[more | other].tolist()
+        raise ValueError(
+            f"check_mixed: images {bad[:10]} are certified further than by h itself, or in another class; a "
+            "mix certifies what h does, within less: this is a table of another h"
+        )
+
+
+def weight_for(radius: float, p_lower: float, sigma: float) -> float:
+    """The smallest weight at which the mix keeps an answer of probability `p_lower` within `radius` (l2).
+
+    1 / (2 Phi(R - radius)) in units of sigma, R being Cohen's radius; above 1 where h itself does not reach
+    it.
+    """
+    rest = float(special.ndtri(p_lower)) - radius / sigma
+    return float(1 / (2 * special.ndtr(rest)))

@@ -1,0 +1,13 @@
+from .checkpoints import fingerprint as fingerprint
+from .checkpoints import load_checkpoint as load_checkpoint
+from .checkpoints import read_info as read_info
+from .checkpoints import save_checkpoint as save_checkpoint
+from .checkpoints import save_tensors as save_tensors
+from .networks import MODELS as MODELS
+from .networks import Classifier as Classifier
+from .networks import Normalize as Normalize
+from .networks import make_model as make_model
+from .networks import pick_model as pick_model
+from .networks import suggest_model as suggest_model
+from .networks import with_head as with_head
+from .published import import_checkpoint as import_checkpoint

@@ -1,0 +1,72 @@
+"""Checkpoints: safetensors beside a json that says what they hold. Nothing is ever unpickled."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from dualrs_lab.files import digest, replace_bytes, replace_json
+from dualrs_lab.models.networks import Classifier, make_model
+
+__all__ = ["fingerprint", "load_checkpoint", "read_info", "save_checkpoint", "save_tensors"]
+
+
+def fingerprint(model: nn.Module) -> str:
+    """A digest of all that a network holds, by name."""
+    return digest(*(part for name, tensor in model.state_dict().items() for part in (name, _raw(tensor))))
+
+
+def _raw(tensor: Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+
+
+def save_checkpoint(path: Path | str, model: Classifier, **info: Any) -> None:
+    """Write `path` (safetensors) and its `.json` twin (architecture and `info`), each replaced atomically."""
+    save_tensors(Path(path), model, {"architecture": model.architecture, **info})
+
+
+def save_tensors(path: Path, module: nn.Module, info: Mapping[str, Any]) -> None:
+    """What `module` holds at `path`, and `info` in its `.json` twin, each replaced atomically."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    replace_json(path.with_suffix(".json"), dict(info))
+    replace_bytes(path, save(tensors))
+
+
+def read_info(call: str, path: Path) -> dict[str, Any]:
+    """The json beside `path`; FileNotFoundError names the file that is missing, if one of the two is."""
+    for needed in (path, path.with_suffix(".json")):
+        if not needed.is_file():
+            raise FileNotFoundError(
+                f"{call}: {needed} is missing; a checkpoint is a .safetensors with its .json"
+            )
+    return dict(json.loads(path.with_suffix(".json").read_text()))
+
+
+def load_checkpoint(
+    path: Path | str, *, device: torch.device | str = "cpu"
+) -> tuple[Classifier, dict[str, Any]]:
+    """The network in evaluation mode and its json.
+
+    Raises FileNotFoundError or ValueError that names the file.
+    """
+    path = Path(path)
+    info = read_info("load_checkpoint", path)
+    shape = info["architecture"]
+    channels = int(shape["channels"])
+    model = make_model(
+        shape["name"],
+        classes=shape["classes"],
+        channels=channels,
+        mean=[0.0] * channels,
+        std=[1.0] * channels,
+        seed=0,
+    )
+    try:
+        model.load_state_dict(load_file(path))
+    except Exception as error:  # safetensors and torch raise different types for a damaged or foreign file
+        raise ValueError(f"load_checkpoint: {path} does not hold a {shape['name']}: {error}") from error
+    return model.to(device).eval(), info

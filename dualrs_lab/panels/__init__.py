@@ -1,0 +1,5 @@
+"""What moves: figures with sliders, for notebooks and Voilà."""
+
+from dualrs_lab.faces import face
+
+__getattr__, __dir__, __all__ = face(__name__, __file__)

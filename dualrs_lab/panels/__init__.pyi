@@ -1,0 +1,11 @@
+from .dual import CascadePanel as CascadePanel
+from .dual import DualPanel as DualPanel
+from .mixing import BlendPanel as BlendPanel
+from .mixing import MixPanel as MixPanel
+from .panel import Panel as Panel
+from .panel import State as State
+from .pixels import PixelPanel as PixelPanel
+from .smoothing import CertifiedPanel as CertifiedPanel
+from .smoothing import ImagePanel as ImagePanel
+from .smoothing import PlanePanel as PlanePanel
+from .smoothing import VotesPanel as VotesPanel

@@ -1,0 +1,224 @@
+"""Panels of one smoothed classifier: votes, the plane, certified accuracy, one image."""
+
+from collections.abc import Mapping
+
+import ipywidgets as widgets
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from dualrs_lab import figures
+from dualrs_lab.data.images import Images
+from dualrs_lab.evidence.binomial import lower_bound
+from dualrs_lab.evidence.certificate import Certificate
+from dualrs_lab.evidence.claim import Claims
+from dualrs_lab.evidence.radii import radius_ceiling, rs_radius
+from dualrs_lab.evidence.summary import average_radius, certified_accuracy, floor_text
+from dualrs_lab.evidence.table import as_table
+from dualrs_lab.lessons.plane import Boxes
+from dualrs_lab.lessons.problems import lesson_plane
+from dualrs_lab.panels.panel import DRAWS, LAYOUT, Panel, State, dropdown, float_slider, page_of, whole_slider
+from dualrs_lab.smoothing.certify import certify
+from dualrs_lab.smoothing.frozen import evaluation_copy
+from dualrs_lab.smoothing.noise import GaussianNoise, GridNoise, NoiseBlocks
+from dualrs_lab.smoothing.spec import Spec
+
+__all__ = ["CertifiedPanel", "ImagePanel", "PlanePanel", "VotesPanel"]
+
+
+_ALPHAS = (0.0001, 0.001, 0.01, 0.05, 0.1)
+
+
+class VotesPanel(Panel):
+    """What n buys: bound and radius from a share of the votes, against the number of draws."""
+
+    def __init__(
+        self, *, share: float = 0.9, n: int = 1000, alpha: float = 0.001, sigma: float = 0.5
+    ) -> None:
+        super().__init__(
+            "votes",
+            share=float_slider("share of votes", share, 0.5, 1.0, 0.005, ".3f"),
+            n=dropdown("draws n", DRAWS, n, "{:,}"),
+            alpha=dropdown("alpha", _ALPHAS, alpha, "{:g}"),
+            sigma=float_slider("σ", sigma, 0.05, 1.0, 0.05, ".2f"),
+        )
+
+    @staticmethod
+    def curves(state: State) -> pd.DataFrame:
+        """Columns n, share, lower, radius, ceiling, limit; the share is rounded down to whole votes."""
+        n = np.unique(np.r_[DRAWS, state["n"], np.geomspace(1, 1000, 120).round() * 100])
+        successes = np.floor(n * state["share"] + 1e-6)
+        lower = lower_bound(successes, n, state["alpha"])
+        share = np.broadcast_to(state["share"], n.shape)
+        columns = {
+            "n": n.astype(int),
+            "share": share,
+            "lower": lower,
+            "radius": rs_radius(lower, state["sigma"]),
+            "ceiling": radius_ceiling(n, state["alpha"], state["sigma"]),
+            "limit": rs_radius(share, state["sigma"]),
+        }
+        return pd.DataFrame(columns)
+
+    def render(self, state: State) -> figures.Page:
+        left, right = figures.row_of_axes(figures.COLUMN, figures.COLUMN, height=2.8)
+        curves = self.curves(state)
+        figures.bound_against_n(curves, state["n"], ax=left)
+        return page_of(figures.radius_against_n(curves, state["n"], ax=right))
+
+    def describe(self, state: State) -> str:
+        curves = self.curves(state)
+        row = curves[curves["n"] == state["n"]].iloc[0]
+        verdict = f"radius <b>{floor_text(row['radius'])}</b>" if row["radius"] else "<b>abstain</b>"
+        return f"lower bound <b>{floor_text(row['lower'])}</b>, {verdict}"
+
+
+class PlanePanel(Panel):
+    """A point of the lessons' plane: its noisy copies and their votes, the certified and the exact disc.
+
+    The slider "new draw" is the seed of the noise.
+    """
+
+    SIGMAS = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3)
+
+    def __init__(
+        self,
+        plane: Boxes | None = None,
+        *,
+        sigma: float = 0.07,
+        x: float = 0.55,
+        y: float = 0.3,
+        n: int = 1000,
+        alpha: float = 0.001,
+    ) -> None:
+        self.plane, self.alpha = plane or lesson_plane(), alpha
+        super().__init__(
+            "plane",
+            sigma=dropdown("σ", self.SIGMAS, sigma, "{:g}"),
+            x=float_slider("point x₁", x, 0.0, 1.0, 0.01, ".2f"),
+            y=float_slider("point x₂", y, 0.0, 1.0, 0.01, ".2f"),
+            n=dropdown("draws n", DRAWS[:8], n, "{:,}"),  # more would take seconds
+            draw=whole_slider("new draw", 99),
+        )
+
+    def certificate(self, state: State) -> Certificate:
+        """The certificate of the point, from the state's own draws."""
+        point = torch.tensor([[state["x"], state["y"]]], dtype=torch.float64)
+        noise = GaussianNoise(state["sigma"])
+        spec = Spec(noise=noise, seed=state["draw"], n=state["n"], alpha=self.alpha)
+        label = int(self.plane.predict(point.numpy())[0])
+        return certify(self.plane, point, classes=self.plane.classes, spec=spec, labels=[label])[0]
+
+    def render(self, state: State) -> figures.Page:
+        field, bars = figures.row_of_axes(4.6, 3.2, height=3.5)
+        point, found = np.array([[state["x"], state["y"]]]), self.certificate(state)
+        noise = GaussianNoise(state["sigma"])
+        blocks = NoiseBlocks(noise, (2,), seed=state["draw"], stream="estimation")
+        exact = self.plane.exact_radius(point, state["sigma"])
+        draws = point + blocks[0].numpy()
+        figures.plane_field(
+            self.plane, state["sigma"], points=point, radii=found.radius, exact=exact, draws=draws,
+            resolution=160, ax=field,
+        )  # fmt: skip
+        names = [f"class {kind}" for kind in range(self.plane.classes)]
+        return page_of(figures.vote_bars(found, classes=names, ax=bars))
+
+    def describe(self, state: State) -> str:
+        return (
+            "solid circle: certified from the votes; dashed: the exact radius; dots: a hundred of the draws"
+        )
+
+
+class CertifiedPanel(Panel):
+    """Certified accuracy of several tables, and their ranking at a radius."""
+
+    def __init__(self, tables: Mapping[str, Claims], *, radius: float = 0.25) -> None:
+        self.tables = {label: as_table(claims) for label, claims in tables.items()}
+        reach = max(float(table["radius"].max()) for table in self.tables.values())
+        boxes = {
+            f"table-{i}": widgets.Checkbox(value=True, description=label, indent=False, **LAYOUT)
+            for i, label in enumerate(self.tables)
+        }
+        most = max(0.05, float(np.ceil(20 * reach) / 20))
+        slider = float_slider("radius", min(radius, most), 0.0, most, 0.05, ".2f")
+        super().__init__("certified", radius=slider, **boxes)
+
+    def chosen(self, state: State) -> list[str]:
+        """Labels of the tables that are ticked; ValueError where none is."""
+        chosen = [label for i, label in enumerate(self.tables) if state[f"table-{i}"]]
+        if not chosen:
+            raise ValueError("CertifiedPanel: no table is ticked; tick at least one")
+        return chosen
+
+    def readout(self, state: State) -> pd.DataFrame:
+        """Rows by label: images, certified accuracy at the radius, ACR, and whether it is best there."""
+        rows = {
+            label: {
+                "images": len(self.tables[label]),
+                "certified": float(certified_accuracy(self.tables[label], state["radius"])),
+                "acr": average_radius(self.tables[label]),
+            }
+            for label in self.chosen(state)
+        }
+        table = pd.DataFrame.from_dict(rows, orient="index")
+        return table.assign(best=table["certified"] == table["certified"].max())
+
+    def render(self, state: State) -> figures.Page:
+        ax = figures.certified_curves(self.tables, show=self.chosen(state))
+        ax.axvline(state["radius"], color="black", linewidth=1)
+        return page_of(ax)
+
+    def describe(self, state: State) -> str:
+        found = self.readout(state)
+        shown = {
+            "images": found["images"],
+            f"certified at {state['radius']:.2f}": found["certified"].map("{:.3f}".format),
+            "ACR": found["acr"].map(floor_text),
+            "best": found["best"].map({True: "✓", False: ""}),
+        }
+        return str(pd.DataFrame(shown).to_html(border=0, col_space="7em", justify="left"))
+
+
+class ImagePanel(Panel):
+    """An image under noise, and how a network votes on it; for networks that are fast on their device.
+
+    The slider "new draw" is the seed of the noise; `image` is a position in `images`.
+    """
+
+    SIGMAS = (0.06, 0.12, 0.25, 0.5, 0.75, 1.0)
+
+    def __init__(
+        self,
+        model: nn.Module,
+        images: Images,
+        *,
+        image: int = 0,
+        sigma: float = 0.25,
+        n: int = 1000,
+        alpha: float = 0.001,
+    ) -> None:
+        self.images, self.alpha = images, alpha
+        self.device = next(model.parameters()).device
+        self.model = evaluation_copy(model, device=self.device, dtype=torch.float32)
+        super().__init__(
+            "image",
+            image=whole_slider("image", len(images) - 1, image),
+            sigma=dropdown("σ", self.SIGMAS, sigma, "{:g}"),
+            n=dropdown("draws n", DRAWS[:7], n, "{:,}"),
+            draw=whole_slider("new draw", 99),
+        )
+
+    def certificate(self, state: State) -> Certificate:
+        """The certificate of the image, from the state's own draws of noise on the 1/255 grid."""
+        at = [state["image"]]
+        pixels, labels = self.images.batch(at)
+        spec = Spec(noise=GridNoise(state["sigma"]), seed=state["draw"], n=state["n"], alpha=self.alpha)
+        x, classes = pixels.to(self.device), len(self.images.classes)
+        return certify(self.model, x, classes=classes, spec=spec, labels=labels.tolist(), idx=at)[0]
+
+    def render(self, state: State) -> figures.Page:
+        strip, bars = figures.row_of_axes(3.9, 3.4, height=2.7)
+        pixels, _ = self.images.batch([state["image"]])
+        figures.noisy_strip(pixels, [0.0, state["sigma"]], seed=state["draw"], ax=strip)
+        return page_of(figures.vote_bars(self.certificate(state), classes=self.images.classes, ax=bars))

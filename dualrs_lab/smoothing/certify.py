@@ -1,0 +1,142 @@
+"""Predict with and certify one smoothed classifier (Cohen, Rosenfeld & Kolter 2019, section 3.2).
+
+g(x) = argmax_y P[f(x + sigma Z) = y]. PREDICT returns g(x) or abstains; CERTIFY returns g(x) with an l2
+radius within which g does not change, in [0, 1] pixel units. Each statement about an image fails with
+probability at most alpha.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dualrs_lab.data.images import Group, Images
+from dualrs_lab.evidence.binomial import top_two_pvalue
+from dualrs_lab.evidence.certificate import Certificate, decide
+from dualrs_lab.evidence.claim import ABSTAIN
+from dualrs_lab.smoothing.engine import Voter, as_voter, count_votes, sample
+from dualrs_lab.smoothing.job import Job, Sampled
+from dualrs_lab.smoothing.noise import NoiseBlocks
+from dualrs_lab.smoothing.spec import Spec, identify
+
+__all__ = ["certify", "certify_table", "predict"]
+
+
+Model = Callable[[Tensor], Tensor]
+
+
+_WAVE = 64  # images whose class is selected at a time, or more where a pass holds many
+
+
+def predict(model: Model, x: Tensor, *, classes: int, spec: Spec) -> NDArray[np.int64]:
+    """Cohen's PREDICT for inputs (N, ...): classes (N,), ABSTAIN where the two leading counts are too close.
+
+    Returns a class other than g(x) with probability at most alpha, image by image.
+    """
+    blocks = NoiseBlocks(spec.noise, tuple(x.shape[1:]), seed=spec.seed, stream="prediction", device=x.device)
+    votes = count_votes(model, x, blocks, n=spec.n, classes=classes, batch=spec.batch, dtype=spec.dtype)
+    return np.where(top_two_pvalue(votes) <= spec.alpha, votes.argmax(axis=1), ABSTAIN)
+
+
+def certify(
+    model: Model | Voter,
+    x: Tensor,
+    *,
+    classes: int,
+    spec: Spec,
+    labels: Sequence[int] | None = None,
+    idx: Sequence[int] | None = None,
+) -> list[Certificate]:
+    """Cohen's CERTIFY for inputs (N, ...), one certificate each, with its votes.
+
+    `model` is as for `count_votes`, `labels` default to unknown (-1), `idx` to positions. The same seed and
+    settings give the same certificate whether an input comes alone or among others, on one device. Raises as
+    `count_votes` does.
+    """
+    labels = [-1] * len(x) if labels is None else labels
+    idx = range(len(x)) if idx is None else idx
+    if not len(x) == len(labels) == len(idx):
+        raise ValueError(
+            f"certify: got {len(x)} inputs, {len(labels)} labels, {len(idx)} indices; wanted as many of each"
+        )
+    shape = tuple(x.shape[1:])
+    voter = as_voter(model, spec.noise, shape, x.device, classes=classes, batch=spec.batch, dtype=spec.dtype)
+    waves = [(x, labels, range(len(x)))] if len(x) else []
+    certified = [c for group in _certify_waves(voter, waves, shape, spec, x.device) for c in group]
+    return [replace(c, idx=int(idx[c.idx])) for c in sorted(certified, key=lambda c: c.idx)]
+
+
+def certify_table(
+    model: nn.Module,
+    images: Images,
+    path: Path | str,
+    *,
+    spec: Spec,
+    skip: int = 1,
+    max_images: int = -1,
+    replace: bool = False,
+    progress: bool = True,
+    info: dict[str, Any] | None = None,
+) -> pd.DataFrame:
+    """Certify every `skip`-th image (at most `max_images`, -1 for all) into the table at `path`; return it.
+
+    The network is frozen by `spec.fast` (see `fastpath`) on the device it lives on. Rows are flushed as
+    images are done, and sorted at the end: after a kill, the same call loses nothing and repeats nothing. The
+    json beside `path` says how the table was made: what the rows depend on, how often the frozen network
+    votes differently from the float32 original, and `info`. A table with other settings raises ValueError or,
+    with `replace`, is kept under another name with a warning.
+    """
+    device = next(model.parameters()).device
+    job = Job(
+        call="certify_table",
+        spec=spec,
+        identity=identify(model, images, spec),
+        networks=[Sampled(model, spec.noise, len(images.classes))],
+        like=model,
+        rows=lambda voters, waves: _certify_waves(voters[0], waves, images.shape, spec, device),
+        wave=_WAVE,
+        passes=8,
+        told=lambda each: each[0],
+    )
+    return job.run(
+        images, path, skip=skip, max_images=max_images, replace=replace, progress=progress, info=info
+    )
+
+
+def _certify_waves(
+    voter: Voter, waves: Iterable[Group], shape: tuple[int, ...], spec: Spec, device: torch.device
+) -> Iterator[list[Certificate]]:
+    """Select the class on some draws, bound its probability on others; yields images as they are done."""
+    selection, estimation = (
+        NoiseBlocks(spec.noise, shape, seed=spec.seed, stream=stream, device=device)
+        for stream in ("selection", "estimation")
+    )
+    n0 = spec.stop.selection(spec.n0)
+    for x, labels, idx in waves:
+        start = time.perf_counter()
+        selected = count_votes(voter, x, selection, n=n0, classes=voter.classes)
+        each = (time.perf_counter() - start) / len(x)
+        watch = spec.stop.watch(selected, n=spec.n, alpha=spec.alpha, sigma=spec.noise.sigma)
+        for finished in sample(voter, x, estimation, draws=watch.draws, done=watch.done):
+            yield [
+                decide(
+                    selected[i],
+                    watch.evidence(i, counts),
+                    idx=idx[i],
+                    label=labels[i],
+                    sigma=spec.noise.sigma,
+                    alpha=spec.alpha,
+                    seed=spec.seed,
+                    seconds=each + seconds,
+                    bound=spec.stop.bound,
+                    drawn=int(counts.sum()),
+                )
+                for i, counts, seconds in finished
+            ]

@@ -1,0 +1,110 @@
+"""The experts of a system: smoothed classifiers that are asked for votes, by drawing or by reading a table.
+
+A vote depends on network, image, noise stream and seed, not on the level of the statement that it serves. So
+a table of `smoothing.certify_table` answers for its network in any system that would draw the same noise.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dualrs_lab.data.images import Images
+from dualrs_lab.evidence.table import read_table
+from dualrs_lab.evidence.votes import read_votes, vote_counts
+from dualrs_lab.smoothing.engine import Voter, count_votes, sample
+from dualrs_lab.smoothing.noise import NoiseBlocks
+from dualrs_lab.smoothing.spec import Spec, identify
+from dualrs_lab.smoothing.stopping import AllDraws, Stopping
+from dualrs_lab.store import read_record, refuse_other
+
+__all__ = ["Expert", "RecordedVotes", "SampledVotes", "recorded_steps"]
+
+
+Ints = NDArray[np.int64]
+
+
+class SampledVotes:
+    """An expert that is asked by drawing: `n0` draws to guess a class, at most `n` others to count.
+
+    The streams of noise are those of `smoothing`, so votes are those of `certify_table` with this seed.
+    """
+
+    def __init__(
+        self,
+        voter: Voter,
+        shape: tuple[int, ...],
+        device: torch.device,
+        *,
+        seed: int,
+        n0: int,
+        n: int,
+        stop: Stopping = AllDraws(),  # noqa: B008  # frozen
+    ) -> None:
+        self.voter, self.classes, self.stop, self.n = voter, voter.classes, stop, n
+        self.n0 = stop.selection(n0)
+        self.guesses, self.counts = (
+            NoiseBlocks(voter.noise, shape, seed=seed, stream=stream, device=device)
+            for stream in ("selection", "estimation")
+        )
+
+    def guess(self, x: Tensor, idx: Ints) -> Ints:
+        """Votes (N, classes) that guess the class of x (N, ...), the images `idx` (N,)."""
+        del idx
+        return count_votes(self.voter, x, self.guesses, n=self.n0, classes=self.classes)
+
+    def count(self, x: Tensor, idx: Ints, selection: Ints, level: float) -> tuple[Ints, Ints]:
+        """Votes (N, classes) that count as evidence at this level, and the draws (N,) that they took."""
+        del idx
+        votes, drawn = np.zeros_like(selection), np.zeros(len(x), dtype=np.int64)
+        watch = self.stop.watch(selection, n=self.n, alpha=level, sigma=self.voter.noise.sigma)
+        for finished in sample(self.voter, x, self.counts, draws=watch.draws, done=watch.done):
+            for position, counts, _ in finished:
+                votes[position], drawn[position] = watch.evidence(position, counts), counts.sum()
+        return votes, drawn
+
+
+class RecordedVotes:
+    """The votes of a table, by idx; a ValueError names `call` where the table lacks some of `positions`."""
+
+    def __init__(self, call: str, path: Path | str, positions: Sequence[int], classes: int) -> None:
+        table = read_table(Path(path))
+        if missing := sorted(set(positions) - set(table["idx"])):
+            raise ValueError(
+                f"{call}: {path} lacks {len(missing)} of {len(positions)} images, idx {missing[0]} first; "
+                "certify them there, or sample this network anew"
+            )
+        self.classes = classes
+        rows = table[["idx", "selection", "votes"]].itertuples(index=False, name=None)
+        self._rows = {idx: vote_counts([*map(read_votes, texts)], classes) for idx, *texts in rows}
+
+    def guess(self, x: Tensor, idx: Ints) -> Ints:
+        """As `SampledVotes.guess`."""
+        del x
+        return np.stack([self._rows[i][0] for i in idx.tolist()])
+
+    def count(self, x: Tensor, idx: Ints, selection: Ints, level: float) -> tuple[Ints, Ints]:
+        """As `SampledVotes.count`, for any level."""
+        del x, selection, level
+        votes = np.stack([self._rows[i][1] for i in idx.tolist()])
+        return votes, votes.sum(axis=1)
+
+
+Expert = SampledVotes | RecordedVotes
+
+
+def recorded_steps(
+    call: str, path: Path | str, model: nn.Module, images: Images, spec: Spec
+) -> dict[str, Any]:
+    """How the network of the table at `path` was frozen, as its record says.
+
+    A ValueError names `call` where the table's draws are not those of `model`, `images` and `spec`.
+    """
+    wanted, found = identify(model, images, spec), read_record(path).get("identity") or {}
+    del wanted["alpha"]  # votes do not depend on it
+    refuse_other(call, path, {key: found[key] for key in wanted if key in found}, wanted)
+    return dict(found["fast"])

@@ -1,0 +1,184 @@
+"""Noise in blocks: a function of seed, stream and block number, shared by all images of a run.
+
+Images are 8-bit, so `GridNoise` is drawn on the same 1/255 grid with exact probabilities and added as
+integers: what the network sees is a function of the noisy grid point alone, and certificates hold in floating
+point, which they need not for sums of floats (Voráček and Hein 2023). On the grid, the base classifier is the
+network behind rounding to the grid.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import mpmath
+import torch
+from torch import Tensor
+
+from dualrs_lab.runtime import make_generator
+
+__all__ = ["BLOCK", "GaussianNoise", "GridNoise", "Noise", "NoiseBlocks"]
+
+
+BLOCK = 100
+"""Draws in a noise block: divides the usual n0 = 100 and n = 10,000."""
+
+
+_BITS = 60  # of every uniform draw; thresholds are exact to one part in 2^60
+
+
+_COARSE = 16  # leading bits that decide nearly every draw through one table
+
+
+_SLAB_BYTES, _SLAB_BLOCKS = 2**26, 100  # of noise that is kept in one allocation, at most
+
+
+_KEPT_BYTES = {"cuda": 2**30}  # on a GPU, where drawing a block again holds up a pass; elsewhere 2^25
+
+
+_RECENT = 4  # blocks of noise beyond those that are kept
+
+
+@dataclass(frozen=True)
+class GridNoise:
+    """Gaussian noise rounded to the 1/255 grid: P[i] = Phi((2i+1)/(510 sigma)) - Phi((2i-1)/(510 sigma)).
+
+    x on the grid plus this noise is exactly `round(x + sigma Z)`, so the radius formula of randomized
+    smoothing applies unchanged. `sigma` is in the unit of [0, 1] pixels.
+    """
+
+    sigma: float
+
+    def __post_init__(self) -> None:
+        _check_sigma("GridNoise", self.sigma, most=10.0)
+
+    def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """int16 grid steps of the given shape, on the generator's device."""
+        table, thresholds, lowest = (part.to(generator.device) for part in _grid_tables(self.sigma))
+        bits = torch.randint(2**_BITS, shape, generator=generator, device=generator.device).flatten()
+        steps = table.index_select(0, bits >> (_BITS - _COARSE))
+        unsure = (steps == _UNSURE).nonzero().squeeze(1)
+        fine = bits[unsure]
+        position = torch.searchsorted(thresholds, fine, right=True)
+        # A draw in the same 2^-60 cell as a threshold would need more bits: about once in 10^7 runs of 10,000
+        # draws at 3x32x32. Failing there is what keeps the probabilities exact.
+        if len(fine) and bool((thresholds[(position - 1).clamp(min=0)] == fine).any()):
+            raise ArithmeticError(
+                "GridNoise.draw: a draw fell on a threshold (a chance of about 1e-7); choose another seed"
+            )
+        steps[unsure] = (position + lowest).to(torch.int16)
+        return steps.view(shape)
+
+    def add(self, pixels: Tensor, steps: Tensor, dtype: torch.dtype) -> Tensor:
+        """Noisy images as floats on the grid: uint8 (I, 1, ...) + int16 (1, D, ...) -> (I, D, ...)."""
+        return ((pixels.to(torch.int16) + steps).to(torch.float32) / 255).to(dtype)
+
+
+@dataclass(frozen=True)
+class GaussianNoise:
+    """Plain Gaussian floats, as in the literature's code; also for inputs that are not 8-bit.
+
+    To be chosen explicitly, in place of `GridNoise`: its certificates do not cover floating-point rounding.
+    """
+
+    sigma: float
+
+    def __post_init__(self) -> None:
+        _check_sigma("GaussianNoise", self.sigma, most=float("inf"))
+
+    def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """float32 noise of the given shape, on the generator's device."""
+        return self.sigma * torch.randn(shape, generator=generator, device=generator.device)
+
+    def add(self, x: Tensor, noise: Tensor, dtype: torch.dtype) -> Tensor:
+        """Noisy images: uint8 or float in [0, 1] (I, 1, ...) + float (1, D, ...) -> (I, D, ...)."""
+        return ((x.to(torch.float32) / 255 if x.dtype == torch.uint8 else x) + noise).to(dtype)
+
+
+Noise = GridNoise | GaussianNoise
+
+
+def _check_sigma(call: str, sigma: float, *, most: float) -> None:
+    if not 0 < sigma < most:
+        raise ValueError(f"{call}: got sigma {sigma}; wanted a standard deviation > 0 in [0, 1] pixel units")
+
+
+_UNSURE = torch.iinfo(torch.int16).min
+
+
+@lru_cache(maxsize=16)
+def _grid_tables(sigma: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The coarse table (2^16,), sorted integer thresholds, and the lowest step.
+
+    Threshold t_i = floor(2^60 Phi((2i+1)/(510 sigma))): a 60-bit uniform u in (t_{i-1}, t_i) means step i.
+    """
+    with mpmath.workprec(120):
+        upper: list[int] = []  # floor(2^60 (1 - Phi)) for i = 0, 1, …: precise in the tail
+        while not upper or upper[-1] > 0:
+            tail = mpmath.ncdf(-mpmath.mpf(2 * len(upper) + 1) / (510 * mpmath.mpf(sigma)))
+            upper.append(int(mpmath.floor(tail * 2**_BITS)))
+    # Phi(-z) gives the lower half; by symmetry the upper half is 2^60 - 1 - floor(2^60 (1 - Phi)).
+    upper_half = [2**_BITS - 1 - tail for tail in upper]
+    thresholds = torch.tensor(upper[::-1] + upper_half, dtype=torch.int64)
+    lowest = -len(upper)
+    cells = torch.arange(2**_COARSE, dtype=torch.int64) << (_BITS - _COARSE)
+    width = 1 << (_BITS - _COARSE)
+    first = torch.searchsorted(thresholds, cells, right=False)
+    last = torch.searchsorted(thresholds, cells + width, right=False)
+    table = torch.where(first == last, first + lowest, _UNSURE).to(torch.int16)
+    return table, thresholds, torch.tensor(lowest)
+
+
+class NoiseBlocks:
+    """The noise of one stream of a run, block by block, drawn when asked for.
+
+    The first blocks, which every image needs, are kept while `keep_bytes` lasts (None: as suits the device).
+    So are a few recent ones, which images that go through the network together need next: memory does not
+    grow with the number of draws.
+    """
+
+    def __init__(
+        self,
+        noise: Noise,
+        shape: tuple[int, ...],
+        *,
+        seed: int,
+        stream: str,
+        device: torch.device | str = "cpu",
+        keep_bytes: int | None = None,
+    ) -> None:
+        self.noise, self.shape, self.seed, self.stream = noise, shape, seed, stream
+        self.device = torch.device(device)
+        self._kept: dict[int, Tensor] = {}
+        self._free: list[Tensor] = []
+        self._recent: dict[int, Tensor] = {}
+        self._room = _KEPT_BYTES.get(self.device.type, 2**25) if keep_bytes is None else keep_bytes
+
+    def __getitem__(self, number: int) -> Tensor:
+        """Noise `(BLOCK, *shape)`."""
+        for known in (self._kept, self._recent):
+            if number in known:
+                return known[number]
+        generator = make_generator(self.seed, "noise", self.stream, number, device=self.device)
+        block = self.noise.draw((BLOCK, *self.shape), generator)
+        size = block.numel() * block.element_size()
+        if size <= self._room:
+            self._room -= size
+            self._kept[number] = self._place(block).copy_(block)
+            return self._kept[number]
+        self._recent[number] = block
+        if len(self._recent) > _RECENT:
+            del self._recent[next(iter(self._recent))]
+        return block
+
+    def _place(self, block: Tensor) -> Tensor:
+        # Many blocks in one allocation: kept one by one, they would lie between temporaries of the drawing
+        # and hold three times their own memory.
+        if not self._free:
+            size = block.numel() * block.element_size()
+            many = max(1, min(_SLAB_BYTES // size, (self._room + size) // size, _SLAB_BLOCKS))
+            self._free = list(block.new_empty((many, *block.shape)).unbind())
+        return self._free.pop(0)
+
+    def stack(self, numbers: Sequence[int]) -> Tensor:
+        """Noise `(len(numbers), BLOCK, *shape)`; a number may occur several times."""
+        return torch.stack([self[number] for number in numbers])

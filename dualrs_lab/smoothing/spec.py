@@ -1,0 +1,86 @@
+"""What all sampling has in common: how many draws, at which level, from which seed, through which network."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from dualrs_lab.data.images import Images
+from dualrs_lab.models.checkpoints import fingerprint
+from dualrs_lab.settings import ALPHA, setting
+from dualrs_lab.smoothing.frozen import FastPath
+from dualrs_lab.smoothing.noise import Noise
+from dualrs_lab.smoothing.stopping import AllDraws, Stopping
+from dualrs_lab.store import plain
+
+__all__ = ["Sampling", "Spec", "as_rule", "identify"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How much is sampled and how: what a certificate depends on besides networks, image and noise.
+
+    Raises ValueError, with the name of the class, for numbers that make no sense.
+    """
+
+    seed: int
+    n0: int = setting(100, "draws to guess, an expert or a class")
+    n: int = setting(10_000, "separate draws that count as evidence; at most so many with early stopping")
+    alpha: float = setting(ALPHA, "failure probability of each certificate")
+    batch: int | None = setting(
+        None, "noisy images per pass: speed and memory, not votes (default: as suits the device)"
+    )
+    dtype: torch.dtype = torch.float32  # of the noisy images, and of the networks that a table freezes
+    fast: FastPath = FastPath()  # other steps of freezing them  # noqa: RUF009
+
+    draws: ClassVar[tuple[str, ...]] = ("n0", "n")  # the fields that are numbers of draws
+
+    def __post_init__(self) -> None:
+        counts = [getattr(self, name) for name in self.draws] + ([] if self.batch is None else [self.batch])
+        if min(counts) < 1 or not 0 < self.alpha < 1 or self.seed < 0:
+            raise ValueError(
+                f"{type(self).__name__}: wanted {', '.join(self.draws)}, batch >= 1, 0 < alpha < 1 and "
+                f"seed >= 0; got {self}"
+            )
+
+    @property
+    def per_image(self) -> int:
+        """Noisy copies of an image that a network sees, about: what decides whether compiling pays."""
+        return self.n
+
+    def identity(self) -> dict[str, Any]:
+        """The part of a table's identity that these settings are: rows depend on nothing else in here."""
+        return {name: getattr(self, name) for name in (*self.draws, "alpha", "seed")}
+
+
+def as_rule(rule: Any) -> dict[str, Any]:
+    """A rule, a dataclass, by its name and settings: for the identity of a table."""
+    return {"rule": type(rule).__name__, **asdict(rule)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec(Sampling):
+    """How to smooth and how much to sample; everything a certificate depends on besides network and image.
+
+    `n0` draws guess the class, `n` others bound its probability.
+    """
+
+    noise: Noise
+    stop: Stopping = AllDraws()  # how many of the n draws an image gets  # noqa: RUF009
+
+    @property
+    def per_image(self) -> int:
+        """Noisy copies of an image, at most."""
+        return self.stop.selection(self.n0) + self.n
+
+    def identity(self) -> dict[str, Any]:
+        """As `Sampling.identity`."""
+        noise = {"noise": type(self.noise).__name__, "sigma": self.noise.sigma}
+        return super().identity() | noise | {"stop": as_rule(self.stop)}
+
+
+def identify(model: nn.Module, images: Images, spec: Spec) -> dict[str, Any]:
+    """What the rows of a table depend on: all of it must be the same for rows to go into one table."""
+    own = {"method": "rs", "model": fingerprint(model), "images": images.fingerprint()}
+    return plain(own | spec.identity())

@@ -1,0 +1,167 @@
+"""How many draws an image gets: all, enough for given radii, or enough for its own radius.
+
+A rule reads the counts of the selection draws and gives a `Watch`, which looks at the counts of the images as
+their draws come in, and says which images are done and what their certificates rest on. Every certificate
+keeps its level alpha, whenever the rule stops: `AllDraws` and `InputSpecific` fix the number of draws before
+the first of them, `AtRadii` uses a bound that holds at all numbers of draws at once.
+
+Counts are int64 (images, classes). The class in question leads the selection; the lowest wins a tie.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dualrs_lab.evidence.anytime import anytime_lower_bound
+from dualrs_lab.evidence.binomial import upper_bound
+from dualrs_lab.evidence.radii import enough_draws, rs_radius
+from dualrs_lab.smoothing.noise import BLOCK
+
+__all__ = ["AllDraws", "AtRadii", "InputSpecific", "Stopping", "Watch"]
+
+
+Counts = NDArray[np.int64]
+
+
+class Watch:
+    """Looks at the draws of some images: each takes the number of `draws` (I,) set for it."""
+
+    def __init__(self, draws: Counts) -> None:
+        self.draws = draws
+
+    def done(self, images: Counts, counts: Counts) -> NDArray[np.bool_]:
+        """Which of `images` (A,) need no more draws, by their counts (A, K) so far.
+
+        To be asked after every block of draws, in their order; an image occurs at most once.
+        """
+        return np.asarray(counts.sum(axis=1) >= self.draws[images])
+
+    def evidence(self, image: int, counts: Counts) -> Counts:
+        """The counts (K,) that the certificate of `image` rests on, given all its `counts`."""
+        del image
+        return counts
+
+
+@dataclass(frozen=True, kw_only=True)
+class AllDraws:
+    """n draws for every image, as Cohen, Rosenfeld and Kolter (2019) do."""
+
+    bound: ClassVar[str] = "clopper-pearson"
+
+    def selection(self, n0: int) -> int:
+        """Draws that select the class."""
+        return n0
+
+    def watch(self, selection: Counts, *, n: int, alpha: float, sigma: float) -> Watch:
+        """A watch over images with these `selection` counts (I, K)."""
+        del alpha, sigma
+        return Watch(np.full(len(selection), n))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AtRadii:
+    """Draws until it is settled which of the `radii` are certified, or n are used (Voráček 2024, betting).
+
+    A radius is certified as soon as the anytime bound at level alpha reaches it. It is given up when even the
+    anytime upper bound, at level `futility`, falls short of it, or when a class of that probability would not
+    reach it with the draws that are left: this can cost power, never the guarantee. Raises ValueError unless
+    the radii are >= 0, finite and ascending.
+    """
+
+    radii: Sequence[float] = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)  # l2, in [0, 1] pixel units
+    futility: float = 0.001  # level at which a radius is given up
+    bound: ClassVar[str] = "betting"
+
+    def __post_init__(self) -> None:
+        radii = tuple(float(radius) for radius in self.radii)
+        fine = all(0 <= radius < np.inf for radius in radii) and radii == tuple(sorted(set(radii)))
+        if not fine or not radii or not 0 < self.futility < 1:
+            raise ValueError(
+                f"AtRadii: wanted finite radii >= 0, each once, ascending, and 0 < futility < 1; got {self}"
+            )
+        object.__setattr__(self, "radii", radii)
+
+    def selection(self, n0: int) -> int:
+        """Draws that select the class."""
+        return n0
+
+    def watch(self, selection: Counts, *, n: int, alpha: float, sigma: float) -> Watch:
+        """A watch over images with these `selection` counts (I, K)."""
+        return _RadiiWatch(self, selection, n=n, alpha=alpha, sigma=sigma)
+
+
+class _RadiiWatch(Watch):
+    """Keeps, for each image, the best lower and upper bound so far and the counts that gave the lower one.
+
+    Both hold at all numbers of draws at once, so the best is as valid as the last, and nothing that was
+    certified is lost by drawing on for a larger radius.
+    """
+
+    def __init__(self, rule: AtRadii, selection: Counts, *, n: int, alpha: float, sigma: float) -> None:
+        super().__init__(np.full(len(selection), n))
+        self._radii, self._sigma, self._n = np.asarray(rule.radii), sigma, n
+        self._levels = np.array([[alpha], [rule.futility], [alpha]])
+        self._top = selection.argmax(axis=1)
+        self._low, self._high = np.full(len(selection), -1.0), np.ones(len(selection))
+        self._best = np.zeros_like(selection)
+
+    def done(self, images: Counts, counts: Counts) -> NDArray[np.bool_]:
+        drawn, votes = counts.sum(axis=1), counts[np.arange(len(images)), self._top[images]]
+        left = np.maximum(self._n - drawn, 0)
+        low, high = self._low[images], self._high[images]
+        at_best = votes + np.ceil(left * high)  # of all n draws, at the upper bound so far
+        now, against, hope = anytime_lower_bound(
+            [votes, drawn - votes, at_best], [drawn, drawn, drawn + left], self._levels
+        )
+        better = now > low
+        self._best[images[better]] = counts[better]
+        self._low[images] = low = np.maximum(low, now)
+        self._high[images] = high = np.minimum(high, 1 - against)
+        settled = self._reached(low) >= self._reached(np.minimum(high, hope))
+        return np.asarray(settled | (left == 0))
+
+    def evidence(self, image: int, counts: Counts) -> Counts:
+        del counts
+        return np.array(self._best[image])
+
+    def _reached(self, p: NDArray[np.float64]) -> NDArray[np.int64]:
+        # how many of the radii a probability p of the class gives
+        count = np.searchsorted(self._radii, rs_radius(p, self._sigma), side="right")
+        return np.where(p > 0.5, count, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputSpecific:
+    """As many draws as an image needs to lose at most `loss` sigma of the radius that n draws would give.
+
+    The selection draws, at least `pilot`, choose the number (Chen et al. 2022). Unlike there, they are not
+    counted again: the bound rests on fresh draws, so it keeps its level. Where the pilot's share of the votes
+    would certify nothing, its upper bound decides; where that would not either, one block is drawn. Raises
+    ValueError unless pilot >= 1 and loss > 0.
+    """
+
+    pilot: int = 1000
+    loss: float = 0.05  # expected, in units of sigma; the actual loss depends on the votes
+    bound: ClassVar[str] = "clopper-pearson"
+
+    def __post_init__(self) -> None:
+        if self.pilot < 1 or not 0 < self.loss < np.inf:
+            raise ValueError(f"InputSpecific: wanted pilot >= 1 and a finite loss > 0; got {self}")
+
+    def selection(self, n0: int) -> int:
+        """Draws that select the class and the number of draws."""
+        return max(n0, self.pilot)
+
+    def watch(self, selection: Counts, *, n: int, alpha: float, sigma: float) -> Watch:
+        """A watch over images with these `selection` counts (I, K)."""
+        del sigma  # cancels: radius and loss are both in units of sigma
+        votes, drawn = selection.max(axis=1), selection.sum(axis=1)
+        likely = enough_draws(votes / drawn, n, alpha, self.loss, step=BLOCK)
+        at_best = enough_draws(upper_bound(votes, drawn, alpha), n, alpha, self.loss, step=BLOCK)
+        return Watch(np.maximum(np.where(likely > 0, likely, at_best), min(BLOCK, n)))
+
+
+Stopping = AllDraws | AtRadii | InputSpecific

@@ -1,0 +1,5 @@
+"""One training loop; what is learnt is the objective."""
+
+from dualrs_lab.faces import face
+
+__getattr__, __dir__, __all__ = face(__name__, __file__)

@@ -1,0 +1,63 @@
+"""Batches: augmentation, channel statistics, and accuracy under noise."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dualrs_lab.data.images import Images, to_float
+from dualrs_lab.models.networks import Classifier, make_model
+from dualrs_lab.runtime import make_generator, pick_dtype
+from dualrs_lab.training.config import TrainConfig
+from dualrs_lab.training.objectives import add_noise
+
+__all__ = ["accuracy", "channel_statistics", "new_network"]
+
+
+def channel_statistics(images: Images, *, most: int = 10_000) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation per channel in [0, 1] units, over about `most` images, to 4 digits."""
+    pixels, _ = images.batch(torch.arange(0, len(images), max(1, len(images) // most)))
+    x = to_float(pixels)
+    std, mean = torch.std_mean(x, dim=(0, 2, 3))
+    return [round(float(m), 4) for m in mean], [round(float(s), 4) for s in std]
+
+
+def new_network(name: str, images: Images, *, seed: int) -> Classifier:
+    """A fresh network of this name for such images: their classes and channels, their statistics inside."""
+    mean, std = channel_statistics(images)
+    return make_model(
+        name, classes=len(images.classes), channels=images.shape[0], mean=mean, std=std, seed=seed
+    )
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, images: Images, *, sigma: float = 0.0, seed: int, batch: int = 1000) -> float:
+    """Share of `images` that are answered correctly under one draw of Gaussian noise each, or as they are."""
+    device = next(model.parameters()).device
+    right = 0
+    for number, first in enumerate(range(0, len(images), batch)):
+        pixels, labels = images.batch(torch.arange(first, min(first + batch, len(images))))
+        x = to_float(pixels.to(device))
+        if sigma:
+            x = add_noise(x, sigma, make_generator(seed, "accuracy", number, device=device))
+        with torch.autocast(device.type, torch.bfloat16, enabled=pick_dtype(device) == torch.bfloat16):
+            right += int(
+                (model(x.contiguous(memory_format=torch.channels_last)).argmax(1).cpu() == labels.cpu()).sum()
+            )
+    return right / len(images)
+
+
+def augment(x: Tensor, config: TrainConfig, generator: torch.Generator) -> Tensor:
+    """Random mirror and shift of every image of a batch `(B, C, H, W)` at once."""
+    count, _, height, width = x.shape
+    device = x.device
+    if config.flip:
+        mirror = torch.rand(count, generator=generator, device=device) < 0.5
+        x = torch.where(mirror.view(-1, 1, 1, 1), x.flip(3), x)
+    if config.crop:
+        shift = torch.randint(2 * config.crop + 1, (2, count, 1), generator=generator, device=device)
+        rows = shift[0] + torch.arange(height, device=device)
+        columns = shift[1] + torch.arange(width, device=device)
+        x = F.pad(x, (config.crop,) * 4, mode="reflect").permute(0, 2, 3, 1)
+        image = torch.arange(count, device=device).view(-1, 1, 1)
+        x = x[image, rows.unsqueeze(2), columns.unsqueeze(1)].permute(0, 3, 1, 2)
+    return x.contiguous(memory_format=torch.channels_last)

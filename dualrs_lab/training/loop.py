@@ -1,0 +1,191 @@
+"""One training loop; what is learned is the objective, a small frozen object.
+
+An objective maps (model, x, y, generator) to a scalar loss, x float `(B, C, H, W)` in [0, 1] and y int64
+`(B,)`. It draws its own noise from the generator, so standard, Gaussian, consistency and adversarial training
+share one loop. All randomness is folded from (seed, epoch): an interrupted run goes on to the same weights,
+bit for bit on a CPU.
+"""
+
+import io
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from types import FunctionType
+from typing import Any, TypeVar
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from dualrs_lab.data.images import Images, to_float
+from dualrs_lab.files import digest, replace_bytes
+from dualrs_lab.runtime import make_generator, pick_dtype
+from dualrs_lab.training.batches import augment
+from dualrs_lab.training.config import TrainConfig
+from dualrs_lab.training.objectives import Objective, Warmup
+
+__all__ = ["settings", "train"]
+
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def train(
+    model: Network,
+    images: Images,
+    *,
+    objective: Objective | Warmup,
+    config: TrainConfig,
+    state: Path | str | None = None,
+    validate: Callable[[Network], float] | None = None,
+    after: Callable[[Mapping[str, Any]], None] | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Train `model` in place, on the device it lives on, and return the history: one row per epoch.
+
+    With `state`, everything needed to go on is written there after each epoch, and read from there if it
+    exists; the file is left for the caller to remove. `validate(model)` is recorded as the column
+    `validation`; `after` is called with each row as it comes, while the model is that of its epoch.
+
+    Raises ValueError where `state` belongs to other settings or data, FloatingPointError where the loss is
+    not finite.
+    """
+    device = next(model.parameters()).device
+    model.to(memory_format=torch.channels_last)
+    optimizer = _optimizer(model, config)
+    identity = settings(config, objective, images)
+    done, history = _restore(state, identity, model, optimizer)
+    images = images.to(device)
+    bar = tqdm(range(done, config.epochs), desc="train", unit="epoch", disable=not progress)
+    for epoch in bar:
+        start = time.perf_counter()
+        now = objective.at(epoch) if isinstance(objective, Warmup) else objective
+        loss = _train_epoch(model, images, now, config, optimizer, epoch)
+        row = {"epoch": epoch + 1, "loss": loss, "lr": optimizer.param_groups[0]["lr"]}
+        row |= {"validation": validate(model.eval())} if validate else {}
+        if after:
+            after(row)
+        history.append(row | {"seconds": time.perf_counter() - start})
+        bar.set_postfix({name: f"{value:.3g}" for name, value in row.items() if name != "epoch"})
+        _store(state, identity, model, optimizer, epoch + 1, history)
+    model.eval()
+    return pd.DataFrame(history)
+
+
+def _train_epoch(
+    model: nn.Module,
+    images: Images,
+    objective: Objective,
+    config: TrainConfig,
+    optimizer: torch.optim.Optimizer,
+    epoch: int,
+) -> float:
+    """One pass over the images in a fresh order; returns the mean loss."""
+    device = next(model.parameters()).device
+    order = torch.randperm(len(images), generator=make_generator(config.seed, "order", epoch))
+    generator = make_generator(config.seed, "epoch", epoch, device=device)
+    steps = max(1, len(images) // config.batch)
+    bfloat16 = pick_dtype(device) == torch.bfloat16 if config.bfloat16 is None else config.bfloat16
+    losses = torch.zeros(steps, device=device)
+    model.train()
+    for step in range(steps):
+        pixels, labels = images.batch(order[step * config.batch : (step + 1) * config.batch])
+        x = augment(to_float(pixels.to(device)), config, generator)
+        _set_rate(optimizer, config, epoch + step / steps)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+            loss = objective(model, x, labels.to(device), generator)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        losses[step] = loss.detach()
+        if device.type == "cpu" or step % 50 == 49 or step == steps - 1:
+            _check_finite(losses[: step + 1], model, epoch, optimizer)
+    return float(losses.mean())
+
+
+def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0)
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, epoch: float) -> None:
+    done = epoch / config.epochs
+    rising = done / config.warmup if config.warmup else 1.0
+    falling = 0.5 * (1 + math.cos(math.pi * (done - config.warmup) / (1 - config.warmup)))
+    for group in optimizer.param_groups:
+        group["lr"] = config.lr * (rising if done < config.warmup else falling)
+
+
+def _check_finite(losses: Tensor, model: nn.Module, epoch: int, optimizer: torch.optim.Optimizer) -> None:
+    bad = (~torch.isfinite(losses)).nonzero()
+    if len(bad):
+        broken = [name for name, p in model.named_parameters() if not torch.isfinite(p).all()]
+        raise FloatingPointError(
+            f"train: the loss is {losses[bad[0]].item()} at epoch {epoch + 1}, step {int(bad[0]) + 1}, "
+            f"learning rate {optimizer.param_groups[0]['lr']:.3g}; first parameter that is not finite: "
+            f"{broken[0] if broken else 'none'}. Lower the learning rate or check the data"
+        )
+
+
+def settings(config: TrainConfig, objective: Objective | Warmup, images: Images) -> dict[str, Any]:
+    """What the weights depend on: a state or checkpoint with other settings is not continued."""
+    return {"config": asdict(config), "objective": _fingerprint(objective), "data": images.fingerprint()}
+
+
+def _fingerprint(value: Any) -> Any:
+    # objectives are nested objects, and may hold a table of labels, for which its digest stands
+    if isinstance(value, Tensor):
+        kind = f"{value.dtype} {tuple(value.shape)}"
+        return digest(kind, value.detach().cpu().contiguous().numpy().tobytes())
+    if isinstance(value, FunctionType):
+        return value.__qualname__
+    if hasattr(value, "__dict__"):
+        return {"name": type(value).__name__} | {
+            name: _fingerprint(part) for name, part in vars(value).items()
+        }
+    return value
+
+
+def _store(
+    state: Path | str | None,
+    identity: dict[str, Any],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    epoch: int,
+    history: list[dict[str, float]],
+) -> None:
+    if state is None:
+        return
+    content = {"identity": json.dumps(identity, sort_keys=True), "epoch": epoch, "history": history}
+    content |= {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    replace_bytes(state, buffer.getvalue())
+
+
+def _restore(
+    state: Path | str | None, identity: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[int, list[dict[str, float]]]:
+    """Epochs done so far and their history; loads model and optimiser where `state` exists."""
+    if state is None or not Path(state).exists():
+        return 0, []
+    device = next(model.parameters()).device
+    content = torch.load(state, map_location=device, weights_only=True)
+    if content["identity"] != json.dumps(identity, sort_keys=True):
+        raise ValueError(
+            f"train: {state} belongs to {content['identity']}, wanted "
+            f"{json.dumps(identity, sort_keys=True)}; "
+            "remove it to start again"
+        )
+    model.load_state_dict(content["model"])
+    optimizer.load_state_dict(content["optimizer"])
+    return content["epoch"], content["history"]

@@ -1,0 +1,194 @@
+"""Cascades through the engine: true in the plane, the same rows in any company, few draws where these do."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from dualrs_lab.cascade import (
+    Cascade,
+    CascadeCertificate,
+    CascadeSpec,
+    certify_cascade,
+    certify_cascade_table,
+    from_tables,
+)
+from dualrs_lab.cascade import certify as cascade_tables
+from dualrs_lab.data import Images, load_images
+from dualrs_lab.evidence import ABSTAIN, frame, read_table
+from dualrs_lab.lessons import sample_points
+from dualrs_lab.models import make_model
+from dualrs_lab.smoothing import AtRadii, GaussianNoise, GridNoise, Spec, Voter, certify_table
+from dualrs_lab.training import Gaussian, recipe, train
+from tests.cascade.test_cascades import CASCADES, PLANE, answers, others_in_the_ball
+
+
+def settings(cascade: Cascade, **changes) -> CascadeSpec:
+    given = {"seed": 0, "n": 4000, "n_side": 1000, "alpha": 1e-6, "noise": GaussianNoise}
+    return CascadeSpec(cascade=cascade, **given | changes)
+
+
+def certificates(
+    points: np.ndarray, spec: CascadeSpec, *, units: int = 8, **more
+) -> list[CascadeCertificate]:
+    voters = [
+        Voter(PLANE, GaussianNoise(sigma), classes=3, units=units, dtype=torch.float64)
+        for sigma in spec.cascade.sigmas
+    ]
+    return certify_cascade(voters, torch.tensor(points), spec=spec, **more)
+
+
+def system(points: np.ndarray, spec: CascadeSpec, **more) -> pd.DataFrame:
+    return frame(certificates(points, spec, **more))
+
+
+def recomputed(table: pd.DataFrame) -> list[float]:
+    return [CascadeCertificate.from_row(row).recomputed() for row in table.to_dict("records")]
+
+
+@pytest.fixture(scope="module")
+def points() -> np.ndarray:
+    return sample_points(PLANE, 60, seed=4)[0]
+
+
+@pytest.mark.parametrize("cascade", CASCADES, ids=lambda c: f"{c.sigmas} {c.limits}")
+def test_the_system_answers_as_certified_everywhere_in_the_ball(points: np.ndarray, cascade: Cascade) -> None:
+    found = system(points, settings(cascade), labels=PLANE.predict(points).tolist())
+    claims, radii = found["predict"].to_numpy(), found["radius"].to_numpy()
+    assert not others_in_the_ball(points, claims, radii, cascade).any()  # alpha = 1e-6: a fault, not bad luck
+    sure = radii > 0
+    assert sure.mean() > 0.6
+    assert (claims[sure] == answers(points[sure], cascade)).all()
+    assert ((claims == ABSTAIN) == ~sure).all()
+    assert recomputed(found) == radii.tolist()
+    assert tuple(found.columns) == CascadeCertificate.columns(cascade)
+
+
+def test_experts_that_cannot_help_are_not_asked_and_it_costs_nothing(
+    points: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = settings(CASCADES[0])
+    lazy = system(points, spec)
+    everyone_gains = lambda _, votes, *__: np.ones(len(votes), dtype=bool)  # noqa: E731
+    monkeypatch.setattr(cascade_tables._Pool, "_gains", everyone_gains)
+    everyone = system(points, spec)
+    assert lazy["radius"].tolist() == everyone["radius"].tolist()
+    assert (lazy["drawn"] <= everyone["drawn"]).all()
+    assert lazy["drawn"].mean() < everyone["drawn"].mean() - 200
+    assert everyone["drawn"].max() <= 3 * 100 + 4000 + 2 * 1000
+
+
+def test_a_point_gets_the_same_certificate_in_any_company(points: np.ndarray) -> None:
+    spec, few = settings(CASCADES[0]), points[:20]
+
+    def timeless(found: list[CascadeCertificate]) -> list[CascadeCertificate]:
+        return [dataclasses.replace(c, seconds=0.0) for c in found]
+
+    together = timeless(certificates(few, spec))
+    assert timeless(certificates(few, spec, units=1)) == together
+    assert timeless(certificates(few[7:8], spec, idx=[7])) == together[7:8]
+    assert certificates(few[:0], spec) == []
+
+
+def test_voters_that_do_not_fit_are_refused(points: np.ndarray) -> None:
+    spec = settings(CASCADES[0])
+    voter = Voter(PLANE, GaussianNoise(0.25), classes=3, units=1)
+    with pytest.raises(ValueError, match="wanted voters for"):
+        certify_cascade([voter] * 3, torch.tensor(points), spec=spec)
+    with pytest.raises(ValueError, match=r"got .* 2 and 60"):
+        system(points, spec, labels=[0, 1])
+    with pytest.raises(ValueError, match="n_side, batch >= 1"):
+        settings(CASCADES[0], n_side=0)
+
+
+# Tables.
+
+LEVELS = (0.5, 0.25, 0.12)
+CASCADE = Cascade(LEVELS)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Images:
+    return load_images("digits", "test").select(range(40))
+
+
+@pytest.fixture(scope="module")
+def experts():
+    images, made = load_images("digits", "train"), []
+    for sigma in LEVELS:
+        network = make_model("digits_cnn", classes=10, channels=1, mean=[0.3], std=[0.37], seed=0)
+        config = recipe(images, epochs=4, seed=0)
+        train(network, images, objective=Gaussian(sigma=sigma), config=config, progress=False)
+        made.append(network.eval())
+    return made
+
+
+def grid(**changes) -> CascadeSpec:
+    return CascadeSpec(**{"cascade": CASCADE, "seed": 0, "n0": 50, "n": 400, "n_side": 200} | changes)
+
+
+def table(experts, images: Images, path: Path, **changes) -> pd.DataFrame:
+    return certify_cascade_table(experts, images, path, **{"spec": grid(), "progress": False} | changes)
+
+
+def assert_same(a: pd.DataFrame, b: pd.DataFrame) -> None:
+    pd.testing.assert_frame_equal(a.drop(columns="time"), b.drop(columns="time"))
+
+
+def test_a_table_goes_on_where_it_stopped_and_can_be_recomputed(tmp_path: Path, digits, experts) -> None:
+    whole = table(experts, digits, tmp_path / "whole.tsv")
+    path = tmp_path / "cut.tsv"
+    table(experts, digits, path, max_images=23)
+    first = path.read_bytes()
+    path.write_bytes(first + b"23\t4\t4\t0.3")
+    assert_same(table(experts, digits, path), whole)
+    assert path.read_bytes().startswith(first)
+    assert recomputed(whole) == whole["radius"].tolist()
+    assert whole["correct"].mean() > 0.5
+    made = json.loads((tmp_path / "whole.json").read_text())
+    assert (len(made["identity"]["experts"]), len(made["disagreement"])) == (3, 3)
+    with pytest.raises(ValueError, match=r"certify_cascade_table: .* other settings \(n_side\)"):
+        table(experts, digits, path, spec=grid(n_side=300))
+    with pytest.raises(ValueError, match=r"other settings \(experts\)"):
+        table(experts[::-1], digits, path)
+    with pytest.raises(ValueError, match="got 2 experts"):
+        table(experts[:2], digits, path)
+
+
+def singles(experts, images: Images, folder: Path, **changes) -> dict[float, pd.DataFrame]:
+    found = {}
+    for expert, sigma in zip(experts, LEVELS, strict=True):
+        spec = Spec(**{"noise": GridNoise(sigma), "seed": 0, "n0": 50, "n": 400} | changes)
+        found[sigma] = certify_table(expert, images, folder / f"{sigma}.tsv", spec=spec, progress=False)
+    return found
+
+
+def test_tables_of_the_experts_give_the_radii_that_sampling_gives(tmp_path: Path, digits, experts) -> None:
+    """With as many draws for each expert; one that was not asked could not have raised the radius."""
+    sampled = table(experts, digits, tmp_path / "t.tsv", spec=grid(n_side=400))
+    joined = from_tables(singles(experts, digits, tmp_path), cascade=CASCADE)
+    for name in ("idx", "label", "predict", "correct", "sigma"):
+        assert joined[name].tolist() == sampled[name].tolist()
+    assert joined["radius"].tolist() == pytest.approx(sampled["radius"].tolist(), abs=1e-12)
+    assert joined["drawn"].sum() > sampled["drawn"].sum()
+    assert recomputed(joined) == joined["radius"].tolist()
+    written = tmp_path / "joined.tsv"
+    joined.to_csv(written, sep="\t", index=False)
+    assert recomputed(read_table(written)) == joined["radius"].tolist()
+
+
+def test_tables_that_do_not_fit_are_refused(tmp_path: Path, digits, experts) -> None:
+    few = digits.select(range(6))
+    found = singles(experts, few, tmp_path)
+    with pytest.raises(ValueError, match=r"wanted tables of \(0\.5, 0\.25, 0\.12\)"):
+        from_tables({0.5: found[0.5]}, cascade=CASCADE)
+    with pytest.raises(ValueError, match=r"labels or seeds of 0\.25 are not those of 0\.5"):
+        from_tables(found | {0.25: found[0.25].assign(seed=3)}, cascade=CASCADE)
+    (tmp_path / "early").mkdir()
+    early = singles(experts, few, tmp_path / "early", stop=AtRadii(radii=(0.1,)))
+    with pytest.raises(ValueError, match=r"votes of 0\.5 stopped early; wanted a table"):
+        from_tables(early, cascade=CASCADE)

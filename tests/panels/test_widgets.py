@@ -1,0 +1,345 @@
+"""Panels in-process: a control moves, the picture follows, the state alone decides it, errors are seen."""
+
+import base64
+import io
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from dualrs_lab import figures
+from dualrs_lab.cascade import Cascade, from_tables
+from dualrs_lab.data import Images
+from dualrs_lab.evidence import (
+    ABSTAIN,
+    Certificate,
+    certified_accuracy,
+    decide,
+    frame,
+    lower_bound,
+    rs_radius,
+)
+from dualrs_lab.lessons import lesson_dual, lesson_plane
+from dualrs_lab.mixing import Mix, mixed
+from dualrs_lab.models import make_model
+from dualrs_lab.panels import (
+    BlendPanel,
+    CascadePanel,
+    CertifiedPanel,
+    DualPanel,
+    ImagePanel,
+    MixPanel,
+    Panel,
+    PixelPanel,
+    PlanePanel,
+    VotesPanel,
+)
+
+VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+def table(scale: float) -> pd.DataFrame:
+    rows = pd.DataFrame({"idx": range(20), "label": 0, "predict": 0, "correct": 1, "method": "rs"})
+    return rows.assign(radius=scale * np.arange(1, 21) / 20, sigma=scale)
+
+
+def images(pixels: torch.Tensor) -> Images:
+    labels = torch.arange(len(pixels)) % 3
+    return Images(pixels=pixels, labels=labels, classes=("a", "b", "c"), name="made", split="test")
+
+
+def image_panel() -> ImagePanel:
+    pixels = torch.randint(0, 256, (4, 1, 8, 8), generator=torch.Generator().manual_seed(0)).byte()
+    model = make_model("digits_cnn", classes=3, channels=1, mean=[0.5], std=[0.5], seed=0)
+    return ImagePanel(model, images(pixels), n=100)
+
+
+def pixel_panel() -> PixelPanel:
+    pixels = torch.randint(0, 256, (4, 1, 8, 8), generator=torch.Generator().manual_seed(0)).byte()
+    model = make_model("digits_cnn", classes=3, channels=1, mean=[0.5], std=[0.5], seed=0)
+    with torch.no_grad():  # every channel speaks for every class: maps are above 0
+        model.body.fc.weight.abs_()
+    return PixelPanel(model, images(pixels), eps=0.1)
+
+
+def cascade_panel() -> CascadePanel:
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet([5, 1, 1], size=(12, 2))
+    tables = {
+        sigma: frame(
+            decide(
+                rng.multinomial(100, p[i, j]),
+                rng.multinomial(1000, p[i, j]),
+                idx=i, label=0, sigma=sigma, alpha=0.001, seed=0, seconds=0.0,
+            )
+            for i in range(12)
+        )
+        for j, sigma in enumerate((0.25, 0.5))
+    }  # fmt: skip
+    return CascadePanel(tables)
+
+
+def votes_table(count: int = 12) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet([5, 1, 1], size=count)
+    return frame(
+        decide(
+            rng.multinomial(100, p[i]), rng.multinomial(1000, p[i]), idx=i, label=0, sigma=0.5, alpha=0.001,
+            seed=0, seconds=0.0,
+        )
+        for i in range(count)
+    )  # fmt: skip
+
+
+def blend_panel() -> BlendPanel:
+    pixels = torch.randint(0, 256, (4, 1, 8, 8), generator=torch.Generator().manual_seed(0)).byte()
+    g, h = (
+        make_model("digits_cnn", classes=3, channels=1, mean=[0.5], std=[0.5], seed=seed) for seed in (0, 1)
+    )
+    return BlendPanel(g, h, images(pixels), eps=0.1)
+
+
+PANELS: dict[str, tuple[Callable[[], Panel], dict[str, Any]]] = {
+    "mix": (lambda: MixPanel(votes_table(), classes=3), {"weight": 0.9, "form": "smoothing"}),
+    "blend": (blend_panel, {"image": 2, "weight": 0.3, "input": "attack on the mix"}),
+    "votes": (VotesPanel, {"share": 0.7, "n": 10_000, "alpha": 0.1, "sigma": 0.25}),
+    "plane": (lambda: PlanePanel(n=100), {"sigma": 0.1, "x": 0.2, "y": 0.8, "n": 200, "draw": 3}),
+    "dual": (lambda: DualPanel(n=1000), {"sigma_e": 0.05, "x": 0.5, "y": 0.7, "n": 200, "draw": 3}),
+    "certified": (
+        lambda: CertifiedPanel({"a": table(0.5), "b": table(1.0)}),
+        {"radius": 0.5, "table-0": False},
+    ),
+    "cascade": (cascade_panel, {"t-0": 0.2, "image": 5}),
+    "pixels": (pixel_panel, {"image": 2, "fraction": 0.6, "low": 0.02}),
+    "image": (image_panel, {"image": 2, "sigma": 0.5, "n": 200, "draw": 7}),
+}
+
+
+@pytest.fixture(autouse=True)
+def _pyplot_stays_empty() -> Iterator[None]:
+    yield
+    assert matplotlib.pyplot.get_fignums() == []
+
+
+@pytest.fixture(params=PANELS, scope="module")
+def case(request: pytest.FixtureRequest) -> tuple[Panel, dict[str, Any]]:
+    make, moves = PANELS[request.param]
+    return make(), moves
+
+
+def test_every_control_changes_the_picture_and_the_state_alone_decides_it(case: tuple[Panel, dict]) -> None:
+    panel, moves = case
+    first, start, seen = panel.picture.value, panel.state, {panel.picture.value}
+    for key, value in moves.items():
+        panel.controls[key].value = value
+        assert panel.status.value == ""
+        assert panel.picture.value not in seen, f"{key} changed nothing"
+        seen.add(panel.picture.value)
+    assert figures.png(panel.render(start), dpi=96) == first
+
+
+def test_a_panel_shows_itself_with_a_picture_for_where_no_kernel_runs(case: tuple[Panel, dict]) -> None:
+    panel, moves = case
+    bundle = panel._repr_mimebundle_()
+    assert bundle[VIEW]["model_id"] == panel.view.model_id
+    assert base64.b64decode(bundle["image/png"]) == panel.picture.value
+    assert Image.open(io.BytesIO(panel.picture.value)).format == "PNG"
+    assert len(bundle["image/png"]) < 150_000
+    key = next(iter(moves))
+    assert f"{key}={panel.state[key]}" in bundle["text/plain"]
+
+
+def test_controls_have_hooks_wait_for_the_hand_and_are_all_in_the_view(case: tuple[Panel, dict]) -> None:
+    panel, moves = case
+    assert set(moves) <= set(panel.controls)
+    for key, control in panel.controls.items():
+        assert f"dualrs-{key}" in control._dom_classes
+        assert getattr(control, "continuous_update", False) is False
+        assert control in panel.view.children
+    assert "dualrs-picture" in panel.picture._dom_classes
+    assert "dualrs-panel" in panel.view._dom_classes
+
+
+def test_a_failure_in_a_callback_is_said_in_red_and_the_picture_stays() -> None:
+    panel = CertifiedPanel({"a <b>": table(0.5)})
+    before = panel.picture.value
+    panel.controls["table-0"].value = False
+    assert "ValueError: CertifiedPanel: no table is ticked; tick at least one" in panel.status.value
+    assert "color: #b00020" in panel.status.value
+    assert panel.picture.value == before
+    panel.controls["table-0"].value = True
+    assert panel.status.value == ""
+    assert "<b>" not in panel.note.value
+
+
+def test_a_failure_in_the_first_frame_is_raised() -> None:
+    with pytest.raises(ValueError, match="alpha is a failure probability"):
+        VotesPanel(alpha=2.0)
+    with pytest.raises(ValueError, match="rows have no label"):
+        CertifiedPanel({"a": table(0.5).assign(label=-1)})
+
+
+def test_a_setting_between_the_steps_becomes_a_step() -> None:
+    panel = VotesPanel(n=1234)
+    assert [value for _, value in panel.controls["n"].options[3:6]] == [1000, 1234, 2000]
+    assert panel.state["n"] == 1234
+    assert "radius" in panel.note.value
+
+
+def test_callbacks_from_many_threads_draw_one_after_another() -> None:
+    shares = [0.6, 0.7, 0.8]
+    panels = [VotesPanel() for _ in shares]
+    alone = [
+        figures.png(p.render(p.state | {"share": s}), dpi=96) for p, s in zip(panels, shares, strict=True)
+    ]
+
+    def move(panel: Panel, share: float) -> None:
+        panel.controls["share"].value = share
+
+    before = dict(matplotlib.rcParams)
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(move, panels, shares))
+    assert [panel.picture.value for panel in panels] == alone
+    assert [panel.status.value for panel in panels] == [""] * 3
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_the_votes_panel_rounds_down_to_whole_votes() -> None:
+    curves = VotesPanel.curves({"share": 0.755, "n": 100, "alpha": 0.01, "sigma": 0.5})
+    row = curves[curves["n"] == 100].iloc[0]
+    assert row["lower"] == lower_bound(75, 100, 0.01)
+    assert row["radius"] == rs_radius(row["lower"], 0.5)
+    assert row["limit"] == rs_radius(0.755, 0.5)
+    whole = curves[curves["n"] == 1000].iloc[0]
+    assert whole["lower"] == lower_bound(755, 1000, 0.01)
+    panel = VotesPanel(share=0.5)
+    assert "abstain" in panel.note.value
+
+
+def test_the_plane_panel_certifies_the_point_from_its_own_votes() -> None:
+    panel = PlanePanel(x=0.2, y=0.3, n=1000)
+    found = panel.certificate(panel.state)
+    exact = lesson_plane().exact_radius(np.array([[0.2, 0.3]]), 0.07)
+    assert found.correct
+    assert 0 < found.radius == found.recomputed() < exact[0]
+    assert panel.certificate(panel.state | {"draw": 1}).votes != found.votes or found.successes == found.n
+    edge = panel.certificate(panel.state | {"x": 0.4, "y": 0.3})
+    assert edge.predict == ABSTAIN
+
+
+def test_the_dual_panel_shows_both_certificates_of_the_same_votes() -> None:
+    panel = DualPanel()
+    top, found = panel.certificate(panel.state)
+    true = lesson_dual().exact_radius(np.array([[0.25, 0.78]]))[0]
+    assert (top, found.claim) == (2, 0)
+    assert 0 < found.published < found.routed < true
+    assert f"routed <b>{found.routed:.3f}"[:-1] in panel.note.value
+    undecided = panel.certificate(panel.state | {"x": 0.3, "y": 0.45})[1]
+    assert undecided.published == 0 < undecided.routed
+    edge = panel.state | {"x": 0.4, "y": 0.3}
+    assert panel.certificate(edge)[1].routed == 0
+    assert "abstains" in panel.describe(edge)
+
+
+def test_the_cascade_panel_shows_the_table_of_its_thresholds() -> None:
+    panel = cascade_panel()
+    tables = {single["sigma"].iloc[0]: single for single in panel.singles.values()}
+    for threshold in (0.0, 0.3):
+        panel.controls["t-0"].value = threshold
+        found = from_tables(tables, cascade=Cascade((0.5, 0.25), (threshold, 0.0)))
+        for name in ("idx", "label", "predict", "radius", "correct"):
+            assert panel.table(panel.state)[name].tolist() == found[name].tolist()
+        acr = (found["radius"] * found["correct"]).mean()
+        assert f"<b>{acr:.4f}"[:-1] in panel.note.value
+    assert found["sigma"].nunique() == 2  # with this threshold both experts answer
+
+
+def test_the_certified_panel_reads_out_the_tables_and_marks_the_best() -> None:
+    tables = {"a": table(0.5), "b": table(1.0)}
+    panel = CertifiedPanel(tables, radius=0.5)
+    found = panel.readout(panel.state)
+    assert found["certified"].to_dict() == {k: float(certified_accuracy(t, 0.5)) for k, t in tables.items()}
+    assert found["best"].to_dict() == {"a": False, "b": True}
+    assert "✓" in panel.note.value
+    assert panel.readout(panel.state | {"table-1": False}).index.tolist() == ["a"]
+
+
+def test_the_image_panel_leaves_the_network_as_it_was() -> None:
+    model = make_model("digits_cnn", classes=3, channels=1, mean=[0.5], std=[0.5], seed=0).train()
+    panel = ImagePanel(model, images(torch.zeros(2, 1, 8, 8, dtype=torch.uint8)), n=100, image=1)
+    assert model.training
+    found = panel.certificate(panel.state)
+    assert (found.idx, found.label, found.n, found.sigma) == (1, 1, 100, 0.25)
+
+
+def test_the_pixel_panel_shows_what_its_sliders_say_and_leaves_the_network_alone() -> None:
+    panel = pixel_panel()
+    model = panel.model
+    x, maps, mask, budget, found = panel.attacked(panel.state | {"fraction": 0.25, "low": 0.025})
+    assert torch.equal(mask, budget > 0.05)
+    assert maps.shape == (1, 4, 4)
+    assert sorted(budget.unique().tolist()) == pytest.approx([0.025, 0.1])
+    assert float((budget > 0.05).float().mean()) == 0.25
+    assert ((found - x).abs() <= budget + 1e-6).all()
+    assert "mean budget 0.0437, 44% of 0.1000" in panel.describe(
+        panel.state | {"fraction": 0.25, "low": 0.025}
+    )
+    original = make_model("digits_cnn", classes=3, channels=1, mean=[0.5], std=[0.5], seed=0).train()
+    PixelPanel(original, panel.images, eps=0.1)
+    assert original.training
+    assert not model.training
+
+
+def test_the_mix_panel_takes_published_logs() -> None:
+    log = votes_table(40)[["idx", "label", "predict", "radius", "correct", "time"]]
+    with pytest.raises(ValueError, match="no column sigma; pass sigma="):
+        MixPanel(log)
+    panel = MixPanel(log, sigma=float(votes_table(40)["sigma"].iloc[0]))
+    _, mix = panel.certified({"weight": 0.8, "form": "closed"})
+    np.testing.assert_allclose(mix["radius"], mixed(votes_table(40), 0.8)["radius"], atol=1e-9)
+
+
+def test_the_mix_panel_shows_what_tables_say() -> None:
+    table = votes_table(40)
+    panel = MixPanel(table, classes=3)
+    for form, how in {
+        "closed": {},
+        "smoothing": {"form": "smoothing"},
+        "exact, votes of all classes": {"form": "exact", "others": "votes", "classes": 3},
+    }.items():
+        alone, mix = panel.certified({"weight": 0.8, "form": form})
+        assert mix["radius"].tolist() == mixed(table, 0.8, **how)["radius"].tolist()
+        assert (mix["radius"] <= alone["radius"] + 1e-12).all()
+    assert f"{certified_accuracy(mixed(table, 0.76), 0.25):.3f}" in panel.note.value
+
+
+def test_panels_take_claims_one_by_one() -> None:
+    table = votes_table()
+    claims = [Certificate.from_row(row) for row in table.to_dict("records")]
+    listed, framed = CertifiedPanel({"h": claims}), CertifiedPanel({"h": table})
+    assert listed.readout(listed.state).equals(framed.readout(framed.state))
+    assert listed.picture.value == framed.picture.value
+    assert MixPanel(claims).note.value == MixPanel(table).note.value
+    assert CascadePanel({0.5: claims}).table({"image": 0})["radius"].tolist() == table["radius"].tolist()
+
+
+def test_the_blend_panel_shows_the_mix_and_computes_once(monkeypatch) -> None:
+    panel = blend_panel()
+    calls = []
+    compute = panel.logits
+    monkeypatch.setattr(panel, "logits", lambda state: calls.append(state) or compute(state))
+    panel.controls["weight"].value = 0.4
+    assert len(calls) == 1  # picture and note share it
+    x, _, _ = compute(panel.state)
+    expected = Mix(panel.accurate, panel.robust, 0.4)(x)
+    assert f"mix: <b>{panel.images.classes[int(expected.argmax(1))]}</b>" in panel.note.value
+    natural, _, _ = compute(panel.state | {"input": "as it is"})
+    assert 0 < float((x - natural).abs().max()) <= 0.1 + 1e-6
+    panel.controls["weight"].value = 0.0
+    assert "g may overrule h" in panel.note.value

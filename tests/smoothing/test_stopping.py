@@ -1,0 +1,194 @@
+"""When an image stops, what it keeps, and that the rules are what their settings say."""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from dualrs_lab.evidence import (
+    anytime_lower_bound,
+    anytime_upper_bound,
+    enough_draws,
+    lower_bound,
+    rs_radius,
+    upper_bound,
+)
+from dualrs_lab.smoothing import AllDraws, AtRadii, InputSpecific, Stopping, Watch
+
+SETTINGS = {"n": 20_000, "alpha": 0.001, "sigma": 0.5}
+RULES = [AllDraws(), AtRadii(), InputSpecific()]
+
+
+def _blocks(shares: list[float], blocks: int = 200, seed: int = 0) -> np.ndarray:
+    """Cumulative counts (blocks, I, 3) of images whose class 1 gets these shares of the votes."""
+    chances = [[(1 - share) * 0.75, share, (1 - share) * 0.25] for share in shares]
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(100, chances, size=(blocks, len(shares))).cumsum(axis=0)
+
+
+def _run(watch: Watch, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Draws (I,) until each image is done and its evidence (I, K), as an engine asks for them."""
+    images, drawn = np.arange(counts.shape[1]), np.zeros(counts.shape[1], dtype=np.int64)
+    evidence = np.zeros_like(counts[0])
+    for block in counts:
+        done = watch.done(images, block[images])
+        for image in images[done]:
+            drawn[image], evidence[image] = block[image].sum(), watch.evidence(int(image), block[image])
+        images = images[~done]
+        if not len(images):
+            break
+    assert not len(images)
+    return drawn, evidence
+
+
+def _selection(images: int, draws: int = 100, share: float = 0.9) -> np.ndarray:
+    votes = round(draws * share)
+    return np.tile([0, votes, draws - votes], (images, 1))
+
+
+def test_all_draws_are_all_draws_and_all_are_evidence() -> None:
+    counts = _blocks([0.99, 0.2])
+    watch = AllDraws().watch(_selection(2), **SETTINGS)
+    drawn, evidence = _run(watch, counts)
+    assert drawn.tolist() == watch.draws.tolist() == [20_000, 20_000]
+    np.testing.assert_array_equal(evidence, counts[-1])
+
+
+@pytest.mark.parametrize(("rule", "selected"), [(AllDraws(), 100), (AtRadii(), 100), (InputSpecific(), 1000)])
+def test_selection_draws(rule: Stopping, selected: int) -> None:
+    assert rule.selection(100) == selected
+    assert rule.selection(5000) == 5000
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_rules_are_plain_values(rule: Stopping) -> None:
+    assert type(rule)(**json.loads(json.dumps(dataclasses.asdict(rule)))) == rule
+    assert "bound" not in dataclasses.asdict(rule)
+    assert hash(rule) == hash(dataclasses.replace(rule))
+
+
+@pytest.mark.parametrize("radii", [(), (-0.25,), (0.5, 0.25), (0.25, 0.25), (np.inf,), (np.nan,)])
+def test_radii_that_make_no_sense_are_refused(radii: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match=r"AtRadii: wanted finite radii >= 0, each once, ascending.*got"):
+        AtRadii(radii=radii)
+
+
+def test_other_settings_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"0 < futility < 1; got AtRadii\(.*futility=0"):
+        AtRadii(futility=0)
+    with pytest.raises(ValueError, match=r"wanted pilot >= 1 .*got InputSpecific\(pilot=0"):
+        InputSpecific(pilot=0)
+    with pytest.raises(ValueError, match=r"a finite loss > 0; got .*loss=-1"):
+        InputSpecific(loss=-1)
+
+
+SHARES = [1.0, 0.999, 0.99, 0.95, 0.85, 0.75, 0.66, 0.55, 0.5, 0.3, 0.0]
+RADII = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.5)
+
+
+def _prefixes(counts: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+    """For each image its number, its votes and draws block by block, and its lower bounds (blocks,)."""
+    for image in range(counts.shape[1]):
+        votes, draws = counts[:, image, 1], counts[:, image].sum(axis=1)
+        yield image, votes, draws, anytime_lower_bound(votes, draws, SETTINGS["alpha"])
+
+
+def _reached(p: float, radius: float) -> bool:
+    return p > 0.5 and rs_radius(p, SETTINGS["sigma"]) >= radius
+
+
+def test_an_image_is_done_when_every_radius_is_settled_and_not_before() -> None:
+    counts = _blocks(SHARES)
+    rule = AtRadii(radii=RADII)
+    drawn, evidence = _run(rule.watch(_selection(len(SHARES)), **SETTINGS), counts)
+    assert len(set(drawn.tolist())) > 5
+    assert drawn.max() < 20_000
+    for image, votes, draws, low in _prefixes(counts):
+        high = np.minimum.accumulate(anytime_upper_bound(votes, draws, rule.futility))
+        before = np.concatenate([[1.0], high[:-1]])
+        left = SETTINGS["n"] - draws
+        hope = anytime_lower_bound(votes + np.ceil(left * before), SETTINGS["n"], SETTINGS["alpha"])
+        best = np.maximum.accumulate(low)
+        settled = [
+            all(_reached(best[t], r) or not _reached(min(high[t], hope[t]), r) for r in RADII)
+            for t in range(len(draws))
+        ]
+        assert draws[settled.index(True)] == drawn[image]
+        successes = evidence[image, 1]
+        assert anytime_lower_bound(successes, evidence[image].sum(), 0.001) == pytest.approx(
+            best[settled.index(True)], rel=1e-14
+        )
+
+
+def test_what_was_certified_is_kept_when_the_votes_turn() -> None:
+    """1000 votes for the class, then none: the claim of the first thousand holds at all times."""
+    good = np.tile([0, 100, 0], (10, 1))
+    counts = np.concatenate([good, np.tile([100, 0, 0], (190, 1))]).cumsum(axis=0)[:, None]
+    watch = AtRadii(radii=(0.25, 1.5)).watch(_selection(1), **SETTINGS)
+    drawn, evidence = _run(watch, counts)
+    assert drawn[0] > 1000
+    assert evidence.tolist() == [[0, 1000, 0]]
+
+
+def test_the_class_in_question_is_the_leader_of_the_selection_the_lowest_on_ties() -> None:
+    counts = np.tile([0, 100, 0], (200, 2, 1)).cumsum(axis=0)
+    watch = AtRadii().watch(np.array([[50, 50, 0], [0, 51, 49]]), **SETTINGS)
+    drawn, evidence = _run(watch, counts)
+    assert drawn[0] == 100  # class 0 has not one vote
+    assert drawn[1] > 100
+    assert evidence.sum(axis=1)[1] == drawn[1]
+
+
+def test_radii_beyond_what_n_draws_can_show_do_not_hold_an_image() -> None:
+    counts = _blocks([1.0])
+    for radii in ((0.5,), (0.5, 5.0), (0.5, 5.0, 1e9)):
+        drawn, _ = _run(AtRadii(radii=radii).watch(_selection(1), **SETTINGS), counts)
+        assert drawn[0] == 100
+    drawn, evidence = _run(AtRadii(radii=(5.0,)).watch(_selection(1), **SETTINGS), counts)
+    assert drawn.tolist() == evidence.sum(axis=1).tolist() == [100]
+
+
+def test_one_image_does_not_change_another() -> None:
+    counts = _blocks(SHARES)
+    together, evidence = _run(AtRadii().watch(_selection(len(SHARES)), **SETTINGS), counts)
+    for image in range(len(SHARES)):
+        alone = _run(AtRadii().watch(_selection(1), **SETTINGS), counts[:, [image]])
+        assert alone[0] == together[image]
+        np.testing.assert_array_equal(alone[1][0], evidence[image])
+
+
+def test_no_image_takes_more_than_n_draws() -> None:
+    counts = np.array([[[0, 60, 40]], [[0, 90, 60]]])
+    drawn, _ = _run(AtRadii(radii=(0.0,)).watch(_selection(1), n=150, alpha=0.001, sigma=0.5), counts)
+    assert drawn.tolist() == [150]
+
+
+def test_input_specific_draws_follow_the_pilot() -> None:
+    pilot = np.array([[0, 1000], [10, 990], [200, 800], [480, 520], [510, 490], [600, 400], [995, 5]])
+    votes = pilot.max(axis=1)
+    watch = InputSpecific(loss=0.05).watch(pilot, **SETTINGS)
+    expected = enough_draws(votes / 1000, 20_000, 0.001, 0.05, step=100)
+    np.testing.assert_array_equal(watch.draws[votes > 530], expected[votes > 530])
+    assert np.all(watch.draws % 100 == 0)
+
+    def radius(draws: np.ndarray | int) -> np.ndarray:
+        return rs_radius(lower_bound(np.floor(votes / 1000 * draws + 1e-9), draws, 0.001), 1.0)
+
+    assert np.all(radius(watch.draws) >= radius(20_000) - 0.05)
+    looser = InputSpecific(loss=0.2).watch(pilot, **SETTINGS).draws
+    assert np.all(looser <= watch.draws)
+    assert np.any(looser < watch.draws)
+
+
+def test_input_specific_gives_the_unclear_a_chance_and_the_hopeless_a_block() -> None:
+    pilot = np.array([[300, 300, 400], [505, 495, 0]])
+    watch = InputSpecific().watch(pilot, **SETTINGS)
+    unclear = enough_draws(upper_bound(505, 1000, 0.001), 20_000, 0.001, 0.05, step=100)
+    assert watch.draws.tolist() == [100, unclear]
+    assert unclear > 1000
+    drawn, evidence = _run(watch, _blocks([0.2, 0.5]))
+    np.testing.assert_array_equal(drawn, watch.draws)
+    np.testing.assert_array_equal(evidence.sum(axis=1), watch.draws)
+    assert InputSpecific().watch(pilot, n=50, alpha=0.001, sigma=0.5).draws.tolist() == [50, 50]
