@@ -1,8 +1,9 @@
 """DualRS Lab: the accuracy-robustness trade-off of image classifiers on one bench.
 
-The module path is the API, for example `from dualrs_lab.smoothing import certify`:
-`data` -> `models` -> `training` -> `sampling` -> `smoothing` -> `certificates` -> `plots`;
-`bounds` holds the mathematics, `runner` runs the notebooks headless.
+There is a wing for each thing it does, and the wing is the API: `from dualrs_lab.smoothing import certify`.
+Three doors lead in from outside, `models`, `smoothing` and `pixels`; `evidence` holds what votes prove, and
+`dual`, `cascade` and `mixing` the systems that are made of several networks. Within a method the rooms have
+the same names: radii, certificate, certify, training, attack.
 """
 
 __version__ = "0.1.0"

@@ -81,7 +81,7 @@ class Experiment:
 
     @property
     def router(self) -> Path:
-        """How the names of the router's cuts begin, see `routing.train_router`."""
+        """How the names of the router's cuts begin, see `dual.train_router`."""
         return replace(self, required=False)._file("22_dual", f"router_seed{self.seed}")
 
     @property

@@ -359,7 +359,7 @@ def count_labels(
     sampling: Sampling,
     enough: Callable[[int], bool],
 ) -> int:
-    """Write what `routing.label_votes` of the images at `index` would, which takes the file for its own.
+    """Write what `dual.label_votes` of the images at `index` would, which takes the file for its own.
 
     Beside `votes` are `counts` (N, K, C) of all classes, and `index`. Counts some hundred images at a time
     while there is time `enough` for so many, and returns how many there are.

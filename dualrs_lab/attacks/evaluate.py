@@ -52,7 +52,7 @@ ATTACKS = ("pgd", "mma", "autoattack")
 
 
 ANSWERS = ("natural", *ATTACKS, "on_accurate", "on_robust", "end_to_end", "pushed", "worst")
-"""All columns that say whether an image is answered rightly; the later ones are those of `mix_evaluation`."""
+"""All columns that say whether an answer is right; the later ones are those of `mixing.evaluate`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """What an attack ascends, and the set in which it may move.
 
-A budget is one number, one per image or one per pixel; `Linf` and `L2` say which set it allows (see `pgd`).
+In linf a pixel moves by its budget at most. In l2 the allowed set is the ellipsoid sum (delta / budget)^2 <=
+1, which for one number is the usual ball; a pixel with budget 0 stays.
 """
 
 from collections.abc import Callable

@@ -1,13 +1,9 @@
-"""Attacks on a network: inputs within a budget that it answers differently.
+"""Projected gradient ascent: inputs within a budget that a network answers differently.
 
-A budget is one number, one per image (N, 1, 1, 1), or one per pixel (N, C or 1, H, W), in the [0, 1] unit. In
-linf a pixel moves by its budget at most. In l2 the allowed set is the ellipsoid sum (delta / budget)^2 <= 1,
-which for one number is the usual ball; a pixel with budget 0 stays. Results are in [0, 1] as well.
-
-`pgd` is projected gradient ascent (Madry et al. 2018) on a loss, `APGD` its form with adaptive steps; `mma`
-ascends the margins of the most likely wrong classes one by one (the minimum-margin attack, Gao et al. 2022);
-`auto_attack` is the ensemble of Croce and Hein (2020) in its authors' code. Gradients that vanish make a
-network look robust: that is an error here.
+A budget is one number, one per image (N, 1, 1, 1), or one per pixel (N, C or 1, H, W), in the [0, 1] unit;
+`attacks.norms` says what it allows. Results are in [0, 1] as well. `pgd` ascends a loss (Madry et al. 2018);
+`mma` ascends the margins of the most likely wrong classes one by one (the minimum-margin attack, Gao et al.
+2022). Gradients that vanish make a network look robust: that is an error here.
 """
 
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Attacks on a cascade: each way in which it can fail is tried for itself.
+"""Attacks on a cascade: each way in which it can fail is tried by itself.
 
 The ways are those of the proof in `cascade.radii`: an expert errs while those before it are silent, or all
 are silent.

@@ -1,7 +1,7 @@
 """A certificate of a cascade: the claim, and every vote of every expert that it follows from.
 
 One row per image: the columns of the published logs, then both distances and the votes of each expert, in the
-order of asking. The theory is in `cascades`.
+order of asking. The theory is in `cascade.radii`.
 """
 
 from collections.abc import Mapping

@@ -68,7 +68,7 @@ def certify_cascade(
 
     `experts` come in the order of asking, each made for the noise it gets. `labels` default to unknown (-1),
     `idx` to positions. The same seed and settings give the same certificate whether an input comes alone or
-    among others, on one device. Raises as `sampling.sample` does, and ValueError where voters do not fit.
+    among others, on one device. Raises as `smoothing.sample` does, and ValueError where voters do not fit.
     """
     labels = [-1] * len(x) if labels is None else labels
     idx = range(len(x)) if idx is None else idx

@@ -21,7 +21,7 @@ __all__ = ["CascadeRadius", "soft_cascade_radius", "soft_steps"]
 
 @dataclass(frozen=True, kw_only=True)
 class CascadeRadius:
-    """Raises the mean certified radius of a cascade of experts (see `cascades`), from soft votes.
+    """Raises the mean certified radius of a cascade of experts (see `cascade.radii`), from soft votes.
 
     The experts, in a `Pool` and in the order in which they are asked, are trained together: each learns to
     certify what reaches it, and to stay silent where a later one does better. `accuracy` weights the
@@ -46,7 +46,7 @@ class CascadeRadius:
 
 
 def soft_steps(probabilities: Tensor, y: Tensor, sigma: float, limit: float) -> tuple[Tensor, Tensor]:
-    """Both distances (B,) of an expert in a cascade for y (B,), from (B, C): see `cascades`."""
+    """Both distances (B,) of an expert in a cascade for y (B,), from (B, C): see `cascade.radii`."""
     p = draw_in(probabilities)
     own = sigma * torch.special.ndtri(p.gather(1, y[:, None]).squeeze(1))
     rival = sigma * torch.special.ndtri(p.scatter(1, y[:, None], 0.0).amax(dim=1))
@@ -57,7 +57,7 @@ def soft_steps(probabilities: Tensor, y: Tensor, sigma: float, limit: float) -> 
 def soft_cascade_radius(probabilities: Tensor, y: Tensor, sigmas: Sequence[float], t: float) -> Tensor:
     """Radius (B,) of a cascade with thresholds 0 for class y (B,), from (B, K, C) in the order of asking.
 
-    As in `cascades`, with minimum and maximum softened by `t`; below 0 where the answer is another class.
+    As in `cascade.radii`, with minimum and maximum softened by `t`; below 0 where another class is answered.
     """
     p = draw_in(probabilities)
     at = y[:, None, None].expand(-1, p.shape[1], 1)

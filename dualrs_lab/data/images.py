@@ -1,8 +1,4 @@
-"""Data sets as `Images`: uint8 pixels at rest, labels, class names.
-
-A data set is a name: "digits" (embedded), "cifar10", "cifar100", "svhn", "fashion_mnist" (downloaded on first
-use), "tiny_imagenet", "imagenet" (their published folders), or "folder:PATH".
-"""
+"""`Images`: uint8 pixels at rest, labels, class names."""
 
 import hashlib
 import re

@@ -1,4 +1,8 @@
-"""Data sets by name: embedded, downloaded by torchvision, or folders of images."""
+"""Data sets by name.
+
+"digits" (embedded), "cifar10", "cifar100", "svhn", "fashion_mnist" (downloaded on first use),
+"tiny_imagenet", "imagenet" (their published folders), or "folder:PATH".
+"""
 
 import hashlib
 import os

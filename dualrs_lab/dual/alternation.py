@@ -34,7 +34,7 @@ __all__ = ["Round", "RoutedGaussian", "alternate", "choices"]
 class RoutedGaussian:
     """Cross-entropy under Gaussian noise of the level that the router chose for each image.
 
-    `labels` and `levels` (N,) are indexed by the number of the image, see `routing.numbered`.
+    `labels` and `levels` (N,) are indexed by the number of the image, see `dual.numbered`.
     """
 
     labels: Tensor

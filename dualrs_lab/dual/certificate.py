@@ -1,7 +1,7 @@
 """A certificate of a dual system: the claim, both radii, and every vote that they follow from.
 
 One row per image: the columns of the published logs, then the choice of the estimator, its votes, and for
-each expert its entry radius, its own radius and its votes. The theory is in `routes`.
+each expert its entry radius, its own radius and its votes. The theory is in `dual.radii`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -85,7 +85,7 @@ class DualCertificate(Claim):
         return leader(self.selection)
 
     def recomputed(self) -> float:
-        """The routed radius that the votes alone give; `routes` has the published one as well."""
+        """The routed radius that the votes alone give; `dual.radii` has the published one as well."""
         return float(self.routes.routed)
 
     @staticmethod

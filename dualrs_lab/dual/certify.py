@@ -2,7 +2,7 @@
 
 (Sun, Mao and Vechev 2026.) The experts may be one classifier smoothed at several levels, or a network for
 each level. The estimator's draws give the radius within which expert j cannot be chosen, each expert's draws
-the radius within which it keeps the claimed class; from both, `routes` makes the published and the routed
+the radius within which it keeps the claimed class; from both, `dual.radii` makes the published and the routed
 certificate. Experts are asked lazily: the chosen one first, another only where it could still lower the
 routed radius, which costs no level.
 

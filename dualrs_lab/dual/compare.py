@@ -38,7 +38,7 @@ def compare(
     """A table (idx, label, predict, radius, correct) for each rule, on the images that all tables hold.
 
     `singles` are tables of `smoothing.certify_table` by sigma, `dual` is one of `dual.certify_dual_table`,
-    `others` are any tables by name, such as `cascade_tables` makes. Both cascades rest on the votes of
+    `others` are any tables by name, such as `cascade.from_tables` makes. Both cascades rest on the votes of
     `singles`. Raises ValueError where an image occurs twice, a sigma is not that of its table, alphas or
     labels differ, or no image is common.
     """

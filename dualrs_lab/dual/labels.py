@@ -1,4 +1,7 @@
-"""Labels for a router: which expert certifies how far, from cached votes on training images."""
+"""Labels for a router: the radii that each expert certifies on training images.
+
+They are estimated from few draws, kept, and mapped to the number of draws of the certification.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace as change

@@ -1,6 +1,9 @@
-"""What a router is trained for: the right cuts, or the routed radius itself, from soft votes.
+"""What a router is trained for: the right choices, or the routed radius itself.
 
-Where `dual.radii` has 0, the soft radii here are negative and say how deep inside one is.
+`SoftTarget` is the published objective (Sun, Mao and Vechev 2026): soft cross-entropy to the radii and
+consistency under noise. `Stakes` and `RoutedRadius` are ours: the first weights each decision of a cut by the
+radius at stake, the second raises the routed certificate itself, min_j max(r_j, R_j), with entry radii r_j
+from soft votes. Where `dual.radii` has 0, soft entry radii are negative and say how far beyond it one is.
 """
 
 import math
@@ -127,7 +130,7 @@ def _check_radii(call: str, radii: Tensor, sigmas: Sequence[float]) -> None:
 def soft_entry_radii(probabilities: Tensor, sigmas: Sequence[float]) -> Tensor:
     """Entry radii (B, K) from probabilities (B, K - 1) of "at most k", below 0 where the expert is chosen.
 
-    As in `routes`, but without the maximum with 0, which would leave the chosen expert without a gradient.
+    As in `dual.radii`, but without the maximum with 0, which would leave the chosen expert no gradient.
     """
     reach = torch.special.ndtri(probabilities) * probabilities.new_tensor(list(sigmas))
     earlier = torch.cummax(reach, dim=1).values

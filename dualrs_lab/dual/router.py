@@ -1,11 +1,6 @@
-"""Training the variance estimator: labels, objectives, and what a router loses.
+"""Training the router of a dual system: the variance estimator of Sun, Mao and Vechev (2026).
 
-Labels are the radii that each expert certifies on training images, estimated from few draws and mapped to the
-number of draws of the certification. `SoftTarget` is the published objective (Sun, Mao and Vechev 2026): soft
-cross-entropy to the radii and consistency under noise. `Stakes` and `RoutedRadius` are ours: the first
-weights each decision of a cut by the radius at stake, the second raises the routed certificate itself,
-min_j max(r_j, R_j), with entry radii r_j from soft votes. `CascadeRadius` trains the experts of a cascade,
-which needs no router.
+Labels are in `dual.labels`, objectives in `dual.objectives`.
 """
 
 from collections.abc import Callable

@@ -1,19 +1,11 @@
-"""Numbers in, numbers out: exact binomial bounds and the radii that follow from them.
+"""Numbers in, numbers out: exact binomial bounds and tests.
 
-Every bound and radius formula of the package lives here once. All functions broadcast, compute in float64 and
-return a NumPy scalar for scalar input. Probabilities are rounded to the safe side, so that floating point
-never spends more than alpha; the radius formula then adds a relative error of about 1e-15.
+All functions broadcast, compute in float64 and return a NumPy scalar for scalar input. Probabilities are
+rounded to the safe side, so that floating point never spends more than alpha. In the symbols of Cohen,
+Rosenfeld and Kolter (2019): k = `successes`, n = `trials`, and the lower bound of p_A is `p_lower`.
 
-Paper symbols (Cohen, Rosenfeld and Kolter 2019): k = `successes`, n = `trials`, p_A lower bound = `p_lower`,
-R = sigma * Phi^-1(p_lower).
-
-A Clopper–Pearson bound holds for a number of draws fixed beforehand. The `anytime` bounds hold at all numbers
-of draws at once, so one may look at the votes as they come in and stop when they suffice (Voráček 2024).
-
-The `mix_radius` family is for a mix (1 - a) g + a h of probabilities, g arbitrary, weight a. While the robust
-h keeps the margin mu = (1 - a) / a between a class and any other, the mix answers that class (Bai et al.
-2024, lemma 2); so nothing is certified for a <= 1/2. `p_lower` bounds h's largest probability from below,
-`p_upper` every other one from above.
+A Clopper–Pearson bound holds for a number of draws fixed beforehand; `evidence.anytime` has bounds that hold
+at all numbers of draws at once.
 """
 
 from collections.abc import Callable

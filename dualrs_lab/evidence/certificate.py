@@ -1,8 +1,4 @@
-"""What a certificate is, and tables of them: one row per image, in the field's log format plus our columns.
-
-A table is a TSV whose first six columns are `idx label predict radius correct time`, so published logs load
-here and ours load in the field's tools. Radii are l2 in the [0, 1] pixel unit, at full precision.
-"""
+"""What a certificate of one smoothed classifier is: a claim, with the votes that it follows from."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

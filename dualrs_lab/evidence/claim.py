@@ -139,7 +139,7 @@ class Claim(ABC):
 
 
 Claims = pd.DataFrame | Sequence[Claim]
-"""Claims about many images: a table of them, or one after the other; see `certificates.as_table`."""
+"""Claims about many images: a table of them, or one after the other; see `evidence.as_table`."""
 
 
 def whole(cell: object) -> int:

@@ -68,7 +68,7 @@ def cascade_steps(
     answers: int,
     ax: Axes | None = None,
 ) -> Axes:
-    """Two bars for each of K experts of a cascade, asked from the top: see `cascades`.
+    """Two bars for each of K experts of a cascade, asked from the top: see `cascade.radii`.
 
     Up to the coloured bar the expert gives the class, up to the hatched one it gives no other. The line is
     the radius that follows; `answers` is the expert that is guessed to answer, -1 for none.

@@ -1,6 +1,6 @@
 """Figures of mixes: accuracy against the weight, margins that explain it, radii, and the trade-off.
 
-As in `plots`: frame or array in, matplotlib Axes out, in the same style.
+As in `figures.style`: frame or array in, matplotlib Axes out, in the same style.
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,7 +44,7 @@ _KINDS = {
 def weight_curves(summary: pd.DataFrame, *, weight: float | None = None, ax: Axes | None = None) -> Axes:
     """Accuracy of mixes against the weight of h, clean and under each attack.
 
-    `summary` has rows as from `mix_evaluation.summarise_systems`, of mixes with a weight; `weight` draws a
+    `summary` has rows as from `mixing.summarise_systems`, of mixes with a weight; `weight` draws a
     line. Up to 1/2 (grey) nothing can be certified.
     """
     ax = new_axes(ax, PAGE, 3.2)

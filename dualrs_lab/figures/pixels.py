@@ -1,6 +1,6 @@
 """Figures of budgets per pixel: from map to perturbation, and what each way of spending a budget yields.
 
-As in `plots`: tensor or frame in, matplotlib Axes out, in the same style.
+As in `figures.style`: tensor or frame in, matplotlib Axes out, in the same style.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
-"""Frame or tensor in, matplotlib Axes out: one look for every figure, on the screen and in print.
+"""One look for every figure, on the screen and in print: frame or tensor in, matplotlib Axes out.
 
 A function draws into `ax`, or into a new `Page` of a column's or a page's width; nothing enters pyplot's
-registry, no style outlives a call. A notebook ends a cell with `certified_accuracy(…).figure` to show it.
+registry, no style outlives a call. A notebook ends a cell with `certified_curves(…).figure` to show it.
 Colour stands for the noise level or, where all share one, for the method; line style and marker say the same
 in black and white. Radii are l2 in the [0, 1] pixel unit.
 """

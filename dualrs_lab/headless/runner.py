@@ -1,7 +1,7 @@
 """Notebooks headless: a plan becomes processes, each watched to its end, each with a truthful record.
 
 `record(name=value)` is for the notebooks; `execute` for the command line. Starts without torch and papermill:
-those live in the process of each run (`worker`), which `supervision` starts and ends.
+those live in the process of each run (`worker`), which `watch` starts and ends.
 """
 
 import json

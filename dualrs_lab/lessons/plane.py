@@ -121,7 +121,7 @@ class Boxes:
 class MedianChoice:
     """The expert that the median vote of `estimator` under noise `sigma` chooses; classes stand for experts.
 
-    F_k(x) = P[vote <= k], and the choice is the lowest k with F_k >= 1/2 (see `routes`).
+    F_k(x) = P[vote <= k], and the choice is the lowest k with F_k >= 1/2 (see `dual.radii`).
     """
 
     estimator: Boxes

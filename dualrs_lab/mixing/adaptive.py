@@ -104,7 +104,7 @@ class AdaptiveMix(nn.Module):
 
     @property
     def pushed(self) -> list[tuple[nn.Module, "Pushed"]]:
-        """Adaptive attacks for `mix_evaluation`: a module and losses that also push the weight down."""
+        """Adaptive attacks for `mixing.evaluate`: a module and losses that also push the weight down."""
         exposed = Exposed(self).eval()
         return [(exposed, Pushed(share)) for share in (0.1, 0.3, 0.5)]
 

@@ -42,7 +42,7 @@ __all__ = [
 
 
 FORMS = ("closed", "exact", "smoothing", "lipschitz")
-"""Which certificate: the sharp one in closed form or as a root, theorem 5, theorem 4 (see `bounds`)."""
+"""Which certificate: the sharp one in closed form or as a root, theorem 5, theorem 4 (see `mixing.radii`)."""
 
 
 Floats = NDArray[np.float64]

@@ -91,7 +91,7 @@ def evaluate_systems_table(
     replace: bool = False,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """As `evaluate_systems`, kept at `path` as by `evaluation.evaluate_table`."""
+    """As `evaluate_systems`, kept at `path` as by `attacks.evaluate_table`."""
     identity = {
         "networks": [fingerprint(accurate), fingerprint(robust)],
         "systems": {
@@ -136,7 +136,7 @@ def attacked_logits(
 ) -> dict[str, Tensor]:
     """Logits (N, K) of "clean" images and of "attacked" ones, at what PGD-20 finds, and their "labels" (N,).
 
-    linf. On the CPU, for `nuts.fit_nuts` and `answer_margins`; images without a gradient stay as they are.
+    linf. On the CPU, for `mixing.fit_nuts` and `answer_margins`; images without a gradient stay as they are.
     """
     device, parts = next(network.parameters()).device, []
     attack = PGD(steps=20, step=eps / 4, blind=1.0)

@@ -1,10 +1,10 @@
 """The mix of an accurate network g and a robust network h, and the ways of mixing that led to it.
 
 `weight` is a in f = log((1 - a) g + a h) over probabilities: 0 is g, 1 is h (Bai, Anderson and Sojoudi 2024).
-Above 1/2, a class that h prefers by a large enough margin stays the answer whatever g says; `bounds` says how
-far. Everything is computed as logarithms of sums of exponentials: where a probability underflows, the
-logarithm of a sum of probabilities has a gradient of 0 or NaN, and the mix looks robust because attacks are
-blind.
+Above 1/2, a class that h prefers by a large enough margin stays the answer whatever g says; `mixing.radii`
+says how far. Everything is computed as logarithms of sums of exponentials: where a probability underflows,
+the logarithm of a sum of probabilities has a gradient of 0 or NaN, and the mix looks robust because attacks
+are blind.
 """
 
 import math

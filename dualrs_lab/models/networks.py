@@ -1,4 +1,4 @@
-"""Networks with normalisation as their first layer, and checkpoints that say where they come from.
+"""Networks with normalisation as their first layer, by name.
 
 Every network takes float images `(B, C, H, W)` in [0, 1] and returns logits `(B, classes)`, so noise, budgets
 and radii stay in pixel units. A network is `Classifier(normalize, body)`; a body shows its feature maps

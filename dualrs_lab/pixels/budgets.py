@@ -61,7 +61,7 @@ class Region:
 class Pixels:
     """PART: `high` where `mask` finds the map of the network's own answer important, `low` elsewhere.
 
-    `layer` is as in `cam.class_maps`; None, the last stage, costs one forward pass.
+    `layer` is as in `pixels.class_maps`; None, the last stage, costs one forward pass.
     """
 
     mask: Mask

@@ -1,12 +1,10 @@
-"""Class activation maps as tensors, masks of important pixels, and budgets per pixel.
+"""Class activation maps as tensors.
 
 A map says where in an image a class is found: activations A (N, K, h, w) of a layer, weighted by the
-gradients G of the class's logit. Grad-CAM (Selvaraju et al. 2017) weights channel k by the mean of G,
-XGrad-CAM (Fu et al. 2020) by the mean of G weighted with A, LayerCAM (Jiang et al. 2021) each place by G
-where it is positive. In our networks the last stage is followed by average pooling and one linear layer, so
-there G = W[class] / hw and maps cost one forward pass. (Grad-CAM and XGrad-CAM are equal there.)
-
-A mask is one bool per pixel; PART (Zhang et al. 2024) gives masked pixels the whole budget and others less.
+gradients G of the class's logit. Grad-CAM (Selvaraju et al. 2017) weights channel k by the mean of G, XGrad-
+CAM (Fu et al. 2020) by the mean of G weighted with A, LayerCAM (Jiang et al. 2021) each place by G where it
+is positive. In our networks the last stage is followed by average pooling and one linear layer, so there G =
+W[class] / hw and maps cost one forward pass. (Grad-CAM and XGrad-CAM are equal there.)
 """
 
 from collections.abc import Callable, Iterator

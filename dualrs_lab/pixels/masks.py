@@ -1,4 +1,7 @@
-"""From a class activation map to the pixels that count as important, and to a budget for each pixel."""
+"""From a class activation map to the pixels that count as important.
+
+A mask is one bool per pixel; PART (Zhang et al. 2024) gives masked pixels the whole budget and others less.
+"""
 
 from dataclasses import dataclass
 from itertools import pairwise

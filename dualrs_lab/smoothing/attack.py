@@ -1,13 +1,10 @@
-"""Attacks on smoothed systems: inputs nearby where the answer is another.
+"""Attacks on smoothed classifiers: inputs nearby where the answer is another.
 
 A certificate says that none exists within its radius, so an attack inside that ball must fail. An attack that
 fails further out as well would be a weak test: both are tested.
 
-The attack on smoothed systems follows gradients of expectations over noise (SmoothAdv, Salman et al. 2019).
-In a dual system it takes one route at a time: it looks for a point where the estimator chooses expert j *and*
-expert j gives another class, by descending max(entry radius, expert radius), both of them soft. This is the
-quantity whose minimum over j the routed certificate bounds at x. In a cascade it takes each way of the proof
-in `cascades`: an expert errs while those before it are silent, or all are silent.
+The attack follows gradients of expectations over noise (SmoothAdv, Salman et al. 2019). On systems of several
+experts it takes each way of failing by itself: see `dual.attack_dual` and `cascade.attack_cascade`.
 """
 
 from collections.abc import Callable, Sequence

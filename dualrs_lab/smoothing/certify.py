@@ -87,7 +87,7 @@ def certify_table(
 ) -> pd.DataFrame:
     """Certify every `skip`-th image (at most `max_images`, -1 for all) into the table at `path`; return it.
 
-    The network is frozen by `spec.fast` (see `fastpath`) on the device it lives on. Rows are flushed as
+    The network is frozen by `spec.fast` (see `FastPath`) on the device it lives on. Rows are flushed as
     images are done, and sorted at the end: after a kill, the same call loses nothing and repeats nothing. The
     json beside `path` says how the table was made: what the rows depend on, how often the frozen network
     votes differently from the float32 original, and `info`. A table with other settings raises ValueError or,

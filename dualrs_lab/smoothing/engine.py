@@ -1,14 +1,8 @@
 """The Monte Carlo engine: noise in, class votes out.
 
-Noise is drawn in blocks of `BLOCK` draws. A block depends on (seed, stream, block number), sigma and the
-image shape alone, and is shared by all images of a run. So an image gets the same votes alone, in a sweep,
-after a resume and at any batch size. The unit of work is one image under one block of noise; a pass through
-the network takes any mix of units, so it stays full while images leave early.
-
-Images are 8-bit, so `GridNoise` is drawn on the same 1/255 grid with exact probabilities and added as
-integers. What the network sees is a function of the noisy grid point alone, and certificates hold in floating
-point, as they need not for sums of floats (Voráček & Hein 2023). The base classifier is then the network
-applied after rounding to the grid.
+A block of noise (`smoothing.noise`) is shared by all images of a run. So an image gets the same votes alone,
+in a sweep, after a resume and at any batch size. The unit of work is one image under one block of noise; a
+pass through the network takes any mix of units, so it stays full while images leave early.
 """
 
 import math

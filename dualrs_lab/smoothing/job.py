@@ -26,7 +26,7 @@ from dualrs_lab.store import plain, positions, read_record
 __all__ = ["Job", "Sampled", "freeze_each", "steps_of"]
 
 
-Share = dict[str, float]  # see `fastpath.disagreement`
+Share = dict[str, float]  # see `smoothing.disagreement`
 
 
 class Sampled(NamedTuple):

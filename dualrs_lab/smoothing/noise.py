@@ -1,9 +1,12 @@
-"""Noise in blocks: a function of seed, stream and block number, shared by all images of a run.
+"""Noise in blocks of `BLOCK` draws, and its law.
+
+A block depends on (seed, stream, block number), sigma and the image shape alone, and is shared by all images
+of a run.
 
 Images are 8-bit, so `GridNoise` is drawn on the same 1/255 grid with exact probabilities and added as
-integers: what the network sees is a function of the noisy grid point alone, and certificates hold in floating
-point, which they need not for sums of floats (Voráček and Hein 2023). On the grid, the base classifier is the
-network behind rounding to the grid.
+integers. What the network sees is a function of the noisy grid point alone, and certificates hold in floating
+point, as they need not for sums of floats (Voráček & Hein 2023). The base classifier is then the network
+applied after rounding to the grid.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
-"""Radii as differentiable functions of soft votes, which training raises and attacks lower.
+"""The radius of a smoothed classifier as a differentiable function of soft votes.
 
-The mean probability over noisy copies stands in place of the share of votes. Everything here is about the
-ideal system of `routes`, without bounds; where `routes` has 0, negative values say how far beyond it one is.
+The mean probability over noisy copies stands in place of the share of votes. Training raises such radii and
+attacks lower them; everything here is about the ideal classifier, without bounds.
 """
 
 import torch

@@ -1,4 +1,8 @@
-"""What all sampling has in common: how many draws, at which level, from which seed, through which network."""
+"""How a smoothed classifier is sampled: what a certificate depends on besides network and image.
+
+`Sampling` holds what all methods share: how many draws, at which level, from which seed, through which copy
+of the network.
+"""
 
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar

@@ -1,11 +1,10 @@
-"""Adversarial training, its pixel-reweighted form, and the controls that tell whether the pixels matter.
+"""Adversarial training, plain and pixel-reweighted.
 
 An objective attacks the batch and trains the network to answer the result correctly: PGD-AT (Madry et al.
 2018), TRADES (Zhang et al. 2019), MART (Wang et al. 2020), SmoothAdv (Salman et al. 2019) for experts that
-are smoothed. How far a pixel may move is a budget, a small frozen object: `Uniform` in plain adversarial
-training, `Pixels` in PART (Zhang et al. 2024), which lowers it where the class activation map of the
-augmented batch itself says that pixels matter less. So PART is `Adversarial(budget=Pixels(...))`; PART-T and
-PART-M are `Trades` and `Mart` with it. Attacks and maps see the network in evaluation mode; then it is
+are smoothed. How far a pixel may move is a budget (`pixels.budgets`): uniform in plain adversarial training,
+by a class activation map in PART (Zhang et al. 2024). So PART is `Adversarial(budget=Pixels(...))`; PART-T
+and PART-M are `Trades` and `Mart` with it. Attacks and maps see the network in evaluation mode; then it is
 trained in training mode.
 """
 

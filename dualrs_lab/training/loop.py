@@ -1,9 +1,7 @@
 """One training loop; what is learned is the objective, a small frozen object.
 
-An objective maps (model, x, y, generator) to a scalar loss, x float `(B, C, H, W)` in [0, 1] and y int64
-`(B,)`. It draws its own noise from the generator, so standard, Gaussian, consistency and adversarial training
-share one loop. All randomness is folded from (seed, epoch): an interrupted run goes on to the same weights,
-bit for bit on a CPU.
+All randomness is folded from (seed, epoch): an interrupted run goes on to the same weights, bit for bit on a
+CPU. Objectives are in `training.objectives` and `training.adversarial`.
 """
 
 import io

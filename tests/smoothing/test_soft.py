@@ -1,4 +1,4 @@
-"""Soft radii are those of `routes` where these are above zero, and go on below."""
+"""Soft radii are those of `dual.radii` where these are above zero, and go on below."""
 
 import numpy as np
 import pytest
