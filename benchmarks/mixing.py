@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from dualrs_lab.attacks import L2, PGD, Threat, pgd
-from dualrs_lab.data import Images, load_images, to_float
-from dualrs_lab.evidence import certified_accuracy, read_table
+from dualrs_lab.attacks import L2, PGD, Threat
+from dualrs_lab.data import Images, hold_out, load_images, to_float
+from dualrs_lab.evidence import read_table
+from dualrs_lab.experiment import Shelf
 from dualrs_lab.files import replace_json, replace_text
 from dualrs_lab.mixing import (
     PUBLISHED,
@@ -24,18 +25,18 @@ from dualrs_lab.mixing import (
     Mix,
     MixingLoss,
     NutsMix,
+    answer_margins,
+    attacked_logits,
     evaluate_systems_table,
     fit_nuts,
     make_head,
-    mixed,
-    mixed_answers,
+    mix_curves,
     summarise_systems,
     train_mixing,
-    worst_margin,
 )
-from dualrs_lab.models import Classifier, load_checkpoint, make_model
-from dualrs_lab.runtime import describe, make_generator, pick_device
-from dualrs_lab.training import Standard, TrainConfig, channel_statistics, train_checkpoint
+from dualrs_lab.models import Classifier, load_checkpoint
+from dualrs_lab.runtime import describe, pick_device
+from dualrs_lab.training import Standard, TrainConfig, new_network, train_checkpoint
 
 __all__ = ["main"]
 
@@ -74,6 +75,11 @@ class Bench(NamedTuple):
         """The device of the networks."""
         return next(self.robust.parameters()).device
 
+    @property
+    def shelf(self) -> Shelf:
+        """Where the results go."""
+        return Shelf(self.args.out)
+
 
 def main(argv: Sequence[str] | None = None) -> pd.DataFrame:
     """Make what is missing; print, write and return a row for each system."""
@@ -81,8 +87,7 @@ def main(argv: Sequence[str] | None = None) -> pd.DataFrame:
     torch.set_num_threads(args.threads or torch.get_num_threads())
     device = pick_device(args.device)
     train, test = load_images(args.data, "train"), load_images(args.data, "test")
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
-    held_out, train = train.select(order[: args.held_out]), train.select(order[args.held_out :])
+    held_out, train = hold_out(train, args.held_out)
     accurate = _accurate(args, train, device)
     robust, _ = load_checkpoint(args.robust, device=device)
     bench = Bench(accurate, robust, train, held_out, test, args)
@@ -102,11 +107,9 @@ def main(argv: Sequence[str] | None = None) -> pd.DataFrame:
 
 
 def _accurate(args: argparse.Namespace, train: Images, device: torch.device) -> Classifier:
-    mean, std = channel_statistics(train)
-    shape = {"classes": len(train.classes), "channels": train.shape[0], "mean": mean, "std": std}
     model, _ = train_checkpoint(
-        args.out / "accurate_seed0.safetensors",
-        lambda: make_model(args.model, **shape, seed=0),
+        Shelf(args.out).network("accurate"),
+        lambda: new_network(args.model, train, seed=0),
         train,
         objective=Standard(),
         config=TrainConfig(epochs=args.epochs, seed=0, batch=args.batch),
@@ -136,7 +139,7 @@ def _l2(bench: Bench) -> pd.DataFrame:
 
 def _certified(bench: Bench) -> pd.DataFrame:
     """Clean accuracy of mixes with smoothed networks, from their votes, and what each form certifies."""
-    rows = []
+    parts = []
     for path in bench.args.tables:
         table = read_table(path)
         pixels, labels = bench.test.batch(torch.tensor(table["idx"].to_numpy()))
@@ -144,17 +147,13 @@ def _certified(bench: Bench) -> pd.DataFrame:
             raise ValueError(f"mixing: the labels of {path} are not those of the test images")
         with torch.no_grad():
             logits = bench.accurate(to_float(pixels.to(bench.device))).float().cpu().numpy()
-        for weight in CERTIFIED_WEIGHTS:
-            natural = float((mixed_answers(table, logits, weight) == table["label"]).mean())
-            for form, how in FORMS.items():
-                certified = mixed(table, weight, **how, classes=len(bench.test.classes))
-                at = zip(
-                    map("{:g}".format, RADII), certified_accuracy(certified, RADII).tolist(), strict=True
-                )
-                row = {"sigma": table["sigma"].iloc[0], "weight": weight, "form": form, "natural": natural}
-                rows.append(row | dict(at))
-    found = pd.DataFrame(rows)
-    replace_text(bench.args.out / "certified.csv", found.round(6).to_csv(index=False, lineterminator="\n"))
+        for form, how in FORMS.items():
+            classes = len(bench.test.classes)
+            rows = mix_curves(table, logits, CERTIFIED_WEIGHTS, RADII, **how, classes=classes)
+            parts.append(rows.assign(form=form))
+    found = pd.concat(parts).sort_values(["sigma", "weight"], kind="stable")
+    text = found.round(6).to_csv(index=False, lineterminator="\n")
+    replace_text(bench.shelf.table("certified"), text)
     return found
 
 
@@ -175,7 +174,7 @@ def _compared(bench: Bench) -> dict[str, nn.Module]:
 def _adaptive(bench: Bench) -> AdaptiveMix:
     head = make_head("pooled", bench.accurate, bench.robust, shape=bench.train.shape, seed=0)
     mix, _ = train_mixing(
-        bench.args.out / "head_seed0.safetensors",
+        bench.shelf.network("head"),
         AdaptiveMix(bench.accurate, bench.robust, head).to(bench.device),
         bench.train,
         objective=MixingLoss(
@@ -189,8 +188,8 @@ def _adaptive(bench: Bench) -> AdaptiveMix:
 
 
 def _nuts(bench: Bench) -> NutsMix:
-    logits = _logits(bench.robust, bench.held_out.select(range(bench.args.fitted)))
-    fit = fit_nuts(logits["clean"], logits["attacked"], logits["labels"])
+    fitted = bench.held_out.select(range(bench.args.fitted))
+    fit = fit_nuts(**attacked_logits(bench.robust, fitted, eps=EPS, seed=0))
     found = {"curve": vars(fit.curve), "weight": fit.weight, "kept": fit.kept, "lost": fit.lost}
     replace_json(
         bench.args.out / "nuts.json",
@@ -201,17 +200,9 @@ def _nuts(bench: Bench) -> NutsMix:
 
 def _margins(bench: Bench) -> pd.DataFrame:
     """Margins of both networks on clean and on attacked test images: why mixing works."""
-    images = bench.test.select(range(0, len(bench.test), max(1, len(bench.test) // bench.args.images)))
-    rows = []
-    for name, network in {"accurate": bench.accurate, "robust": bench.robust}.items():
-        logits = _logits(network, images)
-        for kind in ("clean", "attacked"):
-            right = logits[kind].argmax(1) == logits["labels"]
-            margin = worst_margin(logits[kind])
-            columns = {"right": right.int().numpy(), "margin": margin.double().numpy().round(6)}
-            rows.append(pd.DataFrame({"network": name, "images": kind, **columns}))
-    table = pd.concat(rows, ignore_index=True)
-    replace_text(bench.args.out / "margins.csv", table.to_csv(index=False, lineterminator="\n"))
+    networks = {"accurate": bench.accurate, "robust": bench.robust}
+    table = answer_margins(networks, bench.test.spread(bench.args.images), eps=EPS, seed=0).round(6)
+    replace_text(bench.shelf.table("margins"), table.to_csv(index=False, lineterminator="\n"))
     return table.groupby(["network", "images", "right"])["margin"].agg(["mean", "median", "size"])
 
 
@@ -225,21 +216,6 @@ def _autoattack(bench: Bench) -> pd.DataFrame:
     return _judged("autoattack", some, bench, threat, bench.args.auto_images)
 
 
-def _logits(network: Classifier, images: Images) -> dict[str, Tensor]:
-    device, found = next(network.parameters()).device, []
-    for number, start in enumerate(range(0, len(images), 250)):
-        pixels, labels = images.batch(torch.arange(start, min(start + 250, len(images))))
-        x, y = to_float(pixels.to(device)), labels.to(device)
-        attack = PGD(steps=20, step=EPS / 4, blind=1.0)
-        attacked = pgd(
-            network, x, y, EPS, attack=attack, generator=make_generator(0, "margins", number, device=device)
-        )
-        with torch.no_grad():
-            found.append((network(x).float().cpu(), network(attacked).float().cpu(), labels.cpu()))
-    clean, attacked, labels = (torch.cat(part) for part in zip(*found, strict=True))
-    return {"clean": clean, "attacked": attacked, "labels": labels}
-
-
 def _judged(
     name: str,
     systems: dict[str, nn.Module],
@@ -247,14 +223,14 @@ def _judged(
     threat: Threat | None = None,
     images: int | None = None,
 ) -> pd.DataFrame:
-    skip = max(1, len(bench.test) // (images or bench.args.images))
+    skip = bench.test.stride(images or bench.args.images)
     threat = threat or Threat(eps=EPS, seed=0, auto=(), mma=False, batch=125)
-    place = bench.args.out / f"{name}.tsv"
+    place = bench.shelf.answers(name)
     table = evaluate_systems_table(
         bench.accurate, bench.robust, systems, bench.test, place, threat=threat, skip=skip, progress=False
     )
     summary = summarise_systems(table)
-    replace_text(bench.args.out / f"{name}.csv", summary.round(6).to_csv(lineterminator="\n"))
+    replace_text(bench.shelf.table(name), summary.round(6).to_csv(lineterminator="\n"))
     return summary
 
 

@@ -19,6 +19,7 @@ from benchmarks.report import table
 from dualrs_lab.cascade import Cascade, CascadeSpec, certify_cascade
 from dualrs_lab.data import load_images
 from dualrs_lab.dual import Cuts, DualSpec, certify_dual
+from dualrs_lab.experiment import Experiment
 from dualrs_lab.files import replace_json, replace_text
 from dualrs_lab.models import load_checkpoint
 from dualrs_lab.runtime import describe, pick_device, pick_dtype
@@ -64,14 +65,15 @@ def _arms(
 ) -> tuple[dict[str, Callable[[int], None]], dict[str, list[int]]]:
     size, n, seed = args.images, args.n, args.seed
 
-    def voter(name: str, sigma: float, classes: int) -> FrozenVoter:
-        model, _ = load_checkpoint(DATA / f"{name}.safetensors")
+    def voter(path: Path, sigma: float, classes: int) -> FrozenVoter:
+        model, _ = load_checkpoint(path)
         fast = FastPath(compile=args.compile, cuda_graph=device.type == "cuda")
         shape, dtype = tuple(x.shape[1:]), pick_dtype(device)
         return freeze(model, GridNoise(sigma), shape, classes=classes, device=device, dtype=dtype, fast=fast)
 
-    experts = {s: voter(f"cifar10_jpeg/cifar10_jpeg_fast_narrow_sigma{s:g}_seed0", s, 10) for s in SIGMAS}
-    cuts = [voter(f"cifar10_systems/router_cut{k + 1}", s, 2) for k, s in enumerate(CUTS)]
+    experts = {s: voter(Experiment.shipped(DATA).expert(s), s, 10) for s in SIGMAS}
+    router = [DATA / f"cifar10_systems/router_cut{k + 1}.safetensors" for k in range(len(CUTS))]
+    cuts = [voter(path, s, 2) for path, s in zip(router, CUTS, strict=True)]
     drawn: dict[str, list[int]] = {}
     arms: dict[str, Callable[[int], None]] = {}
 

@@ -15,9 +15,10 @@ import pandas as pd
 import torch
 
 from dualrs_lab.attacks import PGD, Threat, evaluate_table, robust_accuracy, summarise_attacks
-from dualrs_lab.data import Images, load_images
+from dualrs_lab.data import Images, hold_out, load_images
+from dualrs_lab.experiment import Shelf
 from dualrs_lab.files import replace_text
-from dualrs_lab.models import Classifier, load_checkpoint, make_model
+from dualrs_lab.models import Classifier, load_checkpoint
 from dualrs_lab.pixels import OtherImages, Pixels, RandomPixels, TopFraction, Uniform, mean_budget
 from dualrs_lab.runtime import pick_device
 from dualrs_lab.training import (
@@ -28,7 +29,7 @@ from dualrs_lab.training import (
     Trades,
     TrainConfig,
     accuracy,
-    channel_statistics,
+    new_network,
     train_checkpoint,
 )
 
@@ -66,45 +67,46 @@ def main(argv: Sequence[str] | None = None) -> pd.DataFrame:
     torch.set_num_threads(args.threads or torch.get_num_threads())
     device = pick_device(args.device)
     train, test = load_images(args.data, "train"), load_images(args.data, "test")
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
-    held_out, train = train.select(order[: args.held_out]), train.select(order[args.held_out :])
+    held_out, train = hold_out(train, args.held_out)
+    shelf = Shelf(args.out)
     attack = PGD(steps=args.steps, step=1.25 * EPS / args.steps, best=False, blind=0.99)
     objectives = arms(INNER if args.steps == INNER.steps else attack)
     rows = []
     for seed, name in itertools.product(args.seeds, args.arms):
-        warm = args.out / f"warmup_seed{seed}.safetensors"
+        warm = shelf.network("warmup", seed)
         config = TrainConfig(epochs=args.warmup, seed=seed, batch=args.batch, lr=0.1)
         _trained(warm, None, train, held_out, objectives["at"], config, device, args.model)
         config = TrainConfig(epochs=args.epochs, seed=1000 + seed, batch=args.batch, lr=0.05)
-        path = args.out / f"{name}_seed{seed}.safetensors"
+        path = shelf.network(name, seed)
         model = _trained(path, warm, train, held_out, objectives[name], config, device, args.model)
-        rows.append({"arm": name, "seed": seed, **_examined(model, path, test, objectives[name], args)})
+        found = _attacked(model, shelf, name, seed, test, args)
+        rows.append({"arm": name, "seed": seed, **found, **_examined(model, path, test, objectives[name])})
         print(rows[-1], flush=True)
     table = pd.DataFrame(rows)
     replace_text(args.out / args.table, table.round(6).to_csv(index=False, lineterminator="\n"))
     return table
 
 
-def _examined(
-    model: Classifier, path: Path, test: Images, objective: Objective, args: argparse.Namespace
+def _attacked(
+    model: Classifier, shelf: Shelf, name: str, seed: int, test: Images, args: argparse.Namespace
 ) -> dict[str, float]:
-    """Accuracies on evenly spaced test images (`natural_all`: on all of them), and what the arm cost."""
-    skip = max(1, len(test) // args.images)
-    by_pgd = Threat(eps=EPS, seed=0, auto=())
-    place = path.with_name(f"{path.stem}_attacked.tsv")
-    under = summarise_attacks(evaluate_table(model, test, place, threat=by_pgd, skip=skip, progress=False))[
-        "accuracy"
-    ]
-    found = {str(name): float(value) for name, value in under.items()}
+    """Accuracies on evenly spaced test images, `natural_all` on all of them."""
+    by_pgd, by_auto = Threat(eps=EPS, seed=0, auto=()), Threat(eps=EPS, seed=0, mma=False)
+    how = {"threat": by_pgd, "skip": test.stride(args.images), "progress": False}
+    under = summarise_attacks(evaluate_table(model, test, shelf.attacked(name, seed), **how))["accuracy"]
+    found = {str(attack): float(value) for attack, value in under.items()}
     found["natural_all"] = accuracy(model, test, seed=0)
     if args.auto_images:
-        place = path.with_name(f"{path.stem}_autoattack.tsv")
-        by_auto = Threat(eps=EPS, seed=0, mma=False)
-        skip = max(1, len(test) // args.auto_images)
-        table = evaluate_table(model, test, place, threat=by_auto, skip=skip, progress=False)
+        how |= {"threat": by_auto, "skip": test.stride(args.auto_images)}
+        table = evaluate_table(model, test, shelf.autoattack(name, seed), **how)
         found["autoattack"] = float(table["autoattack"].mean())
+    return found
+
+
+def _examined(model: Classifier, path: Path, test: Images, objective: Objective) -> dict[str, float]:
+    """What the arm cost: its mean budget, and seconds an epoch."""
     budget = getattr(objective, "budget", Uniform())
-    found["budget"] = 255 * mean_budget(model, test.select(range(0, len(test), 10)), budget, seed=0)
+    found = {"budget": 255 * mean_budget(model, test.select(range(0, len(test), 10)), budget, seed=0)}
     _, info = load_checkpoint(path)
     found["seconds_per_epoch"] = sorted(row["seconds"] for row in info["history"])[len(info["history"]) // 2]
     return found
@@ -120,13 +122,10 @@ def _trained(
     device: torch.device,
     name: str,
 ) -> Classifier:
-    mean, std = channel_statistics(train)
-
     def make() -> Classifier:
         if start:
             return load_checkpoint(start, device=device)[0]
-        classes, channels = len(train.classes), train.shape[0]
-        return make_model(name, classes=classes, channels=channels, mean=mean, std=std, seed=config.seed)
+        return new_network(name, train, seed=config.seed)
 
     def validate(model: Classifier) -> float:
         attack = PGD(steps=10, step=2 / 255)

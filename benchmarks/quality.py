@@ -8,6 +8,7 @@ About two hours on two CPU cores; a run that was killed goes on where it stopped
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -27,7 +28,7 @@ from dualrs_lab.dual import (
     numbered,
     train_router,
 )
-from dualrs_lab.evidence import read_table
+from dualrs_lab.experiment import Experiment
 from dualrs_lab.files import replace_text
 from dualrs_lab.models import Classifier, load_checkpoint, with_head
 from dualrs_lab.runtime import pick_device, pick_dtype
@@ -36,16 +37,11 @@ from dualrs_lab.training import TrainConfig, train_together
 
 __all__ = ["main"]
 
-SHIPPED = Path(__file__).resolve().parent.parent / "data/cifar10_jpeg"
-SIGMAS, ALPHA, N = (0.25, 0.5, 1.0), 0.001, 10_000
+SHIPPED = Experiment.shipped(Path(__file__).resolve().parent.parent / "data")
+SIGMAS, ALPHA, N = (0.25, 0.5, 1.0), 0.001, SHIPPED.n
 RADII = [0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5]
 # Majorities only, and a cascade that leaves more to small sigmas.
 PLAIN, STRICTER, DIAL = Cascade(SIGMAS[::-1]), Cascade(SIGMAS[::-1], (0.3, 0.0, 0.0)), ", t = 0.3"
-
-
-def name(sigma: float, what: str = "") -> str:
-    """The name of a file, without its ending."""
-    return f"cifar10_jpeg_fast_narrow_sigma{sigma:g}_seed0{what}"
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, pd.DataFrame]:
@@ -53,13 +49,12 @@ def main(argv: Sequence[str] | None = None) -> dict[str, pd.DataFrame]:
     args = _options(argv)
     device, out = pick_device(args.device), args.out
     train, test = load_images(args.data, "train"), load_images(args.data, "test")
-    experts = {s: load_checkpoint(SHIPPED / f"{name(s)}.safetensors", device=device)[0] for s in SIGMAS}
-    files = {s: SHIPPED / f"{name(s, f'_smoothed{s:g}_n{N}')}.tsv" for s in SIGMAS}
-    singles = {s: read_table(path) for s, path in files.items()}
+    experts = {s: load_checkpoint(SHIPPED.expert(s), device=device)[0] for s in SIGMAS}
+    singles, own_files = SHIPPED.singles(SIGMAS), replace(SHIPPED, folder=out)
     cuts = _router(train, experts, out, args.step)
-    dual = _dual(cuts, experts, list(files.values()), test, out)
-    tuned = _tuned(train, experts, out)
-    own = {s: _certified(tuned[s], test, out, s, args.tuned_skip) for s in SIGMAS}
+    dual = _dual(cuts, experts, test, out)
+    tuned = _tuned(train, experts, own_files)
+    own = {s: _certified(tuned[s], test, own_files, s, args.tuned_skip) for s in SIGMAS}
     found = {"comparison": board(singles, dual), "comparison_tuned": tuned_board(singles, own)}
     for called, table in found.items():
         replace_text(out / f"{called}.csv", table.round(6).to_csv(lineterminator="\n"))
@@ -118,9 +113,7 @@ def _rule() -> Cuts:
     return Cuts((0.5, 1.0))
 
 
-def _dual(
-    cuts: list[Classifier], experts: dict[float, Classifier], files: list[Path], test: Images, out: Path
-) -> pd.DataFrame:
+def _dual(cuts: list[Classifier], experts: dict[float, Classifier], test: Images, out: Path) -> pd.DataFrame:
     spec = DualSpec(
         estimator=_rule(), sigmas=SIGMAS, seed=0, n=N, n_estimator=2000, alpha=ALPHA, **_fast(cuts[0])
     )
@@ -130,18 +123,18 @@ def _dual(
         test,
         out / "dual.tsv",
         spec=spec,
-        recorded=files,
+        recorded=[SHIPPED.certificates(s) for s in SIGMAS],
         skip=20,
         max_images=500,
         progress=False,
     )
 
 
-def _tuned(train: Images, experts: dict[float, Classifier], out: Path) -> dict[float, Classifier]:
+def _tuned(train: Images, experts: dict[float, Classifier], files: Experiment) -> dict[float, Classifier]:
     """The experts trained together for one epoch, in the order of asking."""
     order = SIGMAS[::-1]
     made = train_together(
-        [out / f"{name(s, '_tuned')}.safetensors" for s in order],
+        [files.tuned(s) for s in order],
         lambda k: experts[order[k]],
         train,
         objective=CascadeRadius(sigmas=order, accuracy=0.3),
@@ -152,13 +145,13 @@ def _tuned(train: Images, experts: dict[float, Classifier], out: Path) -> dict[f
     return dict(zip(order, made, strict=True))
 
 
-def _certified(model: Classifier, test: Images, out: Path, sigma: float, skip: int) -> pd.DataFrame:
+def _certified(model: Classifier, test: Images, files: Experiment, sigma: float, skip: int) -> pd.DataFrame:
     spec = Spec(noise=GridNoise(sigma), seed=0, n=N, alpha=ALPHA, **_fast(model))
-    made_from = {"checkpoint": f"{name(sigma, '_tuned')}.safetensors", "trained_sigma": sigma}
+    made_from = {"checkpoint": files.tuned(sigma).name, "trained_sigma": sigma}
     return certify_table(
         model,
         test,
-        out / f"{name(sigma, f'_tuned_smoothed{sigma:g}_n{N}')}.tsv",
+        files.tuned_certificates(sigma),
         spec=spec,
         skip=skip,
         progress=False,

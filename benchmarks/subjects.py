@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from benchmarks.baselines import Art, Textbook
 from dualrs_lab.data import load_images
 from dualrs_lab.evidence import Certificate
+from dualrs_lab.experiment import Experiment
 from dualrs_lab.models import Classifier, load_checkpoint, make_model
 from dualrs_lab.runtime import fold_seed, make_generator
 from dualrs_lab.smoothing import AllDraws, FastPath, FrozenVoter, GridNoise, Spec, Stopping, certify, freeze
-from dualrs_lab.training import Gaussian, channel_statistics, recipe, train
+from dualrs_lab.training import Gaussian, new_network, recipe, train
 
 __all__ = [
     "SHIPPED",
@@ -26,10 +27,7 @@ __all__ = [
     "untrained",
 ]
 
-SHIPPED = (
-    Path(__file__).resolve().parent.parent
-    / "data/cifar10_jpeg/cifar10_jpeg_fast_narrow_sigma0.5_seed0.safetensors"
-)
+SHIPPED = Experiment.shipped(Path(__file__).resolve().parent.parent / "data").expert(0.5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,9 +130,8 @@ def labelled_images(data: str, path: Path, device: torch.device, *, images: int,
 def digits(device: torch.device, *, images: int, epochs: int, **settings: Any) -> Subject:
     """A small network for the embedded digits, trained on the spot within seconds."""
     training = load_images("digits", "train")
-    mean, std = channel_statistics(training)
     seed = settings["seed"]
-    network = make_model("digits_cnn", classes=10, channels=1, mean=mean, std=std, seed=seed)
+    network = new_network("digits_cnn", training, seed=seed)
     config = recipe(training, epochs=epochs, seed=seed)
     train(network, training, objective=Gaussian(sigma=settings["sigma"]), config=config, progress=False)
     return _on_images("digits", network.to(device), images, settings)

@@ -1,13 +1,14 @@
 """What docs/results.md says of certificates: single noise levels, two bounds, dual systems and cascades."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from scipy import special
 
 from benchmarks.pages.text import DATA, Facts, markdown, millions, percent, radius, read_info
-from benchmarks.quality import RADII, SHIPPED, SIGMAS, N, name
+from benchmarks.quality import RADII, SHIPPED, SIGMAS
 from dualrs_lab.evidence import (
     average_radius,
     certified_accuracy,
@@ -22,6 +23,7 @@ from dualrs_lab.evidence import (
 __all__ = ["SYSTEMS", "facts", "published_log", "shipped", "two_bounds"]
 
 SYSTEMS = DATA / "cifar10_systems"
+TUNED = replace(SHIPPED, folder=SYSTEMS)  # the experts trained for their cascade
 SHOWN = RADII[:9]  # in the long tables
 
 
@@ -32,8 +34,7 @@ def facts() -> Facts:
 
 def shipped(sigma: float, *, tuned: bool = False) -> pd.DataFrame:
     """The certificates of the network for this noise level, or of the one trained for the cascade."""
-    folder, what = (SYSTEMS, "_tuned") if tuned else (SHIPPED, "")
-    return read_table(folder / f"{name(sigma, f'{what}_smoothed{sigma:g}_n{N}')}.tsv")
+    return read_table(TUNED.tuned_certificates(sigma) if tuned else SHIPPED.certificates(sigma))
 
 
 def published_log(sigma: float) -> pd.DataFrame:
@@ -78,14 +79,14 @@ def _curves(found: pd.DataFrame, labels: Mapping[str, str], radii: Sequence[floa
 def _networks() -> Facts:
     rows = {f"here, σ = {s:g}": _curve(shipped(s)) for s in SIGMAS}
     rows |= {f"Cohen et al., σ = {s:g}": _curve(published_log(s)) for s in SIGMAS}
-    trained = [read_info(SHIPPED / f"{name(s)}.json") for s in SIGMAS]
-    spec = read_info(SHIPPED / f"{name(0.5, f'_smoothed0.5_n{N}')}.json")["identity"]
+    trained = [read_info(SHIPPED.expert(s).with_suffix(".json")) for s in SIGMAS]
+    spec = read_info(SHIPPED.certificates(0.5).with_suffix(".json"))["identity"]
     ceiling = {
         f"{s:g}, {a:g}": f"{radius_ceiling(100_000, a, s):.3f}" for s in (0.25, 0.5) for a in (0.001, 0.01)
     }
     return {
         "networks": _curves(pd.DataFrame(rows).T, {rule: rule for rule in rows}, RADII[:7]),
-        "parameters": millions(SHIPPED / f"{name(0.5)}.safetensors"),
+        "parameters": millions(SHIPPED.expert(0.5)),
         "epochs": str(trained[0]["training"]["config"]["epochs"]),
         "training_minutes": f"{np.mean([info['seconds'] for info in trained]) / 60:.0f}",
         "images": str(len(shipped(0.5))),
@@ -142,7 +143,7 @@ def _tuned() -> Facts:
         "oracle": "oracle of the networks above",
         "tuned, oracle": "oracle of those trained together",
     }
-    acr, made = found["acr"], read_info(SYSTEMS / f"{name(0.5, '_tuned')}.json")
+    acr, made = found["acr"], read_info(TUNED.tuned(0.5).with_suffix(".json"))
     return {
         "tuned": _curves(found, labels),
         "tuned_of_own_oracle": percent(acr["tuned cascade, routed"] / acr["tuned, oracle"], 0),

@@ -5,6 +5,7 @@ sigma Phi^-1(p) has standard deviation sigma sqrt(p (1 - p) / n) / phi(Phi^-1(p)
 five of its own, which arms that agree exceed with probability 6e-7 a comparison. Seeded.
 """
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,7 @@ from benchmarks.subjects import Subject, digits
 from dualrs_lab.attacks import check, read_evaluation
 from dualrs_lab.dual import DualCertificate
 from dualrs_lab.evidence import ABSTAIN, read_table
+from dualrs_lab.experiment import Experiment
 from dualrs_lab.mixing import summarise_systems
 from dualrs_lab.models import make_model, save_checkpoint
 from dualrs_lab.smoothing import FastPath, GaussianNoise, Spec, certify
@@ -234,19 +236,15 @@ def test_options_are_checked(capsys: pytest.CaptureFixture[str]) -> None:
 
 # Systems of several noise levels.
 
-SYSTEMS = Path(__file__).parents[2] / "data" / "cifar10_systems"
-SHIPPED = quality.SHIPPED
+DATA = Path(__file__).parents[2] / "data"
+SYSTEMS = DATA / "cifar10_systems"
 
 
 def test_the_shipped_comparison_follows_from_the_shipped_tables() -> None:
     """From every vote again: the board of notebook 22 and docs/results.md is not typed in."""
-    singles = {
-        s: read_table(SHIPPED / f"{quality.name(s, f'_smoothed{s:g}_n10000')}.tsv") for s in quality.SIGMAS
-    }
-    own = {
-        s: read_table(SYSTEMS / f"{quality.name(s, f'_tuned_smoothed{s:g}_n10000')}.tsv")
-        for s in quality.SIGMAS
-    }
+    shipped = Experiment.shipped(DATA)
+    singles, tuned = shipped.singles(quality.SIGMAS), dataclasses.replace(shipped, folder=SYSTEMS)
+    own = {s: read_table(tuned.tuned_certificates(s)) for s in quality.SIGMAS}
     found = {
         "comparison": quality.board(singles, read_table(SYSTEMS / "dual.tsv")),
         "comparison_tuned": quality.tuned_board(singles, own),
