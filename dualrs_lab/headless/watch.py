@@ -129,7 +129,7 @@ def start(run: Run, slot: Slot, status: Status) -> Active:
     write_status(run, status)
     with (run.folder / "log.txt").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "dualrs_lab.worker"],
+            [sys.executable, "-m", "dualrs_lab.headless.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -187,6 +187,6 @@ def _salvage(job: Mapping[str, Any], page: bool) -> None:
         page = False
     part.unlink()
     if page:
-        command = [sys.executable, "-m", "dualrs_lab.worker"]
+        command = [sys.executable, "-m", "dualrs_lab.headless.worker"]
         text = json.dumps({"page_of": job["output"], "page": job["page"]})
         subprocess.run(command, input=text, text=True, capture_output=True, timeout=PAGE_SECONDS, check=False)
