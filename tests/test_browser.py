@@ -34,11 +34,11 @@ SETTINGS = {
     "notebook-extension/tracker": {"windowingMode": "none"},  # else cells out of sight are not in the page
 }
 MADE = [
-    "from dualrs_lab.widgets import VotesPanel\nVotesPanel()",
-    "from dualrs_lab.widgets import PlanePanel\nPlanePanel()",
+    "from dualrs_lab.panels import VotesPanel\nVotesPanel()",
+    "from dualrs_lab.panels import PlanePanel\nPlanePanel()",
     """
 import pandas as pd
-from dualrs_lab.widgets import CertifiedPanel
+from dualrs_lab.panels import CertifiedPanel
 rows = pd.DataFrame({"label": 0, "predict": 0, "correct": 1, "radius": [0.1, 0.3, 0.6, 0.9]})
 tables = {"σ = 0.5": rows.assign(sigma=0.5), "σ = 1": rows.assign(radius=[0.1, 0.2, 1.0, 1.8], sigma=1.0)}
 CertifiedPanel(tables)
@@ -46,7 +46,7 @@ CertifiedPanel(tables)
     """
 from dualrs_lab.data import load_images
 from dualrs_lab.models import make_model
-from dualrs_lab.widgets import ImagePanel
+from dualrs_lab.panels import ImagePanel
 digits = load_images("digits", "test")
 network = make_model("digits_cnn", classes=10, channels=1, mean=[0.3], std=[0.4], seed=0)
 ImagePanel(network, digits)
@@ -54,7 +54,7 @@ ImagePanel(network, digits)
     """
 from dualrs_lab.data import load_images
 from dualrs_lab.models import make_model
-from dualrs_lab.widgets import PixelPanel
+from dualrs_lab.panels import PixelPanel
 digits = load_images("digits", "test")
 network = make_model("digits_cnn", classes=10, channels=1, mean=[0.3], std=[0.4], seed=0)
 network.body.fc.weight.data.abs_()
@@ -63,7 +63,7 @@ PixelPanel(network, digits, eps=0.2)
     """
 from dualrs_lab.data import load_images
 from dualrs_lab.models import make_model
-from dualrs_lab.widgets import BlendPanel
+from dualrs_lab.panels import BlendPanel
 g, h = (make_model("digits_cnn", classes=10, channels=1, mean=[0.3], std=[0.4], seed=seed) for seed in (0, 1))
 BlendPanel(g, h, load_images("digits", "test"), eps=0.2)
 """,

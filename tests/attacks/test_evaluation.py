@@ -176,7 +176,7 @@ def test_autoattack_is_that_of_the_threat(model, images, monkeypatch) -> None:
         seen.append((eps, given["norm"], given["attacks"]))
         return x
 
-    monkeypatch.setattr("dualrs_lab.evaluation.auto_attack", auto)
+    monkeypatch.setattr(evaluation, "auto_attack", auto)
     threat = Threat(eps=0.4, norm=L2(), seed=0, mma=False, steps=1, auto=("fab-t", "square"))
     evaluate(model, images.select(range(5)), threat=threat, progress=False)
     assert seen == [(0.4, L2(), ("fab-t", "square"))]

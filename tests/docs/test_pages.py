@@ -15,7 +15,7 @@ from scipy import stats
 from torch import nn
 
 from benchmarks.pages import __main__ as pages
-from benchmarks.pages import certificates, mixing, pixels, speed, text
+from benchmarks.pages import certificates, gpu, larger, mixing, pixels, speed, text
 from benchmarks.quality import RADII, SIGMAS
 from dualrs_lab.__main__ import main
 from dualrs_lab.data import load_images
@@ -32,10 +32,11 @@ PROSE = [
 # Every number that is typed into a page, and why it is not read from a table.
 TYPED = {
     "results": {
-        "0 0.25 0.5 1 1.5": "radii and noise levels",
-        "0.3": "the stricter threshold of benchmarks.quality",
+        "0 0.12 0.25 0.5 1 1.25 1.5": "radii and noise levels",
+        "0.3 0.15": "stricter thresholds of benchmarks.quality and benchmarks.gpu.experts",
         "0.001 100,000 90 110 1.7 2019": "what Cohen et al. say of their networks and logs",
         "0.01": "the level that their logs fit",
+        "2020": "Jeong and Shin",
         "1,000 100 300 0.1": "settings of trials of which only tried.csv is left",
         "4/255 7/255 8/255 4 10,000 20": "budgets, images and steps of the attacks",
         "18 80 2024": "the ResNet-18 of the paper on PART",
@@ -165,6 +166,64 @@ def test_the_words_on_cascades_hold() -> None:
     assert (gain[:3] > 0).all()  # up to 0.5
     assert (gain[3:] <= 0).all()
     assert dial["0"] > cascade["0"]
+
+
+def test_the_words_on_larger_experts_hold() -> None:
+    found, radii = larger.board(), larger.board().columns[:-1]
+    alone = {s: found.loc[f"σ = {s:g}"] for s in larger.SIGMAS}
+    above = {s: larger.points(alone[s], larger.published("Cohen 2019", s)) for s in alone}
+    assert all((above[s].drop("0") > 0).all() for s in above)  # level by level from 0.25 on
+    assert [s for s in above if above[s]["0"] < 0] == [0.5, 1.0]
+    error = {s: np.hypot(*(100 * np.sqrt(0.25 / n) for n in (1000, 500))) for s in (0.5, 1.0)}
+    assert all(-above[s]["0"] < error[s] for s in error)
+    best = found.loc["envelope"]
+    assert (larger.points(best, larger.published("Cohen 2019")) > 0).all()
+    consistency = {s: larger.points(alone[s], larger.published("Consistency", s)) for s in alone if s > 0.12}
+    assert all((consistency[s] < 0).all() for s in consistency)
+    assert larger.points(best, larger.published("CAT-RS")).min() < 0
+    for one in (above, consistency):  # the expert that is furthest below at r = 0
+        assert min(one, key=lambda s: one[s]["0"]) == 1.0
+    gain = {s: found["acr"][f"two bounds, σ = {s:g}"] - found["acr"][f"σ = {s:g}"] for s in alone}
+    assert max(gain, key=gain.__getitem__) == 1.0
+    assert [s for s in gain if gain[s] < 0] == [0.12, 0.25]
+    assert list(radii[:6]) == ["0", "0.25", "0.5", "0.75", "1", "1.25"]
+
+
+@pytest.mark.parametrize("threshold", ["", ", t = 0.15", ", t = 0.3"])
+def test_the_words_on_their_cascade_hold(threshold: str) -> None:
+    found, radii = larger.board(), larger.board().columns[:-1]
+    cascade = found.loc[f"cascade, routed{threshold}"]
+    for rule in ("two bounds, σ = 0.5", "σ = 0.5"):
+        beyond = cascade[radii] - found.loc[rule, radii]
+        assert (beyond[:6] < 0).all()  # up to 1.25
+        assert (beyond[6:] > 0).all()
+    if not threshold:
+        beyond = (cascade[radii] - found.loc["two bounds, σ = 1", radii]).to_numpy()
+        assert (beyond[:6] > 0).all()
+        assert beyond[6] == 0
+        assert beyond[7] < 0
+        paired = larger.cascade_beyond()
+        assert paired.mean() == pytest.approx(cascade["acr"] - found["acr"]["two bounds, σ = 1"], abs=2e-6)
+        assert paired.mean() > 2 * paired.std() / np.sqrt(len(paired))
+
+
+def test_the_words_on_the_gpu_hold() -> None:
+    for part in (gpu.FAST, gpu.DEEP):
+        bench = speed.Bench("gpu_speed", part)
+        times = bench.rows[bench.rows["quantity"] == gpu.TIMES].set_index("arm")["median"]
+        assert times.max() < 10  # the aim is not reached
+        assert times["+ CUDA graph"] == pytest.approx(times["+ bfloat16"], rel=0.03)  # next to nothing
+        assert ("+ compiled" in times) == (part == gpu.FAST)
+        shares = bench.rows[bench.rows["quantity"].str.contains("of the ")]["median"]
+        assert shares.max() < 20  # far from both limits
+    found = gpu.sampled()
+    assert found["wide"].share > 2 * found["fast"].share
+    deep = speed.Bench("gpu_speed", "machine").rows.query("quantity == 'operations per draw'")["median"].max()
+    assert found["wide"].operations < 1e6 * deep  # so it is not for want of operations
+    checks = pd.read_csv(text.DATA / "benchmarks" / "gpu_checks.csv")
+    assert (checks["outcome"] == "ok").all()
+    books = checks[checks["part"] == "notebooks"]["name"]
+    assert len(books[books.str.match(r"\d\d_")]) == 3
 
 
 def test_the_words_on_pixels_and_mixes_hold() -> None:

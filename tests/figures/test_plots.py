@@ -84,7 +84,7 @@ def test_vote_bars_show_the_bound_that_the_certificate_rests_on(ax: Axes) -> Non
 
 def test_importing_changes_no_setting_and_opens_no_figure() -> None:
     code = (
-        "import matplotlib; before = dict(matplotlib.rcParams); import dualrs_lab.plots; "
+        "import matplotlib; before = dict(matplotlib.rcParams); import dualrs_lab.figures.style; "
         "assert dict(matplotlib.rcParams) == before; assert not matplotlib._pylab_helpers.Gcf.figs"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)

@@ -244,7 +244,7 @@ def test_heads_come_back_as_they_were(networks, digits, tmp_path, monkeypatch) -
     again, _ = load_mixing(path, g, h)
     with torch.no_grad():
         assert torch.equal(made(x), again(x))
-    monkeypatch.setattr("dualrs_lab.adaptive.train", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr("dualrs_lab.mixing.adaptive.train", lambda *_, **__: pytest.fail("trained again"))
     train_mixing(path, begin(), few, **how)
     monkeypatch.undo()
     other = how | {"objective": dataclasses.replace(LOSS, push=0.1)}

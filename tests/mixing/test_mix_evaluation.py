@@ -124,7 +124,7 @@ def test_every_attack_of_the_threat_is_run(networks, images, monkeypatch) -> Non
         seen.append((type(model).__name__, eps, norm, attacks, batch))
         return x
 
-    monkeypatch.setattr("dualrs_lab.mix_evaluation.auto_attack", auto)
+    monkeypatch.setattr("dualrs_lab.mixing.evaluate.auto_attack", auto)
     systems = {"nuts": NutsMix(*networks, Curve(), 0.9), "fixed": Mix(*networks, 0.6)}
     threat = dataclasses.replace(THREAT, mma=True, auto=("square",), steps=5)
     few = images.select(range(20))

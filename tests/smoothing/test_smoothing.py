@@ -170,8 +170,7 @@ SCRIPT = """
 import sys
 from dualrs_lab.data import load_images
 from dualrs_lab.models import make_model
-from dualrs_lab.sampling import GridNoise
-from dualrs_lab.smoothing import Spec, certify_table
+from dualrs_lab.smoothing import GridNoise, Spec, certify_table
 network = make_model("digits_cnn", classes=10, channels=1, mean=[0.3], std=[0.3], seed=0)
 spec = Spec(noise=GridNoise(0.25), seed=0, n0=50, n=500, batch=500)
 images = load_images("digits", "test").select(range(120))
