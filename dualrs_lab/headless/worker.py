@@ -1,9 +1,9 @@
 """One run in a process of its own: papermill with caps and a normal form, told and watched by the runner.
 
 The runner starts `python -m dualrs_lab.headless.worker`, writes one line of JSON (the job) to its stdin and
-keeps that pipe open: its end means that the runner is gone, and this process then ends all that it started and itself.
-Events go back as lines of JSON on stdout: the kernel's process, cells done, the outcome. Text goes to
-stderr, which is the log.
+keeps that pipe open: its end means that the runner is gone, and this process then ends all that it started
+and itself. Events go back as lines of JSON on stdout: the kernel's process, cells done, the outcome. Text
+goes to stderr, which is the log.
 """
 
 import json
