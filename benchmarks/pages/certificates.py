@@ -20,7 +20,7 @@ from dualrs_lab.evidence import (
     upper_bound,
 )
 
-__all__ = ["SYSTEMS", "facts", "published_log", "shipped", "two_bounds"]
+__all__ = ["SYSTEMS", "curve_table", "facts", "published_log", "shipped", "two_bounds"]
 
 SYSTEMS = DATA / "cifar10_systems"
 TUNED = replace(SHIPPED, folder=SYSTEMS)  # the experts trained for their cascade
@@ -66,8 +66,8 @@ def _curve(table: pd.DataFrame) -> dict[str, float]:
     return dict(zip([f"{r:g}" for r in RADII], shares, strict=True)) | {"acr": average_radius(table)}
 
 
-def _curves(found: pd.DataFrame, labels: Mapping[str, str], radii: Sequence[float] = SHOWN) -> str:
-    # a row for each key of `labels`, from columns "0", "0.25", …, acr
+def curve_table(found: pd.DataFrame, labels: Mapping[str, str], radii: Sequence[float] = SHOWN) -> str:
+    """A row for each key of `labels`, from columns "0", "0.25", …, acr."""
     at = [f"{r:g}" for r in radii]
     rows = [
         [label, *(percent(found.loc[rule, r]) for r in at), radius(found.loc[rule, "acr"])]
@@ -85,7 +85,7 @@ def _networks() -> Facts:
         f"{s:g}, {a:g}": f"{radius_ceiling(100_000, a, s):.3f}" for s in (0.25, 0.5) for a in (0.001, 0.01)
     }
     return {
-        "networks": _curves(pd.DataFrame(rows).T, {rule: rule for rule in rows}, RADII[:7]),
+        "networks": curve_table(pd.DataFrame(rows).T, {rule: rule for rule in rows}, RADII[:7]),
         "parameters": millions(SHIPPED.expert(0.5)),
         "epochs": str(trained[0]["training"]["config"]["epochs"]),
         "training_minutes": f"{np.mean([info['seconds'] for info in trained]) / 60:.0f}",
@@ -115,7 +115,7 @@ def _systems() -> Facts:
     }
     acr = found["acr"]
     return {
-        "systems": _curves(found, labels),
+        "systems": curve_table(found, labels),
         "acr": {rule: radius(value) for rule, value in acr.items()},
         "at_0": {rule: percent(value) for rule, value in found["0"].items()},
         "of_oracle": percent(acr["cascade, routed"] / acr["oracle"], 0),
@@ -126,7 +126,7 @@ def _systems() -> Facts:
 def _single_levels_by_two_bounds() -> Facts:
     found = pd.DataFrame({f"σ = {s:g}": _curve(two_bounds(shipped(s))) for s in SIGMAS}).T
     return {
-        "two_bounds": _curves(found, {rule: f"{rule}, two bounds" for rule in found.index}),
+        "two_bounds": curve_table(found, {rule: f"{rule}, two bounds" for rule in found.index}),
         "two_acr": {rule: radius(value) for rule, value in found["acr"].items()},
         "two_at_0": {rule: percent(value) for rule, value in found["0"].items()},
     }
@@ -145,7 +145,7 @@ def _tuned() -> Facts:
     }
     acr, made = found["acr"], read_info(TUNED.tuned(0.5).with_suffix(".json"))
     return {
-        "tuned": _curves(found, labels),
+        "tuned": curve_table(found, labels),
         "tuned_of_own_oracle": percent(acr["tuned cascade, routed"] / acr["tuned, oracle"], 0),
         "tuned_of_oracle": percent(acr["tuned cascade, routed"] / acr["oracle"], 0),
         "tuned_minutes": f"{made['seconds'] / 60:.0f}",

@@ -8,7 +8,7 @@ from benchmarks.pages.text import DATA, Facts, markdown, percent, read_info, sig
 from benchmarks.quality import ALPHA, SIGMAS
 from dualrs_lab.cascade import Cascade, first_to_accept, join_votes, steps
 
-__all__ = ["facts", "thinned_cascade"]
+__all__ = ["Bench", "facts", "thinned_cascade"]
 
 
 def facts() -> Facts:
@@ -17,10 +17,11 @@ def facts() -> Facts:
 
 
 class Bench:
-    """What one benchmark measured, by arm and the beginning of a quantity."""
+    """What one benchmark measured, by arm and the beginning of a quantity: all of it, or one part."""
 
-    def __init__(self, called: str) -> None:
-        self.rows = pd.read_csv(DATA / "benchmarks" / f"{called}.csv")
+    def __init__(self, called: str, part: str = "") -> None:
+        rows = pd.read_csv(DATA / "benchmarks" / f"{called}.csv")
+        self.rows = rows[rows["part"] == part] if part else rows
         self.info = read_info(DATA / "benchmarks" / f"{called}.json")
 
     def row(self, arm: str, quantity: str, at: float | None = None) -> "pd.Series[float]":

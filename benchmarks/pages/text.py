@@ -43,9 +43,9 @@ def read_info(path: Path) -> dict[str, Any]:
     return dict(json.loads(path.with_suffix(".json").read_text("utf-8")))
 
 
-def millions(checkpoint: Path) -> str:
+def millions(checkpoint: Path, digits: int = 1) -> str:
     """Parameters of a network in millions: all that its file holds, but for statistics and normalisation."""
     fixed = ("running_mean", "running_var", "num_batches_tracked", "normalize.mean", "normalize.std")
     with safe_open(checkpoint, "np") as file:
         shapes = [file.get_slice(key).get_shape() for key in file.keys() if not key.endswith(fixed)]  # noqa: SIM118
-    return f"{sum(int(np.prod(shape)) for shape in shapes) / 1e6:.1f}"
+    return f"{sum(int(np.prod(shape)) for shape in shapes) / 1e6:.{digits}f}"
