@@ -121,6 +121,9 @@ def test_random_starts_fill_the_budget() -> None:
     disc = (L2().start(x, budget, generator()) / budget).flatten(1).norm(dim=1)
     assert disc.max() <= 1
     assert (disc**2).mean().item() == pytest.approx(0.5, rel=0.02)  # uniform in a disc: the square is uniform
+    x, budget = torch.zeros(20_000, 1, 2, 3), torch.full((1, 1, 1, 1), 0.3)
+    ball = (L2().start(x, budget, generator()) / budget).flatten(1).norm(dim=1)
+    assert (ball**6).mean().item() == pytest.approx(0.5, rel=0.02)
 
 
 @pytest.mark.parametrize(
@@ -191,7 +194,7 @@ def test_apgd_finds_its_step(norm, digits) -> None:
         found = pgd(model, x, y, eps, attack=attack, generator=generator())
         loss[kind] = F.cross_entropy(model(found), y, reduction="none")
     assert loss[APGD].mean() > loss[PGD].mean() + 0.05
-    assert (loss[APGD] >= loss[PGD] - 1e-4).float().mean() > 0.9
+    assert (loss[APGD] >= loss[PGD] - 1e-4).float().mean() > 0.8
 
 
 def test_apgd_checks_when_published() -> None:
@@ -286,6 +289,18 @@ def test_mma_finds_the_class_that_is_second_and_beats_one_target(digits) -> None
     assert counts[1] <= counts[0]
     with pytest.raises(ValueError, match="got 10 targets for 10 classes"):
         mma(model, x, y, EPS, attack=PGD(), targets=10, generator=generator())
+
+
+def test_mma_keeps_the_best_of_all_targets() -> None:
+    """Of a linear network: the largest margin to any of three classes, each in closed form."""
+    weights = torch.randn(18, 4, generator=generator())
+    model, y = Linear(weights).eval(), torch.arange(100) % 4
+    x = 0.3 + 0.4 * torch.rand(100, 2, 3, 3, generator=generator(1))
+    found = mma(model, x, y, EPS, attack=PGD(steps=3, step=EPS), targets=3, generator=generator())
+    reach = (weights[:, :, None] - weights[:, None]).abs().sum(0)  # of each class against each other
+    z = x.flatten(1) @ weights
+    best = (z - z.gather(1, y[:, None]) + EPS * reach[y]).masked_fill(F.one_hot(y).bool(), -torch.inf).amax(1)
+    torch.testing.assert_close(margins(model(found), y).detach(), best, rtol=1e-4, atol=1e-4)
 
 
 def test_autoattack_is_the_strongest_and_leaves_no_trace(digits) -> None:

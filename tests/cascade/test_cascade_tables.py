@@ -16,6 +16,7 @@ from dualrs_lab.cascade import (
     certify_cascade,
     certify_cascade_table,
     from_tables,
+    holds_all_draws,
 )
 from dualrs_lab.cascade import certify as cascade_tables
 from dualrs_lab.data import Images, load_images
@@ -179,6 +180,15 @@ def test_tables_of_the_experts_give_the_radii_that_sampling_gives(tmp_path: Path
     written = tmp_path / "joined.tsv"
     joined.to_csv(written, sep="\t", index=False)
     assert recomputed(read_table(written)) == joined["radius"].tolist()
+
+
+def test_votes_chosen_among_those_drawn_are_not_all_draws() -> None:
+    table = pd.DataFrame({"selection": ["0:9"], "votes": ["0:90"], "bound": ["clopper-pearson"], "n": [90]})
+    assert holds_all_draws(table.assign(drawn=90))
+    assert holds_all_draws(table.drop(columns="bound"))  # from before there was early stopping
+    assert not holds_all_draws(table.assign(drawn=100))
+    assert not holds_all_draws(table.assign(drawn=90, bound="betting"))
+    assert not holds_all_draws(table.drop(columns="votes"))
 
 
 def test_tables_that_do_not_fit_are_refused(tmp_path: Path, digits, experts) -> None:

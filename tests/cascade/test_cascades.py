@@ -161,6 +161,11 @@ def test_the_first_that_accepts_answers() -> None:
     assert first_to_accept(asked, Cascade((1.0, 0.5)))[0].tolist() == [1, 1, ABSTAIN]
 
 
+def test_all_of_a_few_votes_is_not_certainty() -> None:
+    votes = np.array([[[10, 0]], [[1000, 0]]])
+    assert first_to_accept(votes, Cascade((1.0,), (2.0,)))[0].tolist() == [ABSTAIN, 0]
+
+
 # The level, where all of it is spent.
 
 ALPHA, RUNS, N = 0.2, 4000, 200

@@ -183,7 +183,12 @@ def test_a_published_radius_above_its_votes_is_refused() -> None:
         radius=0.3,
         published=0.1,
     )
-    assert both(small)[1] < both(small)[0]
+    routed, published = both(small)
+    assert published < routed
+    assert dataclasses.replace(small, published=published * (1 + 1e-12))
+    for more in ({"published": published * (1 + 1e-6)}, {"radius": routed * (1 + 1e-6)}):
+        with pytest.raises(ValueError, match=r"at most the (published )?radius .* of its votes"):
+            dataclasses.replace(small, **more)
     with pytest.raises(ValueError, match=r"at most the published radius 0\.2.* of its votes, got 0\.3"):
         dataclasses.replace(small, published=0.3)
 

@@ -477,6 +477,8 @@ def test_levels_add_up_within_a_route_where_top_is_guessed_apart() -> None:
     votes = {"lower": (0.1, 0.01), "upper": (0.2, 0.02), "experts": (0.001, 0.002)}
     assert Split(alpha=0.9, **votes).spent == pytest.approx(0.333)
     assert Split(alpha=0.9, guessed_apart=True, **votes).spent == pytest.approx(0.211)  # expert 0, top 1
+    three = {"lower": (0.1, 0.01, 0.03), "upper": (0.2, 0.02, 0.02), "experts": (0.001,) * 3}
+    assert Split(alpha=0.9, guessed_apart=True, **three).spent == pytest.approx(0.231)  # expert 0, top 2
     for count in (1, 2, 3, 8):
         for plurality in (False, True):
             joint, apart = (

@@ -3,7 +3,7 @@
 import mpmath
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 from dualrs_lab.evidence import (
     anytime_lower_bound,
@@ -265,6 +265,16 @@ def test_the_exact_radius_is_the_root() -> None:
     some = r > 0
     np.testing.assert_allclose(margin[some], ((1 - a) / a)[some], rtol=1e-9, atol=1e-12)
     assert np.all(margin[some] >= ((1 - a) / a)[some] - 1e-13)
+
+
+def test_the_exact_radius_is_rounded_down() -> None:
+    """By the very sums that find it, the class loses no more than it may."""
+    p1, p2, a, _ = _random_mixes(2000)
+    r = mix_radius_exact(p1, p2, a, 1.0)
+    lost = special.ndtr(r - special.ndtri(p1)) + special.ndtr(special.ndtri(p2) + r)
+    some = r > 0
+    assert some.mean() > 0.2
+    assert (lost <= (2 * a - 1) / a)[some].all()
 
 
 def test_the_closed_form_is_the_root_where_the_rest_is_for_the_others() -> None:

@@ -85,6 +85,13 @@ def test_abstains_exactly_up_to_one_half() -> None:
         assert (certificate.predict == ABSTAIN) == (certificate.radius == 0) == (p_lower <= 0.5)
 
 
+def test_a_radius_is_that_of_its_votes_but_for_the_last_digits() -> None:
+    certificate = _decide()
+    assert dataclasses.replace(certificate, radius=certificate.radius * (1 + 1e-12))
+    with pytest.raises(ValueError, match="at most the radius"):
+        dataclasses.replace(certificate, radius=certificate.radius * (1 + 1e-6))
+
+
 def test_an_unknown_label_is_never_correct() -> None:
     assert not _decide(label=-1).correct
     assert not _decide(label=-1, votes=(500, 500, 0)).correct  # predict == label == -1

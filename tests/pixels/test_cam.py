@@ -143,10 +143,12 @@ def maps(count: int = 50) -> torch.Tensor:
     return torch.rand(count, 4, 4, generator=make_generator(2))
 
 
-def test_the_top_fraction_are_the_largest_and_equally_many() -> None:
-    mask = TopFraction(fraction=0.3)(maps(), (32, 32))
+@pytest.mark.parametrize(("fraction", "pixels"), [(0.3, 307), (1e-4, 1)])
+def test_the_top_fraction_are_the_largest_and_equally_many(fraction: float, pixels: int) -> None:
+    """At least one pixel, however small the fraction."""
+    mask = TopFraction(fraction=fraction)(maps(), (32, 32))
     assert mask.shape == (50, 1, 32, 32)
-    assert mask.sum((1, 2, 3)).unique().tolist() == [round(0.3 * 1024)]
+    assert mask.sum((1, 2, 3)).unique().tolist() == [pixels]
     values = resize(maps(), (32, 32))[:, None]
     inside = values.where(mask, torch.inf).amin((1, 2, 3))
     assert (inside >= values.where(~mask, -torch.inf).amax((1, 2, 3))).all()

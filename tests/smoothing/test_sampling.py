@@ -83,6 +83,14 @@ def test_noisy_image_is_a_function_of_the_grid_point_alone() -> None:
         assert noisy[0].item() == noisy[1].item() == torch.tensor(310 / 255).to(dtype).item()
 
 
+def test_gaussian_noise_is_added_to_pixels_in_their_unit() -> None:
+    x = torch.arange(256, dtype=torch.uint8).view(1, 1, 256)
+    noise = torch.tensor([[[0.0], [0.25]]])
+    for pixels in (x, x.float() / 255):
+        noisy = GaussianNoise(0.5).add(pixels, noise, torch.float32)
+        assert torch.equal(noisy, torch.arange(256) / 255 + noise)
+
+
 def test_votes_are_complete_and_follow_the_seed_and_the_stream() -> None:
     x, model = pixels(3), network()
     votes = count_votes(model, x, blocks(), n=250, classes=5)

@@ -99,9 +99,10 @@ def _reached(p: float, radius: float) -> bool:
     return p > 0.5 and rs_radius(p, SETTINGS["sigma"]) >= radius
 
 
-def test_an_image_is_done_when_every_radius_is_settled_and_not_before() -> None:
+@pytest.mark.parametrize("futility", [0.001, 0.05])
+def test_an_image_is_done_when_every_radius_is_settled_and_not_before(futility: float) -> None:
     counts = _blocks(SHARES)
-    rule = AtRadii(radii=RADII)
+    rule = AtRadii(radii=RADII, futility=futility)
     drawn, evidence = _run(rule.watch(_selection(len(SHARES)), **SETTINGS), counts)
     assert len(set(drawn.tolist())) > 5
     assert drawn.max() < 20_000

@@ -215,6 +215,26 @@ def test_smoothadv_with_one_draw_and_no_radius_is_gaussian_training(digits) -> N
     assert attacked > gaussian
 
 
+class Watched(nn.Module):
+    """A linear network, whose slope is the same everywhere, that remembers its inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.seen = nn.Linear(64, 10), []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen.append(x.detach())
+        return self.layer(x.flatten(1))
+
+
+def test_smoothadv_walks_twice_its_radius_from_the_image() -> None:
+    """Four steps of eps / 2: at the border after two of them, where it stays."""
+    model, x, eps = Watched(), torch.full((5, 1, 8, 8), 0.5), 0.2
+    SmoothAdversarial(sigma=0.001, eps=eps, draws=1, steps=4)(model, x, torch.arange(5), generator())
+    walked = [(point - model.seen[0]).flatten(1).norm(dim=1) / eps for point in model.seen]
+    torch.testing.assert_close(walked, [torch.full((5,), share) for share in (0.0, 0.5, 1.0, 1.0, 1.0)])
+
+
 def config(**changes) -> TrainConfig:
     return TrainConfig(
         **{"epochs": 6, "seed": 0, "batch": 64, "lr": 0.1, "crop": 0, "flip": False, **changes}

@@ -93,6 +93,25 @@ def test_same_seed_same_weights_other_seed_other_weights(digits: Images) -> None
     assert not equal(found[0], found[2])
 
 
+class Watching:
+    """The plain loss; keeps the labels of every batch and a draw of its generator."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[list[int], float]] = []
+
+    def __call__(self, model, x, y, generator) -> torch.Tensor:
+        self.seen.append((y.tolist(), float(torch.rand(1, generator=generator))))
+        return Standard()(model, x, y, generator)
+
+
+def test_every_epoch_has_an_order_and_noise_of_its_own(digits: Images) -> None:
+    objective = Watching()
+    train(network(), digits.select(range(128)), objective=objective, config=config(), progress=False)
+    orders, draws = zip(*objective.seen, strict=True)
+    assert len(orders) == 3 * 2
+    assert len({tuple(order) for order in orders}) == len(set(draws)) == 6
+
+
 @pytest.mark.parametrize("objective", [Standard(), Gaussian(sigma=0.25), Consistency(sigma=0.25)])
 def test_interrupted_training_ends_in_bit_equal_weights(tmp_path: Path, digits: Images, objective) -> None:
     whole = network()
@@ -184,6 +203,12 @@ def test_checkpoint_is_trained_once_and_other_settings_do_not_overwrite_it(
         _, other = train_checkpoint(path, network, digits, config=config(epochs=4), replace=True, **settings)
     assert len(other["history"]) == 4
     assert (tmp_path / "m_old1.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_warmup_lasts_as_many_epochs_as_it_says() -> None:
+    first, then = Standard(), Gaussian(sigma=0.25)
+    warm = Warmup(epochs=2, first=first, then=then)
+    assert [warm.at(epoch) for epoch in range(4)] == [first, first, then, then]
 
 
 def test_the_best_epoch_is_none_of_the_warmup(digits: Images, tmp_path: Path) -> None:
