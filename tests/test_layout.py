@@ -1,6 +1,7 @@
 """The repository is what README and pyproject.toml say: dependencies, notebooks, nothing foreign."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -50,6 +51,43 @@ def test_every_wing_is_on_the_map() -> None:
 def test_every_notebook_is_in_the_table_of_the_readme() -> None:
     table = set(re.findall(r"^\| \[`(\d\d_\w+)`\]", README, flags=re.MULTILINE))
     assert table == {path.stem for path in NOTEBOOKS}
+
+
+def code_cells(path: Path) -> list[tuple[str, str, bool]]:
+    """Its name, its source, and whether it is the parameters cell."""
+    cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+    return [
+        (
+            f"{path.stem}, {cell['id']}",
+            "".join(cell["source"]),
+            "parameters" in cell["metadata"].get("tags", []),
+        )
+        for cell in cells
+    ]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_define_nothing_that_deserves_a_test(path: Path) -> None:
+    named = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    for cell, source, _ in code_cells(path):
+        for node in ast.walk(ast.parse(source)):
+            assert not isinstance(node, named), f"{cell} defines {node.name}: put it into the package"
+            value = getattr(node, "value", None) if isinstance(node, ast.Assign | ast.AnnAssign) else None
+            assert not isinstance(value, ast.Lambda), f"{cell} names a lambda: put it into the package"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_cell_is_one_claim_of_a_dozen_lines(path: Path) -> None:
+    """Parameters may take more: each has its line, with what it means beside it."""
+    for cell, source, parameters in code_cells(path):
+        assert parameters or len(source.splitlines()) <= 12, f"{cell} has {len(source.splitlines())} lines"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_leave_names_of_files_to_the_experiment(path: Path) -> None:
+    for cell, source, _ in code_cells(path):
+        found = re.search(r"\S*\.(?:safetensors|tsv)\b", source)
+        assert not found, f"{cell} names {found[0]}: see dualrs_lab.experiment"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
