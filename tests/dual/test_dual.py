@@ -27,6 +27,7 @@ from dualrs_lab.dual import (
     Split,
     certify_dual,
     certify_dual_table,
+    predict,
     predict_dual,
 )
 from dualrs_lab.dual import certify as dual
@@ -399,7 +400,7 @@ def test_a_choice_that_is_a_toss_up_is_seldom_called(rule: Estimator) -> None:
     if isinstance(rule, Cuts):
         cut = np.stack([yes, 100 - yes], axis=1)
         votes = np.stack([cut, np.broadcast_to([100, 0], cut.shape)], axis=1)
-    pvalue = dual._choice_pvalue(rule, votes)
+    pvalue = predict._choice_pvalue(rule, votes)
     assert (pvalue <= ALPHA).sum() <= most
     assert cuts == 1 or (pvalue / cuts <= ALPHA).sum() > most  # negative control: the whole level for each
     assert np.bincount(rule.top(votes))[:2].min() > 800  # negative control: untested, both are chosen
@@ -419,7 +420,7 @@ def test_a_choice_takes_the_worst_test_of_the_cuts_that_decide(rule: type, exper
     for row in yes:
         first = next((k for k, count in enumerate(row) if count >= 30), cuts - 1)
         expected.append(cuts * max(stats.binomtest(count, 60).pvalue for count in row[: first + 1]))
-    found = dual._choice_pvalue(rule(0.1 if rule is Median else (0.1,) * cuts), votes)
+    found = predict._choice_pvalue(rule(0.1 if rule is Median else (0.1,) * cuts), votes)
     np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
@@ -451,7 +452,7 @@ def test_a_toss_up_between_experts_or_between_classes_gets_half_of_alpha(dice: t
 
 def test_a_single_expert_needs_no_test() -> None:
     for rule in (Median(0.1), Plurality(0.1)):
-        assert dual._choice_pvalue(rule, np.full((4, 1, 1), 100)).tolist() == [0.0] * 4
+        assert predict._choice_pvalue(rule, np.full((4, 1, 1), 100)).tolist() == [0.0] * 4
 
 
 # Tables.

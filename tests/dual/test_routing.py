@@ -34,7 +34,7 @@ from dualrs_lab.evidence import lower_bound, rs_radius
 from dualrs_lab.models import make_model
 from dualrs_lab.runtime import make_generator
 from dualrs_lab.smoothing import GridNoise, NoiseBlocks, count_votes, soft
-from dualrs_lab.training import Pool, TrainConfig, settings, train, train_together
+from dualrs_lab.training import Pool, TrainConfig, settings, together, train, train_together
 from dualrs_lab.training import loop as training
 
 CPU = torch.device("cpu")
@@ -448,7 +448,7 @@ def test_interrupted_router_ends_in_bit_equal_weights(
         if where == "in training":
             patch.setattr(training, "_train_epoch", second_time(training._train_epoch, []))
         else:
-            patch.setattr(routing, "save_checkpoint", second_time(routing.save_checkpoint, []))
+            patch.setattr(together, "save_checkpoint", second_time(together.save_checkpoint, []))
         with pytest.raises(KeyboardInterrupt):
             train_router(tmp_path / "router", cut, images, **given)
     assert len(list(tmp_path.glob("*.state.pt"))) == 1

@@ -49,7 +49,7 @@ ESCAPING_CHILD = (
     "    print(os.getppid(), os.getpid(), child.pid, file=file, flush=True)\n"
     "time.sleep(300)"
 )
-RECORD = "from dualrs_lab.runner import record\n"
+RECORD = "from dualrs_lab.headless import record\n"
 LAB: dict[str, tuple[str, list[str]]] = {
     "10_good": (
         'n: int = 3  # a number\nname: str = "a"\nfolder: str = "../runs/files"',
@@ -415,8 +415,6 @@ def test_record_is_quiet_outside_a_run(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_starts_without_torch_and_papermill() -> None:
     heavy = ["torch", "papermill", "numpy", "pandas", "nbformat", "nbconvert", "matplotlib", "jupyter_client"]
-    code = (
-        f"import sys, dualrs_lab.runner, dualrs_lab.__main__\nprint(sorted({{*{heavy}}} & set(sys.modules)))"
-    )
+    code = f"import sys, dualrs_lab.headless.runner, dualrs_lab.__main__\nprint(sorted({{*{heavy}}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
