@@ -415,6 +415,7 @@ def test_record_is_quiet_outside_a_run(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_starts_without_torch_and_papermill() -> None:
     heavy = ["torch", "papermill", "numpy", "pandas", "nbformat", "nbconvert", "matplotlib", "jupyter_client"]
-    code = f"import sys, dualrs_lab.headless.runner, dualrs_lab.__main__\nprint(sorted({{*{heavy}}} & set(sys.modules)))"
+    code = "import sys, dualrs_lab.headless.runner, dualrs_lab.__main__\n"
+    code += f"print(sorted({{*{heavy}}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
