@@ -14,6 +14,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from dualrs_lab.headless import check_notebook
+from tests.test_wings import imports
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "dualrs_lab"
@@ -25,17 +26,6 @@ MODULES = sorted(
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 README = (ROOT / "README.md").read_text()
-
-
-def imports(path: Path) -> set[str]:
-    """Dotted names that a file imports, wherever it does so."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
 
 
 def test_no_notebook_code_reaches_for_private_names() -> None:
