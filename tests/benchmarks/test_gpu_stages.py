@@ -121,6 +121,7 @@ def test_what_does_not_fit_is_named_and_stays_while_small_files_are_safe(
     assert (tmp_path / "table.csv").read_text() == "1,2\n"
 
 
+@pytest.mark.slow
 def test_speed_at_toy_size(tmp_path: Path) -> None:
     assert speed.main(["--toy", "--device", "cpu", "--minutes", "10", "--out", str(tmp_path)]) == 0
     found = pd.read_csv(tmp_path / "speed.csv")
@@ -138,6 +139,7 @@ def test_a_stage_with_three_seconds_ends_well(tmp_path: Path, main) -> None:
     assert record(tmp_path)["seconds"] < 60
 
 
+@pytest.mark.slow
 def test_checks_at_toy_size(tmp_path: Path) -> None:
     assert checks.main(["--toy", "--device", "cpu", "--minutes", "10", "--out", str(tmp_path)]) == 0
     found = pd.read_csv(tmp_path / "checks.csv")
