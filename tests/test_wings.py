@@ -218,3 +218,16 @@ def test_a_table_is_summarised_without_torch() -> None:
 def test_a_wing_opens_without_its_rooms() -> None:
     code = "import sys, dualrs_lab.smoothing, dualrs_lab.training\nassert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_what_takes_seconds_to_import_is_not_imported_at_the_start() -> None:
+    # torchvision brings torch's compiler, jsonschema a grammar of internationalised URLs.
+    code = """
+import sys, dualrs_lab.headless.worker
+for wing in sys.argv[1:]:
+    face = __import__(f"dualrs_lab.{wing}", fromlist=["*"])
+    for name in face.__all__: getattr(face, name)
+slow = ("torchvision", "torch._dynamo", "sklearn", "rfc3987_syntax")
+assert not [name for name in slow if sys.modules.get(name)]
+"""
+    subprocess.run([sys.executable, "-c", code, *sorted(FACES)], check=True, cwd=ROOT)

@@ -20,7 +20,6 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from torchvision.transforms import functional
 from tqdm import tqdm
 
 __all__ = ["Fit", "LazyPixels", "Listing", "decode_cached"]
@@ -130,6 +129,8 @@ def _read(listing: Listing, file: str) -> NDArray[np.uint8]:
         with Image.open(path) as opened:
             image = _eight_bit(opened, fit.channels)
         if fit.crop:
+            from torchvision.transforms import functional  # here: torchvision takes seconds to import
+
             image = functional.center_crop(functional.resize(image, fit.resize), [fit.crop, fit.crop])
         pixels: NDArray[np.uint8] = np.asarray(image, dtype=np.uint8)
     except Exception as error:  # Pillow raises a different type for each way in which a file can be broken

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torchvision import datasets
 
 from dualrs_lab.data.decoding import Fit, LazyPixels, Listing, decode_cached
 from dualrs_lab.data.folders import list_folder, list_imagenet, list_tiny_imagenet
@@ -66,25 +65,26 @@ def _digits(name: str, split: str, root: Path) -> Images:
 
 
 def _cifar(name: str, split: str, root: Path) -> Images:
-    maker = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
-    found = _published(maker, root, train=split == "train")
+    found = _published(name.upper(), root, train=split == "train")
     return _images(found.data.transpose(0, 3, 1, 2), found.targets, found.classes, name, split)
 
 
 def _svhn(name: str, split: str, root: Path) -> Images:
-    found = _published(datasets.SVHN, root / "SVHN", split=split)
+    found = _published("SVHN", root / "SVHN", split=split)
     return _images(found.data, found.labels, [str(digit) for digit in range(10)], name, split)
 
 
 def _fashion_mnist(name: str, split: str, root: Path) -> Images:
-    found = _published(datasets.FashionMNIST, root, train=split == "train")
+    found = _published("FashionMNIST", root, train=split == "train")
     return _images(found.data[:, None], found.targets, found.classes, name, split)
 
 
-def _published(maker: Callable[..., Any], root: Path, **options: object) -> Any:
+def _published(kind: str, root: Path, **options: object) -> Any:
     """A torchvision data set, from the files in `root` where they are complete, else downloaded there."""
+    from torchvision import datasets  # here: it takes seconds to import
+
     try:
-        return maker(root, download=True, **options)
+        return getattr(datasets, kind)(root, download=True, **options)
     except (
         OSError,
         RuntimeError,
@@ -92,7 +92,7 @@ def _published(maker: Callable[..., Any], root: Path, **options: object) -> Any:
         ValueError,
     ) as error:  # what torchvision raises, on any damage
         raise FileNotFoundError(
-            f"{maker.__name__} is not whole in {root} and could not be downloaded to it ({error}); connect "
+            f"{kind} is not whole in {root} and could not be downloaded to it ({error}); connect "
             "to the network and repeat, or copy its published files there in place of damaged ones, or give "
             "the folder that holds them as root or $DUALRS_DATA"
         ) from error

@@ -17,6 +17,10 @@ import threading
 from pathlib import Path
 from typing import Any
 
+# jsonschema can check internationalised URLs and compiles a grammar for that, seconds at each start;
+# notebooks hold none to check. So it is not to be found, before papermill imports jsonschema.
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+
 from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
@@ -31,11 +35,6 @@ from dualrs_lab.headless.notebook import normalise_notebook, overwrite_lines, re
 from dualrs_lab.headless.processes import MARK, SCRATCH, birth, kill_marked, oom_kills
 
 __all__ = ["export_page"]
-
-
-# jsonschema can check internationalised URLs and compiles a grammar for that, 1-2 s at each start; notebooks
-# hold none to check.
-sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # None: not to be found
 
 
 START_SECONDS = 120  # a busy machine needs more than papermill's 60 for many kernels at once

@@ -23,9 +23,9 @@ from dualrs_lab.attacks.pgd import PGD, pgd
 from dualrs_lab.data.images import Images
 from dualrs_lab.mixing.heads import HEADS, make_head
 from dualrs_lab.mixing.mix import mix_in_logs
+from dualrs_lab.models.body import Body
 from dualrs_lab.models.checkpoints import fingerprint, read_info, save_tensors
 from dualrs_lab.models.networks import Classifier
-from dualrs_lab.models.residual import Body
 from dualrs_lab.runtime import describe
 from dualrs_lab.store import plain, take_up
 from dualrs_lab.training.adversarial import INNER

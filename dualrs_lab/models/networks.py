@@ -7,13 +7,13 @@ mixing heads rely on.
 """
 
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from dualrs_lab.models.residual import Body, CifarResNet, ResNet, WideResNet, WideStart, run_stages
+from dualrs_lab.models.body import Body
 
 __all__ = ["MODELS", "Classifier", "Normalize", "make_model", "pick_model", "suggest_model", "with_head"]
 
@@ -55,70 +55,26 @@ class Classifier(nn.Module):
         return cast(Tensor, self.body(self.normalize(x)))
 
 
-class DigitsCnn(Body):
-    """Three convolutions for 8x8 digits: 0.1 M parameters, seconds on a CPU."""
+def _body(room: str, name: str, *settings: Any) -> Callable[[int, int], nn.Module]:
+    # a room is imported when its network is made: torchvision, on which `residual` rests, takes seconds
+    def make(classes: int, channels: int) -> nn.Module:
+        kind = getattr(import_module(f"dualrs_lab.models.{room}"), name)
+        return cast(nn.Module, kind(classes, channels, *settings))
 
-    def __init__(self, classes: int, channels: int) -> None:
-        super().__init__()
-        self.layer1 = _conv_block(channels, 32)
-        self.layer2 = nn.Sequential(_conv_block(32, 64), nn.MaxPool2d(2))
-        self.layer3 = _conv_block(64, 128)
-        self.fc = nn.Linear(128, classes)
-
-    def stages(self, x: Tensor) -> list[Tensor]:
-        return run_stages((self.layer1, self.layer2, self.layer3), x)
-
-
-def _conv_block(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
-    )
-
-
-class FastNet(Body):
-    """A few wide layers for 32x32 images, in the spirit of airbench (Jordan 2024).
-
-    A 2x2 stem and three blocks of two convolutions; the first of a block is pooled before its BatchNorm, so
-    most of the arithmetic runs on small maps. Convolutions start as identities on their first channels.
-    """
-
-    def __init__(self, classes: int, channels: int, widths: tuple[int, int, int] = (64, 256, 256)) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(
-            nn.Conv2d(channels, 24, 2, bias=False), nn.BatchNorm2d(24), nn.ReLU(inplace=True)
-        )
-        inputs = (24, *widths[:-1])
-        self.layer1, self.layer2, self.layer3 = (
-            _fast_block(*pair) for pair in zip(inputs, widths, strict=True)
-        )
-        self.fc = nn.Linear(widths[-1], classes)
-
-    def stages(self, x: Tensor) -> list[Tensor]:
-        return run_stages((self.layer1, self.layer2, self.layer3), self.stem(x))
-
-
-def _fast_block(inputs: int, outputs: int) -> nn.Sequential:
-    first = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-    second = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-    for conv in (first, second):
-        nn.init.dirac_(conv.weight[: conv.in_channels])
-    return nn.Sequential(
-        first, nn.MaxPool2d(2), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True),
-        second, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True),
-    )  # fmt: skip
+    return make
 
 
 MODELS: dict[str, Callable[[int, int], nn.Module]] = {
-    "digits_cnn": lambda classes, channels: DigitsCnn(classes, channels),
-    "fast": lambda classes, channels: FastNet(classes, channels),
-    "fast_narrow": lambda classes, channels: FastNet(classes, channels, (32, 128, 128)),
-    "wide_start": lambda classes, channels: WideStart(classes, channels),
-    "resnet20": lambda classes, channels: CifarResNet(classes, channels, 20),
-    "resnet56": lambda classes, channels: CifarResNet(classes, channels, 56),
-    "resnet110": lambda classes, channels: CifarResNet(classes, channels, 110),
-    "resnet18": lambda classes, channels: ResNet(classes, channels, BasicBlock, [2, 2, 2, 2], small=True),
-    "wrn34_10": lambda classes, channels: WideResNet(classes, channels),
-    "resnet50": lambda classes, channels: ResNet(classes, channels, Bottleneck, [3, 4, 6, 3], small=False),
+    "digits_cnn": _body("small", "DigitsCnn"),
+    "fast": _body("small", "FastNet"),
+    "fast_narrow": _body("small", "FastNet", (32, 128, 128)),
+    "wide_start": _body("residual", "WideStart"),
+    "resnet20": _body("residual", "CifarResNet", 20),
+    "resnet56": _body("residual", "CifarResNet", 56),
+    "resnet110": _body("residual", "CifarResNet", 110),
+    "resnet18": _body("residual", "ResNet18"),
+    "wrn34_10": _body("residual", "WideResNet"),
+    "resnet50": _body("residual", "ResNet50"),
 }
 """Name -> body from (classes, channels).
 

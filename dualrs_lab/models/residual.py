@@ -1,6 +1,5 @@
 """Residual networks: those of He et al. (2016) for CIFAR and ImageNet, and wide ones."""
 
-from collections.abc import Sequence
 from typing import cast
 
 import torch.nn.functional as F
@@ -8,26 +7,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.models.resnet import ResNet as TorchvisionResNet
 
-
-class Body(nn.Module):
-    """Feature maps stage by stage, then global average pooling and a linear layer `fc`."""
-
-    fc: nn.Linear
-
-    def stages(self, x: Tensor) -> list[Tensor]:
-        """Normalised images `(B, C, H, W)` -> the feature map after each stage, the last before pooling."""
-        raise NotImplementedError
-
-    def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.fc(F.adaptive_avg_pool2d(self.stages(x)[-1], 1).flatten(1)))
-
-
-def run_stages(layers: Sequence[nn.Module], x: Tensor) -> list[Tensor]:
-    maps = []
-    for layer in layers:
-        x = layer(x)
-        maps.append(x)
-    return maps
+from dualrs_lab.models.body import Body, run_stages
 
 
 class CifarResNet(Body):
@@ -83,31 +63,36 @@ def _residual_stage(inputs: int, outputs: int, blocks: int, *, stride: int) -> n
     return nn.Sequential(first, *(BasicBlock(outputs, outputs) for _ in range(blocks - 1)))
 
 
-class ResNet(TorchvisionResNet):  # type: ignore[misc]  # torchvision is untyped
-    """torchvision's ResNet; `small` replaces the stride-4 stem by one 3x3 convolution, as usual at 32x32."""
+class ResNet18(TorchvisionResNet):  # type: ignore[misc]  # torchvision is untyped
+    """torchvision's ResNet-18 with one 3x3 convolution for its stride-4 stem, as usual at 32x32."""
 
-    def __init__(
-        self,
-        classes: int,
-        channels: int,
-        block: type[BasicBlock | Bottleneck],
-        layers: list[int],
-        *,
-        small: bool,
-    ) -> None:
-        super().__init__(block, layers, num_classes=classes)
-        if small:
-            self.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
-            nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
-            self.maxpool = cast(nn.MaxPool2d, nn.Identity())
-        elif channels != 3:
+    def __init__(self, classes: int, channels: int) -> None:
+        super().__init__(BasicBlock, [2, 2, 2, 2], num_classes=classes)
+        self.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
+        nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
+        self.maxpool = cast(nn.MaxPool2d, nn.Identity())
+
+    def stages(self, x: Tensor) -> list[Tensor]:
+        return _torchvision_stages(self, x)
+
+
+class ResNet50(TorchvisionResNet):  # type: ignore[misc]
+    """torchvision's ResNet-50, for 224x224 images in colour."""
+
+    def __init__(self, classes: int, channels: int) -> None:
+        if channels != 3:
             raise ValueError(
                 f"make_model: this network takes 3 colour channels, got {channels}; use 'resnet18' instead"
             )
+        super().__init__(Bottleneck, [3, 4, 6, 3], num_classes=classes)
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        stem = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        return run_stages((self.layer1, self.layer2, self.layer3, self.layer4), stem)
+        return _torchvision_stages(self, x)
+
+
+def _torchvision_stages(net: TorchvisionResNet, x: Tensor) -> list[Tensor]:
+    stem = net.maxpool(net.relu(net.bn1(net.conv1(x))))
+    return run_stages((net.layer1, net.layer2, net.layer3, net.layer4), stem)
 
 
 class WideBlock(nn.Module):

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dualrs_lab.models.body import Body
 from dualrs_lab.models.networks import Classifier
-from dualrs_lab.models.residual import Body
 
 __all__ = ["class_maps", "grad_cam", "layer_cam", "normalise", "resize", "xgrad_cam"]
 
