@@ -113,7 +113,7 @@ def test_dependencies_have_lower_bounds_and_nothing_more() -> None:
 def test_every_third_party_import_is_declared() -> None:
     extra = PYPROJECT["project"]["optional-dependencies"]["attacks"]
     names = {Requirement(text).name for text in [*PYPROJECT["project"]["dependencies"], *extra]}
-    modules = {"scikit-learn": "sklearn", "pillow": "PIL"}
+    modules = {"pillow": "PIL"}
     declared = {modules.get(name, name) for name in names}
     for path in PACKAGE.rglob("*.py"):
         used = {name.split(".")[0] for name in imports(path)} - {"dualrs_lab"}
@@ -143,8 +143,8 @@ def state():
             warnings.filters[:], torch.get_num_threads(), torch.get_default_dtype(), dict(os.environ),
             # Reading rcParams["backend"] would choose one; the raw entry says whether somebody did.
             {key: dict.__getitem__(matplotlib.rcParams, key) for key in matplotlib.rcParams})
-import ipywidgets, mpmath, pandas, safetensors.torch, scipy.stats, seaborn, sklearn.datasets
-import sklearn.model_selection, torch.fx.experimental.optimization, torch.utils.data, torchvision, tqdm.auto
+import ipywidgets, mpmath, pandas, safetensors.torch, scipy.stats, seaborn
+import torch.fx.experimental.optimization, torch.utils.data, torchvision, tqdm.auto
 before = state()
 for name in sys.argv[1:]:
     importlib.import_module(name)

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 import torch
 from scipy.io import savemat
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
 from torchvision import datasets
 
 from dualrs_lab.data import SPLITS, Images, as_floats, hold_out, load_images, to_float
@@ -210,8 +212,6 @@ def test_digits_are_all_there_once_and_stratified():
     assert (len(train), len(test)) == (1297, 500)
     assert train.shape == test.shape == (1, 8, 8)
     assert train.classes == tuple("0123456789")
-    from sklearn.datasets import load_digits
-
     bunch = load_digits()
 
     def rows(pixels, labels):
@@ -222,6 +222,8 @@ def test_digits_are_all_there_once_and_stratified():
     assert sorted(ours) == sorted(rows(scaled, bunch.target))
     share = test.labels.bincount() / torch.tensor(bunch.target).bincount()
     assert (share - 500 / 1797).abs().max() < 0.01
+    by_sklearn = train_test_split(range(1797), test_size=500, random_state=0, stratify=bunch.target)[1]
+    assert (test.pixels.flatten(1).numpy() == np.array(scaled)[sorted(by_sklearn)]).all()
 
 
 def test_digits_are_the_same_everywhere():
