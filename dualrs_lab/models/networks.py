@@ -66,6 +66,7 @@ def _body(room: str, name: str, *settings: Any) -> Callable[[int, int], nn.Modul
 
 MODELS: dict[str, Callable[[int, int], nn.Module]] = {
     "digits_cnn": _body("small", "DigitsCnn"),
+    "digits_narrow": _body("small", "DigitsCnn", (16, 32, 64)),
     "fast": _body("small", "FastNet"),
     "fast_narrow": _body("small", "FastNet", (32, 128, 128)),
     "wide_start": _body("residual", "WideStart"),
@@ -78,7 +79,7 @@ MODELS: dict[str, Callable[[int, int], nn.Module]] = {
 }
 """Name -> body from (classes, channels).
 
-`digits_cnn` is meant for 8x8, `resnet50` for 224x224, the others for 32x32.
+`digits_cnn` and `digits_narrow` are meant for 8x8, `resnet50` for 224x224, the others for 32x32.
 """
 
 

@@ -58,7 +58,7 @@ class Linear(nn.Module):
 @pytest.fixture(scope="module")
 def digits() -> tuple[Classifier, torch.Tensor, torch.Tensor]:
     """A network trained for a few seconds without attacks, and test images."""
-    model = make_model("digits_cnn", classes=10, channels=1, mean=[0.3], std=[0.37], seed=0)
+    model = make_model("digits_narrow", classes=10, channels=1, mean=[0.3], std=[0.37], seed=0)
     config = TrainConfig(epochs=4, seed=0, batch=64, lr=0.1, crop=0, flip=False)
     train(model, load_images("digits", "train"), objective=Standard(), config=config, progress=False)
     test = load_images("digits", "test")

@@ -38,7 +38,7 @@ def images() -> Images:
 
 @pytest.fixture(scope="module")
 def model():
-    model = make_model("digits_cnn", classes=10, channels=1, mean=[0.3], std=[0.37], seed=0)
+    model = make_model("digits_narrow", classes=10, channels=1, mean=[0.3], std=[0.37], seed=0)
     config = TrainConfig(epochs=3, seed=0, batch=64, lr=0.1, crop=0, flip=False)
     train(model, load_images("digits", "train"), objective=Standard(), config=config, progress=False)
     return model

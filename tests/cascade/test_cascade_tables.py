@@ -121,7 +121,7 @@ def digits() -> Images:
 def experts():
     images, made = load_images("digits", "train"), []
     for sigma in LEVELS:
-        network = make_model("digits_cnn", classes=10, channels=1, mean=[0.3], std=[0.37], seed=0)
+        network = make_model("digits_narrow", classes=10, channels=1, mean=[0.3], std=[0.37], seed=0)
         config = recipe(images, epochs=4, seed=0)
         train(network, images, objective=Gaussian(sigma=sigma), config=config, progress=False)
         made.append(network.eval())

@@ -30,7 +30,7 @@ def digits() -> Images:
 
 @pytest.fixture(scope="module")
 def classifier(digits: Images):
-    model = make_model("digits_cnn", classes=10, channels=1, mean=[0.3], std=[0.37], seed=0)
+    model = make_model("digits_narrow", classes=10, channels=1, mean=[0.3], std=[0.37], seed=0)
     train(model, digits, objective=Gaussian(sigma=0.25), config=config(epochs=6), progress=False)
     return model
 
@@ -55,7 +55,7 @@ def test_each_image_gets_noise_of_its_own_level() -> None:
 
 def test_choices_are_those_of_votes(digits: Images, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routing, "_WAVE", 130)  # three waves, the last one smaller
-    cut = make_model("digits_cnn", classes=2, channels=1, mean=[0.3], std=[0.37], seed=1).eval()
+    cut = make_model("digits_narrow", classes=2, channels=1, mean=[0.3], std=[0.37], seed=1).eval()
     with torch.no_grad():  # half of the images on either side
         ahead = cut(to_float(digits.pixels)) @ torch.tensor([1.0, -1.0])
         cut.body.fc.bias[0] -= ahead.median()

@@ -41,7 +41,7 @@ CPU = torch.device("cpu")
 
 
 def network(seed: int, classes: int = 10):
-    return make_model("digits_cnn", classes=classes, channels=1, mean=[0.3], std=[0.37], seed=seed).eval()
+    return make_model("digits_narrow", classes=classes, channels=1, mean=[0.3], std=[0.37], seed=seed).eval()
 
 
 def config(**changes) -> TrainConfig:
@@ -282,7 +282,7 @@ def squares(count: int = 512) -> Images:
 
 
 def cut_network(_: int = 0):
-    return make_model("digits_cnn", classes=2, channels=1, mean=[0.5], std=[0.3], seed=0)
+    return make_model("digits_narrow", classes=2, channels=1, mean=[0.5], std=[0.3], seed=0)
 
 
 def routed_radius_of(router: Pool, images: Images, radii: torch.Tensor, sigma: float) -> np.ndarray:
@@ -385,7 +385,7 @@ def small() -> tuple[Images, RoutedRadius]:
 
 
 def cut(k: int):
-    return make_model("digits_cnn", classes=2, channels=1, mean=[0.5], std=[0.3], seed=k)
+    return make_model("digits_narrow", classes=2, channels=1, mean=[0.5], std=[0.3], seed=k)
 
 
 def test_router_is_trained_once_and_other_settings_do_not_overwrite_it(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from dualrs_lab.training import Adversarial, Standard, TrainConfig, train
 INNER = PGD(steps=2, step=0.12, best=False, blind=0.99)
 
 
-def fresh(name: str = "digits_cnn", channels: int = 1, seed: int = 0) -> Classifier:
+def fresh(name: str = "digits_narrow", channels: int = 1, seed: int = 0) -> Classifier:
     return make_model(
         name, classes=10, channels=channels, mean=[0.3] * channels, std=[0.37] * channels, seed=seed
     ).eval()
@@ -211,7 +211,7 @@ def test_heads_have_the_sizes_that_are_claimed() -> None:
 
     assert 44.0e6 < size(PublishedHead([(64, 128), (64, 128)])) < 44.2e6  # two ResNet-18
     for name in MODELS:
-        channels = 1 if name == "digits_cnn" else 3
+        channels = 1 if name == "digits_narrow" else 3
         if name in ("resnet50", "wrn34_10", "resnet110"):
             continue  # slow to build; their channels are below
         net = fresh(name, channels)

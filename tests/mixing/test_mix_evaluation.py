@@ -44,7 +44,7 @@ def networks() -> tuple[nn.Module, nn.Module]:
     made = []
     inner = PGD(steps=2, step=0.12, best=False, blind=0.99)
     for objective in (Standard(), Adversarial(budget=Uniform(eps=0.2), attack=inner)):
-        model = make_model("digits_cnn", classes=10, channels=1, mean=[0.3], std=[0.37], seed=0)
+        model = make_model("digits_narrow", classes=10, channels=1, mean=[0.3], std=[0.37], seed=0)
         config = TrainConfig(epochs=4, seed=0, batch=128, lr=0.1, crop=0, flip=False)
         train(model, load_images("digits", "train"), objective=objective, config=config, progress=False)
         made.append(model.eval())

@@ -27,7 +27,7 @@ WEIGHTS = (0.0, 0.2, 0.5, 0.7, 0.99, 1.0)
 
 
 def digits_net(seed: int) -> nn.Module:
-    return make_model("digits_cnn", classes=10, channels=1, mean=[0.3], std=[0.37], seed=seed).eval()
+    return make_model("digits_narrow", classes=10, channels=1, mean=[0.3], std=[0.37], seed=seed).eval()
 
 
 def pair() -> tuple[nn.Module, nn.Module, torch.Tensor]:

@@ -59,8 +59,8 @@ def test_the_fit_keeps_its_share_and_beats_the_plain_logits_in_seconds() -> None
 
 
 def test_g_gives_way_exactly_where_the_margin_suffices() -> None:
-    g = make_model("digits_cnn", classes=10, channels=1, mean=[0.3], std=[0.37], seed=0).eval()
-    h = make_model("digits_cnn", classes=10, channels=1, mean=[0.3], std=[0.37], seed=1).eval()
+    g = make_model("digits_narrow", classes=10, channels=1, mean=[0.3], std=[0.37], seed=0).eval()
+    h = make_model("digits_narrow", classes=10, channels=1, mean=[0.3], std=[0.37], seed=1).eval()
     x = torch.rand(200, 1, 8, 8, generator=make_generator(0))
     mix = NutsMix(g, h, Curve(2.0, 0.0, 2.0), 0.8)
     zg, zh = torch.randn(2, 200, 10, generator=make_generator(1))

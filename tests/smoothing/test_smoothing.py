@@ -52,7 +52,7 @@ def digits() -> Images:
 
 @pytest.fixture(scope="module")
 def network() -> torch.nn.Module:
-    return make_model("digits_cnn", classes=10, channels=1, mean=[0.3], std=[0.3], seed=0)
+    return make_model("digits_narrow", classes=10, channels=1, mean=[0.3], std=[0.3], seed=0)
 
 
 def test_half_space_radius_is_the_clopper_pearson_radius_and_below_the_distance() -> None:
@@ -161,7 +161,7 @@ def test_table_of_other_settings_can_be_set_aside(tmp_path: Path, digits, networ
 
 def test_table_of_another_network_is_refused(tmp_path: Path, digits, network) -> None:
     certify_table(network, digits, tmp_path / "t.tsv", spec=spec(), max_images=3, progress=False)
-    other = make_model("digits_cnn", classes=10, channels=1, mean=[0.3], std=[0.3], seed=1)
+    other = make_model("digits_narrow", classes=10, channels=1, mean=[0.3], std=[0.3], seed=1)
     with pytest.raises(ValueError, match=r"other settings \(model\)"):
         certify_table(other, digits, tmp_path / "t.tsv", spec=spec(), progress=False)
 
@@ -171,7 +171,7 @@ import sys
 from dualrs_lab.data import load_images
 from dualrs_lab.models import make_model
 from dualrs_lab.smoothing import GridNoise, Spec, certify_table
-network = make_model("digits_cnn", classes=10, channels=1, mean=[0.3], std=[0.3], seed=0)
+network = make_model("digits_narrow", classes=10, channels=1, mean=[0.3], std=[0.3], seed=0)
 spec = Spec(noise=GridNoise(0.25), seed=0, n0=50, n=500, batch=500)
 images = load_images("digits", "test").select(range(120))
 certify_table(network, images, sys.argv[1], spec=spec, progress=False)
@@ -310,7 +310,7 @@ def test_a_finished_table_is_read_and_nothing_is_frozen(tmp_path, digits, networ
 
 
 def test_certifying_does_not_touch_a_network_in_training(tmp_path, digits) -> None:
-    model = make_model("digits_cnn", classes=10, channels=1, mean=[0.3], std=[0.3], seed=0).train()
+    model = make_model("digits_narrow", classes=10, channels=1, mean=[0.3], std=[0.3], seed=0).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     certify_table(model, digits, tmp_path / "t.tsv", spec=spec(), max_images=2, progress=False)
     assert model.training

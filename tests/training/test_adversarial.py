@@ -58,7 +58,7 @@ def digits() -> Images:
 
 
 def network(seed: int = 0):
-    return make_model("digits_cnn", classes=10, channels=1, mean=[0.3], std=[0.37], seed=seed)
+    return make_model("digits_narrow", classes=10, channels=1, mean=[0.3], std=[0.37], seed=seed)
 
 
 def batch(images: Images, count: int = 40) -> tuple[torch.Tensor, torch.Tensor]:
@@ -94,7 +94,7 @@ def test_controls_keep_what_they_should(digits) -> None:
     assert mean_budget(model, digits, PART, seed=0) == pytest.approx(0.25 * EPS + 0.75 * EPS / 2)
     published = Pixels(mask=JetMask(), high=EPS, low=EPS / 2)
     colour = torch.rand(4, 3, 8, 8, generator=generator())
-    rgb = make_model("digits_cnn", classes=10, channels=3, mean=[0.3] * 3, std=[0.37] * 3, seed=0).eval()
+    rgb = make_model("digits_narrow", classes=10, channels=3, mean=[0.3] * 3, std=[0.37] * 3, seed=0).eval()
     assert published(rgb, colour, generator()).shape == (4, 3, 8, 8)
 
 

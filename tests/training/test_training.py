@@ -41,7 +41,7 @@ def digits() -> Images:
 
 
 def network(seed: int = 0):
-    return make_model("digits_cnn", classes=10, channels=1, mean=[0.3], std=[0.37], seed=seed)
+    return make_model("digits_narrow", classes=10, channels=1, mean=[0.3], std=[0.37], seed=seed)
 
 
 def config(**changes) -> TrainConfig:
@@ -65,9 +65,9 @@ def test_the_objective_for_a_noise_level_is_none_gaussian_or_consistent() -> Non
 
 
 def test_a_new_network_fits_its_images_and_knows_their_statistics(digits: Images) -> None:
-    model, same = (new_network("digits_cnn", digits, seed=3) for _ in range(2))
+    model, same = (new_network("digits_narrow", digits, seed=3) for _ in range(2))
     mean, std = channel_statistics(digits)
-    made = make_model("digits_cnn", classes=10, channels=1, mean=mean, std=std, seed=3)
+    made = make_model("digits_narrow", classes=10, channels=1, mean=mean, std=std, seed=3)
     assert equal(weights(model), weights(made))
     assert equal(weights(model), weights(same))
 
@@ -146,7 +146,7 @@ from dualrs_lab.models import load_checkpoint, make_model
 from dualrs_lab.training import Gaussian, TrainConfig, train_checkpoint
 train_checkpoint(
     Path(sys.argv[1]),
-    lambda: make_model("digits_cnn", classes=10, channels=1, mean=[0.3], std=[0.37], seed=0),
+    lambda: make_model("digits_narrow", classes=10, channels=1, mean=[0.3], std=[0.37], seed=0),
     load_images("digits", "train").select(range(400)),
     objective=Gaussian(sigma=0.25),
     device=torch.device("cpu"),
