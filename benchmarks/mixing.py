@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from dualrs_lab.attacks import L2, PGD, Threat
+from dualrs_lab.attacks import L2, PGD, STANDARD, Threat
 from dualrs_lab.data import Images, hold_out, load_images, to_float
 from dualrs_lab.evidence import read_table
 from dualrs_lab.experiment import Shelf
@@ -212,7 +212,9 @@ def _autoattack(bench: Bench) -> pd.DataFrame:
     if unknown := {*bench.args.auto} - {*systems}:
         raise ValueError(f"mixing: got --auto {sorted(unknown)}; wanted some of {', '.join(systems)}")
     some = {name: systems[name] for name in bench.args.auto}
-    threat = Threat(eps=EPS, seed=0, mma=False, steps=bench.args.auto_steps, batch=50)
+    threat = Threat(
+        eps=EPS, seed=0, mma=False, auto=bench.args.auto_attacks, steps=bench.args.auto_steps, batch=50
+    )
     return _judged("autoattack", some, bench, threat, bench.args.auto_images)
 
 
@@ -254,6 +256,8 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--auto-images", type=int, default=100, help="test images for AutoAttack (%(default)s)")
     add("--auto", type=lambda text: text.split(","), metavar="NAMES", default=[*AUTO],
         help="comma-separated: what AutoAttack judges of the part systems (%(default)s)")  # fmt: skip
+    add("--auto-attacks", type=lambda text: tuple(text.split(",")), metavar="NAMES", default=STANDARD,
+        help=f"parts of AutoAttack (default: {','.join(STANDARD)})")  # fmt: skip
     add("--auto-steps", type=int, default=100, help="of the other attacks there (%(default)s)")
     add("--held-out", type=int, default=2000, help="training images left out (%(default)s)")
     add("--batch", type=int, default=512)

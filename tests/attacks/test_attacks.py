@@ -321,15 +321,16 @@ def test_autoattack_is_the_strongest_and_leaves_no_trace(digits) -> None:
 )
 def test_all_of_autoattack_runs(norm, eps, attacks, digits) -> None:
     model, x, y = digits
-    found = auto_attack(model, x[:3], y[:3], eps, seed=0, norm=norm, attacks=attacks)
-    distance = (found - x[:3]).flatten(1).norm(p=torch.inf if norm == LINF else 2, dim=1)
+    x, y = x[:2], y[:2]
+    found = auto_attack(model, x, y, eps, seed=0, norm=norm, attacks=attacks)
+    distance = (found - x).flatten(1).norm(p=torch.inf if norm == LINF else 2, dim=1)
     assert distance.max() <= eps * (1 + 1e-4)
 
 
 def test_autoattack_takes_colour_images_in_any_memory_format() -> None:
-    model = make_model("fast_narrow", classes=5, channels=3, mean=[0.5] * 3, std=[0.25] * 3, seed=0).eval()
+    model = make_model("digits_narrow", classes=4, channels=3, mean=[0.5] * 3, std=[0.25] * 3, seed=0).eval()
     model.to(memory_format=torch.channels_last)
-    x = torch.rand(3, 3, 32, 32, generator=generator()).contiguous(memory_format=torch.channels_last)
+    x = torch.rand(2, 3, 8, 8, generator=generator()).contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
         y = model(x).argmax(1)  # nothing is wrong as it is: every part has to work
     found = auto_attack(model, x, y, 1e-6, seed=0, attacks=("apgd-ce", "apgd-t", "fab-t"))

@@ -349,9 +349,10 @@ def test_mixes_are_made_judged_and_resumed(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(mixing, "WEIGHTS", (0.0, 0.7, 1.0))
     monkeypatch.setattr(mixing, "LOGIT_WEIGHTS", (0.5,))
     monkeypatch.setattr(mixing, "RANGES", ((0.6, 0.95),))
-    robust = make_model("digits_cnn", classes=10, channels=1, mean=[0.3], std=[0.37], seed=1)
+    robust = make_model("digits_narrow", classes=10, channels=1, mean=[0.3], std=[0.37], seed=1)
     save_checkpoint(tmp_path / "robust.safetensors", robust)
-    options = ["--data", "digits", "--model", "digits_cnn", "--robust", str(tmp_path / "robust.safetensors")]
+    options = ["--data", "digits", "--model", "digits_narrow"]
+    options += ["--robust", str(tmp_path / "robust.safetensors")]
     options += ["--epochs", "1", "--head-epochs", "1", "--steps", "1", "--images", "12", "--held-out", "1200"]
     options += ["--fitted", "1200", "--batch", "64", "--out", str(tmp_path)]
     judged = mixing.main([*options, "--parts", "margins,l2,systems"])
@@ -364,6 +365,7 @@ def test_mixes_are_made_judged_and_resumed(tmp_path: Path, monkeypatch: pytest.M
     pd.testing.assert_frame_equal(mixing.main([*options, "--parts", "systems"]), judged)
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.safetensors")}
     auto = [*options, "--parts", "autoattack", "--auto-images", "3", "--auto-steps", "2"]
+    auto += ["--auto-attacks", "apgd-ce,apgd-t"]
     found = mixing.main([*auto, "--auto", "adaptive 0.6-0.95,weight 0.7"])
     assert found.index.tolist() == ["adaptive 0.6-0.95", "weight 0.7"]
     assert (found["worst"] <= found[["autoattack", "pushed", "end_to_end"]].min(axis=1)).all()
