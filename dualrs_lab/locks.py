@@ -11,7 +11,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -88,8 +88,9 @@ def _take(call: str, path: Path) -> int:
         try:
             _lock(call, path, file)
             if _is_at(file, lock_path(path)):
-                os.ftruncate(file, 0)
-                os.write(file, _self().encode())
+                with suppress(OSError):  # a full disk: the lock is ours, and only says not whose it is
+                    os.ftruncate(file, 0)
+                    os.write(file, _self().encode())
                 return file
         except BaseException:
             os.close(file)

@@ -56,8 +56,9 @@ def record_path(path: Path | str) -> Path:
 def check_place(call: str, path: Path, ending: str) -> None:
     """ValueError unless `path` can be, or become, a result of this package with a record of its own.
 
-    Wanted: a name with this `ending`; a regular file, or none, there and at the place of its record; and no
-    json there that is the record of another file, or not of this package. Nothing is opened for writing.
+    Wanted: a name with this `ending`; a regular file, or none, there and at the place of its record; no json
+    there that is the record of another file, or not of this package; and where tensors go, tensors (whoever
+    keeps tables knows their headers). Nothing is opened for writing.
     """
     if path.suffix != ending:
         raise ValueError(f"{call}: got {path}; wanted a name that ends in {ending}")
@@ -67,6 +68,10 @@ def check_place(call: str, path: Path, ending: str) -> None:
     if record.exists() and (owner := _owner(_loaded(record), path)) != ending:
         whose = f"the record of {path.with_suffix(owner).name}" if owner else "no record of this package"
         raise ValueError(f"{call}: {record} is {whose}, and stays as it is; choose another name for {path}")
+
+
+    if ending == ".safetensors" and path.exists() and not _holds_tensors(path):
+        raise ValueError(f"{call}: {path} holds no tensors, and stays as it is; choose another file")
 
 
 def read_record(path: Path | str) -> dict[str, Any]:
@@ -192,6 +197,13 @@ def positions(call: str, count: int, skip: int, max_images: int) -> range:
         )
     every = range(0, count, skip)
     return every if max_images == -1 else every[:max_images]
+
+
+def _holds_tensors(path: Path) -> bool:
+    # a safetensors file begins with the length of its json header
+    with path.open("rb") as file:
+        head = file.read(9)
+    return len(head) == 9 and head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size
 
 
 def _loaded(record: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save
 from torch import nn
 
 from dualrs_lab.attacks import PGD, Threat, evaluate, evaluate_table
@@ -53,7 +54,7 @@ def test_files_of_the_same_settings_are_taken_up(tmp_path: Path) -> None:
     assert take_up("call", files, WANTED) == [files[0], files[2]]
     assert take_up("call", files[1:2], WANTED) == []
     network = tmp_path / "net.safetensors"
-    network.write_bytes(b"kept")
+    network.write_bytes(save({"kept": torch.zeros(1)}))
     replace_json(network.with_suffix(".json"), {"training": WANTED})
     assert take_up("call", [network], WANTED, key="training") == [network]
 

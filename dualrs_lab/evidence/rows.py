@@ -71,6 +71,6 @@ def check_each(call: str, table: pd.DataFrame, wanted: str, fine: NDArray[np.boo
         at = int(np.argmin(fine))
         idx, got = table["idx"].tolist()[at], table[name].tolist()[at]
         raise ValueError(
-            f"{call}: image {idx} (line {at + 2}): wanted {wanted}, got {name} {got!r}; the table was changed, "
-            "or is none of this kind."
+            f"{call}: image {idx} (line {at + 2}): wanted {wanted}, got {name} {got!r}; the table was "
+            "changed, or is none of this kind."
         )
