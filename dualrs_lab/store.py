@@ -69,7 +69,6 @@ def check_place(call: str, path: Path, ending: str) -> None:
         whose = f"the record of {path.with_suffix(owner).name}" if owner else "no record of this package"
         raise ValueError(f"{call}: {record} is {whose}, and stays as it is; choose another name for {path}")
 
-
     if ending == ".safetensors" and path.exists() and not _holds_tensors(path):
         raise ValueError(f"{call}: {path} holds no tensors, and stays as it is; choose another file")
 

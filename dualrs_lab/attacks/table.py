@@ -14,7 +14,7 @@ import torch
 
 from dualrs_lab.data.images import Images
 from dualrs_lab.evidence.cells import split_cells, typed
-from dualrs_lab.evidence.rows import IMAGE, check_each, check_images
+from dualrs_lab.evidence.rows import IMAGE, check_digests, check_each, check_images
 from dualrs_lab.files import replace_text
 from dualrs_lab.locks import writing
 from dualrs_lab.runtime import describe
@@ -144,6 +144,7 @@ def _check_answers(call: str, table: pd.DataFrame) -> None:
         check_each(call, table, f"something in {name}", table[name].notna().to_numpy(), name)
     check_each(call, table, "idx >= 0", (table["idx"] >= 0).to_numpy(), "idx")
     check_each(call, table, "label >= -1", (table["label"] >= -1).to_numpy(), "label")
+    check_digests(call, table)
     which = [name for name in ("idx", "system") if name in table]
     check_each(call, table, "each image once", ~table.duplicated(which).to_numpy(), "idx")
     natural, found = table["natural"].to_numpy(), answers(table)

@@ -36,6 +36,7 @@ from .resume import rows_at as rows_at
 from .resume import sort_rows as sort_rows
 from .resume import taken_up as taken_up
 from .rows import IMAGE as IMAGE
+from .rows import check_digests as check_digests
 from .rows import check_each as check_each
 from .rows import check_images as check_images
 from .rows import check_rows as check_rows

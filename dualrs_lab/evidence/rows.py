@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dualrs_lab.evidence.claim import ABSTAIN, LOG_COLUMNS
 
-__all__ = ["IMAGE", "check_each", "check_images", "check_rows"]
+__all__ = ["IMAGE", "check_digests", "check_each", "check_images", "check_rows"]
 
 
 IMAGE = "image"
@@ -42,6 +42,11 @@ def check_rows(call: str, table: pd.DataFrame) -> None:
     right = (predict == label) & ~abstains
     check_each(call, table, "correct 1 where predict is label, else 0", correct == right, "correct")
     check_each(call, table, "time >= 0", (seconds >= 0) & (seconds < np.inf), "time")
+    check_digests(call, table)
+
+
+def check_digests(call: str, table: pd.DataFrame) -> None:
+    """ValueError that names the first row whose digest of an image is none; a table may lack the column."""
     if IMAGE in table:
         fine = np.array([bool(_DIGEST.fullmatch(str(text))) for text in table[IMAGE]], dtype=bool)
         check_each(call, table, "16 hexadecimal digits of the image", fine, IMAGE)

@@ -1,4 +1,4 @@
-"""A disk that is full: one error that names the file, nothing that was there is lost, and the call goes on."""
+"""A disk that is full: one error names the file, nothing that was there is lost, and the call goes on."""
 
 import errno
 import resource
