@@ -1,4 +1,4 @@
-"""A table is believed only after it was checked: what it may hold, and that its radii follow from its votes."""
+"""A table is believed only after it was checked: what it may hold, and radii that follow from its votes."""
 
 import hashlib
 import time
