@@ -5,13 +5,24 @@ import json
 import os
 import platform
 import secrets
+import stat
 import subprocess
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
 from dualrs_lab import __version__
 
-__all__ = ["digest", "provenance", "replace_bytes", "replace_json", "replace_text", "set_aside"]
+__all__ = [
+    "digest",
+    "provenance",
+    "replace_bytes",
+    "replace_json",
+    "replace_text",
+    "set_aside",
+    "sync_folder",
+    "want_regular",
+]
 
 
 # What a result may depend on: the versions that a reader of an old table asks for first.
@@ -31,9 +42,12 @@ PACKAGES = (
 def replace_bytes(path: str | Path, data: bytes) -> None:
     """Write `data` to `path`; a reader, or a kill at any moment, finds the old file or the new one, whole.
 
-    The bytes go to a hidden file beside `path`, reach the disk and are renamed over it. Folders are made.
+    The bytes go to a hidden file beside `path`, reach the disk and are renamed over it, which reaches the
+    disk as well. Folders are made. Raises ValueError for what is no regular file, see `want_regular`, and
+    OSError that names `path` where the disk is full or the like; the old file stays.
     """
     path = Path(path)
+    want_regular("replace_bytes", path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -42,9 +56,46 @@ def replace_bytes(path: str | Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
-    except BaseException:
+    except BaseException as error:
         part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno:
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Force the names in `folder` to the disk: until then a power cut may undo a rename."""
+    if os.name != "posix":
+        return  # elsewhere a folder cannot be opened, and names are written at once
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def want_regular(call: str, path: Path) -> None:
+    """ValueError where `path` is there, but is no regular file: neither read, nor replaced, nor waited for.
+
+    A link would be replaced by a file, a FIFO would block, a device be overwritten.
+    """
+    try:
+        mode = path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if not stat.S_ISREG(mode):
+        kind = next((kind for kind, is_one in _KINDS.items() if is_one(mode)), "special file")
+        raise ValueError(f"{call}: {path} is a {kind}; wanted a regular file, or a name that is free")
+
+
+_KINDS: dict[str, Callable[[int], bool]] = {
+    "folder": stat.S_ISDIR,
+    "symbolic link": stat.S_ISLNK,
+    "FIFO": stat.S_ISFIFO,
+    "socket": stat.S_ISSOCK,
+    "device": lambda mode: stat.S_ISCHR(mode) or stat.S_ISBLK(mode),
+}
 
 
 def replace_text(path: str | Path, text: str) -> None:
@@ -78,6 +129,8 @@ def set_aside(*paths: str | Path) -> list[Path]:
             break
     for path, new in zip(present, renamed, strict=True):
         path.rename(new)
+    for folder in {path.parent for path in present}:
+        sync_folder(folder)
     return renamed
 
 

@@ -1,20 +1,40 @@
 """Same settings? Go on. Others? Refuse, or set aside and say so: for tables, networks and labels alike.
 
-Beside a file `NAME.…` lies its record `NAME.json`, which holds all that the file depends on.
+Beside a result `NAME.tsv` or `NAME.safetensors` lies its record `NAME.json`, which holds all that the file
+depends on. A record belongs to one result. Nothing that is not recognised is ever changed.
 """
 
+import hashlib
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dualrs_lab.files import set_aside
+from dualrs_lab.files import replace_json, set_aside, want_regular
+from dualrs_lab.locks import writing
 
-__all__ = ["plain", "positions", "read_record", "refuse_other", "take_up"]
+__all__ = [
+    "check_place",
+    "making",
+    "plain",
+    "positions",
+    "read_record",
+    "record_path",
+    "refuse_other",
+    "seal",
+    "take_up",
+    "unchanged",
+    "write_record",
+]
 
 
 _ABSENT = object()
+
+
+# What has a record, and the keys by which a record from before `record_of` is known for one of them.
+_KNOWN_BY = {".tsv": {"identity"}, ".safetensors": {"architecture", "identity", "training"}}
 
 
 def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -22,10 +42,73 @@ def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
     return dict(json.loads(json.dumps(settings)))
 
 
+def record_path(path: Path | str) -> Path:
+    """The record of the result at `path`: NAME.json for NAME.tsv or NAME.safetensors.
+
+    Any other name is a ValueError: of t_0.25 and t_0.5 both, the record would be t_0.json.
+    """
+    path = Path(path)
+    if path.suffix not in _KNOWN_BY:
+        raise ValueError(f"record_path: got {path}; wanted a name that ends in {' or '.join(_KNOWN_BY)}")
+    return path.with_suffix(".json")
+
+
+def check_place(call: str, path: Path, ending: str) -> None:
+    """ValueError unless `path` can be, or become, a result of this package with a record of its own.
+
+    Wanted: a name with this `ending`; a regular file, or none, there and at the place of its record; no json
+    there that is the record of another file, or not of this package; and where tensors go, tensors (whoever
+    keeps tables knows their headers). Nothing is opened for writing.
+    """
+    if path.suffix != ending:
+        raise ValueError(f"{call}: got {path}; wanted a name that ends in {ending}")
+    record = record_path(path)
+    for place in (path, record):
+        want_regular(call, place)
+    if record.exists() and (owner := _owner(_loaded(record), path)) != ending:
+        whose = f"the record of {path.with_suffix(owner).name}" if owner else "no record of this package"
+        raise ValueError(f"{call}: {record} is {whose}, and stays as it is; choose another name for {path}")
+
+    if ending == ".safetensors" and path.exists() and not _holds_tensors(path):
+        raise ValueError(f"{call}: {path} holds no tensors, and stays as it is; choose another file")
+
+
 def read_record(path: Path | str) -> dict[str, Any]:
-    """The json file beside the file at `path`; empty if there is none."""
-    made = Path(path).with_suffix(".json")
-    return dict(json.loads(made.read_text())) if made.exists() else {}
+    """The record of the file at `path`; empty if there is none, or what is there belongs to another file."""
+    path = Path(path)
+    if path.suffix not in _KNOWN_BY or not record_path(path).is_file():
+        return {}
+    found = _loaded(record_path(path))
+    return found if _owner(found, path) == path.suffix else {}
+
+
+def write_record(call: str, path: Path, record: Mapping[str, Any]) -> None:
+    """Write the record of the result at `path`, whole; ValueError as `check_place`."""
+    check_place(call, path, path.suffix)
+    replace_json(record_path(path), {**record, "record_of": path.suffix})
+
+
+def seal(call: str, path: Path) -> None:
+    """Put the sha256 of the finished file at `path` into its record, by which readers know it, whole."""
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    write_record(call, path, {**read_record(path), "sha256": sha256})
+
+
+def unchanged(call: str, path: Path) -> bytes:
+    """The content of the file at `path`; ValueError where its record says otherwise, by sha256.
+
+    A file without a record, one that is not finished yet, and one from before there were digests are read as
+    they are. An unfinished last line, as a kill leaves it after a finished table, does not count.
+    """
+    while True:
+        said, data = read_record(path).get("sha256"), path.read_bytes()
+        if said in (None, *_digests(data)):
+            return data
+        if read_record(path).get("sha256") == said:  # else a writer was at work
+            raise ValueError(
+                f"{call}: {path} is not the file that was finished: sha256 {_digests(data)[0]}, and "
+                f"{record_path(path).name} says {said}; restore it, or remove both and make it again"
+            )
 
 
 def take_up(
@@ -39,20 +122,49 @@ def take_up(
     """Which of `files` are there, all of them made with `wanted`, as the records say under `key`.
 
     Where one was made with other settings: ValueError that says what differs, or with `replace` all are kept
-    under other names, a warning says so, and none is left. Nothing is ever overwritten.
+    under other names, a warning says so, and none is left. A file without a record of its own is a ValueError
+    in any case, as `check_place`. Nothing is ever overwritten.
     """
+    for file in files:
+        check_place(call, file, file.suffix)
     there = [file for file in files if file.exists()]
-    found = {file: read_record(file).get(key) for file in there}
-    others = [file for file in there if found[file] != wanted]
+    recorded = [file for file in files if file in there or record_path(file).exists()]
+    found = {file: read_record(file).get(key) for file in recorded}
+    others = [file for file in recorded if found[file] != wanted]
+    for other in others:
+        if not read_record(other):
+            refuse_other(call, other, None, wanted)
     if others and not replace:
         remedy = "choose another file or remove it; replace=True keeps it under another name"
         refuse_other(call, others[0], found[others[0]], wanted, remedy=remedy)
     if others:
-        moved = [one for file in files for one in (file, file.with_suffix(".json")) if one.exists()]
+        moved = [one for file in files for one in (file, record_path(file)) if one.exists()]
         now = dict(zip(moved, set_aside(*moved), strict=True))
-        told = f"{others[0].name} was made with other settings; it is now {now[others[0]].name}"
-        warnings.warn(told, stacklevel=3)
+        which = others[0] if others[0] in now else record_path(others[0])
+        warnings.warn(f"{which.name} was made with other settings; it is now {now[which].name}", stacklevel=3)
     return [] if others else there
+
+
+@contextmanager
+def making(
+    call: str,
+    files: Sequence[Path],
+    wanted: Mapping[str, Any],
+    *,
+    key: str = "identity",
+    replace: bool = False,
+) -> Iterator[list[Path]]:
+    """As `take_up`, with `files` held against other writers while they are made; what is complete is free.
+
+    For results that are whole or absent. Raises ValueError as `take_up` and `locks.writing` do.
+    """
+    for file in files:
+        check_place(call, file, file.suffix)
+    if all(file.exists() and read_record(file).get(key) == wanted for file in files):
+        yield list(files)
+        return
+    with writing(call, *files):
+        yield take_up(call, files, wanted, key=key, replace=replace)
 
 
 def refuse_other(
@@ -84,3 +196,33 @@ def positions(call: str, count: int, skip: int, max_images: int) -> range:
         )
     every = range(0, count, skip)
     return every if max_images == -1 else every[:max_images]
+
+
+def _holds_tensors(path: Path) -> bool:
+    # a safetensors file begins with the length of its json header
+    with path.open("rb") as file:
+        head = file.read(9)
+    return len(head) == 9 and head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size
+
+
+def _loaded(record: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(record.read_text("utf-8"))
+    except (ValueError, RecursionError):
+        return {}  # no json at all: not ours
+    return found if isinstance(found, dict) else {}
+
+
+def _owner(found: Mapping[str, Any], path: Path) -> str:
+    # the ending of the file that the record `found`, in the place of that of `path`, belongs to
+    if "record_of" in found:
+        return str(found["record_of"])
+    fit = [ending for ending, keys in _KNOWN_BY.items() if keys & found.keys()]
+    fit = [ending for ending in fit if path.with_suffix(ending).exists()] or fit
+    return path.suffix if path.suffix in fit else next(iter(fit), "")
+
+
+def _digests(data: bytes) -> list[str]:
+    # of the whole, and of its whole lines
+    ends = {len(data), data.rfind(b"\n") + 1}
+    return [hashlib.sha256(data[:end]).hexdigest() for end in sorted(ends, reverse=True)]

@@ -1,8 +1,8 @@
 """Tables are those of earlier versions: digests of every kind, of their identities, and runs begun long ago.
 
 The networks have whole-number weights and see whole numbers: their votes are the same on every machine, in
-any order of summation. Digests are of all cells but the seconds; floats count to ten digits, as another SciPy
-may differ in the last ones.
+any order of summation. Digests are of all cells but the seconds, and the digest of each image, which tables
+of then lack; floats count to ten digits, as another SciPy may differ in the last ones.
 """
 
 import hashlib
@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from dualrs_lab.attacks import Threat, evaluate_table
 from dualrs_lab.cascade import Cascade, CascadeSpec, certify_cascade_table, from_tables
-from dualrs_lab.data import Images
+from dualrs_lab.data import Images, pixel_digests
 from dualrs_lab.dual import Cuts, DualSpec, Median, Plurality, Split, certify_dual_table, label_votes
-from dualrs_lab.evidence import lower_bound, read_table, rs_radius
+from dualrs_lab.evidence import IMAGE, lower_bound, read_table, rs_radius
 from dualrs_lab.mixing import mixed
 from dualrs_lab.smoothing import AtRadii, FastPath, GridNoise, InputSpecific, Spec, certify_table
 from dualrs_lab.training import Consistency, TrainConfig, Warmup, settings, state_path
@@ -94,9 +94,9 @@ def text(cell: object) -> str:
 
 
 def digest(value: pd.DataFrame | object) -> str:
-    """Of a table without its seconds, or of what json holds."""
+    """Of a table without its seconds and the digests of its images, or of what json holds."""
     if isinstance(value, pd.DataFrame):
-        kept = [name for name in value if name != "time" and not name.endswith("_seconds")]
+        kept = [name for name in value if name not in ("time", IMAGE) and not name.endswith("_seconds")]
         rows = value[kept].astype(object).itertuples(index=False)
         lines = ["\t".join(kept), *("\t".join(map(text, row)) for row in rows)]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
@@ -153,7 +153,7 @@ def joined(images: Images, path: Path) -> pd.DataFrame:
 
 
 def mix(images: Images, path: Path, *, weight: float = 0.8, log: bool = False, **how) -> pd.DataFrame:
-    table = plain(images, path)
+    table = plain(images, path).drop(columns=IMAGE)
     if log:
         return mixed(table.iloc[:, :6], weight, sigma=0.25, **how)
     return mixed(table, weight, **how).iloc[:, :20]
@@ -218,6 +218,15 @@ def test_tables_and_their_identities_are_what_they_were(images: Images, tmp_path
     assert (digest(table), digest(identity)) == GOLDEN[name]
 
 
+@pytest.mark.parametrize("make", [plain, dual, cascade, attacked])
+def test_a_new_table_says_last_of_which_pixels_a_row_is(
+    images: Images, tmp_path: Path, make: Callable
+) -> None:
+    table = make(images, tmp_path / "t.tsv", skip=5)
+    assert table.columns[-1] == IMAGE
+    assert table[IMAGE].tolist() == pixel_digests(images.pixels[::5])
+
+
 @pytest.mark.parametrize(
     ("make", "whole"), [(plain, "plain"), (dual, "dual, cuts"), (cascade, "cascade"), (attacked, "attacked")]
 )
@@ -232,10 +241,12 @@ def test_a_run_that_was_begun_before_goes_on(
     begun = json.loads(path.with_suffix(".json").read_text())
     table = make(images, path)
     assert digest(table) == GOLDEN[whole][0]
+    assert IMAGE not in table
     assert path.read_text().startswith(kept)
     made = json.loads(path.with_suffix(".json").read_text())
     assert made["identity"] == begun["identity"]
-    assert made.keys() - {"provenance"} == begun.keys()
+    assert made.keys() - {"provenance", "record_of", "sha256"} == begun.keys()
+    assert made["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert made.get("disagreement") == begun.get("disagreement")  # measured once
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save
 from torch import nn
 
 from dualrs_lab.attacks import PGD, Threat, evaluate, evaluate_table
@@ -31,7 +32,7 @@ from dualrs_lab.training import Gaussian, TrainConfig, train_checkpoint
 WANTED = {"seed": 0, "radii": [0.25, 0.5]}
 
 
-def kept(folder: Path, name: str = "a.bin", **settings) -> Path:
+def kept(folder: Path, name: str = "a.tsv", **settings) -> Path:
     """A file with its record."""
     path = folder / name
     path.write_bytes(b"kept")
@@ -49,19 +50,21 @@ def test_settings_are_compared_as_their_file_gives_them_back(tmp_path: Path) -> 
 
 
 def test_files_of_the_same_settings_are_taken_up(tmp_path: Path) -> None:
-    files = [kept(tmp_path, "a.bin"), tmp_path / "b.bin", kept(tmp_path, "c.bin")]
+    files = [kept(tmp_path, "a.tsv"), tmp_path / "b.tsv", kept(tmp_path, "c.tsv")]
     assert take_up("call", files, WANTED) == [files[0], files[2]]
     assert take_up("call", files[1:2], WANTED) == []
-    replace_json(files[0].with_suffix(".json"), {"training": WANTED})
-    assert take_up("call", files[:1], WANTED, key="training") == files[:1]
+    network = tmp_path / "net.safetensors"
+    network.write_bytes(save({"kept": torch.zeros(1)}))
+    replace_json(network.with_suffix(".json"), {"training": WANTED})
+    assert take_up("call", [network], WANTED, key="training") == [network]
 
 
 def test_other_settings_are_refused_and_nothing_is_touched(tmp_path: Path) -> None:
-    files = [kept(tmp_path, "a.bin"), kept(tmp_path, "b.bin", seed=1)]
+    files = [kept(tmp_path, "a.tsv"), kept(tmp_path, "b.tsv", seed=1)]
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(
         ValueError,
-        match=r"^call: .*b\.bin was made with other settings \(seed\): found {'seed': 1}, wanted {'seed': 0};"
+        match=r"^call: .*b\.tsv was made with other settings \(seed\): found {'seed': 1}, wanted {'seed': 0};"
         r" choose another file or remove it; replace=True keeps it under another name$",
     ):
         take_up("call", files, WANTED)
@@ -70,13 +73,13 @@ def test_other_settings_are_refused_and_nothing_is_touched(tmp_path: Path) -> No
 
 def test_other_settings_are_set_aside_with_their_kin_and_said_so(tmp_path: Path) -> None:
     """All files of one call go together: half of another pair is still another pair."""
-    files = [kept(tmp_path, "a.bin"), kept(tmp_path, "b.bin", seed=1), tmp_path / "c.bin"]
-    with pytest.warns(UserWarning, match=r"^b\.bin was made with other settings; it is now b_old1\.bin$"):
+    files = [kept(tmp_path, "a.tsv"), kept(tmp_path, "b.tsv", seed=1), tmp_path / "c.tsv"]
+    with pytest.warns(UserWarning, match=r"^b\.tsv was made with other settings; it is now b_old1\.tsv$"):
         assert take_up("call", files, WANTED, replace=True) == []
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "a_old1.bin", "a_old1.json", "b_old1.bin", "b_old1.json",
+        "a_old1.json", "a_old1.tsv", "b_old1.json", "b_old1.tsv",
     ]  # fmt: skip
-    assert read_record(tmp_path / "b_old1.bin")["identity"] == WANTED | {"seed": 1}
+    assert read_record(tmp_path / "b_old1.tsv")["identity"] == WANTED | {"seed": 1}
 
 
 def test_a_file_without_its_record_is_other_settings(tmp_path: Path) -> None:

@@ -23,17 +23,18 @@ GROUND = {
     "files": "",
     "settings": "",
     "runtime": "files",
-    "store": "files",
+    "locks": "files",
+    "store": "files locks",
     "experiment": "evidence",
 }
 ARROWS = {
     "data": "",
-    "models": "files",
-    "evidence": "files store",
-    "attacks": "data files models runtime settings store",
+    "models": "files store",
+    "evidence": "files locks store",
+    "attacks": "data evidence files locks models runtime settings store",
     "pixels": "attacks data models runtime",
     "training": "attacks data files models pixels runtime store",
-    "smoothing": "attacks data evidence files models runtime settings store",
+    "smoothing": "attacks data evidence files locks models runtime settings store",
     "cascade": "data evidence models runtime settings smoothing store training",
     "mixing": "attacks data evidence files models runtime store training",
     "dual": "cascade data evidence files models runtime smoothing store training",
@@ -41,7 +42,7 @@ ARROWS = {
     "figures": "cascade dual evidence files mixing",
     "panels": "attacks cascade data dual evidence figures lessons mixing models pixels runtime smoothing",
     "headless": "files settings",
-    "cli": "attacks cascade data evidence files headless mixing models runtime settings smoothing",
+    "cli": "attacks cascade data evidence files headless mixing models runtime settings smoothing store",
 }
 # Libraries that belong to one place only.
 ONLY = {"matplotlib": "figures", "seaborn": "figures", "ipywidgets": "panels", "papermill": "headless"}

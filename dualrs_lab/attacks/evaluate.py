@@ -6,7 +6,7 @@ of them. These are upper bounds on robust accuracy, not certificates.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -21,38 +21,26 @@ from dualrs_lab.attacks.auto import STANDARD, auto_attack
 from dualrs_lab.attacks.checks import check_evaluating
 from dualrs_lab.attacks.norms import LINF, Norm
 from dualrs_lab.attacks.pgd import PGD, mma, pgd
+from dualrs_lab.attacks.table import answers, check, keep
 from dualrs_lab.data.images import Images, to_float
-from dualrs_lab.files import replace_json, replace_text
 from dualrs_lab.models.checkpoints import fingerprint
-from dualrs_lab.runtime import describe, fold_seed, make_generator, pick_dtype
+from dualrs_lab.runtime import fold_seed, make_generator, pick_dtype
 from dualrs_lab.settings import setting
-from dualrs_lab.store import plain, positions, take_up
+from dualrs_lab.store import (
+    positions,
+)
 
 __all__ = [
-    "ANSWERS",
-    "ATTACKS",
     "Threat",
-    "answers",
     "attacked_batches",
-    "check",
     "evaluate",
     "evaluate_table",
-    "keep",
     "mean_answers",
     "named",
-    "read_evaluation",
     "right",
     "robust_accuracy",
     "summarise_attacks",
 ]
-
-
-ATTACKS = ("pgd", "mma", "autoattack")
-"""Columns of a table, in the order in which they are run; `natural` comes before them, `worst` behind."""
-
-
-ANSWERS = ("natural", *ATTACKS, "on_accurate", "on_robust", "end_to_end", "pushed", "worst")
-"""All columns that say whether an answer is right; the later ones are those of `mixing.evaluate`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,47 +119,12 @@ def evaluate_table(
         identity,
         positions("evaluate_table", len(images), skip, max_images),
         lambda todo: _batches(model, images, todo, threat, progress),
+        images=images,
         device=next(model.parameters()).device,
         replace=replace,
     )
     check(table, slack=threat.slack)
     return table
-
-
-def keep(
-    call: str,
-    path: Path,
-    identity: dict[str, Any],
-    wanted: Sequence[int],
-    batches: Callable[[list[int]], Iterable[pd.DataFrame]],
-    *,
-    device: torch.device,
-    replace: bool,
-) -> pd.DataFrame:
-    """The table of answers at `path`, after adding `batches(the idx of wanted that it lacks)` as they come.
-
-    A table of another `identity` is refused or, with `replace`, kept under another name.
-    """
-    identity = plain(identity)
-    there = take_up(call, [path], identity, replace=replace)
-    table = read_evaluation(path) if there else pd.DataFrame({"idx": []})
-    if not there:
-        replace_json(path.with_suffix(".json"), {"identity": identity, "provenance": describe(device)})
-    for rows in batches(sorted({*wanted} - {*table["idx"]})):
-        table = pd.concat([table, rows], ignore_index=True) if len(table) else rows
-        table = table.sort_values("idx", kind="stable", ignore_index=True)
-        replace_text(path, _to_numbers(table).to_csv(sep="\t", index=False, lineterminator="\n"))
-    return table[table["idx"].isin(wanted)].reset_index(drop=True)
-
-
-def read_evaluation(path: Path | str) -> pd.DataFrame:
-    """A table that `evaluate_table` wrote."""
-    table = pd.read_csv(path, sep="\t", dtype={"system": str})
-    if not {"idx", "label", "natural", "worst"} <= {*table}:
-        raise ValueError(
-            f"read_evaluation: {path} has columns {list(table)}; wanted a table of evaluate_table"
-        )
-    return table.astype(dict.fromkeys(answers(table), bool))
 
 
 def summarise_attacks(table: pd.DataFrame) -> pd.DataFrame:
@@ -191,38 +144,6 @@ def mean_answers(tables: Sequence[pd.DataFrame], under: str) -> "pd.Series[float
     if any(set(one.index) != set(found[0].index) for one in found):
         raise ValueError("mean_answers: got tables of different images; wanted the same in all")
     return pd.concat(found, axis=1).mean(axis=1)
-
-
-def answers(table: pd.DataFrame) -> list[str]:
-    """The columns of a table that say what was answered correctly, in the order of ANSWERS."""
-    return [name for name in ANSWERS if name in table]
-
-
-def check(table: pd.DataFrame, *, slack: float = 0.01) -> None:
-    """ValueError for an impossible table, or one that shows an attack which did not work.
-
-    No image is robust that is wrong as it is, none is robust in the worst case but not under each attack, and
-    AutoAttack, the strongest, leaves at most a share `slack` more of the images right than any other attack.
-    """
-    attacks = [name for name in ATTACKS if name in table]
-    for name in attacks:
-        bad = table["idx"][table[name] & ~table["natural"]].tolist()
-        if bad:
-            raise ValueError(
-                f"check: images {bad[:10]} are right under {name} but wrong as they are; robust accuracy "
-                "cannot exceed natural accuracy: the table mixes networks or images"
-            )
-    worst = table["natural"] & table[attacks].all(axis=1)
-    if (worst != table["worst"]).any():
-        bad = table["idx"][worst != table["worst"]].tolist()
-        raise ValueError(f"check: worst is not the worst case of {attacks} for images {bad[:10]}")
-    for name in attacks[:-1] if attacks[-1:] == ["autoattack"] else []:
-        more = int(table["autoattack"].sum()) - int(table[name].sum())
-        if more > slack * len(table) + 1e-9:
-            raise ValueError(
-                f"check: AutoAttack leaves {more / len(table):.1%} more images right than {name}; the "
-                "stronger attack did not work: is the network random, or has no useful gradients?"
-            )
 
 
 def robust_accuracy(
@@ -318,7 +239,3 @@ def right(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 def named(threat: Threat) -> dict[str, Any]:
     """What a table records of a threat."""
     return {**asdict(threat), "norm": type(threat.norm).__name__}
-
-
-def _to_numbers(table: pd.DataFrame) -> pd.DataFrame:
-    return table.astype({name: int for name in table if table[name].dtype == bool})

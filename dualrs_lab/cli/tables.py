@@ -38,16 +38,18 @@ def _check_tables(name: str, paths: Iterable[Path]) -> None:
 
 
 def _check_out(name: str, path: Path) -> None:
+    from dualrs_lab.store import check_place
+
+    check_place(name, path, ".tsv")
     if path.exists():
         raise ValueError(f"{name}: {path} is there already; choose another file or remove it")
 
 
-def _keep(path: Path, table: "DataFrame", identity: Mapping[str, object]) -> None:
-    from dualrs_lab.evidence.table import write_table
-    from dualrs_lab.files import provenance, replace_json
+def _keep(name: str, path: Path, table: "DataFrame", identity: Mapping[str, object]) -> None:
+    from dualrs_lab.evidence.resume import keep_table
+    from dualrs_lab.files import provenance
 
-    replace_json(path.with_suffix(".json"), {"identity": dict(identity), "provenance": provenance()})
-    write_table(path, table)
+    keep_table(name, path, table, {"identity": dict(identity), "provenance": provenance()})
 
 
 def _made_from(paths: Iterable[Path]) -> dict[str, str]:
@@ -86,7 +88,12 @@ def _cascade(options: Namespace) -> int:
     cascade = Cascade(tuple(sorted(tables, reverse=True)), limits)
     found = from_tables(tables, cascade=cascade, alpha=options.alpha)
     identity = {"method": "cascade", "sigmas": cascade.sigmas, "thresholds": cascade.limits}
-    _keep(options.out, found, identity | {"alpha": options.alpha, "tables": _made_from(options.tables)})
+    _keep(
+        options.name,
+        options.out,
+        found,
+        identity | {"alpha": options.alpha, "tables": _made_from(options.tables)},
+    )
     singles = {f"σ = {sigma:g}": table for sigma, table in sorted(tables.items())}
     print(as_text(summarise(singles | {"cascade": found}, radii)))
     return 0
@@ -144,7 +151,7 @@ def _mix(options: Namespace) -> int:
     # h with the same votes; without them, its own table is the evidence
     check_mixed(found, table if others == "rest" else mixed(table, 1.0, **how, sigma=options.sigma))
     identity = {"method": "mix", "weight": options.weight, **how, "sigma": sigma}
-    _keep(options.out, found, identity | {"table": _made_from([options.table])})
+    _keep(options.name, options.out, found, identity | {"table": _made_from([options.table])})
     shown = {"the robust network": table, f"mix, weight {options.weight:g}": found}
     print(as_text(summarise(shown, radii)))
     return 0

@@ -10,6 +10,7 @@ from .images import Group as Group
 from .images import Images as Images
 from .images import as_floats as as_floats
 from .images import hold_out as hold_out
+from .images import pixel_digests as pixel_digests
 from .images import take_waves as take_waves
 from .images import to_float as to_float
 from .sets import SPLITS as SPLITS

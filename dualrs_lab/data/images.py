@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dualrs_lab.data.decoding import LazyPixels
 
-__all__ = ["Group", "Images", "as_floats", "hold_out", "take_waves", "to_float"]
+__all__ = ["Group", "Images", "as_floats", "hold_out", "pixel_digests", "take_waves", "to_float"]
 
 
 Index = Tensor | NDArray[np.integer] | NDArray[np.bool_] | Sequence[int] | range
@@ -99,6 +99,11 @@ class Images:
         index = self._index(indices)
         return self.pixels[index], self.labels[index]
 
+    def digests(self, indices: Sequence[int]) -> list[str]:
+        """`pixel_digests` of the images at `indices`; lazy pixels are decoded some at a time."""
+        some = (indices[first : first + 500] for first in range(0, len(indices), 500))
+        return [digest for part in some for digest in pixel_digests(self.batch(part)[0])]
+
     def to(self, device: torch.device | str) -> "Images":
         """The same on `device`; lazy pixels stay on disk and arrive there batch by batch."""
         return replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device))
@@ -125,6 +130,12 @@ def take_waves(images: Images, positions: Sequence[int], size: int, device: torc
         idx = positions[first : first + size]
         pixels, labels = images.batch(torch.tensor(idx))
         yield pixels.to(device), labels.tolist(), idx
+
+
+def pixel_digests(pixels: Tensor) -> list[str]:
+    """16 hex digits for each of uint8 images (N, C, H, W), by which a row of a table knows its image."""
+    shape, each = repr(tuple(pixels.shape[1:])).encode(), pixels.cpu().contiguous().numpy()
+    return [hashlib.sha256(shape + image.tobytes()).hexdigest()[:16] for image in each]
 
 
 def hold_out(images: Images, count: int) -> tuple[Images, Images]:

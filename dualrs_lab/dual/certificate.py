@@ -28,7 +28,7 @@ from dualrs_lab.evidence.votes import (
     votes_text,
 )
 
-__all__ = ["DualCertificate", "judge"]
+__all__ = ["DualCertificate", "judge", "read_rules"]
 
 
 Ints = NDArray[np.int64]
@@ -126,18 +126,13 @@ class DualCertificate(Claim):
         names = [str(name) for name in row if str(name).startswith("votes_")]
         sigmas = tuple(float(name.removeprefix("votes_")) for name in names)
         said = cls._said(row, cls.columns(sigmas))
-        if (kind := str(row["estimator"])) not in _ESTIMATORS:
-            raise ValueError(
-                f"DualCertificate.from_row: wanted an estimator of {', '.join(_ESTIMATORS)}, got {kind!r}."
-            )
-        lower, upper, experts = (_numbers(part) for part in str(row["levels"]).split(";"))
-        levels = {"lower": lower, "upper": upper, "experts": experts}
+        estimator, split = read_rules(row)
         return cls(
             **said,
             published=float(row["published"]),
             sigmas=sigmas,
-            estimator=_ESTIMATORS[kind](_numbers(str(row["estimator_sigmas"]))),
-            split=Split(alpha=float(row["alpha"]), **levels, guessed_apart=True),
+            estimator=estimator,
+            split=split,
             seed=whole(row["seed"]),
             looks=tuple(map(read_votes, str(row["looks"]).split(";"))),
             estimator_votes=tuple(map(read_votes, str(row["estimator_votes"]).split(";"))),
@@ -242,6 +237,18 @@ def _routes(c: DualCertificate) -> Routes:
         split=c.split,
         bound=BOUNDS[c.bound],
     )
+
+
+def read_rules(row: Mapping[str, Any]) -> tuple[Estimator, Split]:
+    """The estimator and the levels that a row of a table names; ValueError for those that there are not."""
+    if (kind := str(row["estimator"])) not in _ESTIMATORS:
+        raise ValueError(
+            f"DualCertificate.from_row: wanted an estimator of {', '.join(_ESTIMATORS)}, got {kind!r}."
+        )
+    lower, upper, experts = (_numbers(part) for part in str(row["levels"]).split(";"))
+    levels = {"lower": lower, "upper": upper, "experts": experts}
+    split = Split(alpha=float(row["alpha"]), **levels, guessed_apart=True)
+    return _ESTIMATORS[kind](_numbers(str(row["estimator_sigmas"]))), split
 
 
 def _numbers_text(numbers: Sequence[float]) -> str:

@@ -3,6 +3,7 @@
 They are estimated from few draws, kept, and mapped to the number of draws of the certification.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace as change
 from pathlib import Path
@@ -10,19 +11,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from dualrs_lab.data.images import Images, take_waves
 from dualrs_lab.evidence.binomial import lower_bound
 from dualrs_lab.evidence.radii import rs_radius
-from dualrs_lab.files import replace_bytes, replace_json
+from dualrs_lab.files import replace_bytes
 from dualrs_lab.models.checkpoints import fingerprint
 from dualrs_lab.runtime import describe
 from dualrs_lab.smoothing.engine import count_votes
 from dualrs_lab.smoothing.frozen import FastPath, FrozenVoter, freeze, settle
 from dualrs_lab.smoothing.noise import GridNoise, NoiseBlocks
-from dualrs_lab.store import plain, take_up
+from dualrs_lab.store import making, plain, unchanged, write_record
 
 __all__ = ["count_images", "label_votes", "mapped_radii", "numbered"]
 
@@ -66,30 +67,33 @@ def label_votes(
             "dtype": str(dtype).removeprefix("torch."),
         }
     )
-    if take_up("label_votes", [path], identity, replace=replace):
-        return load_file(path)["votes"]
-    device = next(experts[0].parameters()).device
-    fast = settle(fast, experts[0], images.shape, inputs=n * len(images))
-    voters = [
-        freeze(
-            model,
-            GridNoise(sigma),
-            images.shape,
-            classes=len(images.classes),
-            device=device,
-            dtype=dtype,
-            fast=fast,
-        )
-        for model, sigma in zip(experts, sigmas, strict=True)
-    ]
-    each = [count_images(v, images, n=n, seed=seed, stream="labels", device=device) for v in voters]
-    counts = np.stack(each, axis=1)
-    own = images.labels.cpu().numpy()[:, None, None]
-    votes = torch.from_numpy(np.take_along_axis(counts, own, axis=2)[..., 0]).to(torch.int32)
-    record = {"identity": identity, "fast": [voter.steps for voter in voters]}
-    replace_json(path.with_suffix(".json"), record | {"provenance": describe(device)})
-    replace_bytes(path, save({"votes": votes}))  # last: there is no file without its json
-    return votes
+    with making("label_votes", [path], identity, replace=replace) as there:
+        if there:
+            return load(unchanged("label_votes", path))["votes"]
+        device = next(experts[0].parameters()).device
+        fast = settle(fast, experts[0], images.shape, inputs=n * len(images))
+        voters = [
+            freeze(
+                model,
+                GridNoise(sigma),
+                images.shape,
+                classes=len(images.classes),
+                device=device,
+                dtype=dtype,
+                fast=fast,
+            )
+            for model, sigma in zip(experts, sigmas, strict=True)
+        ]
+        each = [count_images(v, images, n=n, seed=seed, stream="labels", device=device) for v in voters]
+        counts = np.stack(each, axis=1)
+        own = images.labels.cpu().numpy()[:, None, None]
+        votes = torch.from_numpy(np.take_along_axis(counts, own, axis=2)[..., 0]).to(torch.int32)
+        record = {"identity": identity, "fast": [voter.steps for voter in voters]}
+        data = save({"votes": votes})
+        record |= {"provenance": describe(device), "sha256": hashlib.sha256(data).hexdigest()}
+        write_record("label_votes", path, record)
+        replace_bytes(path, data)  # last: there is no file without its json
+        return votes
 
 
 def count_images(

@@ -1,11 +1,12 @@
 """Certificate tables that survive a kill: all rows of one making, appended whole, resumed without loss.
 
 Beside a table `NAME.tsv` lies `NAME.json`, whose `identity` holds all that the rows depend on. A table is
-continued only with the same identity.
+continued only with the same identity, by one writer at a time. While rows are missing, its `sha256` is null;
+of a finished table it is that of the file.
 """
 
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +14,43 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from dualrs_lab.evidence.certificate import COLUMNS
-from dualrs_lab.evidence.claim import Claim
-from dualrs_lab.evidence.table import append_rows, read_table, repair_table, write_table
-from dualrs_lab.files import replace_json
-from dualrs_lab.store import read_record, take_up
+from dualrs_lab.evidence.claim import LOG_COLUMNS, Claim
+from dualrs_lab.evidence.rows import IMAGE
+from dualrs_lab.evidence.table import append_rows, check_log, read_table, repair_table, write_table
+from dualrs_lab.locks import writing
+from dualrs_lab.store import check_place, read_record, seal, take_up, write_record
 
-__all__ = ["append_groups", "fill", "rows_at", "sort_rows", "taken_up"]
+__all__ = ["append_groups", "fill", "finished", "keep_table", "rows_at", "sort_rows", "taken_up"]
 
 
 Row = Claim | Mapping[str, object]
 
 
+def finished(
+    call: str, path: Path, identity: Mapping[str, Any], positions: Sequence[int]
+) -> pd.DataFrame | None:
+    """The rows of `positions`, where the table at `path` has them all, of this identity; else None.
+
+    Only reads. A table that some run has not finished yet, or that a kill has left, is not complete.
+    """
+    record = read_record(path)
+    if record.get("identity") != identity or record.get("sha256", "") is None or not path.is_file():
+        return None
+    if not path.read_bytes().endswith(b"\n"):
+        return None
+    table = read_table(path)
+    complete = set(positions) <= {*table["idx"]} and table["idx"].is_monotonic_increasing
+    return _rows(table, positions) if complete else None
+
+
 def taken_up(call: str, path: Path, identity: Mapping[str, Any], *, replace: bool = False) -> set[int]:
-    """The idx that the table at `path` already holds, see `store.take_up`; an unfinished last line is cut."""
-    if repair_table(path) == 0:
-        path.unlink(missing_ok=True)  # its header may be of other columns
-        return set()
-    there = take_up(call, [path], identity, replace=replace)
-    return set(read_table(path)["idx"].tolist()) if there else set()
+    """The idx that the table at `path` already holds, see `store.take_up`; an unfinished last line is cut.
+
+    Nothing is touched unless the file begins as a table does and its record is one of ours: else ValueError.
+    """
+    with writing(call, path):
+        table = _begun(call, path, identity, replace=replace)
+        return set() if table is None else {*table["idx"].tolist()}
 
 
 def fill(
@@ -44,23 +64,48 @@ def fill(
     replace: bool,
     progress: bool,
     columns: Sequence[str] = COLUMNS,
+    check: Callable[[pd.DataFrame], None] = lambda _: None,
 ) -> pd.DataFrame:
     """The table at `path`, after appending `groups(the positions that it lacks)` as they come.
 
     `record`, with its `identity`, goes into the json; `disagreement()` as well, measured when a table is
-    begun. A table of another identity is refused, or with `replace` kept under another name.
+    begun. A table of another identity is refused, or with `replace` kept under another name; one that
+    somebody else is writing is a ValueError that says who. `check` raises where the rows that are there are
+    not to be gone on with. Rows may bring `IMAGE`; a table that was begun without goes on without it.
     """
-    before = read_record(path)
-    done = taken_up(call, path, record["identity"], replace=replace)
-    measured = before.get("disagreement") if done else disagreement()
-    replace_json(path.with_suffix(".json"), {**record, "disagreement": measured})
-    todo = [position for position in positions if position not in done]
-    initial = len(positions) - len(todo)
-    append_groups(
-        path, groups(todo), total=len(positions), initial=initial, progress=progress, columns=columns
-    )
-    sort_rows(path)
-    return rows_at(path, positions)
+    with writing(call, path):
+        table = _begun(call, path, record["identity"], replace=replace)
+        done, before = set[int](), dict[str, Any]()
+        if table is not None:
+            check(table)
+            done, before = {*table["idx"].tolist()}, read_record(path)
+        todo = [position for position in positions if position not in done]
+        if todo:
+            measured = before.get("disagreement") if done else disagreement()
+            begun = {**record, "disagreement": measured, "sha256": None}
+            append_groups(
+                path,
+                _recorded(call, path, begun, _as_begun(path, groups(todo))),
+                total=len(positions),
+                initial=len(positions) - len(todo),
+                progress=progress,
+                columns=columns,
+            )
+        table = sort_rows(path)
+        if todo or "sha256" in before:
+            seal(call, path)
+        return _rows(table, positions)
+
+
+def keep_table(call: str, path: Path, table: pd.DataFrame, record: Mapping[str, Any]) -> None:
+    """Write a whole table that took no time to make, with its record; an existing one is a ValueError."""
+    with writing(call, path):
+        check_place(call, path, ".tsv")
+        if path.exists():
+            raise ValueError(f"{call}: {path} is there already; choose another file or remove it")
+        write_record(call, path, {**record, "sha256": None})
+        write_table(path, table)
+        seal(call, path)
 
 
 def append_groups(
@@ -83,21 +128,83 @@ def append_groups(
         total=total, initial=initial, unit="image", desc=path.name, disable=not progress, mininterval=interval
     ) as bar:
         for group in groups:
-            rows = [row.to_row() if isinstance(row, Claim) else row for row in group]
+            rows = [_cells(row) for row in group]
             append_rows(path, rows, columns=columns)
             right, seen = right + sum(bool(row["correct"]) for row in rows), seen + len(rows)
             bar.set_postfix(certified=f"{right / seen:.3f}", refresh=False)
             bar.update(len(rows))
 
 
-def sort_rows(path: Path) -> None:
+def sort_rows(path: Path) -> pd.DataFrame:
     """Order by idx on disk: with early stopping, images are not done in the order in which they came."""
     table = read_table(path)
     if not table["idx"].is_monotonic_increasing:
-        write_table(path, table.sort_values("idx"))
+        table = table.sort_values("idx", ignore_index=True)
+        write_table(path, table)
+    return table
 
 
 def rows_at(path: Path, positions: Sequence[int]) -> pd.DataFrame:
     """The rows of these idx."""
-    table = read_table(path)
+    return _rows(read_table(path), positions)
+
+
+def _begun(call: str, path: Path, identity: Mapping[str, Any], *, replace: bool) -> pd.DataFrame | None:
+    # the whole rows of the table that is to be continued, if there is one
+    check_place(call, path, ".tsv")
+    rows = _recognised(call, path)
+    if not take_up(call, [path], identity, replace=replace):
+        return None
+    if not rows:
+        path.unlink()  # its header may be of other columns
+        return None
+    repair_table(path)
+    return read_table(path)
+
+
+def _rows(table: pd.DataFrame, positions: Sequence[int]) -> pd.DataFrame:
     return table[table["idx"].isin(positions)].reset_index(drop=True)
+
+
+def _cells(row: Row) -> Mapping[str, object]:
+    return row.to_row() if isinstance(row, Claim) else row
+
+
+def _recorded(
+    call: str, path: Path, record: Mapping[str, Any], groups: Iterable[Sequence[Row]]
+) -> Iterator[Sequence[Row]]:
+    # the record is written before the first row, and not before there is one: a run that fails leaves nothing
+    for number, group in enumerate(groups):
+        if not number:
+            write_record(call, path, record)
+        yield group
+
+
+def _as_begun(path: Path, groups: Iterable[Sequence[Row]]) -> Iterator[Sequence[Row]]:
+    without = path.exists() and IMAGE not in _first_line(path).decode().rstrip("\r\n").split("\t")
+    for group in groups:
+        if without:
+            group = [{name: cell for name, cell in _cells(row).items() if name != IMAGE} for row in group]
+        yield group
+
+
+def _first_line(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.readline(100_000)
+
+
+def _recognised(call: str, path: Path) -> int:
+    # the number of whole rows of a table of ours, by its first line; it may have been cut within that
+    if not path.exists():
+        return 0
+    line, start = _first_line(path), "\t".join(LOG_COLUMNS).encode()
+    try:
+        if line.endswith(b"\n"):
+            check_log(call, line.decode("utf-8").rstrip("\r\n").split("\t"))
+        elif not (start.startswith(line) or line.startswith(start + b"\t")):
+            raise ValueError
+    except ValueError:
+        raise ValueError(
+            f"{call}: {path} is no table of certificates, and stays as it is; choose another file"
+        ) from None
+    return max(0, path.read_bytes().count(b"\n") - 1)

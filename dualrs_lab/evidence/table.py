@@ -8,28 +8,43 @@ import csv
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
+from dualrs_lab.evidence.cells import split_cells, typed
 from dualrs_lab.evidence.certificate import COLUMNS
 from dualrs_lab.evidence.claim import LOG_COLUMNS, Claim, Claims
-from dualrs_lab.files import replace_text
+from dualrs_lab.evidence.recompute import check_evidence
+from dualrs_lab.evidence.rows import IMAGE, check_rows
+from dualrs_lab.files import replace_text, sync_folder
+from dualrs_lab.store import unchanged
 
-__all__ = ["append_rows", "as_table", "frame", "read_table", "repair_table", "write_table"]
+__all__ = [
+    "append_rows",
+    "as_table",
+    "check_log",
+    "frame",
+    "read_table",
+    "repair_table",
+    "write_table",
+]
 
 
-TEXTS = ("method", "selection", "votes", "bound")
+_TEXTS = ("method", "selection", "votes", "bound", IMAGE)
 
 
-WHOLE = ("idx", "label", "predict", "correct", "n0", "n", "successes", "seed", "drawn")
+_WHOLE = ("idx", "label", "predict", "correct", "n0", "n", "successes", "seed", "drawn")
+
+
+_KINDS: dict[str, type] = dict.fromkeys(COLUMNS, float) | dict.fromkeys(_TEXTS, str)
+_KINDS |= dict.fromkeys(_WHOLE, int)
 
 
 def frame(claims: Iterable[Claim]) -> pd.DataFrame:
     """One row per claim, by the columns of its method; equal to what `read_table` reads of `append_rows`."""
     rows = [claim.to_row() for claim in claims]
     names = dict.fromkeys(name for row in rows for name in row) if rows else COLUMNS
-    return _typed({name: [str(row.get(name, "")) for row in rows] for name in names})
+    return typed({name: [str(row.get(name, "")) for row in rows] for name in names}, _KINDS)
 
 
 def as_table(claims: Claims) -> pd.DataFrame:
@@ -46,22 +61,28 @@ def append_rows(
     """Append whole rows and force them to the disk; the first call writes the header `columns`.
 
     A method with more to say passes more `columns`, and mappings as rows; a cell that a row lacks stays
-    empty. Raises ValueError for a cell without a column, an unknown header, or an unfinished last line.
+    empty. Raises ValueError for a cell without a column, an unknown header, or an unfinished last line, and
+    OSError that names the file where the disk is full or the like; what was there before stays, whole.
     """
     path, call = Path(path), f"append_rows({path})"
     started = path.exists() and path.stat().st_size > 0
     header = _header(path, call) if started else list(columns)
-    _check_header(call, header)
+    check_log(call, header)
     cells = [row.to_row() if isinstance(row, Claim) else row for row in rows]
     for row in cells:
         if wrong := row.keys() - set(header) or set(LOG_COLUMNS) - row.keys():
             raise ValueError(f"{call}: {sorted(wrong)} missing in the row or in the table of {header}.")
     text = _tsv(pd.DataFrame(cells, columns=header, dtype=object), header=not started)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
-        file.write(text.encode("utf-8"))
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        _append(path, text.encode("utf-8"))
+    except OSError as error:
+        if not error.errno:
+            raise
+        told = f"{error.strerror}; the rows before are kept, and the same call goes on from there"
+        raise OSError(error.errno, told, str(path)) from error
+    if not started:
+        sync_folder(path.parent)
 
 
 def repair_table(path: str | Path) -> int:
@@ -82,28 +103,31 @@ def repair_table(path: str | Path) -> int:
 def read_table(path: str | Path) -> pd.DataFrame:
     """A table of ours, or a published log (six columns; time as h:mm:ss or in seconds): one row per line.
 
-    Every line is kept, or the call fails with a ValueError that says which line has too many or too few cells
-    or is unfinished (`repair_table` cuts it off). A log without `method` gets the method "published".
+    Every line is kept, and believed only after it was checked: columns that contradict each other, an image
+    that comes twice, a radius that is not that of its votes, or a file that is not the one of which its
+    record holds the sha256 are a ValueError that names the row; so is a line that is unfinished
+    (`repair_table` cuts it off) or has too many or too few cells. A log without `method` gets the method
+    "published": it has no votes, and only contradictions can be found.
     """
     path, call = Path(path), f"read_table({path})"
     if not path.is_file():
         raise FileNotFoundError(f"{call}: no such file; wanted a certificate table or a published log.")
-    header = _header(path, call)
-    _check_header(call, header)
-    rows = [line.split("\t") for line in path.read_text("utf-8")[:-1].split("\n")[1:]]
-    for number, row in enumerate(rows, start=2):
-        if len(row) != len(header):
-            raise ValueError(f"{call}: line {number} has {len(row)} cells, the header has {len(header)}.")
+    cells = split_cells(call, unchanged("read_table", path))
+    check_log(call, [*cells])
     try:
-        table = _typed({name: [row[i] for row in rows] for i, name in enumerate(header)})
+        table = typed(cells, _KINDS)
     except ValueError as error:
         raise ValueError(f"{call}: {error}.") from None
-    return table if "method" in table else table.assign(method="published")
+    check_rows(call, table)
+    if "method" not in table:
+        return table.assign(method="published")
+    check_evidence(call, table)
+    return table
 
 
 def write_table(path: str | Path, table: pd.DataFrame) -> None:
     """Write a table, whole or not at all, as the field's tools read it: the six columns come first."""
-    _check_header(f"write_table({path})", [name for name in LOG_COLUMNS if name in table])
+    check_log(f"write_table({path})", [name for name in LOG_COLUMNS if name in table])
     order = [*LOG_COLUMNS, *(name for name in table.columns if name not in LOG_COLUMNS)]
     replace_text(path, _tsv(table[order], header=True))
 
@@ -120,10 +144,23 @@ def _header(path: Path, call: str) -> list[str]:
     return header.decode("utf-8").rstrip("\r\n").split("\t")
 
 
-def _check_header(call: str, columns: Sequence[str]) -> None:
+def check_log(call: str, columns: Sequence[str]) -> None:
+    """ValueError unless these are the columns of a table: those of the published logs, then any others."""
     if tuple(columns[:6]) != LOG_COLUMNS or len(set(columns)) < len(columns):
         wanted = f"a tab separated header of different names that starts with {' '.join(LOG_COLUMNS)}"
         raise ValueError(f"{call}: wanted {wanted}, got {list(columns)}.")
+
+
+def _append(path: Path, data: bytes) -> None:
+    with path.open("ab", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        try:
+            while data:  # a full disk takes a part, and refuses the next
+                data = data[file.write(data) :]
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(size)
+            raise
 
 
 def _tsv(table: pd.DataFrame, *, header: bool) -> str:
@@ -132,29 +169,3 @@ def _tsv(table: pd.DataFrame, *, header: bool) -> str:
     return str(
         whole.to_csv(None, sep="\t", header=header, index=False, lineterminator="\n", quoting=csv.QUOTE_NONE)
     )
-
-
-def _typed(cells: Mapping[str, Sequence[str]]) -> pd.DataFrame:
-    return pd.DataFrame({name: _column(name, texts) for name, texts in cells.items()})
-
-
-def _column(name: str, texts: Sequence[str]) -> "pd.Series[Any]":
-    # Python's own int and float, exact to the last bit. A column that is not ours takes the first kind that
-    # fits all its cells; an empty cell (a row of another method) is a missing value.
-    known = str if name in TEXTS else int if name in WHOLE else float
-    failure = ""
-    for kind in (known,) if name in COLUMNS else (int, float, str):
-        read = _seconds if name == "time" else kind
-        try:
-            values = [read(text) if text else None for text in texts]
-        except ValueError as error:
-            failure = str(error)
-            continue
-        whole = "Int64" if None in values else "int64"
-        return pd.Series(values, dtype={int: whole, str: "str"}.get(kind, "float64"))
-    raise ValueError(f"column {name}: {failure}")
-
-
-def _seconds(text: str) -> float:
-    # published logs write seconds or str(timedelta)
-    return float(pd.to_timedelta(text).total_seconds()) if ":" in text else float(text)

@@ -1,18 +1,22 @@
 """Votes: counts by class, as arrays and as the text that tables hold."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
+    "VoteColumn",
     "Votes",
     "are_votes",
     "as_votes",
     "cell_votes",
     "leader",
     "level_text",
+    "read_column",
     "read_votes",
     "vote_counts",
     "votes_text",
@@ -66,6 +70,79 @@ def vote_counts(votes: Sequence[Votes], classes: int) -> NDArray[np.int64]:
 def level_text(sigma: float) -> str:
     """A noise level in the name of a column: "0.25", "1"; read back, it is sigma to the last bit."""
     return repr(float(sigma)).removesuffix(".0")
+
+
+@dataclass(frozen=True)
+class VoteColumn:
+    """The votes of N cells of a table, each pair of class and count after the other: (P,) each.
+
+    Rows ascend, and classes within a row.
+    """
+
+    size: int  # N
+    rows: NDArray[np.int64]
+    kinds: NDArray[np.int64]
+    counts: NDArray[np.int64]
+
+    def totals(self) -> NDArray[np.int64]:
+        """Votes of each cell (N,)."""
+        return self._sums(np.ones(len(self.rows), dtype=bool))
+
+    def leaders(self) -> NDArray[np.int64]:
+        """The class with the most votes (N,), the lowest of several; -1 without votes."""
+        found = np.full(self.size, -1, dtype=np.int64)
+        order = np.lexsort((-self.kinds, self.counts, self.rows))  # the last of a row wins
+        found[self.rows[order]] = self.kinds[order]
+        return found
+
+    def of(self, kinds: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Votes of each cell for the class (N,) that is asked for."""
+        return self._sums(self.kinds == kinds[self.rows])
+
+    def counts_of(self, kinds: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Counts (N, C) of the C classes `kinds` (ascending), which must be all there are."""
+        found = np.zeros((self.size, len(kinds)), dtype=np.int64)
+        found[self.rows, np.searchsorted(kinds, self.kinds)] = self.counts
+        return found
+
+    def largest(self) -> NDArray[np.int64]:
+        """The largest class of each cell (N,); -1 without votes."""
+        found = np.full(self.size, -1, dtype=np.int64)
+        np.maximum.at(found, self.rows, self.kinds)
+        return found
+
+    def most_besides(self, kinds: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Votes of each cell for the largest class other than that of `kinds` (N,)."""
+        others, found = self.kinds != kinds[self.rows], np.zeros(self.size, dtype=np.int64)
+        np.maximum.at(found, self.rows[others], self.counts[others])
+        return found
+
+    def _sums(self, chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
+        found = np.zeros(self.size, dtype=np.int64)
+        np.add.at(found, self.rows[chosen], self.counts[chosen])
+        return found
+
+
+_CELL = re.compile(r"(?:[0-9]{1,9}:[1-9][0-9]{0,17}(?: |$))*")
+
+
+def read_column(name: str, cells: Iterable[object]) -> VoteColumn:
+    """The votes of a column; an empty cell is an expert that was not asked.
+
+    Raises ValueError that shows the first cell that is not what `votes_text` writes: each class once,
+    ascending, with a positive count in plain digits.
+    """
+    texts = ["" if pd.isna(cell) else str(cell) for cell in cells]  # type: ignore[call-overload]
+    for line, text in enumerate(texts, start=2):
+        if not _CELL.fullmatch(text) or text.endswith(" "):
+            raise ValueError(f"line {line}: {name} {text!r} are no votes; wanted text such as '3:97 5:3'")
+    sizes = np.array([text.count(":") for text in texts], dtype=np.int64)
+    numbers = np.array(" ".join(texts).replace(":", " ").split(), dtype=np.int64).reshape(-1, 2)
+    rows, kinds = np.repeat(np.arange(len(texts)), sizes), numbers[:, 0]
+    if (bad := (np.diff(rows) == 0) & (np.diff(kinds) <= 0)).any():
+        at = int(rows[np.argmax(bad)])
+        raise ValueError(f"line {at + 2}: {name} {texts[at]!r}; wanted each class once, ascending")
+    return VoteColumn(len(texts), rows, kinds, numbers[:, 1])
 
 
 def sparse_votes(name: str, counts: ArrayLike) -> Votes:

@@ -27,7 +27,7 @@ from dualrs_lab.models.body import Body
 from dualrs_lab.models.checkpoints import fingerprint, read_info, save_tensors
 from dualrs_lab.models.networks import Classifier
 from dualrs_lab.runtime import describe
-from dualrs_lab.store import plain, take_up
+from dualrs_lab.store import making, plain
 from dualrs_lab.training.adversarial import INNER
 from dualrs_lab.training.checkpoints import state_path
 from dualrs_lab.training.config import TrainConfig
@@ -210,21 +210,22 @@ def train_mixing(
     path, device = Path(path), next(mix.parameters()).device
     start = {"networks": _networks(mix), "head": fingerprint(mix.head), **mix.settings}
     made_by = plain(settings(config, objective, images) | {"start": start})
-    if take_up("train_mixing", [path], made_by, key="training", replace=replace):
+    with making("train_mixing", [path], made_by, key="training", replace=replace) as there:
+        if there:
+            return load_mixing(path, mix.accurate, mix.robust, device=device)
+        state = state_path(path, made_by)
+        history = train(mix, images, objective=objective, config=config, state=state, progress=progress)
+        info = {
+            **mix.settings,
+            "networks": _networks(mix),
+            "shape": list(images.shape),
+            "training": made_by,
+            "provenance": describe(device),
+            "history": history.to_dict("records"),
+        }
+        save_tensors(path, nn.ModuleDict({"head": mix.head, "standard": mix.standard}), info)
+        state.unlink(missing_ok=True)
         return load_mixing(path, mix.accurate, mix.robust, device=device)
-    state = state_path(path, made_by)
-    history = train(mix, images, objective=objective, config=config, state=state, progress=progress)
-    info = {
-        **mix.settings,
-        "networks": _networks(mix),
-        "shape": list(images.shape),
-        "training": made_by,
-        "provenance": describe(device),
-        "history": history.to_dict("records"),
-    }
-    save_tensors(path, nn.ModuleDict({"head": mix.head, "standard": mix.standard}), info)
-    state.unlink(missing_ok=True)
-    return load_mixing(path, mix.accurate, mix.robust, device=device)
 
 
 def load_mixing(

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from dualrs_lab.attacks.apgd import APGD
 from dualrs_lab.attacks.auto import auto_attack
-from dualrs_lab.attacks.evaluate import Threat, answers, attacked_batches, keep, named
+from dualrs_lab.attacks.evaluate import Threat, attacked_batches, named
 from dualrs_lab.attacks.pgd import PGD, mma, pgd
+from dualrs_lab.attacks.table import answers, keep
 from dualrs_lab.data.images import Images, to_float
 from dualrs_lab.mixing.mix import worst_margin
 from dualrs_lab.models.checkpoints import fingerprint
@@ -107,6 +108,7 @@ def evaluate_systems_table(
         identity,
         positions("evaluate_systems_table", len(images), skip, max_images),
         lambda todo: _batches(accurate, robust, systems, images, todo, threat, progress),
+        images=images,
         device=next(robust.parameters()).device,
         replace=replace,
     )

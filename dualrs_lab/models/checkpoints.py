@@ -1,6 +1,5 @@
 """Checkpoints: safetensors beside a json that says what they hold. Nothing is ever unpickled."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,9 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from dualrs_lab.files import digest, replace_bytes, replace_json
+from dualrs_lab.files import digest, replace_bytes
 from dualrs_lab.models.networks import Classifier, make_model
+from dualrs_lab.store import read_record, write_record
 
 __all__ = ["fingerprint", "load_checkpoint", "read_info", "save_checkpoint", "save_tensors"]
 
@@ -30,9 +30,12 @@ def save_checkpoint(path: Path | str, model: Classifier, **info: Any) -> None:
 
 
 def save_tensors(path: Path, module: nn.Module, info: Mapping[str, Any]) -> None:
-    """What `module` holds at `path`, and `info` in its `.json` twin, each replaced atomically."""
+    """What `module` holds at `path`, and `info` in its `.json` twin, each replaced atomically.
+
+    Raises ValueError for a `path` that does not end in .safetensors, or whose json belongs to another file.
+    """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
-    replace_json(path.with_suffix(".json"), dict(info))
+    write_record("save_tensors", path, info)
     replace_bytes(path, save(tensors))
 
 
@@ -43,7 +46,10 @@ def read_info(call: str, path: Path) -> dict[str, Any]:
             raise FileNotFoundError(
                 f"{call}: {needed} is missing; a checkpoint is a .safetensors with its .json"
             )
-    return dict(json.loads(path.with_suffix(".json").read_text()))
+    if not (info := read_record(path)):
+        json = path.with_suffix(".json")
+        raise ValueError(f"{call}: {json} is not the record of {path}; wanted the json saved with it")
+    return info
 
 
 def load_checkpoint(

@@ -4,7 +4,7 @@ A job says what its rows depend on, which networks are sampled, and how images b
 same for one classifier, a dual system and a cascade.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from dataclasses import replace as change
 from pathlib import Path
@@ -14,14 +14,17 @@ import pandas as pd
 import torch
 from torch import nn
 
-from dualrs_lab.data.images import Group, Images, take_waves
+from dualrs_lab.data.images import Group, Images, pixel_digests, take_waves
 from dualrs_lab.evidence.certificate import COLUMNS
-from dualrs_lab.evidence.resume import Row, fill, rows_at, taken_up
+from dualrs_lab.evidence.claim import Claim
+from dualrs_lab.evidence.resume import Row, fill, finished
+from dualrs_lab.evidence.rows import IMAGE, check_images
+from dualrs_lab.locks import writing
 from dualrs_lab.runtime import describe
 from dualrs_lab.smoothing.frozen import FastPath, FrozenVoter, disagreement, freeze, settle
 from dualrs_lab.smoothing.noise import Noise, NoiseBlocks
 from dualrs_lab.smoothing.spec import Sampling
-from dualrs_lab.store import plain, positions, read_record
+from dualrs_lab.store import check_place, plain, positions, read_record
 
 __all__ = ["Job", "Sampled", "freeze_each", "steps_of"]
 
@@ -67,29 +70,63 @@ class Job:
 
         Rows are flushed as images are done: after a kill, the same call loses nothing and repeats nothing. A
         table that is complete is read, and nothing is frozen. One of other settings is refused with
-        ValueError, or with `replace` kept under another name with a warning.
+        ValueError, or with `replace` kept under another name with a warning; so is one that is about other
+        pixels, by the digest of each row, and one that somebody else is writing.
         """
-        path, found = Path(path), read_record(path)
+        path = Path(path)
+        check_place(self.call, path, ".tsv")
         idx = positions(self.call, len(images), skip, max_images)
-        device = next(self.like.parameters()).device
-        fast = self._settled(found, images, len(idx))
+        fast = self._settled(read_record(path), images, len(idx))
         identity = plain({**self.identity, "fast": fast.steps(self.spec.dtype)})
-        if found.get("identity") == identity and set(idx) <= taken_up(self.call, path, identity):
-            return rows_at(path, idx)
+        if (table := finished(self.call, path, identity, idx)) is not None:
+            check_images(self.call, path, table, images.digests)
+            return table
+        with writing(self.call, path):
+            how = {"skip": skip, "max_images": max_images, "info": info or {}}
+            return self._filled(images, path, idx, fast, how, replace=replace, progress=progress)
+
+    def _filled(
+        self,
+        images: Images,
+        path: Path,
+        idx: range,
+        fast: FastPath,
+        how: Mapping[str, Any],
+        *,
+        replace: bool,
+        progress: bool,
+    ) -> pd.DataFrame:
+        device = next(self.like.parameters()).device
         voters = freeze_each(self.networks, images.shape, device, self.spec, fast)
-        record = {"identity": identity | steps_of(voters), "info": info or {}, "batch": self.spec.batch}
+        record = {"identity": plain(self.identity) | steps_of(voters), **how, "batch": self.spec.batch}
         size = max(self.wave, self.passes * voters[0].units)
         return fill(
             self.call,
             path,
             idx,
-            lambda todo: self.rows(voters, take_waves(images, todo, size, device)),
-            record=record | {"skip": skip, "max_images": max_images, "provenance": describe(device)},
+            lambda todo: self._rows(voters, take_waves(images, todo, size, device)),
+            record=record | {"provenance": describe(device)},
             disagreement=lambda: self.told(self._disagreements(voters, images, device)),
             replace=replace,
             progress=progress,
-            columns=self.columns,
+            columns=(*self.columns, IMAGE),
+            check=lambda table: check_images(self.call, path, table, images.digests),
         )
+
+    def _rows(
+        self, voters: list[FrozenVoter], waves: Iterable[Group]
+    ) -> Iterator[Sequence[Mapping[str, object]]]:
+        # each row with the digest of its image, taken as the wave passes by
+        seen: dict[int, str] = {}
+
+        def watched() -> Iterator[Group]:
+            for x, labels, idx in waves:
+                seen.update(zip(idx, pixel_digests(x), strict=True))
+                yield x, labels, idx
+
+        for group in self.rows(voters, watched()):
+            rows = [dict(row.to_row() if isinstance(row, Claim) else row) for row in group]
+            yield [row | {IMAGE: seen.pop(int(str(row["idx"])))} for row in rows]
 
     def _settled(self, found: Mapping[str, Any], images: Images, count: int) -> FastPath:
         # a choice that was left open is what it was when the table of record `found` was begun

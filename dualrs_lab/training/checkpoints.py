@@ -13,7 +13,7 @@ from dualrs_lab.files import digest
 from dualrs_lab.models.checkpoints import load_checkpoint, save_checkpoint
 from dualrs_lab.models.networks import Classifier
 from dualrs_lab.runtime import describe
-from dualrs_lab.store import plain, take_up
+from dualrs_lab.store import making, plain
 from dualrs_lab.training.config import TrainConfig
 from dualrs_lab.training.loop import settings, train
 from dualrs_lab.training.objectives import Objective, Warmup
@@ -53,48 +53,48 @@ def train_checkpoint(
         )
     made_by = plain(settings(config, objective, images) | ({"start": digest(Path(start))} if start else {}))
     files = [path, best] if keep_best else [path]
-    there = take_up("train_checkpoint", files, made_by, key="training", replace=replace)
-    if path in there and keep_best and best not in there:
-        raise ValueError(
-            f"train_checkpoint: {path} is there, but {best.name} is not: it was trained without keep_best; "
-            "remove it to train it again"
+    with making("train_checkpoint", files, made_by, key="training", replace=replace) as there:
+        if path in there and keep_best and best not in there:
+            raise ValueError(
+                f"train_checkpoint: {path} is there, but {best.name} is not: it was trained without "
+                "keep_best; remove it to train it again"
+            )
+        if path in there:
+            return load_checkpoint(path, device=device)
+        state = state_path(path, made_by)
+        model = make().to(device)
+        info = {
+            "data": {
+                "name": images.title,
+                "split": images.split,
+                "classes": list(images.classes),
+                "shape": list(images.shape),
+            },
+            "sigma": getattr(objective.then if isinstance(objective, Warmup) else objective, "sigma", 0.0),
+            "training": made_by,
+            "provenance": describe(device),
+        }
+
+        warm = objective.epochs if isinstance(objective, Warmup) else 0
+
+        def keep(row: Mapping[str, Any]) -> None:
+            if row["epoch"] > warm and row["validation"] > _best_value(best):
+                save_checkpoint(best, model, **info, validation=row["validation"])
+
+        history = train(
+            model,
+            images,
+            objective=objective,
+            config=config,
+            state=state,
+            validate=validate,
+            after=keep if keep_best else None,
+            progress=progress,
         )
-    if path in there:
+        seconds = float(history["seconds"].sum())
+        save_checkpoint(path, model, **info, history=history.to_dict("records"), seconds=seconds)
+        state.unlink(missing_ok=True)
         return load_checkpoint(path, device=device)
-    state = state_path(path, made_by)
-    model = make().to(device)
-    info = {
-        "data": {
-            "name": images.title,
-            "split": images.split,
-            "classes": list(images.classes),
-            "shape": list(images.shape),
-        },
-        "sigma": getattr(objective.then if isinstance(objective, Warmup) else objective, "sigma", 0.0),
-        "training": made_by,
-        "provenance": describe(device),
-    }
-
-    warm = objective.epochs if isinstance(objective, Warmup) else 0
-
-    def keep(row: Mapping[str, Any]) -> None:
-        if row["epoch"] > warm and row["validation"] > _best_value(best):
-            save_checkpoint(best, model, **info, validation=row["validation"])
-
-    history = train(
-        model,
-        images,
-        objective=objective,
-        config=config,
-        state=state,
-        validate=validate,
-        after=keep if keep_best else None,
-        progress=progress,
-    )
-    seconds = float(history["seconds"].sum())
-    save_checkpoint(path, model, **info, history=history.to_dict("records"), seconds=seconds)
-    state.unlink(missing_ok=True)
-    return load_checkpoint(path, device=device)
 
 
 def state_path(path: Path, made_by: Mapping[str, Any]) -> Path:

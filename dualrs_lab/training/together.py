@@ -11,7 +11,7 @@ from dualrs_lab.data.images import Images
 from dualrs_lab.models.checkpoints import fingerprint, load_checkpoint, save_checkpoint
 from dualrs_lab.models.networks import Classifier
 from dualrs_lab.runtime import describe
-from dualrs_lab.store import plain, take_up
+from dualrs_lab.store import making, plain
 from dualrs_lab.training.checkpoints import state_path
 from dualrs_lab.training.config import TrainConfig
 from dualrs_lab.training.loop import settings, train
@@ -61,19 +61,22 @@ def train_together(
     begun = {"start": [fingerprint(member) for member in members]}
     made_by = plain(settings(config, objective, images) | begun)
     files = [Path(path) for path in paths]
-    if len(take_up("train_together", files, made_by, key="training", replace=replace)) == len(files):
-        return [load_checkpoint(file, device=device)[0] for file in files]
-    state = state_path(files[0], made_by)
-    history = train(Pool(members), images, objective=objective, config=config, state=state, progress=progress)
-    for file, member, sigma in zip(files, members, objective.sigmas, strict=True):
-        save_checkpoint(
-            file,
-            member,
-            sigma=sigma,
-            training=made_by,
-            history=history.to_dict("records"),
-            seconds=float(history["seconds"].sum()),
-            provenance=describe(device),
+    with making("train_together", files, made_by, key="training", replace=replace) as there:
+        if len(there) == len(files):
+            return [load_checkpoint(file, device=device)[0] for file in files]
+        state = state_path(files[0], made_by)
+        history = train(
+            Pool(members), images, objective=objective, config=config, state=state, progress=progress
         )
-    state.unlink(missing_ok=True)  # only now: a kill between two checkpoints loses nothing
-    return [load_checkpoint(file, device=device)[0] for file in files]
+        for file, member, sigma in zip(files, members, objective.sigmas, strict=True):
+            save_checkpoint(
+                file,
+                member,
+                sigma=sigma,
+                training=made_by,
+                history=history.to_dict("records"),
+                seconds=float(history["seconds"].sum()),
+                provenance=describe(device),
+            )
+        state.unlink(missing_ok=True)  # only now: a kill between two checkpoints loses nothing
+        return [load_checkpoint(file, device=device)[0] for file in files]

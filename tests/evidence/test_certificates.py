@@ -193,7 +193,7 @@ def test_other_methods_share_a_table(tmp_path: Path) -> None:
         "radius": 0.3,
         "correct": True,
         "time": 1.5,
-        "method": "dual",
+        "method": "mine",
     }
     append_rows(tmp_path / "t.tsv", [_decide()], columns=columns)
     append_rows(tmp_path / "t.tsv", [other | {"entry_radius": 0.1, "router": "2:9"}])

@@ -64,7 +64,7 @@ def test_a_table_cut_in_its_first_row_takes_columns_anew(path: Path) -> None:
     write(path, 0)
     header = path.read_bytes().split(b"\n")[0]
     path.write_bytes(header + b"\n0\t1")
-    assert taken_up("call", path, {"seed": 1}) == set()
+    assert taken_up("call", path, IDENTITY) == set()
     certificate = decide([0, 9], [1, 99], idx=3, label=1, sigma=0.5, alpha=0.001, seed=1, seconds=0.1)
     append_groups(path, [[certificate]], total=1, initial=0, progress=False)
     assert tuple(read_table(path).columns) == COLUMNS

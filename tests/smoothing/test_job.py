@@ -49,7 +49,8 @@ class Watched:
 
     @staticmethod
     def row(idx: int, label: int, votes: int) -> dict[str, object]:
-        said = {"idx": idx, "label": label, "predict": 1, "radius": 0.5, "correct": 1, "time": 0.1}
+        right = int(label == 1)
+        said = {"idx": idx, "label": label, "predict": 1, "radius": 0.5, "correct": right, "time": 0.1}
         return said | {"method": "watched", "votes": f"1:{votes}"}
 
 
@@ -81,7 +82,7 @@ def test_a_table_is_begun_resumed_and_read(images: Images, tmp_path: Path, monke
     path, first, second = tmp_path / "t.tsv", Watched(), Watched()
     few = run(made(first), images, path, skip=3, max_images=2, info={"why": "test"})
     assert first.waves == [[0, 3]]
-    assert list(few.columns) == list(COLUMNS)
+    assert list(few.columns) == [*COLUMNS, "image"]
     told = record(path)
     assert told["identity"] == {
         "method": "watched", "rule": [0.1, 0.2],
