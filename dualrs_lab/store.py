@@ -11,7 +11,7 @@ from typing import Any
 
 from dualrs_lab.files import set_aside
 
-__all__ = ["plain", "positions", "read_record", "refuse_other", "take_up"]
+__all__ = ["plain", "positions", "read_record", "refuse_other", "step_aside", "take_up"]
 
 
 _ABSENT = object()
@@ -74,6 +74,22 @@ def refuse_other(
             f"{call}: {path} was made with other settings ({', '.join(differing)}): found {there}, "
             f"wanted {here}; {remedy}"
         )
+
+
+def step_aside(call: str, path: Path, reason: str, *, replace: bool) -> None:
+    """ValueError that the file at `path` cannot go on, for a `reason` that is no setting of its record.
+
+    With `replace` the file and its record are kept under other names instead, and a warning says so.
+    """
+    if not replace:
+        raise ValueError(
+            f"{call}: {path} {reason}; choose another file or remove it; replace=True keeps it under another "
+            "name"
+        )
+    there = [one for one in (path, path.with_suffix(".json")) if one.exists()]
+    now = dict(zip(there, set_aside(*there), strict=True))
+    if path in now:
+        warnings.warn(f"{path.name} {reason}; it is now {now[path].name}", stacklevel=3)
 
 
 def positions(call: str, count: int, skip: int, max_images: int) -> range:

@@ -1,6 +1,8 @@
 from .apgd import APGD as APGD
 from .auto import STANDARD as STANDARD
 from .auto import auto_attack as auto_attack
+from .batches import attacked_batches as attacked_batches
+from .batches import vet as vet
 from .checks import check_evaluating as check_evaluating
 from .checks import check_range as check_range
 from .checks import evaluating as evaluating
@@ -8,7 +10,6 @@ from .evaluate import ANSWERS as ANSWERS
 from .evaluate import ATTACKS as ATTACKS
 from .evaluate import Threat as Threat
 from .evaluate import answers as answers
-from .evaluate import attacked_batches as attacked_batches
 from .evaluate import check as check
 from .evaluate import evaluate as evaluate
 from .evaluate import evaluate_table as evaluate_table

@@ -15,15 +15,17 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from dualrs_lab.attacks.auto import STANDARD, auto_attack
+from dualrs_lab.attacks.batches import attacked_batches, vet
 from dualrs_lab.attacks.checks import check_evaluating
 from dualrs_lab.attacks.norms import LINF, Norm
 from dualrs_lab.attacks.pgd import PGD, mma, pgd
 from dualrs_lab.data.images import Images, to_float
 from dualrs_lab.files import replace_json, replace_text
 from dualrs_lab.models.checkpoints import fingerprint
+from dualrs_lab.models.probe import recognise
+from dualrs_lab.models.suited import suited
 from dualrs_lab.runtime import describe, fold_seed, make_generator, pick_dtype
 from dualrs_lab.settings import setting
 from dualrs_lab.store import plain, positions, take_up
@@ -33,7 +35,6 @@ __all__ = [
     "ATTACKS",
     "Threat",
     "answers",
-    "attacked_batches",
     "check",
     "evaluate",
     "evaluate_table",
@@ -103,6 +104,7 @@ def evaluate(
     ValueError as the attacks do, and where the result is impossible, see `check`.
     """
     some = positions("evaluate", len(images), skip, max_images)
+    model = suited("evaluate", model, images)
     table = pd.concat([*_batches(model, images, some, threat, progress)], ignore_index=True)
     check(table, slack=threat.slack)
     return table
@@ -124,6 +126,7 @@ def evaluate_table(
     A table of another network, other images or another threat is refused or, with `replace`, kept under
     another name.
     """
+    model = suited("evaluate_table", model, images)
     identity = {"model": fingerprint(model), "images": images.fingerprint(), "threat": named(threat)}
     table = keep(
         "evaluate_table",
@@ -131,7 +134,8 @@ def evaluate_table(
         identity,
         positions("evaluate_table", len(images), skip, max_images),
         lambda todo: _batches(model, images, todo, threat, progress),
-        device=next(model.parameters()).device,
+        networks=[model],
+        shape=images.shape,
         replace=replace,
     )
     check(table, slack=threat.slack)
@@ -145,18 +149,24 @@ def keep(
     wanted: Sequence[int],
     batches: Callable[[list[int]], Iterable[pd.DataFrame]],
     *,
-    device: torch.device,
+    networks: Sequence[nn.Module],
+    shape: Sequence[int],
     replace: bool,
 ) -> pd.DataFrame:
     """The table of answers at `path`, after adding `batches(the idx of wanted that it lacks)` as they come.
 
-    A table of another `identity` is refused or, with `replace`, kept under another name.
+    A table of another `identity`, or of `networks` that answer otherwise, is refused or, with `replace`, kept
+    under another name. The first of them says which device it is.
     """
     identity = plain(identity)
-    there = take_up(call, [path], identity, replace=replace)
+    take_up(call, [path], identity, replace=replace)
+    answers = recognise(call, path, networks, shape, replace=replace)
+    there = path.exists()
     table = read_evaluation(path) if there else pd.DataFrame({"idx": []})
     if not there:
-        replace_json(path.with_suffix(".json"), {"identity": identity, "provenance": describe(device)})
+        made = describe(next(networks[0].parameters()).device)
+        record = {"identity": identity, "probe": answers, "provenance": made}
+        replace_json(path.with_suffix(".json"), record)
     for rows in batches(sorted({*wanted} - {*table["idx"]})):
         table = pd.concat([table, rows], ignore_index=True) if len(table) else rows
         table = table.sort_values("idx", kind="stable", ignore_index=True)
@@ -232,7 +242,7 @@ def robust_accuracy(
 
     Autocast as in training; `eps` is a budget of `pgd` that fits every batch.
     """
-    device = next(model.parameters()).device
+    model, device = suited("robust_accuracy", model, images), next(model.parameters()).device
     count = 0
     for number, first in enumerate(range(0, len(images), batch)):
         pixels, labels = images.batch(torch.arange(first, min(first + batch, len(images))))
@@ -245,25 +255,13 @@ def robust_accuracy(
     return count / len(images)
 
 
-def attacked_batches(
-    images: Images, positions: Sequence[int], threat: Threat, device: torch.device, progress: bool
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Batches of the threat's size: idx (N,), x (N, C, H, W) in [0, 1] and labels, on `device`."""
-    for start in tqdm(
-        range(0, len(positions), threat.batch), desc="attack", unit="batch", disable=not progress
-    ):
-        index = torch.tensor(positions[start : start + threat.batch])
-        pixels, labels = images.batch(index)
-        x = to_float(pixels.to(device)).contiguous(memory_format=torch.channels_last)
-        yield index, x, labels.to(device)
-
-
 def _batches(
     model: nn.Module, images: Images, positions: Sequence[int], threat: Threat, progress: bool
 ) -> Iterator[pd.DataFrame]:
     device = next(model.parameters()).device
     check_evaluating("evaluate", model)  # before it sees an image, which would update statistics
-    for index, x, y in attacked_batches(images, positions, threat, device, progress):
+    vet("evaluate", [model], images, positions)
+    for index, x, y in attacked_batches(images, positions, threat.batch, device, progress):
         with torch.no_grad():
             predict = model(x).argmax(1)
         columns = {"idx": index.numpy(), "label": y.cpu().numpy(), "predict": predict.cpu().numpy()}

@@ -18,6 +18,8 @@ from dualrs_lab.evidence.binomial import lower_bound
 from dualrs_lab.evidence.radii import rs_radius
 from dualrs_lab.files import replace_bytes, replace_json
 from dualrs_lab.models.checkpoints import fingerprint
+from dualrs_lab.models.probe import recognise
+from dualrs_lab.models.suited import suited_each
 from dualrs_lab.runtime import describe
 from dualrs_lab.smoothing.engine import count_votes
 from dualrs_lab.smoothing.frozen import FastPath, FrozenVoter, freeze, settle
@@ -47,8 +49,9 @@ def label_votes(
 ) -> Tensor:
     """Votes int32 (N, K) for the label of each image, of `n` draws by each expert; cached in a file.
 
-    The experts are frozen on the device of the first one. A file at `path` that was made with other settings
-    is refused with ValueError, or with `replace` kept under another name. Its json tells how it was made.
+    The experts are frozen on the device of the first one. A file at `path` that was made with other settings,
+    or by experts that answer otherwise, is refused with ValueError, or with `replace` kept under another
+    name. Its json tells how it was made.
     """
     path = Path(path)
     if not experts or len(experts) != len(sigmas):
@@ -56,6 +59,7 @@ def label_votes(
             f"label_votes: got {len(experts)} experts and {len(sigmas)} sigmas; wanted one each (one network "
             "may stand for several experts)"
         )
+    experts = suited_each("label_votes", experts, images)
     identity = plain(
         {
             "experts": [fingerprint(model) for model in experts],
@@ -66,7 +70,9 @@ def label_votes(
             "dtype": str(dtype).removeprefix("torch."),
         }
     )
-    if take_up("label_votes", [path], identity, replace=replace):
+    take_up("label_votes", [path], identity, replace=replace)
+    answers = recognise("label_votes", path, experts, images.shape, replace=replace)
+    if path.exists():
         return load_file(path)["votes"]
     device = next(experts[0].parameters()).device
     fast = settle(fast, experts[0], images.shape, inputs=n * len(images))
@@ -86,7 +92,7 @@ def label_votes(
     counts = np.stack(each, axis=1)
     own = images.labels.cpu().numpy()[:, None, None]
     votes = torch.from_numpy(np.take_along_axis(counts, own, axis=2)[..., 0]).to(torch.int32)
-    record = {"identity": identity, "fast": [voter.steps for voter in voters]}
+    record = {"identity": identity, "fast": [voter.steps for voter in voters], "probe": answers}
     replace_json(path.with_suffix(".json"), record | {"provenance": describe(device)})
     replace_bytes(path, save({"votes": votes}))  # last: there is no file without its json
     return votes

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dualrs_lab.files import digest, replace_bytes, replace_json
 from dualrs_lab.models.networks import Classifier, make_model
+from dualrs_lab.models.suited import made_for
 
 __all__ = ["fingerprint", "load_checkpoint", "read_info", "save_checkpoint", "save_tensors"]
 
@@ -49,7 +50,7 @@ def read_info(call: str, path: Path) -> dict[str, Any]:
 def load_checkpoint(
     path: Path | str, *, device: torch.device | str = "cpu"
 ) -> tuple[Classifier, dict[str, Any]]:
-    """The network in evaluation mode and its json.
+    """The network in evaluation mode, with what it is `made_for`, and its json.
 
     Raises FileNotFoundError or ValueError that names the file.
     """
@@ -69,4 +70,5 @@ def load_checkpoint(
         model.load_state_dict(load_file(path))
     except Exception as error:  # safetensors and torch raise different types for a damaged or foreign file
         raise ValueError(f"load_checkpoint: {path} does not hold a {shape['name']}: {error}") from error
+    model.made_for = made_for(info)
     return model.to(device).eval(), info

@@ -18,10 +18,12 @@ from dualrs_lab.data.images import Group, Images, take_waves
 from dualrs_lab.evidence.certificate import COLUMNS
 from dualrs_lab.evidence.resume import Row, fill, rows_at, taken_up
 from dualrs_lab.runtime import describe
-from dualrs_lab.smoothing.frozen import FastPath, FrozenVoter, disagreement, freeze, settle
+from dualrs_lab.smoothing.agreement import check_disagreement, disagreement
+from dualrs_lab.smoothing.frozen import FastPath, FrozenVoter, freeze, settle
 from dualrs_lab.smoothing.noise import Noise, NoiseBlocks
+from dualrs_lab.smoothing.noted import note, reason_to_stop
 from dualrs_lab.smoothing.spec import Sampling
-from dualrs_lab.store import plain, positions, read_record
+from dualrs_lab.store import plain, positions, read_record, step_aside
 
 __all__ = ["Job", "Sampled", "freeze_each", "steps_of"]
 
@@ -66,18 +68,33 @@ class Job:
         """Certify every `skip`-th image (at most `max_images`, -1 for all) into the table at `path`.
 
         Rows are flushed as images are done: after a kill, the same call loses nothing and repeats nothing. A
-        table that is complete is read, and nothing is frozen. One of other settings is refused with
-        ValueError, or with `replace` kept under another name with a warning.
+        table that is complete is read, and nothing is frozen. One of other settings, of networks that answer
+        otherwise, or begun where noise is drawn otherwise is refused with ValueError, or with `replace` kept
+        under another name with a warning. So are frozen networks that vote too often otherwise than theirs.
         """
         path, found = Path(path), read_record(path)
         idx = positions(self.call, len(images), skip, max_images)
         device = next(self.like.parameters()).device
         fast = self._settled(found, images, len(idx))
         identity = plain({**self.identity, "fast": fast.steps(self.spec.dtype)})
-        if found.get("identity") == identity and set(idx) <= taken_up(self.call, path, identity):
+        complete = found.get("identity") == identity and set(idx) <= taken_up(self.call, path, identity)
+        models, noise, _ = zip(*self.networks, strict=True)
+        noted = note(models, noise, images, seed=self.spec.seed, device=device)
+        begun = found if _same_rows(found, identity) else {}
+        if begun and (reason := reason_to_stop(begun, noted, complete=complete)):
+            step_aside(self.call, path, reason, replace=replace)
+            begun, complete = {}, False
+        if complete:
             return rows_at(path, idx)
         voters = freeze_each(self.networks, images.shape, device, self.spec, fast)
-        record = {"identity": identity | steps_of(voters), "info": info or {}, "batch": self.spec.batch}
+        if begun:  # perhaps by a version that noted less
+            noted = {name: begun[name] for name in noted if name in begun}
+        record = {
+            "identity": identity | steps_of(voters),
+            "info": info or {},
+            "batch": self.spec.batch,
+            **noted,
+        }
         size = max(self.wave, self.passes * voters[0].units)
         return fill(
             self.call,
@@ -110,7 +127,17 @@ class Job:
                 voter.noise, images.shape, seed=self.spec.seed, stream="disagreement", device=device
             )
             found.append(disagreement(model, voter, first.to(device), blocks))
+            check_disagreement(self.call, found[-1], self.spec.dtype)
         return found
+
+
+def _same_rows(found: Mapping[str, Any], identity: Mapping[str, Any]) -> bool:
+    # whether a table of record `found` has rows of this identity, but for steps of freezing that may fail
+    before, now = (
+        {name: value for name, value in one.items() if not name.startswith("fast")}
+        for one in (found.get("identity") or {}, identity)
+    )
+    return before == now
 
 
 def freeze_each(
