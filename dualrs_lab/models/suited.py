@@ -127,8 +127,9 @@ def _refuse_parts(call: str, model: nn.Module, images: Labelled, *, names: bool)
         if named and known.classes != images.classes:
             raise ValueError(
                 f"{call}: a network within the {type(model).__name__} tells the classes"
-                f"{_listed(known.classes)}, the images have{_listed(images.classes)}; make it of networks "
-                "that models.suited has put in the order of the images"
+                f"{_listed(known.classes, images.classes)}, the images have"
+                f"{_listed(images.classes, known.classes or ())}; make it of networks that models.suited has "
+                "put in the order of the images"
             )
 
 
