@@ -47,7 +47,10 @@ def _parts(model: Any) -> list[Any]:
     if isinstance(model, MethodType):
         return [model.__self__]
     if isinstance(model, FunctionType):
-        seen = inspect.getclosurevars(model)
+        try:
+            seen = inspect.getclosurevars(model)
+        except ValueError:  # a variable that is not there yet
+            return []
         return [*seen.nonlocals.values(), *seen.globals.values()]
     return [*getattr(model, "__dict__", {}).values()]
 
