@@ -17,7 +17,7 @@ __all__ = ["fingerprint", "load_checkpoint", "read_info", "save_checkpoint", "sa
 
 
 def fingerprint(model: nn.Module) -> str:
-    """A digest of all that a network holds, by name."""
+    """A digest of all that a network holds, by name; what it makes of it, only `models.probe` tells."""
     return digest(*(part for name, tensor in model.state_dict().items() for part in (name, _raw(tensor))))
 
 

@@ -110,9 +110,10 @@ def check_conduct(call: str, model: Network, x: Tensor, *, classes: int | None =
 
 
 def check_logits(call: str, logits: Tensor, count: int, classes: int | None = None) -> None:
-    """ValueError where logits are not (count, classes)."""
-    wanted = (count, logits.shape[-1] if classes is None else classes)
-    if tuple(logits.shape) != wanted:
+    """ValueError where logits are not a tensor (count, classes)."""
+    if not isinstance(logits, Tensor):
+        raise ValueError(f"{call}: the model gave a {type(logits).__name__}; wanted logits (N, classes)")
+    if logits.ndim != 2 or len(logits) != count or classes not in (None, logits.shape[1]):
         raise ValueError(
             f"{call}: the model gave logits {tuple(logits.shape)} for {count} inputs; wanted "
             f"({count}, {'classes' if classes is None else classes})"
@@ -121,7 +122,7 @@ def check_logits(call: str, logits: Tensor, count: int, classes: int | None = No
 
 def apart(first: Tensor, second: Tensor) -> tuple[float, float]:
     """How far logits lie apart at most, and how much is rounding; NaN equals NaN here, as infinity does."""
-    one, two = first.double(), second.double()
+    one, two = first.cpu().double(), second.cpu().double()
     same = (one == two) | (one.isnan() & two.isnan())
     far = torch.where(same, 0.0, (one - two).abs()).nan_to_num(nan=torch.inf)
     finite = one[one.isfinite()]

@@ -344,6 +344,8 @@ def test_other_widths_and_nan_are_named(images: Images, tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=r"logits \(\d+, 3\).*wanted \(\d+, 4\)"):
             call()
+    with pytest.raises(ValueError, match=r"count_votes: the model gave a tuple; wanted logits"):
+        count_votes(lambda x: (x,), images.pixels, blocks(), n=100, classes=3)
     broken = network()
     broken.body.fc.weight.data[0, 0] = torch.nan
     for call in (
