@@ -219,7 +219,7 @@ def _textbook_pieces(subject: Subject) -> Pieces:
 @torch.inference_mode()
 def _engine_pieces(subject: Subject, voter: FrozenVoter) -> Pieces:
     device, units, dtype = subject.device, voter.units, voter.dtype
-    network = evaluation_copy(subject.network, device=device, dtype=dtype)
+    network = evaluation_copy(subject.network, subject.shape, device=device, dtype=dtype)
     x = subject.repeated(units).x
     blocks = NoiseBlocks(voter.noise, subject.shape, seed=subject.seed, stream="split", device=device)
     noise = blocks.stack(range(units))

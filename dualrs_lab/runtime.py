@@ -39,6 +39,8 @@ def pick_dtype(device: torch.device) -> torch.dtype:
 def fold_seed(seed: int, *path: int | str) -> int:
     """A 63-bit seed for a question: the same for the same (seed, path), unrelated for different paths.
 
+    How many of the bits count is for the generator to say, see `make_generator`.
+
     Text enters through crc32, since `hash()` differs between processes; so do the lengths of path and text.
     """
     if seed < 0:
@@ -49,7 +51,12 @@ def fold_seed(seed: int, *path: int | str) -> int:
 
 
 def make_generator(seed: int, *path: int | str, device: torch.device | str = "cpu") -> torch.Generator:
-    """A torch generator for one question, see `fold_seed`."""
+    """A torch generator for one question, see `fold_seed`.
+
+    CUDA generators take the whole seed. Those of the CPU keep its lower 32 bits: of N questions, two have the
+    same stream with a chance of at most N^2 / 2^33, which is one in a million for a hundred. So `NoiseBlocks`
+    sees to it that no two blocks of one stream are the same draws.
+    """
     return torch.Generator(device=device).manual_seed(fold_seed(seed, *path))
 
 

@@ -7,7 +7,7 @@ depends on. A record belongs to one result. Nothing that is not recognised is ev
 import hashlib
 import json
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ __all__ = [
     "record_path",
     "refuse_other",
     "seal",
+    "step_aside",
     "take_up",
     "unchanged",
     "write_record",
@@ -153,18 +154,25 @@ def making(
     *,
     key: str = "identity",
     replace: bool = False,
+    otherwise: Callable[[Mapping[str, Any]], str] = lambda record: "",
 ) -> Iterator[list[Path]]:
     """As `take_up`, with `files` held against other writers while they are made; what is complete is free.
 
-    For results that are whole or absent. Raises ValueError as `take_up` and `locks.writing` do.
+    For results that are whole or absent. `otherwise` says what a record of the same settings has against its
+    file, which then steps aside. Raises ValueError as `take_up`, `step_aside` and `locks.writing` do.
     """
     for file in files:
         check_place(call, file, file.suffix)
-    if all(file.exists() and read_record(file).get(key) == wanted for file in files):
+    records = [read_record(file) if file.exists() else {} for file in files]
+    if all(record.get(key) == wanted and not otherwise(record) for record in records):
         yield list(files)
         return
     with writing(call, *files):
-        yield take_up(call, files, wanted, key=key, replace=replace)
+        there = take_up(call, files, wanted, key=key, replace=replace)
+        for file in there:
+            if reason := otherwise(read_record(file)):
+                step_aside(call, file, reason, replace=replace)
+        yield [file for file in there if file.exists()]
 
 
 def refuse_other(
@@ -186,6 +194,22 @@ def refuse_other(
             f"{call}: {path} was made with other settings ({', '.join(differing)}): found {there}, "
             f"wanted {here}; {remedy}"
         )
+
+
+def step_aside(call: str, path: Path, reason: str, *, replace: bool) -> None:
+    """ValueError that the file at `path` cannot go on, for a `reason` that is no setting of its record.
+
+    With `replace` the file and its record are kept under other names instead, and a warning says so.
+    """
+    if not replace:
+        raise ValueError(
+            f"{call}: {path} {reason}; choose another file or remove it; replace=True keeps it under another "
+            "name"
+        )
+    there = [one for one in (path, record_path(path)) if one.exists()]
+    now = dict(zip(there, set_aside(*there), strict=True))
+    if path in now:
+        warnings.warn(f"{path.name} {reason}; it is now {now[path].name}", stacklevel=3)
 
 
 def positions(call: str, count: int, skip: int, max_images: int) -> range:

@@ -210,7 +210,7 @@ Forward = Callable[[Tensor], Tensor]
 def _modes(subject: Subject, size: Size, clock: Clock) -> Iterator[Row | str]:
     """Time per draw of the network alone, each way of compiling it launched as is and as one graph."""
     device, dtype = subject.device, pick_dtype(subject.device)
-    network = evaluation_copy(subject.network, device=device, dtype=dtype)
+    network = evaluation_copy(subject.network, subject.shape, device=device, dtype=dtype)
     x = torch.rand((size.modes, *subject.shape), device=device).to(dtype)
     x = x.contiguous(memory_format=torch.channels_last)
     for name, options in MODES.items():

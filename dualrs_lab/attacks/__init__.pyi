@@ -1,11 +1,12 @@
 from .apgd import APGD as APGD
 from .auto import STANDARD as STANDARD
 from .auto import auto_attack as auto_attack
+from .batches import attacked_batches as attacked_batches
+from .batches import vet as vet
 from .checks import check_evaluating as check_evaluating
 from .checks import check_range as check_range
 from .checks import evaluating as evaluating
 from .evaluate import Threat as Threat
-from .evaluate import attacked_batches as attacked_batches
 from .evaluate import evaluate as evaluate
 from .evaluate import evaluate_table as evaluate_table
 from .evaluate import mean_answers as mean_answers

@@ -15,24 +15,22 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from dualrs_lab.attacks.auto import STANDARD, auto_attack
+from dualrs_lab.attacks.batches import attacked_batches, vet
 from dualrs_lab.attacks.checks import check_evaluating
 from dualrs_lab.attacks.norms import LINF, Norm
 from dualrs_lab.attacks.pgd import PGD, mma, pgd
 from dualrs_lab.attacks.table import answers, check, keep
 from dualrs_lab.data.images import Images, to_float
 from dualrs_lab.models.checkpoints import fingerprint
+from dualrs_lab.models.suited import suited
 from dualrs_lab.runtime import fold_seed, make_generator, pick_dtype
 from dualrs_lab.settings import setting
-from dualrs_lab.store import (
-    positions,
-)
+from dualrs_lab.store import positions
 
 __all__ = [
     "Threat",
-    "attacked_batches",
     "evaluate",
     "evaluate_table",
     "mean_answers",
@@ -91,6 +89,7 @@ def evaluate(
     ValueError as the attacks do, and where the result is impossible, see `check`.
     """
     some = positions("evaluate", len(images), skip, max_images)
+    model = suited("evaluate", model, images)
     table = pd.concat([*_batches(model, images, some, threat, progress)], ignore_index=True)
     check(table, slack=threat.slack)
     return table
@@ -112,6 +111,7 @@ def evaluate_table(
     A table of another network, other images or another threat is refused or, with `replace`, kept under
     another name.
     """
+    model = suited("evaluate_table", model, images)
     identity = {"model": fingerprint(model), "images": images.fingerprint(), "threat": named(threat)}
     table = keep(
         "evaluate_table",
@@ -120,7 +120,7 @@ def evaluate_table(
         positions("evaluate_table", len(images), skip, max_images),
         lambda todo: _batches(model, images, todo, threat, progress),
         images=images,
-        device=next(model.parameters()).device,
+        networks=[model],
         replace=replace,
     )
     check(table, slack=threat.slack)
@@ -153,7 +153,7 @@ def robust_accuracy(
 
     Autocast as in training; `eps` is a budget of `pgd` that fits every batch.
     """
-    device = next(model.parameters()).device
+    model, device = suited("robust_accuracy", model, images), next(model.parameters()).device
     count = 0
     for number, first in enumerate(range(0, len(images), batch)):
         pixels, labels = images.batch(torch.arange(first, min(first + batch, len(images))))
@@ -166,25 +166,13 @@ def robust_accuracy(
     return count / len(images)
 
 
-def attacked_batches(
-    images: Images, positions: Sequence[int], threat: Threat, device: torch.device, progress: bool
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Batches of the threat's size: idx (N,), x (N, C, H, W) in [0, 1] and labels, on `device`."""
-    for start in tqdm(
-        range(0, len(positions), threat.batch), desc="attack", unit="batch", disable=not progress
-    ):
-        index = torch.tensor(positions[start : start + threat.batch])
-        pixels, labels = images.batch(index)
-        x = to_float(pixels.to(device)).contiguous(memory_format=torch.channels_last)
-        yield index, x, labels.to(device)
-
-
 def _batches(
     model: nn.Module, images: Images, positions: Sequence[int], threat: Threat, progress: bool
 ) -> Iterator[pd.DataFrame]:
     device = next(model.parameters()).device
     check_evaluating("evaluate", model)  # before it sees an image, which would update statistics
-    for index, x, y in attacked_batches(images, positions, threat, device, progress):
+    vet("evaluate", [model], images, positions)
+    for index, x, y in attacked_batches(images, positions, threat.batch, device, progress):
         with torch.no_grad():
             predict = model(x).argmax(1)
         columns = {"idx": index.numpy(), "label": y.cpu().numpy(), "predict": predict.cpu().numpy()}

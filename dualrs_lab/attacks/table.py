@@ -4,21 +4,31 @@ A row for each image (and system, where several are attacked): what the answer i
 each attack, 1 or 0. The rules are those of tables of certificates: one writer, nothing foreign is touched.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
+from torch import nn
 
 from dualrs_lab.data.images import Images
 from dualrs_lab.evidence.cells import split_cells, typed
 from dualrs_lab.evidence.rows import IMAGE, check_digests, check_each, check_images
 from dualrs_lab.files import replace_text
 from dualrs_lab.locks import writing
+from dualrs_lab.models.probe import Answers, other_answers, probe_each
 from dualrs_lab.runtime import describe
-from dualrs_lab.store import check_place, plain, read_record, seal, take_up, unchanged, write_record
+from dualrs_lab.store import (
+    check_place,
+    plain,
+    read_record,
+    seal,
+    step_aside,
+    take_up,
+    unchanged,
+    write_record,
+)
 
 __all__ = ["ANSWERS", "ATTACKS", "answers", "check", "keep", "read_evaluation"]
 
@@ -43,30 +53,35 @@ def keep(
     batches: Callable[[list[int]], Iterable[pd.DataFrame]],
     *,
     images: Images,
-    device: torch.device,
+    networks: Sequence[nn.Module],
     replace: bool,
 ) -> pd.DataFrame:
     """The table of answers at `path`, after adding `batches(the idx of wanted that it lacks)` as they come.
 
-    A table of another `identity` is refused or, with `replace`, kept under another name. Raises ValueError as
-    well for a file that is not ours, for one that somebody else is writing, and where the digest of an image
-    is not that of its row.
+    A table of another `identity`, or of `networks` that answer otherwise, is refused or, with `replace`, kept
+    under another name; the first of them says which device it is. Raises ValueError as well for a file that
+    is not ours, for one that somebody else is writing, and where the digest of an image is not that of its
+    row.
     """
     identity = plain(identity)
     check_place(call, path, ".tsv")
-    record = read_record(path)
-    if path.exists() and record.get("identity") == identity and record.get("sha256", "") is not None:
+    probed = probe_each(networks, images.shape)
+    if path.exists() and _complete(read_record(path), identity, probed):
         table = _of_images(call, path, images)
         if {*wanted} <= {*table["idx"]}:
             return _rows(table, wanted)
     with writing(call, path):
         if path.exists():
             _recognise(call, path)
-        if take_up(call, [path], identity, replace=replace):
+        begun = take_up(call, [path], identity, replace=replace)
+        if begun and (reason := other_answers(read_record(path), probed)):
+            step_aside(call, path, reason, replace=replace)
+            begun = []
+        if begun:
             table, record = _of_images(call, path, images), read_record(path)
         else:
-            table, record = pd.DataFrame({"idx": []}), {}
-            record = {"identity": identity, "provenance": describe(device), "sha256": None}
+            table, made = pd.DataFrame({"idx": []}), describe(next(networks[0].parameters()).device)
+            record = {"identity": identity, "probe": probed, "provenance": made, "sha256": None}
         todo = sorted({*wanted} - {*table["idx"]})
         for number, rows in enumerate(batches(todo)):
             if not number:
@@ -159,6 +174,11 @@ def _check_answers(call: str, table: pd.DataFrame) -> None:
     for name in (str(name) for name in table if str(name).endswith("_seconds")):
         seconds = table[name].to_numpy(dtype=np.float64)
         check_each(call, table, "seconds >= 0", (seconds >= 0) & (seconds < np.inf), name)
+
+
+def _complete(record: Mapping[str, Any], identity: Mapping[str, Any], probed: Sequence[Answers]) -> bool:
+    same = record.get("identity") == identity and not other_answers(record, probed)
+    return same and record.get("sha256", "") is not None
 
 
 def _recognise(call: str, path: Path) -> None:

@@ -22,6 +22,7 @@ from dualrs_lab.cascade.radii import Cascade, cascade_radius, first_to_accept, s
 from dualrs_lab.data.images import Group, Images
 from dualrs_lab.evidence.claim import ABSTAIN
 from dualrs_lab.models.checkpoints import fingerprint
+from dualrs_lab.models.suited import suited_each
 from dualrs_lab.smoothing.engine import Voter
 from dualrs_lab.smoothing.experts import SampledVotes
 from dualrs_lab.smoothing.job import Job, Sampled
@@ -103,6 +104,7 @@ def certify_cascade_table(
     sigmas, device = spec.cascade.sigmas, next(experts[0].parameters()).device
     if len(experts) != len(sigmas):
         raise ValueError(f"certify_cascade_table: got {len(experts)} experts for the sigmas {sigmas}")
+    experts = suited_each("certify_cascade_table", experts, images)
     classes = len(images.classes)
     job = Job(
         call="certify_cascade_table",

@@ -22,6 +22,7 @@ from dualrs_lab.dual.labels import count_images, label_votes, mapped_radii, numb
 from dualrs_lab.dual.objectives import Stakes
 from dualrs_lab.dual.router import train_router
 from dualrs_lab.models.networks import Classifier
+from dualrs_lab.models.suited import suited
 from dualrs_lab.smoothing.frozen import FastPath, freeze, settle
 from dualrs_lab.smoothing.noise import GridNoise
 from dualrs_lab.training.checkpoints import train_checkpoint
@@ -68,6 +69,7 @@ def choices(
 ) -> NDArray[np.int64]:
     """The expert (N,) that `n` votes of each cut choose for every image, without a test."""
     device = next(cuts[0].parameters()).device
+    cuts = [suited("choices", cut, images, names=False) for cut in cuts]
     fast = settle(fast, cuts[0], images.shape, inputs=n * len(images))
     asked = []
     for k, (cut, sigma) in enumerate(zip(cuts, rule.sigmas, strict=True)):

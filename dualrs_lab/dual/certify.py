@@ -27,6 +27,7 @@ from dualrs_lab.dual.ask import Looks, ask_experts, by_expert, check_systems, ch
 from dualrs_lab.dual.certificate import DualCertificate, judge
 from dualrs_lab.dual.spec import DualSpec
 from dualrs_lab.models.checkpoints import fingerprint
+from dualrs_lab.models.suited import suited, suited_each
 from dualrs_lab.smoothing.engine import Voter
 from dualrs_lab.smoothing.experts import Expert, RecordedVotes, SampledVotes, recorded_steps
 from dualrs_lab.smoothing.frozen import FrozenVoter
@@ -106,6 +107,8 @@ def certify_dual_table(
     """
     call, device = "certify_dual_table", next(experts[0].parameters()).device
     check_systems(call, estimators, experts, spec)
+    estimators = [suited(call, model, images, names=False) for model in estimators]
+    experts = suited_each(call, experts, images)
     identity = _identity(estimators, experts, images, spec)
     if recorded:
         identity["recorded"] = _recorded_steps(recorded, experts, images, spec)

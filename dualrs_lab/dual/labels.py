@@ -6,6 +6,7 @@ They are estimated from few draws, kept, and mapped to the number of draws of th
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace as change
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ from dualrs_lab.evidence.binomial import lower_bound
 from dualrs_lab.evidence.radii import rs_radius
 from dualrs_lab.files import replace_bytes
 from dualrs_lab.models.checkpoints import fingerprint
+from dualrs_lab.models.probe import other_answers, probe_each
+from dualrs_lab.models.suited import suited_each
 from dualrs_lab.runtime import describe
 from dualrs_lab.smoothing.engine import count_votes
 from dualrs_lab.smoothing.frozen import FastPath, FrozenVoter, freeze, settle
@@ -48,8 +51,9 @@ def label_votes(
 ) -> Tensor:
     """Votes int32 (N, K) for the label of each image, of `n` draws by each expert; cached in a file.
 
-    The experts are frozen on the device of the first one. A file at `path` that was made with other settings
-    is refused with ValueError, or with `replace` kept under another name. Its json tells how it was made.
+    The experts are frozen on the device of the first one. A file at `path` that was made with other settings,
+    or by experts that answer otherwise, is refused with ValueError, or with `replace` kept under another
+    name. Its json tells how it was made.
     """
     path = Path(path)
     if not experts or len(experts) != len(sigmas):
@@ -57,6 +61,7 @@ def label_votes(
             f"label_votes: got {len(experts)} experts and {len(sigmas)} sigmas; wanted one each (one network "
             "may stand for several experts)"
         )
+    experts = suited_each("label_votes", experts, images)
     identity = plain(
         {
             "experts": [fingerprint(model) for model in experts],
@@ -67,7 +72,9 @@ def label_votes(
             "dtype": str(dtype).removeprefix("torch."),
         }
     )
-    with making("label_votes", [path], identity, replace=replace) as there:
+    probed = probe_each(experts, images.shape)
+    same = partial(other_answers, answers=probed)
+    with making("label_votes", [path], identity, replace=replace, otherwise=same) as there:
         if there:
             return load(unchanged("label_votes", path))["votes"]
         device = next(experts[0].parameters()).device
@@ -88,7 +95,7 @@ def label_votes(
         counts = np.stack(each, axis=1)
         own = images.labels.cpu().numpy()[:, None, None]
         votes = torch.from_numpy(np.take_along_axis(counts, own, axis=2)[..., 0]).to(torch.int32)
-        record = {"identity": identity, "fast": [voter.steps for voter in voters]}
+        record = {"identity": identity, "fast": [voter.steps for voter in voters], "probe": probed}
         data = save({"votes": votes})
         record |= {"provenance": describe(device), "sha256": hashlib.sha256(data).hexdigest()}
         write_record("label_votes", path, record)

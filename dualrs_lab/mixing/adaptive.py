@@ -26,6 +26,7 @@ from dualrs_lab.mixing.mix import mix_in_logs
 from dualrs_lab.models.body import Body
 from dualrs_lab.models.checkpoints import fingerprint, read_info, save_tensors
 from dualrs_lab.models.networks import Classifier
+from dualrs_lab.models.suited import suited
 from dualrs_lab.runtime import describe
 from dualrs_lab.store import making, plain
 from dualrs_lab.training.adversarial import INNER
@@ -208,6 +209,7 @@ def train_mixing(
     another name.
     """
     path, device = Path(path), next(mix.parameters()).device
+    suited("train_mixing", mix, images)
     start = {"networks": _networks(mix), "head": fingerprint(mix.head), **mix.settings}
     made_by = plain(settings(config, objective, images) | {"start": start})
     with making("train_mixing", [path], made_by, key="training", replace=replace) as there:

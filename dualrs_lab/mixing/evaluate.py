@@ -19,12 +19,14 @@ from torch import Tensor, nn
 
 from dualrs_lab.attacks.apgd import APGD
 from dualrs_lab.attacks.auto import auto_attack
-from dualrs_lab.attacks.evaluate import Threat, attacked_batches, named
+from dualrs_lab.attacks.batches import attacked_batches, vet
+from dualrs_lab.attacks.evaluate import Threat, named
 from dualrs_lab.attacks.pgd import PGD, mma, pgd
 from dualrs_lab.attacks.table import answers, keep
 from dualrs_lab.data.images import Images, to_float
 from dualrs_lab.mixing.mix import worst_margin
 from dualrs_lab.models.checkpoints import fingerprint
+from dualrs_lab.models.suited import suited
 from dualrs_lab.runtime import fold_seed, make_generator
 from dualrs_lab.store import positions
 
@@ -75,6 +77,7 @@ def evaluate_systems(
     vanish on single images, since the worst case counts; otherwise raises ValueError as `pgd` does.
     """
     some = positions("evaluate_systems", len(images), skip, max_images)
+    _want_suited("evaluate_systems", accurate, robust, systems, images)
     parts = _batches(accurate, robust, systems, images, some, threat, progress)
     return pd.concat([*parts], ignore_index=True)
 
@@ -93,6 +96,7 @@ def evaluate_systems_table(
     progress: bool = True,
 ) -> pd.DataFrame:
     """As `evaluate_systems`, kept at `path` as by `attacks.evaluate_table`."""
+    _want_suited("evaluate_systems_table", accurate, robust, systems, images)
     identity = {
         "networks": [fingerprint(accurate), fingerprint(robust)],
         "systems": {
@@ -109,7 +113,7 @@ def evaluate_systems_table(
         positions("evaluate_systems_table", len(images), skip, max_images),
         lambda todo: _batches(accurate, robust, systems, images, todo, threat, progress),
         images=images,
-        device=next(robust.parameters()).device,
+        networks=[robust, accurate, *systems.values()],
         replace=replace,
     )
 
@@ -140,7 +144,8 @@ def attacked_logits(
 
     linf. On the CPU, for `mixing.fit_nuts` and `answer_margins`; images without a gradient stay as they are.
     """
-    device, parts = next(network.parameters()).device, []
+    network, parts = suited("attacked_logits", network, images), []
+    device = next(network.parameters()).device
     attack = PGD(steps=20, step=eps / 4, blind=1.0)
     for number, start in enumerate(range(0, len(images), batch)):
         pixels, labels = images.batch(range(start, min(start + batch, len(images))))
@@ -196,7 +201,8 @@ def _batches(
     for name, system in systems.items():
         _system(name, system)
     device = next(robust.parameters()).device
-    for index, x, y in attacked_batches(images, some, threat, device, progress):
+    vet("evaluate_systems", [accurate, robust, *systems.values()], images, some)
+    for index, x, y in attacked_batches(images, some, threat.batch, device, progress):
         found = _points(accurate, robust, systems, x, y, threat, int(index[0]))
         right = {at: _answers(accurate, robust, systems, point, y) for at, point in found.items()}
         parts = [_rows(name, system, right, index, y.cpu()) for name, system in systems.items()]
@@ -274,6 +280,18 @@ def _rows(
         columns["pushed"] = torch.stack([natural, *pushed]).all(0).numpy()
     columns["worst"] = torch.stack([*own.values()]).all(0).numpy()
     return pd.DataFrame(columns)
+
+
+def _want_suited(
+    call: str, accurate: nn.Module, robust: nn.Module, systems: Mapping[str, nn.Module], images: Images
+) -> None:
+    # systems are made of networks, so these cannot be put in another order behind their backs
+    for network in (accurate, robust, *systems.values()):
+        if suited(call, network, images) is not network:
+            raise ValueError(
+                f"{call}: the classes of a network come in another order than those of the images; make the "
+                "systems of networks that models.suited has put in their order, and pass these"
+            )
 
 
 def _system(name: str, system: nn.Module) -> System:

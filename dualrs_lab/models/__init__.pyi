@@ -3,6 +3,9 @@ from .checkpoints import load_checkpoint as load_checkpoint
 from .checkpoints import read_info as read_info
 from .checkpoints import save_checkpoint as save_checkpoint
 from .checkpoints import save_tensors as save_tensors
+from .conduct import check_conduct as check_conduct
+from .conduct import duplicate as duplicate
+from .conduct import in_evaluation as in_evaluation
 from .networks import MODELS as MODELS
 from .networks import Classifier as Classifier
 from .networks import Normalize as Normalize
@@ -10,4 +13,14 @@ from .networks import make_model as make_model
 from .networks import pick_model as pick_model
 from .networks import suggest_model as suggest_model
 from .networks import with_head as with_head
+from .probe import other_answers as other_answers
+from .probe import probe as probe
+from .probe import probe_each as probe_each
+from .probe import probe_images as probe_images
+from .probe import same_answers as same_answers
 from .published import import_checkpoint as import_checkpoint
+from .suited import MadeFor as MadeFor
+from .suited import how_suited as how_suited
+from .suited import suited as suited
+from .suited import suited_each as suited_each
+from .suited import trained_on as trained_on

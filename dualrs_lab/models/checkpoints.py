@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from dualrs_lab.files import digest, replace_bytes
 from dualrs_lab.models.networks import Classifier, make_model
+from dualrs_lab.models.suited import made_for
 from dualrs_lab.store import read_record, write_record
 
 __all__ = ["fingerprint", "load_checkpoint", "read_info", "save_checkpoint", "save_tensors"]
 
 
 def fingerprint(model: nn.Module) -> str:
-    """A digest of all that a network holds, by name."""
+    """A digest of all that a network holds, by name; what it makes of it, only `models.probe` tells."""
     return digest(*(part for name, tensor in model.state_dict().items() for part in (name, _raw(tensor))))
 
 
@@ -55,7 +56,7 @@ def read_info(call: str, path: Path) -> dict[str, Any]:
 def load_checkpoint(
     path: Path | str, *, device: torch.device | str = "cpu"
 ) -> tuple[Classifier, dict[str, Any]]:
-    """The network in evaluation mode and its json.
+    """The network in evaluation mode, with what it is `made_for`, and its json.
 
     Raises FileNotFoundError or ValueError that names the file.
     """
@@ -75,4 +76,5 @@ def load_checkpoint(
         model.load_state_dict(load_file(path))
     except Exception as error:  # safetensors and torch raise different types for a damaged or foreign file
         raise ValueError(f"load_checkpoint: {path} does not hold a {shape['name']}: {error}") from error
+    model.made_for = made_for(info)
     return model.to(device).eval(), info

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dualrs_lab.models.body import Body
+from dualrs_lab.models.suited import MadeFor
 
 __all__ = ["MODELS", "Classifier", "Normalize", "make_model", "pick_model", "suggest_model", "with_head"]
 
@@ -39,13 +40,19 @@ class Normalize(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Images in [0, 1] `(B, C, H, W)` -> logits `(B, classes)`."""
+    """Images in [0, 1] `(B, C, H, W)` -> logits `(B, classes)`.
+
+    `made_for` says which data it was trained for, once it was: see `models.suited`.
+    """
+
+    made_for: MadeFor | None
 
     def __init__(self, normalize: Normalize, body: nn.Module) -> None:
         super().__init__()
         self.normalize = normalize
         self.body = body
         self.architecture: dict[str, Any] = {}
+        self.made_for = None
 
     def stages(self, x: Tensor) -> list[Tensor]:
         """Images in [0, 1] -> the body's feature maps, first stage first."""

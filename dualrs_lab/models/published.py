@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dualrs_lab.models.networks import Classifier, make_model
+from dualrs_lab.models.suited import made_for
 
 __all__ = ["import_checkpoint"]
 
@@ -67,6 +68,7 @@ def import_checkpoint(
     info = {"architecture": model.architecture, "origin": path.name, "arch": published["arch"]}
     if isinstance(published.get("epoch"), int):
         info["epoch"] = published["epoch"]
+    model.made_for = made_for(info)
     return model.eval(), info
 
 

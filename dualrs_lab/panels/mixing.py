@@ -1,6 +1,5 @@
 """Panels of mixes: what a weight certifies, and what it makes of one image."""
 
-import copy
 from typing import Any
 
 import ipywidgets as widgets
@@ -17,6 +16,8 @@ from dualrs_lab.evidence.summary import certified_accuracy
 from dualrs_lab.evidence.table import as_table
 from dualrs_lab.mixing.certificate import FORMS, mixed, noise_of
 from dualrs_lab.mixing.mix import Mix, mix_logits, worst_margin
+from dualrs_lab.models.conduct import duplicate
+from dualrs_lab.models.suited import suited
 from dualrs_lab.panels.panel import LAYOUT, Panel, State, float_slider, page_of, whole_slider
 from dualrs_lab.runtime import make_generator
 
@@ -77,7 +78,9 @@ class BlendPanel(Panel):
     def __init__(
         self, accurate: nn.Module, robust: nn.Module, images: Images, *, eps: float, weight: float = 0.7
     ) -> None:
-        self.accurate, self.robust = (copy.deepcopy(one).eval() for one in (accurate, robust))
+        self.accurate, self.robust = (
+            duplicate(suited("BlendPanel", one, images)) for one in (accurate, robust)
+        )
         self.images, self.eps = images, eps
         super().__init__(
             "blend",

@@ -1,14 +1,14 @@
 """The panel of pixels: map, mask, budget, and the attack that uses it."""
 
-import copy
-
 import torch
 from torch import Tensor
 
 from dualrs_lab import figures
 from dualrs_lab.attacks.pgd import PGD, pgd
 from dualrs_lab.data.images import Images, to_float
+from dualrs_lab.models.conduct import duplicate
 from dualrs_lab.models.networks import Classifier
+from dualrs_lab.models.suited import suited
 from dualrs_lab.panels.panel import Panel, State, float_slider, page_of, whole_slider
 from dualrs_lab.pixels.maps import class_maps, normalise, resize
 from dualrs_lab.pixels.masks import TopFraction, pixel_budget
@@ -34,7 +34,7 @@ class PixelPanel(Panel):
         fraction: float = 0.3,
         low: float | None = None,
     ) -> None:
-        self.model, self.images, self.eps = copy.deepcopy(model).eval(), images, eps
+        self.model, self.images, self.eps = duplicate(suited("PixelPanel", model, images)), images, eps
         start = eps / 2 if low is None else low
         super().__init__(
             "pixels",

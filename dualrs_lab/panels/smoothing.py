@@ -18,6 +18,7 @@ from dualrs_lab.evidence.summary import average_radius, certified_accuracy, floo
 from dualrs_lab.evidence.table import as_table
 from dualrs_lab.lessons.plane import Boxes
 from dualrs_lab.lessons.problems import lesson_plane
+from dualrs_lab.models.suited import suited
 from dualrs_lab.panels.panel import DRAWS, LAYOUT, Panel, State, dropdown, float_slider, page_of, whole_slider
 from dualrs_lab.smoothing.certify import certify
 from dualrs_lab.smoothing.frozen import evaluation_copy
@@ -200,7 +201,9 @@ class ImagePanel(Panel):
     ) -> None:
         self.images, self.alpha = images, alpha
         self.device = next(model.parameters()).device
-        self.model = evaluation_copy(model, device=self.device, dtype=torch.float32)
+        self.model = evaluation_copy(
+            suited("SmoothingPanel", model, images), images.shape, device=self.device, dtype=torch.float32
+        )
         super().__init__(
             "image",
             image=whole_slider("image", len(images) - 1, image),

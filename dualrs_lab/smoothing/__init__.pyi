@@ -1,3 +1,7 @@
+from .agreement import MOST_OTHERWISE as MOST_OTHERWISE
+from .agreement import check_disagreement as check_disagreement
+from .agreement import disagreement as disagreement
+from .agreement import recorded_disagreement as recorded_disagreement
 from .attack import SmoothedAttack as SmoothedAttack
 from .attack import attack_smoothed as attack_smoothed
 from .certify import certify as certify
@@ -15,7 +19,6 @@ from .experts import SampledVotes as SampledVotes
 from .experts import recorded_steps as recorded_steps
 from .frozen import FastPath as FastPath
 from .frozen import FrozenVoter as FrozenVoter
-from .frozen import disagreement as disagreement
 from .frozen import evaluation_copy as evaluation_copy
 from .frozen import flops as flops
 from .frozen import freeze as freeze
@@ -29,6 +32,10 @@ from .noise import GaussianNoise as GaussianNoise
 from .noise import GridNoise as GridNoise
 from .noise import Noise as Noise
 from .noise import NoiseBlocks as NoiseBlocks
+from .noise import drawing_device as drawing_device
+from .noise import first_draws as first_draws
+from .noted import note as note
+from .noted import reason_to_stop as reason_to_stop
 from .soft import draw_in as draw_in
 from .soft import soft_expert_radius as soft_expert_radius
 from .spec import Sampling as Sampling

@@ -21,6 +21,7 @@ from dualrs_lab.data.images import Group, Images
 from dualrs_lab.evidence.binomial import top_two_pvalue
 from dualrs_lab.evidence.certificate import Certificate, decide
 from dualrs_lab.evidence.claim import ABSTAIN
+from dualrs_lab.models.suited import suited
 from dualrs_lab.smoothing.engine import Voter, as_voter, count_votes, sample
 from dualrs_lab.smoothing.job import Job, Sampled
 from dualrs_lab.smoothing.noise import NoiseBlocks
@@ -38,7 +39,8 @@ _WAVE = 64  # images whose class is selected at a time, or more where a pass hol
 def predict(model: Model, x: Tensor, *, classes: int, spec: Spec) -> NDArray[np.int64]:
     """Cohen's PREDICT for inputs (N, ...): classes (N,), ABSTAIN where the two leading counts are too close.
 
-    Returns a class other than g(x) with probability at most alpha, image by image.
+    Returns a class other than g(x) with probability at most alpha, image by image. `model` and errors are as
+    for `count_votes`.
     """
     blocks = NoiseBlocks(spec.noise, tuple(x.shape[1:]), seed=spec.seed, stream="prediction", device=x.device)
     votes = count_votes(model, x, blocks, n=spec.n, classes=classes, batch=spec.batch, dtype=spec.dtype)
@@ -90,10 +92,12 @@ def certify_table(
     The network is frozen by `spec.fast` (see `FastPath`) on the device it lives on. Rows are flushed as
     images are done, and sorted at the end: after a kill, the same call loses nothing and repeats nothing. The
     json beside `path` says how the table was made: what the rows depend on, how often the frozen network
-    votes differently from the float32 original, and `info`. A table with other settings raises ValueError or,
-    with `replace`, is kept under another name with a warning.
+    votes differently from the float32 original (see `MOST_OTHERWISE`), and `info`. A table with other
+    settings, or of a network that answers otherwise, raises ValueError or, with `replace`, is kept under
+    another name with a warning. Classes and shape are compared as by `models.suited`, and networks are vetted
+    as by `models.check_conduct`.
     """
-    device = next(model.parameters()).device
+    model, device = suited("certify_table", model, images), next(model.parameters()).device
     job = Job(
         call="certify_table",
         spec=spec,

@@ -16,9 +16,13 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from dualrs_lab.models.conduct import check_conduct, check_logits, in_evaluation
 from dualrs_lab.smoothing.noise import BLOCK, GridNoise, Noise, NoiseBlocks
 
 __all__ = ["Finished", "Voter", "as_voter", "count_votes", "images_together", "sample"]
+
+
+_VETTED_BY = 3  # inputs, each under one draw of noise
 
 
 _SIDE_BY_SIDE = 16  # images in progress at least, so that a block of noise serves as many
@@ -37,9 +41,10 @@ def images_together(shape: tuple[int, ...], device: torch.device, batch: int | N
 class Voter:
     """Votes of a base classifier under noise: inputs (U, ...), noise (U, BLOCK, ...) -> int64 (U, BLOCK).
 
-    `model` maps (B, ...) in `dtype` to logits (B, classes). A vote for the class `classes`, one past the
-    last, says that the logits were NaN. `units` is the size U of a full pass; with `padded`, every pass has
-    it.
+    `model` maps (B, ...) in `dtype` to logits (B, classes). A network of which some part is in training mode
+    is copied as it is now, and the copy is asked in evaluation mode; a function around one is a ValueError. A
+    vote for the class `classes`, one past the last, says that the logits were NaN. `units` is the size U of a
+    full pass; with `padded`, every pass has it.
     """
 
     def __init__(
@@ -53,21 +58,32 @@ class Voter:
         channels_last: bool = True,
         padded: bool = False,
     ) -> None:
-        self.model, self.noise, self.classes, self.dtype = model, noise, classes, dtype
+        self.model, self.noise = in_evaluation("Voter", model), noise
+        self.classes, self.dtype = classes, dtype
         self.units, self.channels_last, self.padded = units, channels_last, padded
+        self.vetted = False
 
     def __call__(self, x: Tensor, noise: Tensor) -> Tensor:
-        noisy = self.noise.add(x.unsqueeze(1), noise, self.dtype).flatten(0, 1)
-        if self.channels_last and noisy.ndim == 4:
-            noisy = noisy.contiguous(memory_format=torch.channels_last)
+        noisy = self._noisy(x, noise)
         logits = self.model(noisy)
-        if logits.shape != (len(noisy), self.classes):
-            raise ValueError(
-                f"count_votes: the model gave logits {tuple(logits.shape)} for {len(noisy)} inputs; wanted "
-                f"({len(noisy)}, {self.classes})"
-            )
+        check_logits("count_votes", logits, len(noisy), self.classes)
         top, votes = logits.max(1)
         return torch.where(top.isnan(), self.classes, votes).view(noise.shape[:2])
+
+    def vet(self, x: Tensor, noise: Tensor) -> None:
+        """Refuse, once, a model whose answers to inputs (N, ...) under noise (BLOCK, ...) depend on others.
+
+        See `models.check_conduct`.
+        """
+        if not self.vetted:
+            few = self._noisy(x[:_VETTED_BY], noise[None, :1])
+            check_conduct("count_votes", self.model, few, classes=self.classes)
+            self.vetted = True
+
+    def _noisy(self, x: Tensor, noise: Tensor) -> Tensor:
+        noisy = self.noise.add(x.unsqueeze(1), noise, self.dtype).flatten(0, 1)
+        last = self.channels_last and noisy.ndim == 4
+        return noisy.contiguous(memory_format=torch.channels_last) if last else noisy
 
 
 def as_voter(
@@ -80,8 +96,16 @@ def as_voter(
     batch: int | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Voter:
-    """`model` itself if it is a `Voter`, otherwise a voter that asks it in passes of `images_together`."""
+    """`model` itself if it is a `Voter`, otherwise a voter that asks it in passes of `images_together`.
+
+    Raises ValueError for a voter that was made for another noise or number of classes.
+    """
     if isinstance(model, Voter):
+        if (model.noise, model.classes) != (noise, classes):
+            raise ValueError(
+                f"as_voter: got a voter made for {model.noise} and {model.classes} classes; wanted one for "
+                f"{noise} and {classes}: what it answers under other noise is not what is certified"
+            )
         return model
     return Voter(model, noise, classes=classes, units=images_together(shape, device, batch), dtype=dtype)
 
@@ -120,12 +144,15 @@ def sample(
     else is in the pass, so what an input gets does not depend on its company. The next inputs move up at
     once, and the last ones take several blocks in a pass: passes stay full. `ahead` passes are started before
     the first is counted (None: one on a GPU); what they draw for an input that is done is dropped. Raises
-    ValueError for shapes, dtypes or logits that do not fit, FloatingPointError for NaN logits.
+    ValueError for shapes, dtypes or logits that do not fit, blocks of another noise than the voter's, and a
+    model whose answers are not a function of one input (see `Voter.vet`), FloatingPointError for NaN logits.
     """
-    _check_input(x, blocks)
+    _check_input(voter, x, blocks)
     most = np.broadcast_to(np.asarray(draws, dtype=np.int64), len(x))
     if len(x) and most.min() < 1:
         raise ValueError(f"count_votes: got n = {most.min()}; wanted at least one draw")
+    if len(x):
+        voter.vet(x, blocks[0])
     counts = np.zeros((len(x), voter.classes), dtype=np.int64)
     seconds = np.zeros(len(x))
     active: dict[int, int] = {}  # position -> number of its next block
@@ -169,7 +196,8 @@ def count_votes(
 
     `x` is (N, ...), uint8 for `GridNoise`; `model` maps (B, ...) in `dtype` to logits (B, classes), or is a
     `Voter` itself. About `batch` noisy inputs go through it at a time (None: as suits the device), and votes
-    are counted on the device of `x`. Raises as `sample` does.
+    are counted on the device of `x`. A network is asked in evaluation mode and left as it is. Raises as
+    `sample` does.
     """
     voter = as_voter(model, blocks.noise, blocks.shape, x.device, classes=classes, batch=batch, dtype=dtype)
     counts = np.zeros((len(x), classes), dtype=np.int64)
@@ -250,7 +278,12 @@ def _count(
     return sorted(finished)
 
 
-def _check_input(x: Tensor, blocks: NoiseBlocks) -> None:
+def _check_input(voter: Voter, x: Tensor, blocks: NoiseBlocks) -> None:
+    if voter.noise != blocks.noise:
+        raise ValueError(
+            f"count_votes: got a voter made for {voter.noise} and blocks of {blocks.noise}; wanted the same "
+            "noise, by which the votes are judged"
+        )
     if x.shape[1:] != blocks.shape:
         raise ValueError(
             f"count_votes: got inputs {tuple(x.shape)}; the noise has shape (N, "

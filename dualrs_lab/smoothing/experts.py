@@ -18,6 +18,7 @@ from dualrs_lab.evidence.table import read_table
 from dualrs_lab.evidence.votes import read_votes, vote_counts
 from dualrs_lab.smoothing.engine import Voter, count_votes, sample
 from dualrs_lab.smoothing.noise import NoiseBlocks
+from dualrs_lab.smoothing.noted import note, reason_to_stop
 from dualrs_lab.smoothing.spec import Spec, identify
 from dualrs_lab.smoothing.stopping import AllDraws, Stopping
 from dualrs_lab.store import read_record, refuse_other
@@ -102,9 +103,13 @@ def recorded_steps(
 ) -> dict[str, Any]:
     """How the network of the table at `path` was frozen, as its record says.
 
-    A ValueError names `call` where the table's draws are not those of `model`, `images` and `spec`.
+    A ValueError names `call` where the table's draws are not those of `model`, `images` and `spec`, or where
+    its frozen network was another classifier.
     """
     wanted, found = identify(model, images, spec), read_record(path).get("identity") or {}
     del wanted["alpha"]  # votes do not depend on it
     refuse_other(call, path, {key: found[key] for key in wanted if key in found}, wanted)
+    noted = note([model], [spec.noise], images, seed=spec.seed, device=next(model.parameters()).device)
+    if reason := reason_to_stop(read_record(path), noted, complete=True):
+        raise ValueError(f"{call}: {path} {reason}")
     return dict(found["fast"])

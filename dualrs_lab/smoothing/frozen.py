@@ -2,10 +2,9 @@
 
 Folded, in bfloat16 or compiled, the copy differs from the float32 original by rounding: it is another base
 classifier. Its certificates are sound, since the votes are its own, but they are for this copy. So tables
-record its steps, and `disagreement` measures how often it votes differently from the original.
+record its steps, and `smoothing.disagreement` measures how often it votes differently from the original.
 """
 
-import copy
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -17,11 +16,20 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 from torch.utils.flop_counter import FlopCounterMode
 
+from dualrs_lab.models.conduct import apart, check_conduct, duplicate
+from dualrs_lab.models.probe import probe_images
 from dualrs_lab.settings import setting
 from dualrs_lab.smoothing.engine import Voter, images_together
-from dualrs_lab.smoothing.noise import BLOCK, Noise, NoiseBlocks
+from dualrs_lab.smoothing.noise import BLOCK, GaussianNoise, Noise, drawing_device
 
-__all__ = ["FastPath", "FrozenVoter", "disagreement", "evaluation_copy", "flops", "freeze", "settle"]
+__all__ = [
+    "FastPath",
+    "FrozenVoter",
+    "evaluation_copy",
+    "flops",
+    "freeze",
+    "settle",
+]
 
 
 Run = Callable[[Tensor, Tensor], Tensor]
@@ -79,6 +87,7 @@ class FrozenVoter(Voter):
             channels_last=fast.channels_last,
             padded=True,
         )
+        self.vetted = True  # by `freeze`, in float32
         self._run: Run = super().__call__
         example = _example(noise, shape, units, device)
         for step, make in (("compile", _compiled), ("cuda_graph", _graphed)):
@@ -96,7 +105,7 @@ class FrozenVoter(Voter):
 
 def flops(model: nn.Module, shape: tuple[int, ...]) -> int:
     """Floating-point operations of a forward pass of one input; a multiplication with an addition is two."""
-    model = copy.deepcopy(model).eval()  # a pass in training mode would change its statistics
+    model = duplicate(model)  # a pass in training mode would change its statistics
     parameter = next(model.parameters())
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(torch.zeros((1, *shape), device=parameter.device, dtype=parameter.dtype))
@@ -104,13 +113,21 @@ def flops(model: nn.Module, shape: tuple[int, ...]) -> int:
 
 
 def evaluation_copy(
-    model: nn.Module, *, device: torch.device, dtype: torch.dtype, fast: FastPath | None = None
+    model: nn.Module,
+    shape: tuple[int, ...],
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    fast: FastPath | None = None,
 ) -> nn.Module:
     """A copy in evaluation mode, BatchNorm folded and channels last as `fast` says, in `dtype` on `device`.
 
-    Where a network cannot be folded, a warning says why and the step is left out.
+    It is for inputs (B, *shape). Where a network cannot be folded, or would then answer otherwise, a warning
+    says why and the step is left out. Raises ValueError for a network that cannot be judged, see
+    `models.check_conduct`.
     """
-    return _prepare(model, device, dtype, fast or FastPath())[0]
+    shown = _shown(GaussianNoise(0.25), shape)
+    return _prepare("evaluation_copy", model, shown, device, dtype, fast or FastPath())[0]
 
 
 def settle(fast: FastPath, model: nn.Module, shape: tuple[int, ...], *, inputs: int) -> FastPath:
@@ -137,11 +154,13 @@ def freeze(
     """Freeze `model` into the voter that is sampled on inputs (N, *shape) of `device`, under `noise`.
 
     Takes the steps of `fast`; those that it leaves open (see `settle`) are not taken. A step that fails here
-    (no C++ compiler, a network that cannot be traced) is left out with a warning that says why; `steps` of
-    the result says what was done. Passes are padded to one size, so a vote depends on the input and its noise
-    alone.
+    (no C++ compiler, a network that cannot be traced, or that answers otherwise when it is folded) is left
+    out with a warning that says why; `steps` of the result says what was done. Passes are padded to one size,
+    so a vote depends on the input and its noise alone. Raises ValueError for a network whose answers do not,
+    see `models.check_conduct`.
     """
-    network, fast = _prepare(model, device, dtype, fast)
+    shown = _shown(noise, shape)
+    network, fast = _prepare("freeze", model, shown, device, dtype, fast, classes=classes)
     fast = replace(fast, compile=bool(fast.compile), cuda_graph=bool(fast.cuda_graph))
     return FrozenVoter(
         network,
@@ -155,40 +174,45 @@ def freeze(
     )
 
 
-@torch.inference_mode()
-def disagreement(model: nn.Module, voter: Voter, x: Tensor, blocks: NoiseBlocks) -> dict[str, float]:
-    """How often `voter` votes differently from `model` in plain float32, on the same noise.
-
-    One block of noise for the first inputs of `x` (N, ...) that fill a pass; {"draws": …, "share": …}.
-    """
-    voted = compared = 0
-    plain = Voter(
-        copy.deepcopy(model).eval().to(device=x.device, dtype=torch.float32),
-        blocks.noise,
-        classes=voter.classes,
-        units=1,
-    )
-    x = x[: voter.units]
-    noise = blocks.stack([0] * voter.units)
-    fast = voter(x.repeat(-(-voter.units // len(x)), *[1] * (x.ndim - 1))[: voter.units], noise)
-    for one, votes in zip(x, fast, strict=False):
-        voted += int((plain(one.unsqueeze(0), noise[:1])[0] != votes).sum())
-        compared += BLOCK
-    return {"draws": compared, "share": voted / compared}
-
-
 def _prepare(
-    model: nn.Module, device: torch.device, dtype: torch.dtype, fast: FastPath
+    call: str,
+    model: nn.Module,
+    shown: Tensor,
+    device: torch.device,
+    dtype: torch.dtype,
+    fast: FastPath,
+    *,
+    classes: int | None = None,
 ) -> tuple[nn.Module, FastPath]:
-    network = copy.deepcopy(model).eval().cpu()
+    network = duplicate(model).cpu()
+    kinds = (part.dtype for part in network.parameters() if part.is_floating_point())
+    shown = shown.to(next(kinds, torch.float32))
+    check_conduct(call, network, shown[::3], classes=classes)
     if fast.fold:
         try:
-            network = fuse(network)
+            network = _folded(network, shown)
         except Exception as error:  # tracing runs the network's own code
             fast = replace(fast, fold=False)
             _warn("fold", error)
     network = network.to(device=device, dtype=dtype).requires_grad_(False)
     return (network.to(memory_format=torch.channels_last) if fast.channels_last else network), fast
+
+
+@torch.no_grad()
+def _folded(network: nn.Module, shown: Tensor) -> nn.Module:
+    # Layers that are shared, hooks and weights that others are computed into make folding another network.
+    folded = fuse(network)
+    far, rounding = apart(network(shown), folded(shown))
+    if far > rounding:
+        raise ValueError(f"folded, its logits lie {far:.3g} from its own (rounding: {rounding:.1g})")
+    return folded
+
+
+def _shown(noise: Noise, shape: tuple[int, ...]) -> Tensor:
+    # noisy images (8, *shape) in float32, by which a network is vetted before it is sampled
+    images = (probe_images(shape) * 255).round().to(torch.uint8)
+    steps = noise.draw((2, *shape), torch.Generator().manual_seed(0))
+    return noise.add(images.unsqueeze(1), steps.unsqueeze(0), torch.float32).flatten(0, 1)
 
 
 def _warn(step: str, error: Exception) -> None:
@@ -200,7 +224,7 @@ def _warn(step: str, error: Exception) -> None:
 
 @torch.inference_mode()
 def _example(noise: Noise, shape: tuple[int, ...], units: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    z = noise.draw((units, BLOCK, *shape), torch.Generator(device=device).manual_seed(0))
+    z = noise.draw((units, BLOCK, *shape), torch.Generator(drawing_device(device)).manual_seed(0)).to(device)
     dtype = torch.float32 if z.is_floating_point() else torch.uint8
     return torch.zeros((units, *shape), dtype=dtype, device=device), z
 

@@ -21,10 +21,12 @@ from dualrs_lab.evidence.resume import Row, fill, finished
 from dualrs_lab.evidence.rows import IMAGE, check_images
 from dualrs_lab.locks import writing
 from dualrs_lab.runtime import describe
-from dualrs_lab.smoothing.frozen import FastPath, FrozenVoter, disagreement, freeze, settle
+from dualrs_lab.smoothing.agreement import check_disagreement, disagreement
+from dualrs_lab.smoothing.frozen import FastPath, FrozenVoter, freeze, settle
 from dualrs_lab.smoothing.noise import Noise, NoiseBlocks
+from dualrs_lab.smoothing.noted import note, reason_to_stop
 from dualrs_lab.smoothing.spec import Sampling
-from dualrs_lab.store import check_place, plain, positions, read_record
+from dualrs_lab.store import check_place, plain, positions, read_record, step_aside
 
 __all__ = ["Job", "Sampled", "freeze_each", "steps_of"]
 
@@ -69,21 +71,25 @@ class Job:
         """Certify every `skip`-th image (at most `max_images`, -1 for all) into the table at `path`.
 
         Rows are flushed as images are done: after a kill, the same call loses nothing and repeats nothing. A
-        table that is complete is read, and nothing is frozen. One of other settings is refused with
-        ValueError, or with `replace` kept under another name with a warning; so is one that is about other
-        pixels, by the digest of each row, and one that somebody else is writing.
+        table that is complete is read, and nothing is frozen. One of other settings, of networks that answer
+        otherwise, about other pixels, or begun where noise is drawn otherwise is refused with ValueError, or
+        with `replace` kept under another name with a warning. So are frozen networks that vote too often
+        otherwise than theirs, and a table that somebody else is writing.
         """
         path = Path(path)
         check_place(self.call, path, ".tsv")
         idx = positions(self.call, len(images), skip, max_images)
         fast = self._settled(read_record(path), images, len(idx))
         identity = plain({**self.identity, "fast": fast.steps(self.spec.dtype)})
-        if (table := finished(self.call, path, identity, idx)) is not None:
+        models, noise, _ = zip(*self.networks, strict=True)
+        noted = note(models, noise, images, seed=self.spec.seed, device=next(self.like.parameters()).device)
+        table = finished(self.call, path, identity, idx)
+        if table is not None and not reason_to_stop(read_record(path), noted, complete=True):
             check_images(self.call, path, table, images.digests)
             return table
         with writing(self.call, path):
             how = {"skip": skip, "max_images": max_images, "info": info or {}}
-            return self._filled(images, path, idx, fast, how, replace=replace, progress=progress)
+            return self._filled(images, path, idx, fast, noted, how, replace=replace, progress=progress)
 
     def _filled(
         self,
@@ -91,14 +97,21 @@ class Job:
         path: Path,
         idx: range,
         fast: FastPath,
+        noted: Mapping[str, Any],
         how: Mapping[str, Any],
         *,
         replace: bool,
         progress: bool,
     ) -> pd.DataFrame:
-        device = next(self.like.parameters()).device
+        device, begun = next(self.like.parameters()).device, read_record(path)
+        if _same_rows(begun, plain(self.identity)):
+            if reason := reason_to_stop(begun, noted, complete=False):
+                step_aside(self.call, path, reason, replace=replace)
+            else:  # perhaps it was begun by a version that noted less
+                noted = {name: begun[name] for name in noted if name in begun}
         voters = freeze_each(self.networks, images.shape, device, self.spec, fast)
-        record = {"identity": plain(self.identity) | steps_of(voters), **how, "batch": self.spec.batch}
+        record = {"identity": plain(self.identity) | steps_of(voters), **noted, **how}
+        record |= {"batch": self.spec.batch}
         size = max(self.wave, self.passes * voters[0].units)
         return fill(
             self.call,
@@ -147,7 +160,17 @@ class Job:
                 voter.noise, images.shape, seed=self.spec.seed, stream="disagreement", device=device
             )
             found.append(disagreement(model, voter, first.to(device), blocks))
+            check_disagreement(self.call, found[-1], self.spec.dtype)
         return found
+
+
+def _same_rows(found: Mapping[str, Any], identity: Mapping[str, Any]) -> bool:
+    # whether a table of record `found` has rows of this identity, but for steps of freezing that may fail
+    before, now = (
+        {name: value for name, value in one.items() if not name.startswith("fast")}
+        for one in (found.get("identity") or {}, identity)
+    )
+    return before == now
 
 
 def freeze_each(

@@ -17,9 +17,9 @@ import mpmath
 import torch
 from torch import Tensor
 
-from dualrs_lab.runtime import make_generator
+from dualrs_lab.runtime import fold_seed, make_generator
 
-__all__ = ["BLOCK", "GaussianNoise", "GridNoise", "Noise", "NoiseBlocks"]
+__all__ = ["BLOCK", "GaussianNoise", "GridNoise", "Noise", "NoiseBlocks", "drawing_device", "first_draws"]
 
 
 BLOCK = 100
@@ -55,7 +55,11 @@ class GridNoise:
         _check_sigma("GridNoise", self.sigma, most=10.0)
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """int16 grid steps of the given shape, on the generator's device."""
+        """int16 grid steps of the given shape, on the generator's device.
+
+        Raises ArithmeticError on a device whose random integers lack bits, see `drawing_device`.
+        """
+        _want_all_bits(generator.device)
         table, thresholds, lowest = (part.to(generator.device) for part in _grid_tables(self.sigma))
         bits = torch.randint(2**_BITS, shape, generator=generator, device=generator.device).flatten()
         steps = table.index_select(0, bits >> (_BITS - _COARSE))
@@ -105,6 +109,37 @@ def _check_sigma(call: str, sigma: float, *, most: float) -> None:
         raise ValueError(f"{call}: got sigma {sigma}; wanted a standard deviation > 0 in [0, 1] pixel units")
 
 
+def drawing_device(device: torch.device) -> torch.device:
+    """Where the noise for inputs on `device` is drawn: there on a CPU or with CUDA, else on the CPU.
+
+    Noise wants 60 random bits a draw, and others need not have them: Apple's MPS has 31.
+    """
+    return device if device.type in ("cpu", "cuda") else torch.device("cpu")
+
+
+@lru_cache(maxsize=16)
+def _want_all_bits(device: torch.device) -> None:
+    # Each bit must be seen as 0 and as 1: chance fails that once in 2^250.
+    generator = torch.Generator(device=device).manual_seed(0)
+    some = torch.randint(2**_BITS, (256, 1), generator=generator, device=device)
+    ones = (some >> torch.arange(_BITS, device=device) & 1).sum(dim=0)
+    stuck = int(((ones == 0) | (ones == len(some))).sum())
+    if stuck:
+        raise ArithmeticError(
+            f"GridNoise.draw: {stuck} of {_BITS} bits of random integers never change on {device}, so its "
+            "noise would have another law; draw on the CPU and move the noise, as NoiseBlocks does"
+        )
+
+
+def first_draws(noise: Noise, *, seed: int, device: torch.device) -> list[float]:
+    """A few draws of `noise` from a stream of its own, by which a record tells how this device draws.
+
+    Kinds of devices draw otherwise from the same seed, and so may versions of torch.
+    """
+    generator = make_generator(seed, "noise", "first draws", device=drawing_device(device))
+    return [round(float(value), 5) for value in noise.draw((16,), generator).tolist()]
+
+
 _UNSURE = torch.iinfo(torch.int16).min
 
 
@@ -132,7 +167,10 @@ def _grid_tables(sigma: float) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class NoiseBlocks:
-    """The noise of one stream of a run, block by block, drawn when asked for.
+    """The noise of one stream of a run, block by block, drawn when asked for (see `drawing_device`).
+
+    No two blocks are the same draws, though the generators of a CPU know 2^32 streams only: where the bits of
+    a seed that count are those of an earlier block, which hardly ever happens, the seed is folded again.
 
     The first blocks, which every image needs, are kept while `keep_bytes` lasts (None: as suits the device).
     So are a few recent ones, which images that go through the network together need next: memory does not
@@ -151,6 +189,9 @@ class NoiseBlocks:
     ) -> None:
         self.noise, self.shape, self.seed, self.stream = noise, shape, seed, stream
         self.device = torch.device(device)
+        self._drawn_on = drawing_device(self.device)
+        self._seeds: list[int] = []  # of the blocks, by number
+        self._taken: set[int] = set()  # the bits of them that count
         self._kept: dict[int, Tensor] = {}
         self._free: list[Tensor] = []
         self._recent: dict[int, Tensor] = {}
@@ -161,8 +202,8 @@ class NoiseBlocks:
         for known in (self._kept, self._recent):
             if number in known:
                 return known[number]
-        generator = make_generator(self.seed, "noise", self.stream, number, device=self.device)
-        block = self.noise.draw((BLOCK, *self.shape), generator)
+        generator = torch.Generator(device=self._drawn_on).manual_seed(self._seed_of(number))
+        block = self.noise.draw((BLOCK, *self.shape), generator).to(self.device)
         size = block.numel() * block.element_size()
         if size <= self._room:
             self._room -= size
@@ -172,6 +213,16 @@ class NoiseBlocks:
         if len(self._recent) > _RECENT:
             del self._recent[next(iter(self._recent))]
         return block
+
+    def _seed_of(self, number: int) -> int:
+        bits = 2**32 - 1 if self._drawn_on.type == "cpu" else 2**63 - 1
+        while len(self._seeds) <= number:
+            path: list[int | str] = ["noise", self.stream, len(self._seeds)]
+            while (seed := fold_seed(self.seed, *path)) & bits in self._taken:
+                path.append("again")
+            self._seeds.append(seed)
+            self._taken.add(seed & bits)
+        return self._seeds[number]
 
     def _place(self, block: Tensor) -> Tensor:
         # Many blocks in one allocation: kept one by one, they would lie between temporaries of the drawing

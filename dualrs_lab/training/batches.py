@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from dualrs_lab.data.images import Images, to_float
 from dualrs_lab.models.networks import Classifier, make_model
+from dualrs_lab.models.suited import suited, trained_on
 from dualrs_lab.runtime import make_generator, pick_dtype
 from dualrs_lab.training.config import TrainConfig
 from dualrs_lab.training.objectives import add_noise
@@ -24,15 +25,20 @@ def channel_statistics(images: Images, *, most: int = 10_000) -> tuple[list[floa
 def new_network(name: str, images: Images, *, seed: int) -> Classifier:
     """A fresh network of this name for such images: their classes and channels, their statistics inside."""
     mean, std = channel_statistics(images)
-    return make_model(
+    made = make_model(
         name, classes=len(images.classes), channels=images.shape[0], mean=mean, std=std, seed=seed
     )
+    trained_on(made, images)
+    return made
 
 
 @torch.no_grad()
 def accuracy(model: nn.Module, images: Images, *, sigma: float = 0.0, seed: int, batch: int = 1000) -> float:
-    """Share of `images` that are answered correctly under one draw of Gaussian noise each, or as they are."""
-    device = next(model.parameters()).device
+    """Share of `images` that are answered correctly under one draw of Gaussian noise each, or as they are.
+
+    Raises ValueError where the network was trained for other classes or shapes, see `models.suited`.
+    """
+    model, device = suited("accuracy", model, images), next(model.parameters()).device
     right = 0
     for number, first in enumerate(range(0, len(images), batch)):
         pixels, labels = images.batch(torch.arange(first, min(first + batch, len(images))))

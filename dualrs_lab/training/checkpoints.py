@@ -12,6 +12,7 @@ from dualrs_lab.data.images import Images
 from dualrs_lab.files import digest
 from dualrs_lab.models.checkpoints import load_checkpoint, save_checkpoint
 from dualrs_lab.models.networks import Classifier
+from dualrs_lab.models.suited import trained_on
 from dualrs_lab.runtime import describe
 from dualrs_lab.store import making, plain
 from dualrs_lab.training.config import TrainConfig
@@ -64,12 +65,7 @@ def train_checkpoint(
         state = state_path(path, made_by)
         model = make().to(device)
         info = {
-            "data": {
-                "name": images.title,
-                "split": images.split,
-                "classes": list(images.classes),
-                "shape": list(images.shape),
-            },
+            "data": told_of(model, images),
             "sigma": getattr(objective.then if isinstance(objective, Warmup) else objective, "sigma", 0.0),
             "training": made_by,
             "provenance": describe(device),
@@ -95,6 +91,14 @@ def train_checkpoint(
         save_checkpoint(path, model, **info, history=history.to_dict("records"), seconds=seconds)
         state.unlink(missing_ok=True)
         return load_checkpoint(path, device=device)
+
+
+def told_of(model: Classifier, images: Images) -> dict[str, Any]:
+    """What the json of a checkpoint says of its data; names are those of outputs, not of numbered images."""
+    trained_on(model, images)
+    known = model.made_for
+    names = {"classes": list(known.classes)} if known and known.classes else {}
+    return {"name": images.title, "split": images.split, "shape": list(images.shape), **names}
 
 
 def state_path(path: Path, made_by: Mapping[str, Any]) -> Path:

@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 
 from dualrs_lab.data.images import Images, to_float
 from dualrs_lab.files import digest, replace_bytes
+from dualrs_lab.models.suited import trained_on
 from dualrs_lab.runtime import make_generator, pick_dtype
 from dualrs_lab.training.batches import augment
 from dualrs_lab.training.config import TrainConfig
@@ -53,6 +54,7 @@ def train(
     not finite.
     """
     device = next(model.parameters()).device
+    trained_on(model, images)
     model.to(memory_format=torch.channels_last)
     optimizer = _optimizer(model, config)
     identity = settings(config, objective, images)

@@ -12,7 +12,7 @@ from dualrs_lab.models.checkpoints import fingerprint, load_checkpoint, save_che
 from dualrs_lab.models.networks import Classifier
 from dualrs_lab.runtime import describe
 from dualrs_lab.store import making, plain
-from dualrs_lab.training.checkpoints import state_path
+from dualrs_lab.training.checkpoints import state_path, told_of
 from dualrs_lab.training.config import TrainConfig
 from dualrs_lab.training.loop import settings, train
 
@@ -72,6 +72,7 @@ def train_together(
             save_checkpoint(
                 file,
                 member,
+                data=told_of(member, images),
                 sigma=sigma,
                 training=made_by,
                 history=history.to_dict("records"),

@@ -68,7 +68,7 @@ def votes(voter: Voter, x: torch.Tensor, n: int) -> np.ndarray:
 @pytest.mark.parametrize("fast", SWITCHES)
 def test_every_switch_leaves_the_answers_alone(fast: FastPath) -> None:
     model, x = network(), digits(64).float() / 255
-    copied = evaluation_copy(model, device=CPU, dtype=torch.float32, fast=fast)
+    copied = evaluation_copy(model, SHAPE, device=CPU, dtype=torch.float32, fast=fast)
     torch.testing.assert_close(copied(x), model(x), rtol=1e-4, atol=1e-5)
     assert any(isinstance(layer, nn.BatchNorm2d) for layer in copied.modules()) != fast.fold
     assert not any(parameter.requires_grad for parameter in copied.parameters())

@@ -112,7 +112,7 @@ def test_streams_and_blocks_are_different_draws() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_an_image_gets_the_same_votes_alone_in_company_and_at_any_batch_size(dtype: torch.dtype) -> None:
     x = pixels(13)
-    model = evaluation_copy(network(), device=torch.device("cpu"), dtype=dtype)
+    model = evaluation_copy(network(), SHAPE, device=torch.device("cpu"), dtype=dtype)
     reference = count_votes(model, x, blocks(), n=330, classes=5, batch=1000, dtype=dtype)
     for batch in (1, BLOCK, 3 * BLOCK, 5000):
         assert (
@@ -126,7 +126,7 @@ def test_an_image_gets_the_same_votes_alone_in_company_and_at_any_batch_size(dty
 
 def test_a_photograph_gets_the_same_votes_in_bfloat16_alone_and_in_company() -> None:
     model = make_model("fast_narrow", classes=10, channels=3, mean=[0.5] * 3, std=[0.25] * 3, seed=0)
-    model = evaluation_copy(model, device=torch.device("cpu"), dtype=torch.bfloat16)
+    model = evaluation_copy(model, (3, 32, 32), device=torch.device("cpu"), dtype=torch.bfloat16)
     x = torch.randint(256, (3, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     noise = blocks(shape=(3, 32, 32))
     together = count_votes(model, x, noise, n=130, classes=10, batch=300, dtype=torch.bfloat16)
