@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, spectral_norm, weight_norm
 
-from dualrs_lab.attacks import Threat, evaluate_table, robust_accuracy
+from dualrs_lab.attacks import Threat, attacked_batches, evaluate_table, robust_accuracy, vet
 from dualrs_lab.attacks.pgd import PGD
 from dualrs_lab.cascade import Cascade, CascadeSpec, certify_cascade, certify_cascade_table
 from dualrs_lab.data import Images
@@ -53,7 +53,9 @@ from dualrs_lab.smoothing import (
     first_draws,
     freeze,
     noise,
+    note,
     predict,
+    reason_to_stop,
     recorded_steps,
     sample,
 )
@@ -310,6 +312,15 @@ def test_tables_of_all_systems_and_attacks_refuse_them_before_a_row(images: Imag
         call(good)
         path.unlink(missing_ok=True)
         path.with_suffix(".json").unlink(missing_ok=True)
+
+
+def test_an_attack_looks_at_the_images_that_it_will_show(images: Images) -> None:
+    shown = [index.tolist() for index, *_ in attacked_batches(images, [1, 3, 5], 2, CPU, False)]
+    assert shown == [[1, 3], [5]]
+    vet("a call", [network()], images, [1, 3, 5])
+    vet("a call", [network(Ranked())], images, [])  # nothing will be shown
+    with pytest.raises(ValueError, match=r"a call: .* apart"):
+        vet("a call", [network(), network(Ranked())], images, [1, 3, 5])
 
 
 def test_rounding_by_the_size_of_a_batch_is_no_fault(images: Images) -> None:
@@ -624,6 +635,9 @@ def test_a_table_begun_with_other_noise_does_not_go_on(images: Images, tmp_path:
     path = tmp_path / "t.tsv"
     first = table(network(), images, path, max_images=3)
     ours = record(path)["drawn"]
+    noted = note([network()], [GridNoise(0.25)], images, seed=3, device=CPU)
+    assert noted.items() <= record(path).items()
+    assert reason_to_stop(record(path), noted, complete=False) == ""
     assert ours == {"device": "cpu", "first": [first_draws(GridNoise(0.25), seed=3, device=CPU)]}
     shifted = [[value + 1 for value in ours["first"][0]]]
     for other in (ours | {"device": "cuda"}, ours | {"first": shifted}):
