@@ -177,6 +177,14 @@ def test_a_network_in_training_mode_is_asked_as_in_evaluation_and_left_alone(
     assert WAYS[way](part, images) == wanted
 
 
+def test_a_mix_leaves_the_mode_of_its_networks_alone(images: Images) -> None:
+    g, h = network(seed=5), network(nn.Dropout2d(0.5))
+    wanted = told(certify(Mix(g, h, 0.8), images.pixels, classes=3, spec=SPEC))
+    h.train()
+    assert told(certify(Mix(g, h, 0.8), images.pixels, classes=3, spec=SPEC)) == wanted
+    assert h.training
+
+
 def test_a_function_around_a_network_in_training_mode_is_refused(images: Images) -> None:
     model = network(nn.Dropout2d(0.5)).train()
     before = contents(model)
