@@ -20,7 +20,7 @@ from dualrs_lab.attacks import Threat, attacked_batches, evaluate_table, robust_
 from dualrs_lab.attacks.pgd import PGD
 from dualrs_lab.cascade import Cascade, CascadeSpec, certify_cascade, certify_cascade_table
 from dualrs_lab.data import Images
-from dualrs_lab.dual import Cuts, DualSpec, certify_dual, certify_dual_table, label_votes
+from dualrs_lab.dual import Cuts, DualSpec, certify_dual, certify_dual_table, label_votes, numbered
 from dualrs_lab.mixing import Mix, evaluate_systems
 from dualrs_lab.models import (
     Classifier,
@@ -60,7 +60,7 @@ from dualrs_lab.smoothing import (
     sample,
 )
 from dualrs_lab.smoothing import job as jobs
-from dualrs_lab.training import accuracy
+from dualrs_lab.training import Standard, TrainConfig, accuracy, new_network, train, train_checkpoint
 
 NAMES, SHAPE, CPU = ("cat", "dog", "emu"), (1, 6, 6), torch.device("cpu")
 SPEC = Spec(noise=GridNoise(0.25), seed=3, n0=20, n=100, alpha=0.01)
@@ -763,3 +763,22 @@ def test_other_numbers_of_classes_are_refused_and_old_checkpoints_say_what_was_c
     named, _ = load_checkpoint(tmp_path / "m.safetensors")
     assert named.made_for == MadeFor(outputs=3, channels=1, classes=NAMES, shape=SHAPE)
     table(named, images, tmp_path / "v.tsv")
+
+
+def test_training_notes_what_the_outputs_mean_and_numbered_images_do_not_change_it(
+    images: Images, tmp_path: Path
+) -> None:
+    config = TrainConfig(epochs=1, seed=0, batch=4, crop=0, flip=False)
+    how = {"objective": Standard(), "config": config, "device": CPU, "progress": False}
+    known = MadeFor(outputs=3, channels=1, classes=NAMES, shape=SHAPE)
+    fresh = new_network("digits_cnn", images, seed=0)
+    assert fresh.made_for == known
+    kept, info = train_checkpoint(tmp_path / "a.safetensors", lambda: duplicate(fresh), images, **how)
+    assert (kept.made_for, info["data"]["classes"]) == (known, [*NAMES])
+    own = numbered(images.select([0, 1, 2, 0, 1, 2, 0, 1]))
+    own = replace(own, labels=own.labels % 3)  # an objective would look labels up by number
+    tuned, _ = train_checkpoint(tmp_path / "b.safetensors", lambda: duplicate(kept), own, **how)
+    assert tuned.made_for == known
+    renamed = replace(images, classes=NAMES[::-1])
+    train(tuned, renamed, objective=Standard(), config=config, progress=False)
+    assert tuned.made_for == replace(known, classes=NAMES[::-1])  # by now it has learned the new order
