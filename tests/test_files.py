@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,41 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
         files.replace_text(target, "new")
     assert target.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_new_name_reaches_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file before its name, and the folder after it: a power cut undoes neither."""
+    done, flush, rename = [], os.fsync, os.replace
+
+    def flushed(opened: int) -> None:
+        done.append("folder" if stat.S_ISDIR(os.fstat(opened).st_mode) else "file")
+        flush(opened)
+
+    def renamed(old: Path, new: Path) -> None:
+        done.append("name")
+        rename(old, new)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(os, "replace", renamed)
+    files.replace_text(tmp_path / "a.txt", "x")
+    assert done == ["file", "name", "folder"]
+    files.set_aside(tmp_path / "a.txt")
+    assert done[3:] == ["folder"]
+
+
+def test_what_is_no_regular_file_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("kept")
+    (tmp_path / "link").symlink_to("kept")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for name, kind in {"link": "symbolic link", "folder": "folder", "pipe": "FIFO"}.items():
+        with pytest.raises(
+            ValueError,
+            match=rf"^replace_bytes: .*{name} is a {kind}; wanted a regular file, or a name that is",
+        ):
+            files.replace_text(tmp_path / name, "x")
+    assert sorted(os.listdir(tmp_path)) == ["folder", "kept", "link", "pipe"]
+    assert (tmp_path / "link").readlink() == Path("kept")
 
 
 def test_new_files_obey_the_umask(tmp_path: Path) -> None:

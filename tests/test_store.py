@@ -26,7 +26,16 @@ from dualrs_lab.mixing import (
 )
 from dualrs_lab.models import Classifier, make_model
 from dualrs_lab.smoothing import GridNoise, Spec, certify_table
-from dualrs_lab.store import plain, positions, read_record, refuse_other, take_up
+from dualrs_lab.store import (
+    check_place,
+    plain,
+    positions,
+    read_record,
+    record_path,
+    refuse_other,
+    take_up,
+    write_record,
+)
 from dualrs_lab.training import Gaussian, TrainConfig, train_checkpoint
 
 WANTED = {"seed": 0, "radii": [0.25, 0.5]}
@@ -88,6 +97,51 @@ def test_a_file_without_its_record_is_other_settings(tmp_path: Path) -> None:
     for wanted in (WANTED, {}):
         with pytest.raises(ValueError, match="found no record beside it"):
             take_up("call", [path], wanted)
+
+
+def test_a_record_belongs_to_one_file(tmp_path: Path) -> None:
+    table, network = tmp_path / "a.tsv", tmp_path / "a.safetensors"
+    write_record("call", table, {"identity": WANTED})
+    assert read_record(table) == {"identity": WANTED, "record_of": ".tsv"}
+    assert read_record(network) == {}
+    with pytest.raises(ValueError, match=r"^call: .*a\.json is the record of a\.tsv, and stays as it is"):
+        write_record("call", network, {"training": {}})
+    with pytest.raises(ValueError, match=r"^call: got .*a\.safetensors; wanted a name that ends in \.tsv$"):
+        check_place("call", network, ".tsv")
+
+
+def test_a_record_from_before_is_known_by_what_it_says_and_by_what_is_there(tmp_path: Path) -> None:
+    table, network = tmp_path / "a.tsv", tmp_path / "a.safetensors"
+    for record, of_table, of_network in (
+        ({"identity": WANTED}, True, True),  # also of votes for labels
+        ({"training": WANTED}, False, True),
+        ({"architecture": {}}, False, True),
+        ({"lr": 0.1}, False, False),
+    ):
+        replace_json(tmp_path / "a.json", record)
+        assert bool(read_record(table)) == of_table
+        assert bool(read_record(network)) == of_network
+    replace_json(tmp_path / "a.json", {"identity": WANTED})
+    table.touch()
+    assert (bool(read_record(table)), bool(read_record(network))) == (True, False)
+
+
+def test_the_record_of_a_file_that_is_gone_is_not_overwritten(tmp_path: Path) -> None:
+    """A kill while both were set aside leaves it behind; it follows its file."""
+    path = kept(tmp_path, seed=1)
+    path.rename(tmp_path / "a_old1.tsv")
+    with pytest.raises(ValueError, match=r"other settings \(seed\)"):
+        take_up("call", [path], WANTED)
+    with pytest.warns(UserWarning, match=r"^a\.json was made with other settings; it is now a_old1\.json$"):
+        assert take_up("call", [path], WANTED, replace=True) == []
+    assert read_record(tmp_path / "a_old1.tsv")["identity"] == WANTED | {"seed": 1}
+
+
+@pytest.mark.parametrize("name", ["t", "t_0.25", "t.txt", "t.json", ".tsv"])
+def test_only_names_with_an_ending_have_a_record(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match=r"record_path: got .*; wanted a name that ends in \.tsv or \.safe"):
+        record_path(tmp_path / name)
+    assert read_record(tmp_path / name) == {}
 
 
 def test_what_one_side_lacks_differs_even_from_none() -> None:

@@ -25,6 +25,7 @@ from dualrs_lab.mixing.heads import HEADS, make_head
 from dualrs_lab.mixing.mix import mix_in_logs
 from dualrs_lab.models.body import Body
 from dualrs_lab.models.checkpoints import fingerprint, read_info, save_tensors
+from dualrs_lab.models.conduct import duplicate
 from dualrs_lab.models.networks import Classifier
 from dualrs_lab.models.suited import suited
 from dualrs_lab.runtime import describe
@@ -59,7 +60,7 @@ class AdaptiveMix(nn.Module):
         if not 0 <= low <= high <= 1:
             raise ValueError(f"AdaptiveMix: got weights from {low} to {high}; wanted 0 <= low <= high <= 1")
         self.accurate, self.robust = (
-            copy.deepcopy(one).requires_grad_(False).eval() for one in (accurate, robust)
+            cast(Classifier, duplicate(one)).requires_grad_(False) for one in (accurate, robust)
         )
         self.head, self.standard = head, nn.BatchNorm1d(1, affine=False)
         self.low, self.high, self.scales = low, high, scales

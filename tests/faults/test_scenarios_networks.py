@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, spectral_norm, weight_norm
 
-from dualrs_lab.attacks import Threat, evaluate_table, robust_accuracy
+from dualrs_lab.attacks import Threat, attacked_batches, evaluate_table, robust_accuracy, vet
 from dualrs_lab.attacks.pgd import PGD
 from dualrs_lab.cascade import Cascade, CascadeSpec, certify_cascade, certify_cascade_table
 from dualrs_lab.data import Images
-from dualrs_lab.dual import Cuts, DualSpec, certify_dual, certify_dual_table, label_votes
+from dualrs_lab.dual import Cuts, DualSpec, certify_dual, certify_dual_table, label_votes, numbered
 from dualrs_lab.mixing import Mix, evaluate_systems
 from dualrs_lab.models import (
     Classifier,
@@ -53,12 +53,14 @@ from dualrs_lab.smoothing import (
     first_draws,
     freeze,
     noise,
+    note,
     predict,
+    reason_to_stop,
     recorded_steps,
     sample,
 )
 from dualrs_lab.smoothing import job as jobs
-from dualrs_lab.training import accuracy
+from dualrs_lab.training import Standard, TrainConfig, accuracy, new_network, train, train_checkpoint
 
 NAMES, SHAPE, CPU = ("cat", "dog", "emu"), (1, 6, 6), torch.device("cpu")
 SPEC = Spec(noise=GridNoise(0.25), seed=3, n0=20, n=100, alpha=0.01)
@@ -173,6 +175,14 @@ def test_a_network_in_training_mode_is_asked_as_in_evaluation_and_left_alone(
     part = network(nn.Dropout2d(0.5))
     part.body.norm.train()  # one layer is enough
     assert WAYS[way](part, images) == wanted
+
+
+def test_a_mix_leaves_the_mode_of_its_networks_alone(images: Images) -> None:
+    g, h = network(seed=5), network(nn.Dropout2d(0.5))
+    wanted = told(certify(Mix(g, h, 0.8), images.pixels, classes=3, spec=SPEC))
+    h.train()
+    assert told(certify(Mix(g, h, 0.8), images.pixels, classes=3, spec=SPEC)) == wanted
+    assert h.training
 
 
 def test_a_function_around_a_network_in_training_mode_is_refused(images: Images) -> None:
@@ -310,6 +320,15 @@ def test_tables_of_all_systems_and_attacks_refuse_them_before_a_row(images: Imag
         call(good)
         path.unlink(missing_ok=True)
         path.with_suffix(".json").unlink(missing_ok=True)
+
+
+def test_an_attack_looks_at_the_images_that_it_will_show(images: Images) -> None:
+    shown = [index.tolist() for index, *_ in attacked_batches(images, [1, 3, 5], 2, CPU, False)]
+    assert shown == [[1, 3], [5]]
+    vet("a call", [network()], images, [1, 3, 5])
+    vet("a call", [network(Ranked())], images, [])  # nothing will be shown
+    with pytest.raises(ValueError, match=r"a call: .* apart"):
+        vet("a call", [network(), network(Ranked())], images, [1, 3, 5])
 
 
 def test_rounding_by_the_size_of_a_batch_is_no_fault(images: Images) -> None:
@@ -624,6 +643,9 @@ def test_a_table_begun_with_other_noise_does_not_go_on(images: Images, tmp_path:
     path = tmp_path / "t.tsv"
     first = table(network(), images, path, max_images=3)
     ours = record(path)["drawn"]
+    noted = note([network()], [GridNoise(0.25)], images, seed=3, device=CPU)
+    assert noted.items() <= record(path).items()
+    assert reason_to_stop(record(path), noted, complete=False) == ""
     assert ours == {"device": "cpu", "first": [first_draws(GridNoise(0.25), seed=3, device=CPU)]}
     shifted = [[value + 1 for value in ours["first"][0]]]
     for other in (ours | {"device": "cuda"}, ours | {"first": shifted}):
@@ -741,3 +763,22 @@ def test_other_numbers_of_classes_are_refused_and_old_checkpoints_say_what_was_c
     named, _ = load_checkpoint(tmp_path / "m.safetensors")
     assert named.made_for == MadeFor(outputs=3, channels=1, classes=NAMES, shape=SHAPE)
     table(named, images, tmp_path / "v.tsv")
+
+
+def test_training_notes_what_the_outputs_mean_and_numbered_images_do_not_change_it(
+    images: Images, tmp_path: Path
+) -> None:
+    config = TrainConfig(epochs=1, seed=0, batch=4, crop=0, flip=False)
+    how = {"objective": Standard(), "config": config, "device": CPU, "progress": False}
+    known = MadeFor(outputs=3, channels=1, classes=NAMES, shape=SHAPE)
+    fresh = new_network("digits_cnn", images, seed=0)
+    assert fresh.made_for == known
+    kept, info = train_checkpoint(tmp_path / "a.safetensors", lambda: duplicate(fresh), images, **how)
+    assert (kept.made_for, info["data"]["classes"]) == (known, [*NAMES])
+    own = numbered(images.select([0, 1, 2, 0, 1, 2, 0, 1]))
+    own = replace(own, labels=own.labels % 3)  # an objective would look labels up by number
+    tuned, _ = train_checkpoint(tmp_path / "b.safetensors", lambda: duplicate(kept), own, **how)
+    assert tuned.made_for == known
+    renamed = replace(images, classes=NAMES[::-1])
+    train(tuned, renamed, objective=Standard(), config=config, progress=False)
+    assert tuned.made_for == replace(known, classes=NAMES[::-1])  # by now it has learned the new order
