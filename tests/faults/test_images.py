@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import EpsImagePlugin, Image
 
-from dualrs_lab.data import Fit, LazyPixels, Listing, decoding, load_images
+from dualrs_lab.data import MOST_PIXELS, Fit, LazyPixels, Listing, decoding, load_images
 
 
 @pytest.fixture(autouse=True)
@@ -148,7 +148,10 @@ def test_a_small_file_with_many_pixels_is_not_decoded(folder: Path, name: str, q
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         refused(
-            folder, f"{name} is no readable image", "50,000,000 are the most that is decoded", query=query
+            folder,
+            f"{name} is no readable image",
+            f"{MOST_PIXELS:,} are the most that is decoded",
+            query=query,
         )
     assert told == []
 
