@@ -13,18 +13,20 @@ __all__ = ["describe", "fold_seed", "make_generator", "pick_device", "pick_dtype
 def pick_device(name: str = "auto") -> torch.device:
     """ "auto" is CUDA where there is one, then Apple's MPS, then the CPU; anything else is taken as named.
 
-    Raises ValueError for a device that is unknown or not present.
+    Raises ValueError for a device that is unknown, not present, or gives no numbers back ("meta").
     """
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
+        one = torch.ones(1, device=name)
+        float(one + one)
+    except Exception as error:  # each kind of device that is not there has its own
         raise ValueError(
             f"pick_device: got {name!r}, which is not available here; use 'auto', 'cpu' or 'cuda:0'"
         ) from error
+    return one.device
 
 
 def pick_dtype(device: torch.device) -> torch.dtype:

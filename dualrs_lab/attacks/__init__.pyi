@@ -31,3 +31,4 @@ from .pgd import PGD as PGD
 from .pgd import Walk as Walk
 from .pgd import mma as mma
 from .pgd import pgd as pgd
+from .settings import Effort as Effort

@@ -20,8 +20,9 @@ from dualrs_lab.files import replace_bytes, replace_json
 from dualrs_lab.models.checkpoints import fingerprint
 from dualrs_lab.runtime import describe
 from dualrs_lab.smoothing.engine import count_votes
-from dualrs_lab.smoothing.frozen import FastPath, FrozenVoter, freeze, settle
+from dualrs_lab.smoothing.frozen import FrozenVoter, freeze, settle
 from dualrs_lab.smoothing.noise import GridNoise, NoiseBlocks
+from dualrs_lab.smoothing.settings import FastPath
 from dualrs_lab.store import plain, take_up
 
 __all__ = ["count_images", "label_votes", "mapped_radii", "numbered"]

@@ -13,7 +13,6 @@ from .experts import Expert as Expert
 from .experts import RecordedVotes as RecordedVotes
 from .experts import SampledVotes as SampledVotes
 from .experts import recorded_steps as recorded_steps
-from .frozen import FastPath as FastPath
 from .frozen import FrozenVoter as FrozenVoter
 from .frozen import disagreement as disagreement
 from .frozen import evaluation_copy as evaluation_copy
@@ -29,6 +28,8 @@ from .noise import GaussianNoise as GaussianNoise
 from .noise import GridNoise as GridNoise
 from .noise import Noise as Noise
 from .noise import NoiseBlocks as NoiseBlocks
+from .settings import Draws as Draws
+from .settings import FastPath as FastPath
 from .soft import draw_in as draw_in
 from .soft import soft_expert_radius as soft_expert_radius
 from .spec import Sampling as Sampling

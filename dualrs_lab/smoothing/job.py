@@ -18,8 +18,9 @@ from dualrs_lab.data.images import Group, Images, take_waves
 from dualrs_lab.evidence.certificate import COLUMNS
 from dualrs_lab.evidence.resume import Row, fill, rows_at, taken_up
 from dualrs_lab.runtime import describe
-from dualrs_lab.smoothing.frozen import FastPath, FrozenVoter, disagreement, freeze, settle
+from dualrs_lab.smoothing.frozen import FrozenVoter, disagreement, freeze, settle
 from dualrs_lab.smoothing.noise import Noise, NoiseBlocks
+from dualrs_lab.smoothing.settings import FastPath
 from dualrs_lab.smoothing.spec import Sampling
 from dualrs_lab.store import plain, positions, read_record
 
