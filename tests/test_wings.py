@@ -28,7 +28,7 @@ GROUND = {
 }
 ARROWS = {
     "data": "",
-    "models": "files",
+    "models": "files settings",
     "evidence": "files store",
     "attacks": "data files models runtime settings store",
     "pixels": "attacks data models runtime",

@@ -4,7 +4,8 @@ from argparse import Namespace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from dualrs_lab.cli.inputs import add_inputs, read_model
+from dualrs_lab.cli.inputs import add_inputs, choose_device, read_model
+from dualrs_lab.cli.outputs import want_place
 from dualrs_lab.cli.parser import Command, Parser, a_fraction
 from dualrs_lab.cli.tables import add_out, as_text
 from dualrs_lab.settings import BUDGET
@@ -29,12 +30,12 @@ def _options(parser: Parser) -> None:
 
 
 def _attack(options: Namespace) -> int:
+    want_place(options.name, options.out)
     threat = _threat(options)
     from dualrs_lab.attacks.evaluate import evaluate_table, summarise_attacks
     from dualrs_lab.data.sets import load_images
-    from dualrs_lab.runtime import pick_device
 
-    device = pick_device(options.device)
+    device = choose_device(options)
     model, _ = read_model(options)
     table = evaluate_table(
         model.to(device).eval(),
@@ -57,14 +58,17 @@ def _threat(options: Namespace) -> "Threat":
     from dualrs_lab.attacks.evaluate import Threat
     from dualrs_lab.attacks.norms import L2, LINF
 
-    return Threat(
-        eps=options.eps,
-        seed=options.seed,
-        norm=L2() if options.norm == "l2" else LINF,
-        restarts=options.restarts,
-        auto=STANDARD if options.auto else (),
-        batch=options.batch,
-    )
+    try:
+        return Threat(
+            eps=options.eps,
+            seed=options.seed,
+            norm=L2() if options.norm == "l2" else LINF,
+            restarts=options.restarts,
+            auto=STANDARD if options.auto else (),
+            batch=options.batch,
+        )
+    except ValueError as error:
+        raise ValueError(f"attack: --eps {options.eps:g} --norm {options.norm}: {error}") from error
 
 
 ATTACK = Command(

@@ -3,7 +3,8 @@
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
-from dualrs_lab.cli.inputs import add_inputs, read_model
+from dualrs_lab.cli.inputs import add_inputs, choose_device, read_model
+from dualrs_lab.cli.outputs import want_place
 from dualrs_lab.cli.parser import Command, Parser, a_number, some_numbers
 from dualrs_lab.cli.tables import RADII, add_out, as_text
 from dualrs_lab.settings import RADIUS, SIGMA, Range
@@ -54,12 +55,12 @@ def _options(parser: Parser) -> None:
 
 
 def _certify(options: Namespace) -> int:
+    want_place(options.name, options.out)
     from dualrs_lab.data.sets import load_images
     from dualrs_lab.evidence.summary import summarise
-    from dualrs_lab.runtime import pick_device
     from dualrs_lab.smoothing.certify import certify_table
 
-    device = pick_device(options.device)
+    device = choose_device(options)
     spec = _spec(options, device)
     model, info = read_model(options)
     table = certify_table(
@@ -100,7 +101,10 @@ def _stopping(options: Namespace) -> "Stopping":
     from dualrs_lab.smoothing.stopping import AllDraws, AtRadii, InputSpecific
 
     if options.at_radii is not None:
-        return AtRadii(radii=tuple(options.at_radii))
+        try:
+            return AtRadii(radii=tuple(options.at_radii))
+        except ValueError as error:
+            raise ValueError(f"certify: --at-radii: {error}") from error
     return AllDraws() if options.loss is None else InputSpecific(loss=options.loss)
 
 

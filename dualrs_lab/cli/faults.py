@@ -67,7 +67,7 @@ def explain(error: Exception, command: str, options: Namespace | None) -> tuple[
     """
     if _foreseen(error):
         text, code = _text(error), REFUSED
-        if options is not None and (files := _files(options)) and not _names(text, options, files):
+        if options is not None and (files := _files(options, error)) and not _names(text, options, files):
             text += f" (in {', '.join(map(str, files))})"
     else:
         name = f"{type(error).__name__}: {error}"
@@ -91,7 +91,7 @@ def _text(error: Exception) -> str:
         remedy = _REMEDIES.get(error.errno or 0, "")
         return ": ".join([*named[:1], error.strerror]) + (f"; {remedy}" if remedy else "")
     if isinstance(error, MemoryError):
-        return f"not enough memory ({error or 'of this machine'}); take fewer or smaller, or another --batch"
+        return f"not enough memory ({str(error) or 'of this machine'}); take fewer or smaller at a time"
     if isinstance(error, RecursionError):
         return "a file holds lists within lists without end; see that it is what it should be"
     if isinstance(error, UnicodeDecodeError):
@@ -103,8 +103,10 @@ def _text(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _files(options: Namespace) -> list[Path]:
-    values = [value for value in vars(options).values() if value is not None]
+def _files(options: Namespace, error: Exception) -> list[Path]:
+    # what the command reads; where it writes as well for what the system says without the name of a file
+    written = () if isinstance(error, OSError) else ("out",)
+    values = [value for name, value in vars(options).items() if name not in written]
     several = [one for value in values if isinstance(value, list) for one in value]
     return [one for one in (*values, *several) if isinstance(one, Path)]
 

@@ -4,12 +4,13 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dualrs_lab.cli.parser import Parser, a_path
+from dualrs_lab.cli.parser import Parser, a_name, a_path
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
-__all__ = ["add_inputs", "read_model", "want_file"]
+__all__ = ["add_inputs", "choose_device", "read_model", "want_file"]
 
 
 def add_inputs(parser: Parser) -> None:
@@ -21,7 +22,7 @@ def add_inputs(parser: Parser) -> None:
         "--checkpoint", type=a_path, required=True, metavar="FILE",
         help="a .safetensors of this package, or a published .pth.tar",
     )  # fmt: skip
-    parser.add_argument("--data", required=True, help="digits, cifar10, …, or folder:PATH")
+    parser.add_argument("--data", type=a_name, required=True, help="digits, cifar10, …, or folder:PATH")
     parser.add_argument("--split", choices=("train", "test"), default="test", help="(default: %(default)s)")
     add_option(parser, Subset, "skip")
     add_option(parser, Subset, "max_images", flag="--max")
@@ -35,6 +36,16 @@ def want_file(call: str, what: str, path: Path) -> None:
         raise FileNotFoundError(f"{call}: {what} {path} not found")
     if not path.is_file():
         raise ValueError(f"{call}: {what} {path} is no regular file")
+
+
+def choose_device(options: Namespace) -> "torch.device":
+    """The device of --device."""
+    from dualrs_lab.runtime import pick_device
+
+    try:
+        return pick_device(options.device)
+    except ValueError as error:
+        raise ValueError(f"{options.name}: --device {options.device!r}: {error}") from error
 
 
 def read_model(options: Namespace) -> "tuple[nn.Module, dict[str, Any]]":

@@ -7,11 +7,11 @@ or no table of ours is refused before anything is loaded.
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from dualrs_lab.settings import Range
 
-__all__ = ["Command", "Parser", "a_fraction", "a_number", "a_path", "a_table", "some_numbers"]
+__all__ = ["Command", "Parser", "a_fraction", "a_name", "a_number", "a_path", "a_table", "some_numbers"]
 
 
 class Parser(ArgumentParser):
@@ -19,6 +19,12 @@ class Parser(ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message} (see {self.prog} --help)")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        for word in args or ():
+            if word.startswith("--") and word.endswith("=--"):  # argparse takes it for the end of options
+                self.error(f"argument {word[:-3]}: '--' is no value")
+        return super().parse_known_args(args, namespace)
 
 
 class Command(NamedTuple):
@@ -72,11 +78,16 @@ def a_fraction(within: Range) -> Callable[[str], float]:
     return read
 
 
+def a_name(text: str) -> str:
+    """Reads a word that can name something."""
+    if not text.strip() or "\0" in text:
+        raise ArgumentTypeError(f"{text!r} names nothing")
+    return text
+
+
 def a_path(text: str) -> Path:
     """Reads a word that can be a path."""
-    if not text.strip() or "\0" in text:
-        raise ArgumentTypeError(f"{text!r} is no path")
-    return Path(text)
+    return Path(a_name(text))
 
 
 def a_table(text: str) -> Path:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dualrs_lab.cli.inputs import want_file
+from dualrs_lab.cli.outputs import want_place
 from dualrs_lab.cli.parser import Command, Parser, a_number, a_path, a_table, some_numbers
 from dualrs_lab.settings import ALPHA, COUNT, LEVEL, RADIUS, SHARE, SIGMA, Range
 
@@ -45,7 +46,8 @@ def _check_tables(name: str, paths: Iterable[Path]) -> None:
 
 
 def _check_out(name: str, path: Path) -> None:
-    if path.exists() or path.is_symlink():
+    want_place(name, path)
+    if path.exists():
         raise ValueError(f"{name}: {path} is there already; choose another file or remove it")
 
 
@@ -86,6 +88,10 @@ def _cascade(options: Namespace) -> int:
     from dualrs_lab.cascade.radii import Cascade
     from dualrs_lab.evidence.summary import summarise
 
+    if options.thresholds and len(options.thresholds) != len(options.tables):
+        raise ValueError(
+            f"cascade: --thresholds: want a finite threshold for each of {len(options.tables)} experts"
+        )
     tables = _by_sigma(options.tables)
     cascade = Cascade(tuple(sorted(tables, reverse=True)), tuple(options.thresholds))
     found = from_tables(tables, cascade=cascade, alpha=options.alpha)

@@ -11,3 +11,6 @@ from .networks import pick_model as pick_model
 from .networks import suggest_model as suggest_model
 from .networks import with_head as with_head
 from .published import import_checkpoint as import_checkpoint
+from .reading import read_architecture as read_architecture
+from .reading import want_finite as want_finite
+from .reading import why_not_read as why_not_read

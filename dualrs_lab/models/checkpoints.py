@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dualrs_lab.files import digest, replace_bytes, replace_json
 from dualrs_lab.models.networks import Classifier, make_model
+from dualrs_lab.models.reading import read_architecture
 
 __all__ = ["fingerprint", "load_checkpoint", "read_info", "save_checkpoint", "save_tensors"]
 
@@ -43,7 +44,16 @@ def read_info(call: str, path: Path) -> dict[str, Any]:
             raise FileNotFoundError(
                 f"{call}: {needed} is missing; a checkpoint is a .safetensors with its .json"
             )
-    return dict(json.loads(path.with_suffix(".json").read_text()))
+    made = path.with_suffix(".json")
+    try:
+        info = json.loads(made.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{call}: {made} is no json ({error}); wanted the one saved with {path.name}"
+        ) from None
+    if not isinstance(info, dict):
+        raise ValueError(f"{call}: {made} holds no table; wanted the json saved with {path.name}")
+    return info
 
 
 def load_checkpoint(
@@ -55,18 +65,15 @@ def load_checkpoint(
     """
     path = Path(path)
     info = read_info("load_checkpoint", path)
-    shape = info["architecture"]
-    channels = int(shape["channels"])
-    model = make_model(
-        shape["name"],
-        classes=shape["classes"],
-        channels=channels,
-        mean=[0.0] * channels,
-        std=[1.0] * channels,
-        seed=0,
-    )
     try:
-        model.load_state_dict(load_file(path))
+        tensors = load_file(path)
     except Exception as error:  # safetensors and torch raise different types for a damaged or foreign file
+        raise ValueError(f"load_checkpoint: {path} is no whole file of safetensors: {error}") from error
+    shape = read_architecture("load_checkpoint", path, info, tensors)
+    channels = shape["channels"]
+    model = make_model(**shape, mean=[0.0] * channels, std=[1.0] * channels, seed=0)
+    try:
+        model.load_state_dict(tensors)
+    except Exception as error:
         raise ValueError(f"load_checkpoint: {path} does not hold a {shape['name']}: {error}") from error
     return model.to(device).eval(), info
