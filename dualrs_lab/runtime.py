@@ -6,8 +6,12 @@ import numpy as np
 import torch
 
 from dualrs_lab.files import provenance
+from dualrs_lab.settings import Range
 
 __all__ = ["describe", "fold_seed", "make_generator", "pick_device", "pick_dtype"]
+
+
+_SEEDS = Range(whole=True, least=0)
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -43,8 +47,8 @@ def fold_seed(seed: int, *path: int | str) -> int:
 
     Text enters through crc32, since `hash()` differs between processes; so do the lengths of path and text.
     """
-    if seed < 0:
-        raise ValueError(f"fold_seed: got seed {seed}; wanted an integer >= 0")
+    if seed not in _SEEDS:
+        raise ValueError(f"fold_seed: got seed {seed!r}; wanted {_SEEDS}")
     words = [zlib.crc32(part.encode()) if isinstance(part, str) else int(part) for part in path]
     sequence = np.random.SeedSequence(entropy=seed, spawn_key=words)
     return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))

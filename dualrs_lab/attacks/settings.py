@@ -7,7 +7,7 @@ from dualrs_lab.settings import BUDGET, COUNT, SEED, Range, check_settings, requ
 __all__ = ["Effort"]
 
 
-_FEW = Range(whole=True, least=1, most=100_000)
+FEW = Range(whole=True, least=1, most=100_000)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,9 +19,9 @@ class Effort:
 
     eps: float = required("the attacker's budget in [0, 1] units, such as 8/255", BUDGET)
     seed: int = required("of everything drawn", SEED)
-    steps: int = setting(20, "of an ascent", _FEW)
-    restarts: int = setting(1, "of PGD-20 and MMA", _FEW)
-    targets: int = setting(3, "classes that MMA tries", _FEW)
+    steps: int = setting(20, "of an ascent", FEW)
+    restarts: int = setting(1, "of PGD-20 and MMA", FEW)
+    targets: int = setting(3, "classes that MMA tries", FEW)
     batch: int = setting(250, "images that are attacked together", COUNT)
 
     def __post_init__(self) -> None:

@@ -40,6 +40,8 @@ def load_images(name: str, split: str, *, root: str | Path | None = None) -> Ima
     call = f"load_images({name!r}, {split!r})"
     if split not in SPLITS:
         raise ValueError(f'{call}: split must be "train" or "test"')
+    if not isinstance(name, str):
+        raise ValueError(f"{call}: a data set is named by a text, such as digits or folder:PATH")
     kind, _, rest = name.partition(":")
     if kind not in _LOADERS or (kind == "folder") != bool(rest):
         raise ValueError(f"{call}: no such data set; choose from {', '.join(_LOADERS)}:PATH")

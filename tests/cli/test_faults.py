@@ -49,8 +49,8 @@ def system(number: int, name: str | None = None) -> OSError:
         (RecursionError("maximum"), "summary: a file holds lists within lists without end"),
         (OverflowError("a.tsv: too large"), "summary: a.tsv: too large"),
         (FloatingPointError("NaN logits"), "summary: NaN logits (in n.safetensors, a.tsv)"),
-        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"), "summary: a file is not UTF-8 text (bad at byte 0); see "
-         "that it is the right one (in n.safetensors, a.tsv)"),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"), "summary: a file is not UTF-8 text (bad at byte "
+         "0); see that it is the right one (in n.safetensors, a.tsv)"),
         (SafetensorError("header too small"), "summary: header too small (in n.safetensors, a.tsv)"),
         (pickle.UnpicklingError("a.tsv"), "summary: a.tsv"),
         (ModuleNotFoundError("No module named 'torch'"), "summary: No module named 'torch'; install"),
