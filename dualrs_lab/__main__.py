@@ -1,16 +1,20 @@
 """The command line: `dualrs-lab run | status | certify | attack | cascade | mix | summary | lab`.
 
-Ends with 0 if all is well, 1 if a run failed, 2 with one line on stderr for bad input, 130 after Ctrl-C. Only
-the command that was called adds its options, and with them what it takes to know their defaults.
+Ends with 0 if all is well, 1 if a run failed, 2 with one line on stderr for bad input, 70 with one line for a
+fault of this package, 130 after Ctrl-C. With DUALRS_TRACEBACK=1 a traceback comes before the line. Only the
+command that was called adds its options, and none of them needs torch to say what it takes.
 """
 
 import os
 import sys
+import traceback
+from argparse import Namespace
 from collections.abc import Sequence
 
 from dualrs_lab import __version__
 from dualrs_lab.cli.attack import ATTACK
 from dualrs_lab.cli.certify import CERTIFY
+from dualrs_lab.cli.faults import explain, one_line_warnings
 from dualrs_lab.cli.parser import Parser
 from dualrs_lab.cli.run import LAB, RUN, STATUS
 from dualrs_lab.cli.tables import CASCADE, MIX, SUMMARY
@@ -23,23 +27,30 @@ COMMANDS = (RUN, STATUS, CERTIFY, ATTACK, CASCADE, MIX, SUMMARY, LAB)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    options = Namespace()
     try:
-        options, rest = make_parser(words).parse_known_args(words)
-        if rest and not options.command.takes_rest:
-            raise ValueError(f"unknown argument {rest[0]!r} (see dualrs-lab --help)")
-        options.rest = rest
-        code: int = options.command.run(options)
-        return code
-    except (ValueError, FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        text = " ".join(str(error).split())
-        print(f"dualrs-lab: error: {text}", file=sys.stderr)
-        return 2
+        with one_line_warnings():
+            parsed, rest = make_parser(words).parse_known_args(words)
+            options = parsed
+            if rest and not options.command.takes_rest:
+                raise ValueError(f"unknown argument {rest[0]!r} (see dualrs-lab --help)")
+            options.rest = rest
+            code: int = options.command.run(options)
+            sys.stdout.flush()  # here a full disk can still be told
+            return code
     except KeyboardInterrupt:
         print("dualrs-lab: cancelled", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader (head, less) has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _forget_output()
         return 0
+    except Exception as error:  # the one place from which errors reach people
+        if os.environ.get("DUALRS_TRACEBACK") == "1":
+            traceback.print_exc()
+        text, code = explain(error, _called(words), options)
+        print(f"dualrs-lab: error: {text}", file=sys.stderr)
+        _write_out()
+        return code
 
 
 def make_parser(words: Sequence[str]) -> Parser:
@@ -47,7 +58,7 @@ def make_parser(words: Sequence[str]) -> Parser:
     parser = Parser(prog="dualrs-lab", description="The accuracy-robustness trade-off on one bench.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="name")
-    called = next((word for word in words if not word.startswith("-")), "")
+    called = _called(words)
     for command in COMMANDS:
         own = commands.add_parser(
             command.name,
@@ -59,6 +70,23 @@ def make_parser(words: Sequence[str]) -> Parser:
         if command.name == called:
             command.options(own)
     return parser
+
+
+def _called(words: Sequence[str]) -> str:
+    word = next((word for word in words if not word.startswith("-")), "")
+    return word if word in [command.name for command in COMMANDS] else ""
+
+
+def _write_out() -> None:
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _forget_output()
+
+
+def _forget_output() -> None:
+    """What is still to be written has no reader, and would be an error again when Python ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 if __name__ == "__main__":

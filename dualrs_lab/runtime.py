@@ -6,25 +6,31 @@ import numpy as np
 import torch
 
 from dualrs_lab.files import provenance
+from dualrs_lab.settings import Range
 
 __all__ = ["describe", "fold_seed", "make_generator", "pick_device", "pick_dtype"]
+
+
+_SEEDS = Range(whole=True, least=0)
 
 
 def pick_device(name: str = "auto") -> torch.device:
     """ "auto" is CUDA where there is one, then Apple's MPS, then the CPU; anything else is taken as named.
 
-    Raises ValueError for a device that is unknown or not present.
+    Raises ValueError for a device that is unknown, not present, or gives no numbers back ("meta").
     """
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
+        one = torch.ones(1, device=name)
+        float(one + one)
+    except Exception as error:  # each kind of device that is not there has its own
         raise ValueError(
             f"pick_device: got {name!r}, which is not available here; use 'auto', 'cpu' or 'cuda:0'"
         ) from error
+    return one.device
 
 
 def pick_dtype(device: torch.device) -> torch.dtype:
@@ -43,8 +49,8 @@ def fold_seed(seed: int, *path: int | str) -> int:
 
     Text enters through crc32, since `hash()` differs between processes; so do the lengths of path and text.
     """
-    if seed < 0:
-        raise ValueError(f"fold_seed: got seed {seed}; wanted an integer >= 0")
+    if seed not in _SEEDS:
+        raise ValueError(f"fold_seed: got seed {seed!r}; wanted {_SEEDS}")
     words = [zlib.crc32(part.encode()) if isinstance(part, str) else int(part) for part in path]
     sequence = np.random.SeedSequence(entropy=seed, spawn_key=words)
     return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))

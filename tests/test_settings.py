@@ -2,14 +2,16 @@
 
 import argparse
 import dataclasses
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dualrs_lab.cli.options import add_option
 from dualrs_lab.cli.parser import Parser
-from dualrs_lab.settings import setting
+from dualrs_lab.settings import SEED, Range, check_settings, required, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,10 +24,7 @@ class Wish:
     chosen: bool | None = setting(None, "chosen (default: if it repays)")
     place: Path = setting(Path("here"), "where it goes")
     silent: int = 0
-
-
-def grant(number: int, much: str = "a little") -> None:
-    del number, much
+    size_kept: int = setting(5, "within bounds", Range(whole=True, least=1, most=9))
 
 
 def parse(parser: Parser, *words: str) -> argparse.Namespace:
@@ -72,8 +71,7 @@ def test_help_and_its_default_come_from_the_fields() -> None:
 def test_the_command_line_may_say_otherwise() -> None:
     parser = Parser()
     add_option(parser, Wish, "silent", default=7, help="quiet", flag="--hush", metavar="H")
-    add_option(parser, grant, "much", help="how much")
-    assert vars(parser.parse_args([])) == {"hush": 7, "much": "a little"}
+    assert vars(parser.parse_args([])) == {"hush": 7}
     assert "--hush H quiet (default: 7)" in " ".join(parser.format_help().split())
 
 
@@ -85,3 +83,72 @@ def test_without_a_default_it_is_required_and_without_help_refused() -> None:
         parser.parse_args([])
     with pytest.raises(KeyError, match="help"):
         add_option(parser, Wish, "silent")
+
+
+# ---- ranges
+
+
+@pytest.mark.parametrize(
+    ("within", "fine", "wrong"),
+    [
+        (Range(), ["0", "-1.5", "+2", "1e3", ".5", "5.", " 7 "], ["", "x", "1e", "1_0", "nan", "0x1", "１"]),
+        (Range(), ["-1e-300"], ["inf", "-inf", "infinity", "1e999", "1 2", "--1"]),
+        (Range(whole=True), ["0", "-3", "12345678901234567890"], ["1.0", "1e3", "1_0", "--1", "9" * 500]),
+        (Range(least=1, most=2), ["1", "2"], ["0.99", "2.01"]),
+        (Range(above=1, below=2), ["1.01", "1.99"], ["1", "2"]),
+        (Range(whole=True, least=1, also=-1), ["-1", "1"], ["0", "-2"]),
+        (SEED, ["0", str(2**63 - 1)], ["-1", str(2**63)]),
+    ],
+)  # fmt: skip
+def test_a_range_reads_its_numbers_and_refuses_all_else(
+    within: Range, fine: list[str], wrong: list[str]
+) -> None:
+    for text in fine:
+        assert within.read(text) in within
+        assert within.read(text) == float(text) or within.whole
+    for text in wrong:
+        with pytest.raises(ValueError, match=f"want {re.escape(str(within))}$"):
+            within.read(text)
+
+
+@pytest.mark.parametrize("value", [True, "1", None, 1.0, float("nan"), float("inf"), [1], 1 + 0j])
+def test_what_is_no_whole_number_is_in_no_range_of_whole_numbers(value: object) -> None:
+    assert value not in Range(whole=True)
+    assert np.int64(3) in Range(whole=True)
+    assert np.float32(3) in Range(least=3)
+
+
+def test_a_range_says_what_it_is() -> None:
+    assert str(Range()) == "a number"
+    assert str(SEED) == "a whole number >= 0 and <= 2^63 - 1"
+    wide = Range(whole=True, least=1, most=10**9, also=-1)
+    assert str(wide) == "a whole number >= 1 and <= 1,000,000,000, or -1"
+    assert str(Range(above=0, below=0.5)) == "a number > 0 and < 0.5"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bound:
+    seed: int = required("of everything", SEED)
+    few: int = setting(3, "few", Range(whole=True, least=1, most=9))
+    open: int | None = setting(None, "left open", Range(whole=True, least=1))
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+
+def test_settings_out_of_range_are_refused_by_class_name_and_value() -> None:
+    assert Bound(seed=0, open=2).few == 3
+    for changes, text in [
+        ({"seed": -1}, "Bound: got seed -1; wanted a whole number >= 0 and <= 2^63 - 1"),
+        ({"seed": 0, "few": 3.0}, "Bound: got few 3.0; wanted a whole number >= 1 and <= 9"),
+        ({"seed": 0, "few": None}, "Bound: got few None"),
+        ({"seed": 0, "open": 0}, "Bound: got open 0; wanted a whole number >= 1"),
+    ]:
+        with pytest.raises(ValueError, match=re.escape(text)):
+            Bound(**changes)
+    with pytest.raises(TypeError, match="seed"):
+        Bound()
+    parser = Parser()
+    add_option(parser, Bound, "few")
+    with pytest.raises(ValueError, match="argument --few: 10: want a whole number >= 1 and <= 9"):
+        parser.parse_args(["--few", "10"])

@@ -26,6 +26,7 @@ from .pgd import PGD as PGD
 from .pgd import Walk as Walk
 from .pgd import mma as mma
 from .pgd import pgd as pgd
+from .settings import Effort as Effort
 from .table import ANSWERS as ANSWERS
 from .table import ATTACKS as ATTACKS
 from .table import answers as answers

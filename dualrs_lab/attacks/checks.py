@@ -45,10 +45,10 @@ def as_budget(call: str, budget: float | Tensor, x: Tensor) -> Tensor:
     shaped = given.view(1, 1, 1, 1) if given.ndim == 0 else given
     sizes = zip(shaped.shape, x.shape, strict=False)
     fits = shaped.ndim == 4 and all(size in (1, wanted) for size, wanted in sizes)
-    if not fits or not bool((shaped >= 0).all()):
+    if not fits or not bool(((shaped >= 0) & shaped.isfinite()).all()):
         raise ValueError(
             f"{call}: got a budget {tuple(given.shape)} for images {tuple(x.shape)}; wanted one number, or "
-            "one per image or pixel as (N, 1 or C, 1 or H, 1 or W), none negative"
+            "one per image or pixel as (N, 1 or C, 1 or H, 1 or W), none negative, all finite"
         )
     return shaped.expand(len(x), -1, -1, -1)
 

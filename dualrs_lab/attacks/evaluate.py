@@ -19,14 +19,14 @@ from torch import Tensor, nn
 from dualrs_lab.attacks.auto import STANDARD, auto_attack
 from dualrs_lab.attacks.batches import attacked_batches, vet
 from dualrs_lab.attacks.checks import check_evaluating
-from dualrs_lab.attacks.norms import LINF, Norm
+from dualrs_lab.attacks.norms import LINF, Linf, Norm
 from dualrs_lab.attacks.pgd import PGD, mma, pgd
+from dualrs_lab.attacks.settings import Effort
 from dualrs_lab.attacks.table import answers, check, keep
 from dualrs_lab.data.images import Images, to_float
 from dualrs_lab.models.checkpoints import fingerprint
 from dualrs_lab.models.suited import suited
 from dualrs_lab.runtime import fold_seed, make_generator, pick_dtype
-from dualrs_lab.settings import setting
 from dualrs_lab.store import positions
 
 __all__ = [
@@ -42,25 +42,23 @@ __all__ = [
 
 
 @dataclass(frozen=True, kw_only=True)
-class Threat:
+class Threat(Effort):
     """What an attacker may do, and how: PGD-20 with steps of eps / 4, MMA with the same steps.
 
     `auto` names the parts of AutoAttack, () leaves it out; `mma=False` leaves MMA out.
     """
 
-    eps: float
-    seed: int
     norm: Norm = LINF
-    steps: int = 20
-    restarts: int = setting(1, "of PGD-20 and MMA")
-    targets: int = 3
     mma: bool = True
     auto: tuple[str, ...] = STANDARD
-    batch: int = setting(250, "images that are attacked together")
 
     def __post_init__(self) -> None:
-        if self.eps <= 0 or self.seed < 0 or self.batch < 1:
-            raise ValueError(f"Threat: wanted eps > 0, seed >= 0 and batch >= 1; got {self}")
+        super().__post_init__()
+        if isinstance(self.norm, Linf) and self.eps > 1:
+            raise ValueError(
+                f"Threat: got eps {self.eps:g} in linf; wanted at most 1, the most a pixel can change "
+                "(8 of 255 levels are 8/255)"
+            )
 
     @property
     def pgd(self) -> PGD:

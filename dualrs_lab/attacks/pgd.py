@@ -13,29 +13,32 @@ from torch import Tensor, nn
 
 from dualrs_lab.attacks.checks import as_budget, check_finite, check_inputs
 from dualrs_lab.attacks.norms import LINF, CrossEntropy, Loss, Norm, margins, wide, wrong_logits
+from dualrs_lab.attacks.settings import FEW
+from dualrs_lab.settings import BUDGET, Range, check_settings, setting
 
 __all__ = ["PGD", "Walk", "mma", "pgd"]
+
+
+_FROM_0 = Range(least=0, most=1e6)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PGD:
     """How `pgd` ascends: the defaults are PGD-20 for 8/255 in linf."""
 
-    steps: int = 20
-    step: float = 2 / 255  # in linf of each pixel, in l2 of the whole step (of the pixel with most budget)
-    restarts: int = 1
-    start: float = 1.0  # random start within this share of the budget; 0: at the image
+    steps: int = setting(20, "of an ascent", FEW)
+    step: float = setting(
+        2 / 255, "in linf of each pixel, in l2 of the whole step (of the pixel with most budget)", BUDGET
+    )
+    restarts: int = setting(1, "ascents from other starts", FEW)
+    start: float = setting(1.0, "random start within this share of the budget; 0: at the image", _FROM_0)
     norm: Norm = LINF
     loss: Loss = CrossEntropy()  # noqa: RUF009
     best: bool = True  # the best input of all steps; False: the last, one forward pass fewer (for training)
-    blind: float = 0.0  # share of images that may get no gradient at all before it is an error
+    blind: float = setting(0.0, "share of images without any gradient that is no error yet", _FROM_0)
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.step <= 0 or self.restarts < 1 or min(self.start, self.blind) < 0:
-            raise ValueError(
-                f"{type(self).__name__}: wanted steps and restarts >= 1, step > 0, start and blind >= 0; "
-                f"got {self}"
-            )
+        check_settings(self)
 
     def walk(self, x: Tensor, budget: Tensor) -> "Walk":
         """One ascent from a start."""

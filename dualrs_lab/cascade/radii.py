@@ -64,7 +64,8 @@ class Cascade:
     thresholds: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.sigmas or min(self.sigmas) <= 0 or len(set(self.sigmas)) < len(self.sigmas):
+        positive = all(0 < sigma < np.inf for sigma in self.sigmas)
+        if not self.sigmas or not positive or len(set(self.sigmas)) < len(self.sigmas):
             raise ValueError(f"Cascade: wanted different positive sigmas, got {self.sigmas}.")
         if len(self.thresholds) not in (0, len(self.sigmas)) or not np.isfinite(self.limits).all():
             raise ValueError(

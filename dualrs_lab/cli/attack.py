@@ -4,9 +4,11 @@ from argparse import Namespace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from dualrs_lab.cli.inputs import add_inputs, read_model
-from dualrs_lab.cli.parser import Command, Parser
+from dualrs_lab.cli.inputs import add_inputs, choose_device, read_model
+from dualrs_lab.cli.outputs import want_place
+from dualrs_lab.cli.parser import Command, Parser, a_fraction
 from dualrs_lab.cli.tables import add_out, as_text
+from dualrs_lab.settings import BUDGET
 
 if TYPE_CHECKING:
     from dualrs_lab.attacks.evaluate import Threat
@@ -15,25 +17,25 @@ __all__ = ["ATTACK"]
 
 
 def _options(parser: Parser) -> None:
-    from dualrs_lab.attacks.evaluate import Threat, evaluate_table
+    from dualrs_lab.attacks.settings import Effort
     from dualrs_lab.cli.options import add_option
 
-    add_inputs(parser, evaluate_table)
-    parser.add_argument("--eps", required=True, help="the attacker's budget in [0, 1] units, such as 8/255")
+    add_inputs(parser)
+    add_option(parser, Effort, "eps", type=a_fraction(BUDGET))
     parser.add_argument("--norm", choices=("linf", "l2"), default="linf", help="(default: %(default)s)")
     parser.add_argument("--no-auto", dest="auto", action="store_false", help="leave AutoAttack out: minutes")
     for name in ("restarts", "batch"):
-        add_option(parser, Threat, name)
+        add_option(parser, Effort, name)
     add_out(parser)
 
 
 def _attack(options: Namespace) -> int:
+    want_place(options.name, options.out)
     threat = _threat(options)
     from dualrs_lab.attacks.evaluate import evaluate_table, summarise_attacks
     from dualrs_lab.data.sets import load_images
-    from dualrs_lab.runtime import pick_device
 
-    device = pick_device(options.device)
+    device = choose_device(options)
     model, _ = read_model(options)
     table = evaluate_table(
         model.to(device).eval(),
@@ -48,7 +50,6 @@ def _attack(options: Namespace) -> int:
 
 
 def _threat(options: Namespace) -> "Threat":
-    eps = _fraction("--eps", options.eps)
     if options.auto and not find_spec("pyautoattack"):
         raise ValueError(
             "attack: AutoAttack needs pyautoattack: pip install 'dualrs-lab[attacks]', or --no-auto"
@@ -57,22 +58,17 @@ def _threat(options: Namespace) -> "Threat":
     from dualrs_lab.attacks.evaluate import Threat
     from dualrs_lab.attacks.norms import L2, LINF
 
-    return Threat(
-        eps=eps,
-        seed=options.seed,
-        norm=L2() if options.norm == "l2" else LINF,
-        restarts=options.restarts,
-        auto=STANDARD if options.auto else (),
-        batch=options.batch,
-    )
-
-
-def _fraction(option: str, text: str) -> float:
     try:
-        above, _, below = text.partition("/")
-        return float(above) / float(below or 1)
-    except (ValueError, ZeroDivisionError):
-        raise ValueError(f"{option} {text}: want a number or a fraction such as 8/255") from None
+        return Threat(
+            eps=options.eps,
+            seed=options.seed,
+            norm=L2() if options.norm == "l2" else LINF,
+            restarts=options.restarts,
+            auto=STANDARD if options.auto else (),
+            batch=options.batch,
+        )
+    except ValueError as error:
+        raise ValueError(f"attack: --eps {options.eps:g} --norm {options.norm}: {error}") from error
 
 
 ATTACK = Command(

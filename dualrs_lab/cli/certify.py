@@ -3,9 +3,11 @@
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
-from dualrs_lab.cli.inputs import add_inputs, read_model
-from dualrs_lab.cli.parser import Command, Parser, numbers
+from dualrs_lab.cli.inputs import add_inputs, choose_device, read_model
+from dualrs_lab.cli.outputs import want_place
+from dualrs_lab.cli.parser import Command, Parser, a_number, some_numbers
 from dualrs_lab.cli.tables import RADII, add_out, as_text
+from dualrs_lab.settings import RADIUS, SIGMA, Range
 
 if TYPE_CHECKING:
     import torch
@@ -20,26 +22,29 @@ def _options(parser: Parser) -> None:
     from dataclasses import fields
 
     from dualrs_lab.cli.options import add_option
-    from dualrs_lab.smoothing.certify import certify_table
-    from dualrs_lab.smoothing.frozen import FastPath
-    from dualrs_lab.smoothing.noise import GridNoise
-    from dualrs_lab.smoothing.spec import Spec
+    from dualrs_lab.smoothing.settings import Draws, FastPath
 
-    add_inputs(parser, certify_table)
-    add_option(parser, GridNoise, "sigma", help="noise standard deviation in [0, 1] pixel units")
+    add_inputs(parser)
+    parser.add_argument(
+        "--sigma", type=a_number(SIGMA), required=True, help="noise standard deviation in [0, 1] pixel units"
+    )
     parser.add_argument(
         "--noise", choices=("grid", "gaussian"), default="grid",
         help="grid is exact in floats (default: %(default)s)",
     )  # fmt: skip
     for name in ("n", "n0", "alpha", "batch"):
-        add_option(parser, Spec, name)
+        add_option(parser, Draws, name)
     add_out(parser)
     fewer = parser.add_argument_group("fewer draws, same guarantee (default: n for every image)")
     rule = fewer.add_mutually_exclusive_group()
-    rule.add_argument("--at-radii", metavar="R,R,…", help="stop an image once these radii are decided")
     rule.add_argument(
-        "--loss", type=float, metavar="X", help="give an image as few draws as cost X * sigma of its radius"
-    )
+        "--at-radii", type=some_numbers(RADIUS), metavar="R,R,…",
+        help="stop an image once these radii are decided",
+    )  # fmt: skip
+    rule.add_argument(
+        "--loss", type=a_number(Range(above=0, most=1000)), metavar="X",
+        help="give an image as few draws as cost X * sigma of its radius",
+    )  # fmt: skip
     fast = parser.add_argument_group("steps to the network that is sampled (default: all that repay)")
     fast.add_argument(
         "--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto",
@@ -50,16 +55,12 @@ def _options(parser: Parser) -> None:
 
 
 def _certify(options: Namespace) -> int:
-    if options.skip < 1 or (options.max < 1 and options.max != -1):
-        raise ValueError(
-            f"certify: --skip {options.skip} --max {options.max}: want skip >= 1, max >= 1 or -1"
-        )
+    want_place(options.name, options.out)
     from dualrs_lab.data.sets import load_images
     from dualrs_lab.evidence.summary import summarise
-    from dualrs_lab.runtime import pick_device
     from dualrs_lab.smoothing.certify import certify_table
 
-    device = pick_device(options.device)
+    device = choose_device(options)
     spec = _spec(options, device)
     model, info = read_model(options)
     table = certify_table(
@@ -78,8 +79,8 @@ def _certify(options: Namespace) -> int:
 def _spec(options: Namespace, device: "torch.device") -> "Spec":
     from dataclasses import fields
 
-    from dualrs_lab.smoothing.frozen import FastPath
     from dualrs_lab.smoothing.noise import GaussianNoise, GridNoise
+    from dualrs_lab.smoothing.settings import FastPath
     from dualrs_lab.smoothing.spec import Spec
 
     noise = GridNoise if options.noise == "grid" else GaussianNoise
@@ -100,7 +101,10 @@ def _stopping(options: Namespace) -> "Stopping":
     from dualrs_lab.smoothing.stopping import AllDraws, AtRadii, InputSpecific
 
     if options.at_radii is not None:
-        return AtRadii(radii=tuple(numbers("--at-radii", options.at_radii)))
+        try:
+            return AtRadii(radii=tuple(options.at_radii))
+        except ValueError as error:
+            raise ValueError(f"certify: --at-radii: {error}") from error
     return AllDraws() if options.loss is None else InputSpecific(loss=options.loss)
 
 

@@ -1,10 +1,17 @@
-"""What the commands share: a parser that says what is wrong in one line. Loads at once, as help must."""
+"""What the commands share: a parser that says what is wrong in one line. Loads at once, as help must.
 
-from argparse import ArgumentParser, Namespace
+Every word is read strictly where it is given: what is no number of the range that its setting has, no path,
+or no table of ours is refused before anything is loaded.
+"""
+
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
-from typing import NamedTuple, NoReturn
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
 
-__all__ = ["Command", "Parser", "numbers"]
+from dualrs_lab.settings import Range
+
+__all__ = ["Command", "Parser", "a_fraction", "a_name", "a_number", "a_path", "a_table", "some_numbers"]
 
 
 class Parser(ArgumentParser):
@@ -12,6 +19,12 @@ class Parser(ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message} (see {self.prog} --help)")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        for word in args or ():
+            if word.startswith("--") and word.endswith("=--"):  # argparse takes it for the end of options
+                self.error(f"argument {word[:-3]}: '--' is no value")
+        return super().parse_known_args(args, namespace)
 
 
 class Command(NamedTuple):
@@ -25,9 +38,61 @@ class Command(NamedTuple):
     takes_rest: bool = False  # words that its parser does not know are no mistake, but `options.rest`
 
 
-def numbers(option: str, text: str) -> list[float]:
-    """The numbers of a text such as 0,0.25,0.5."""
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise ValueError(f"{option} {text!r}: want numbers separated by commas") from None
+def a_number(within: Range) -> Callable[[str], int | float]:
+    """Reads a word that is a number of this range."""
+
+    def read(text: str) -> int | float:
+        try:
+            return within.read(text)
+        except ValueError as error:
+            raise ArgumentTypeError(str(error)) from None
+
+    return read
+
+
+def some_numbers(within: Range) -> Callable[[str], list[float]]:
+    """Reads a word such as 0,0.25,0.5 whose numbers are all of this range."""
+
+    def read(text: str) -> list[float]:
+        try:
+            return [within.read(part) for part in text.split(",")]
+        except ValueError as error:
+            raise ArgumentTypeError(f"{text!r}: want numbers separated by commas: {error}") from None
+
+    return read
+
+
+def a_fraction(within: Range) -> Callable[[str], float]:
+    """Reads a word such as 8/255 or 0.03 that is in this range."""
+
+    def read(text: str) -> float:
+        above, slash, below = text.partition("/")
+        try:
+            value = Range().read(above) / (Range().read(below) if slash else 1)
+        except (ValueError, ArithmeticError):
+            raise ArgumentTypeError(f"{text}: want a number or a fraction such as 8/255") from None
+        if value not in within:
+            raise ArgumentTypeError(f"{text}: want {within}, such as 8/255")
+        return value
+
+    return read
+
+
+def a_name(text: str) -> str:
+    """Reads a word that can name something."""
+    if not text.strip() or "\0" in text:
+        raise ArgumentTypeError(f"{text!r} names nothing")
+    return text
+
+
+def a_path(text: str) -> Path:
+    """Reads a word that can be a path."""
+    return Path(a_name(text))
+
+
+def a_table(text: str) -> Path:
+    """Reads a word that names a table to be made."""
+    path = a_path(text)
+    if path.suffix != ".tsv":
+        raise ArgumentTypeError(f"{text}: want a name that ends in .tsv")
+    return path

@@ -2,12 +2,13 @@
 
 import os
 import sys
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dualrs_lab.cli.parser import Command, Parser
+from dualrs_lab.cli.parser import Command, Parser, a_number, a_path
+from dualrs_lab.settings import COUNT, Range
 
 if TYPE_CHECKING:
     from dualrs_lab.headless.plan import Run
@@ -34,7 +35,10 @@ def _run_options(parser: Parser) -> None:
     )  # fmt: skip
     add_option(parser, Request, "sweep", metavar="FILE")
     add_option(parser, Request, "out", default=OUT, metavar="DIR", help="everything goes there")
-    parser.add_argument("--jobs", type=int, metavar="N", help="runs at a time; default: one for each device")
+    parser.add_argument(
+        "--jobs", type=a_number(Range(whole=True, least=1, most=1000)), metavar="N",
+        help="runs at a time; default: one for each device",
+    )  # fmt: skip
     parser.add_argument(
         "--devices", default="auto", help="auto, cpu, or a list such as cuda:0,cuda:1 (default: %(default)s)"
     )
@@ -45,14 +49,15 @@ def _run_options(parser: Parser) -> None:
     )
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     parser.add_argument(
-        "--shard", metavar="I/N", help="only part I of N; runs that need each other stay together"
-    )
+        "--shard", type=_shard, metavar="I/N",
+        help="only part I of N; runs that need each other stay together",
+    )  # fmt: skip
     ending = parser.add_mutually_exclusive_group()
     ending.add_argument(
         "--keep-going", action="store_true", help="after a failure run what does not need it (default)"
     )
     add_option(ending, Options, "fail_fast")
-    parser.add_argument("--junit", type=Path, metavar="FILE", help="write a JUnit XML report")
+    parser.add_argument("--junit", type=a_path, metavar="FILE", help="write a JUnit XML report")
     parser.add_argument(
         "--update", action="store_true", help="replace the source notebooks by their executed form"
     )
@@ -74,7 +79,7 @@ def _run(options: Namespace) -> int:
     how = Options(
         slots=make_slots(options.jobs, options.devices),
         profile=options.profile,
-        timeout=_positive(options.timeout),
+        timeout=options.timeout,
         force=options.force,
         fail_fast=options.fail_fast,
     )
@@ -101,7 +106,7 @@ def _plan(options: Namespace) -> "list[Run]":
     )
     plan = make_plan(request)
     if options.shard:
-        plan = take_shard(plan, *_shard(options.shard))
+        plan = take_shard(plan, *options.shard)
     return only_failed(plan) if options.retry_failed else plan
 
 
@@ -125,15 +130,13 @@ def _from_here(value: str) -> str:
 
 def _shard(text: str) -> tuple[int, int]:
     number, slash, of = text.partition("/")
-    if not slash or not number.isdecimal() or not of.isdecimal():
-        raise ValueError(f"--shard {text!r}: want I/N, for example 1/4")
-    return int(number), int(of)
-
-
-def _positive(seconds: float | None) -> float | None:
-    if seconds is not None and not seconds > 0:
-        raise ValueError(f"--timeout {seconds}: want a positive number of seconds")
-    return seconds
+    try:
+        part, parts = COUNT.read(number), COUNT.read(of)
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r}: want I/N, for example 1/4") from None
+    if not slash or part > parts:
+        raise ArgumentTypeError(f"{text}: want I/N with 1 <= I <= N, for example 1/4")
+    return int(part), int(parts)
 
 
 def _show_plan(plan: "Sequence[Run]", how: "Options") -> int:
@@ -181,7 +184,7 @@ def _update(plan: "Sequence[Run]", statuses: "Sequence[Status]") -> None:
 
 def _status_options(parser: Parser) -> None:
     parser.add_argument(
-        "folder", type=Path, nargs="?", default=OUT, metavar="DIR",
+        "folder", type=a_path, nargs="?", default=OUT, metavar="DIR",
         help="the --out folder of the runs (default: %(default)s)",
     )  # fmt: skip
 

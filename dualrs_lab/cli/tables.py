@@ -5,7 +5,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dualrs_lab.cli.parser import Command, Parser, numbers
+from dualrs_lab.cli.inputs import want_file
+from dualrs_lab.cli.outputs import want_place
+from dualrs_lab.cli.parser import Command, Parser, a_number, a_path, a_table, some_numbers
+from dualrs_lab.settings import ALPHA, COUNT, LEVEL, RADIUS, SHARE, SIGMA, Range
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -24,22 +27,28 @@ def as_text(summary: "DataFrame") -> str:
 
 def _add_radii(parser: Parser) -> None:
     shown = ",".join(f"{radius:g}" for radius in RADII)
-    parser.add_argument("--radii", default=shown, help="l2 radii, comma separated (default: %(default)s)")
+    parser.add_argument(
+        "--radii", type=some_numbers(RADIUS), default=shown,
+        help="l2 radii, comma separated (default: %(default)s)",
+    )  # fmt: skip
 
 
 def add_out(parser: Parser) -> None:
     """The option for the table that a command makes."""
-    parser.add_argument("--out", type=Path, required=True, metavar="TABLE.tsv", help="where the table goes")
+    parser.add_argument(
+        "--out", type=a_table, required=True, metavar="TABLE.tsv", help="where the table goes"
+    )
 
 
 def _check_tables(name: str, paths: Iterable[Path]) -> None:
-    if missing := [path for path in paths if not path.is_file()]:
-        raise FileNotFoundError(f"{name}: table {missing[0]} not found")
+    for path in paths:
+        want_file(name, "table", path)
 
 
 def _check_out(name: str, path: Path) -> None:
     from dualrs_lab.store import check_place
 
+    want_place(name, path)
     check_place(name, path, ".tsv")
     if path.exists():
         raise ValueError(f"{name}: {path} is there already; choose another file or remove it")
@@ -59,16 +68,15 @@ def _made_from(paths: Iterable[Path]) -> dict[str, str]:
 
 
 def _cascade_options(parser: Parser) -> None:
-    from dualrs_lab.settings import ALPHA
-
     parser.add_argument(
-        "tables", nargs="+", type=Path, metavar="TABLE", help="one per noise level, with all draws"
+        "tables", nargs="+", type=a_path, metavar="TABLE", help="one per noise level, with all draws"
     )
     parser.add_argument(
-        "--thresholds", help="radius from which each accepts, from the largest sigma on (0: a majority)"
-    )
+        "--thresholds", type=some_numbers(Range()), default=(), metavar="T,T,…",
+        help="radius from which each accepts, from the largest sigma on (0: a majority)",
+    )  # fmt: skip
     parser.add_argument(
-        "--alpha", type=float, default=ALPHA,
+        "--alpha", type=a_number(LEVEL), default=ALPHA,
         help="failure probability of each certificate (default: %(default)s)",
     )  # fmt: skip
     _add_radii(parser)
@@ -76,16 +84,18 @@ def _cascade_options(parser: Parser) -> None:
 
 
 def _cascade(options: Namespace) -> int:
-    radii = numbers("--radii", options.radii)
-    limits = tuple(numbers("--thresholds", options.thresholds)) if options.thresholds else ()
     _check_tables("cascade", options.tables)
     _check_out("cascade", options.out)
     from dualrs_lab.cascade.from_tables import from_tables
     from dualrs_lab.cascade.radii import Cascade
     from dualrs_lab.evidence.summary import summarise
 
+    if options.thresholds and len(options.thresholds) != len(options.tables):
+        raise ValueError(
+            f"cascade: --thresholds: want a finite threshold for each of {len(options.tables)} experts"
+        )
     tables = _by_sigma(options.tables)
-    cascade = Cascade(tuple(sorted(tables, reverse=True)), limits)
+    cascade = Cascade(tuple(sorted(tables, reverse=True)), tuple(options.thresholds))
     found = from_tables(tables, cascade=cascade, alpha=options.alpha)
     identity = {"method": "cascade", "sigmas": cascade.sigmas, "thresholds": cascade.limits}
     _keep(
@@ -95,7 +105,7 @@ def _cascade(options: Namespace) -> int:
         identity | {"alpha": options.alpha, "tables": _made_from(options.tables)},
     )
     singles = {f"σ = {sigma:g}": table for sigma, table in sorted(tables.items())}
-    print(as_text(summarise(singles | {"cascade": found}, radii)))
+    print(as_text(summarise(singles | {"cascade": found}, options.radii)))
     return 0
 
 
@@ -105,6 +115,8 @@ def _by_sigma(paths: Iterable[Path]) -> "dict[float, DataFrame]":
     tables: dict[float, DataFrame] = {}
     for path in paths:
         table = read_table(path)
+        if "sigma" not in table or "votes" not in table:
+            raise ValueError(f"cascade: {path} holds no votes; wanted a table that certify made")
         levels = sorted(set(table["sigma"]))
         if len(levels) != 1 or levels[0] in tables:
             raise ValueError(f"cascade: {path} is of sigma {levels}; wanted one table for each of several")
@@ -114,27 +126,26 @@ def _by_sigma(paths: Iterable[Path]) -> "dict[float, DataFrame]":
 
 def _mix_options(parser: Parser) -> None:
     parser.add_argument(
-        "table", type=Path, metavar="TABLE", help="of the smoothed network, or a published log"
+        "table", type=a_path, metavar="TABLE", help="of the smoothed network, or a published log"
     )
     parser.add_argument(
-        "--weight", type=float, required=True, help="of the robust network; nothing is certified up to 0.5"
-    )
+        "--weight", type=a_number(SHARE), required=True,
+        help="of the robust network; nothing is certified up to 0.5",
+    )  # fmt: skip
     parser.add_argument(
         "--form", choices=("closed", "exact", "smoothing", "lipschitz"), default="closed",
         help="closed and exact are sharp, smoothing and lipschitz theorems 5 and 4 (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--classes", type=int, metavar="K", help="bound each of the K - 1 other classes by its votes (exact)"
-    )
-    parser.add_argument("--sigma", type=float, help="of a log that has no column sigma")
+        "--classes", type=a_number(Range(whole=True, least=2, most=COUNT.most)), metavar="K",
+        help="bound each of the K - 1 other classes by its votes (exact)",
+    )  # fmt: skip
+    parser.add_argument("--sigma", type=a_number(SIGMA), help="of a log that has no column sigma")
     _add_radii(parser)
     add_out(parser)
 
 
 def _mix(options: Namespace) -> int:
-    radii = numbers("--radii", options.radii)
-    if not 0 <= options.weight <= 1:
-        raise ValueError(f"mix: --weight {options.weight}: want a share in [0, 1]")
     _check_tables("mix", [options.table])
     _check_out("mix", options.out)
     if options.classes is not None and options.form == "closed":
@@ -153,24 +164,23 @@ def _mix(options: Namespace) -> int:
     identity = {"method": "mix", "weight": options.weight, **how, "sigma": sigma}
     _keep(options.name, options.out, found, identity | {"table": _made_from([options.table])})
     shown = {"the robust network": table, f"mix, weight {options.weight:g}": found}
-    print(as_text(summarise(shown, radii)))
+    print(as_text(summarise(shown, options.radii)))
     return 0
 
 
 def _summary_options(parser: Parser) -> None:
-    parser.add_argument("tables", nargs="+", type=Path, metavar="TABLE", help="ours, or a published log")
+    parser.add_argument("tables", nargs="+", type=a_path, metavar="TABLE", help="ours, or a published log")
     _add_radii(parser)
 
 
 def _summary(options: Namespace) -> int:
-    radii = numbers("--radii", options.radii)
     _check_tables("summary", options.tables)
     from dualrs_lab.evidence.summary import summarise
     from dualrs_lab.evidence.table import read_table
 
     short = len({path.stem for path in options.tables}) == len(options.tables)
     tables = {path.stem if short else str(path): read_table(path) for path in options.tables}
-    print(as_text(summarise(tables, radii)))
+    print(as_text(summarise(tables, options.radii)))
     return 0
 
 

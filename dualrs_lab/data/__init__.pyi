@@ -13,5 +13,8 @@ from .images import hold_out as hold_out
 from .images import pixel_digests as pixel_digests
 from .images import take_waves as take_waves
 from .images import to_float as to_float
+from .opening import MOST_PIXELS as MOST_PIXELS
+from .opening import open_image as open_image
+from .opening import regular as regular
 from .sets import SPLITS as SPLITS
 from .sets import load_images as load_images

@@ -1,13 +1,15 @@
 """Image files to uint8 tensors: decoded once into a cache file, or on demand.
 
 Every file becomes 8-bit RGB, or grey where asked: palettes are expanded, grey is repeated, transparency is
-laid over white, and EXIF rotation is ignored (as in torchvision). More than 8 bits per channel is refused.
-Errors state the file and the remedy; `data.load_images` puts the call in front.
+laid over white, and EXIF rotation is ignored (as in torchvision). More than 8 bits per channel is refused,
+and so is what `opening` does not let in. Errors state the file and the remedy; `data.load_images` puts the
+call in front.
 """
 
 import hashlib
 import os
 import tempfile
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +23,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
+
+from dualrs_lab.data.opening import open_image, regular
 
 __all__ = ["Fit", "LazyPixels", "Listing", "decode_cached"]
 
@@ -58,7 +62,7 @@ class Listing:
         """sha256 over names, labels, sizes and, with `times`, modification times, which show an edit."""
         hasher = hashlib.sha256(repr((self.fit, self.classes)).encode())
         for file, label in zip(self.files, self.labels, strict=True):
-            stat = os.stat(f"{self.base}/{file}")
+            stat = regular(f"{self.base}/{file}")
             hasher.update(f"{file}\0{label}\0{stat.st_size}\0{stat.st_mtime_ns * times}\n".encode())
         return hasher.hexdigest()
 
@@ -67,14 +71,15 @@ def decode_cached(listing: Listing, cache: Path, *, label: str) -> Tensor:
     """All images as uint8 (N, C, H, W), from the file `cache` or decoded into it, with a bar named `label`.
 
     The cache carries a digest of the listing and one of its pixels: after an edit of the folder, or damage to
-    the cache, the images are decoded again. There is no bar where stderr is not a terminal.
+    the cache, the images are decoded again. There is no bar where stderr is not a terminal. A cache that
+    cannot be written is no error: a warning says that the images will be decoded again.
     """
     key = listing.digest(times=True)
     shape = (len(listing.files), *_read(listing, listing.reference).shape)
     pixels = _read_cache(cache, key)
     if pixels is None or tuple(pixels.shape) != shape:
         pixels = _decode(listing, shape, label=label)
-        _write_cache(cache, key, pixels)
+        _keep(cache, key, pixels)
     return pixels
 
 
@@ -126,7 +131,7 @@ def _read(listing: Listing, file: str) -> NDArray[np.uint8]:
     """One file as uint8 (C, H, W)."""
     path, fit = f"{listing.base}/{file}", listing.fit
     try:
-        with Image.open(path) as opened:
+        with open_image(path) as opened:
             image = _eight_bit(opened, fit.channels)
         if fit.crop:
             from torchvision.transforms import functional  # here: torchvision takes seconds to import
@@ -139,8 +144,6 @@ def _read(listing: Listing, file: str) -> NDArray[np.uint8]:
 
 
 def _eight_bit(image: Image.Image, channels: int) -> Image.Image:
-    if image.mode[0] in "IF":
-        raise ValueError(f"mode {image.mode} has more than 8 bits per channel, convert it to 8 bits")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA"))
@@ -180,14 +183,30 @@ def _checksum(pixels: Tensor) -> str:
 
 
 def _read_cache(cache: Path, key: str) -> Tensor | None:
-    """The cached pixels, or None where the file is absent, holds other images or is damaged."""
+    """The cached pixels; None where the file is absent, unreadable or damaged, or holds other images."""
     try:
+        if not cache.is_file():
+            return None
         with safe_open(cache, "pt") as stored:
-            meta = stored.metadata()
+            meta = stored.metadata() or {}
+            if meta.get("key") != key:
+                return None
             pixels: Tensor = stored.get_tensor("pixels")
-    except (FileNotFoundError, SafetensorError):
+    except (OSError, SafetensorError):
         return None
-    return pixels if meta == {"key": key, "sha256": _checksum(pixels)} else None
+    whole = pixels.dtype == torch.uint8 and meta.get("sha256") == _checksum(pixels)
+    return pixels if whole else None
+
+
+def _keep(cache: Path, key: str, pixels: Tensor) -> None:
+    try:
+        _write_cache(cache, key, pixels)
+    except (OSError, SafetensorError) as error:
+        warnings.warn(
+            f"the decoded images cannot be kept as {cache} ({error}), so that they will be decoded again; "
+            "set $DUALRS_CACHE to a folder with room that may be written",
+            stacklevel=3,
+        )
 
 
 def _write_cache(cache: Path, key: str, pixels: Tensor) -> None:

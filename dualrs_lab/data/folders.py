@@ -50,6 +50,8 @@ def list_tiny_imagenet(root: Path, split: str) -> Listing:
             "or give the folder that holds it as root or $DUALRS_DATA"
         )
     wnids = sorted(_lines(base / "wnids.txt"))
+    if not wnids:
+        raise ValueError(f"{base / 'wnids.txt'} names no classes; unpack the data set again")
     if split == "train":
         files = {wnid: _images(base, f"train/{wnid}/images") for wnid in wnids}
     else:
@@ -98,7 +100,8 @@ def _subfolders(folder: Path) -> list[str]:
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}; check the path")
     with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        names = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+    return _readable(folder, names)
 
 
 def _images(base: Path, folder: str) -> list[str]:
@@ -106,8 +109,18 @@ def _images(base: Path, folder: str) -> list[str]:
     if not (base / folder).is_dir():
         raise FileNotFoundError(f"there is no folder {base / folder}; unpack the data set again")
     with os.scandir(base / folder) as entries:
-        names = sorted(entry.name for entry in entries if entry.name.lower().endswith(SUFFIXES))
-    return [f"{folder}/{name}" for name in names if not name.startswith(".")]
+        names = [entry.name for entry in entries if entry.name.lower().endswith(SUFFIXES)]
+    return [f"{folder}/{name}" for name in _readable(base / folder, names) if not name.startswith(".")]
+
+
+def _readable(folder: Path, names: Sequence[str]) -> list[str]:
+    """The names, sorted; ValueError for one that is no text, which no record could hold."""
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{folder} holds {name!r}, a name that is not UTF-8; rename it") from None
+    return sorted(names)
 
 
 def _files_by_class(base: Path, prefix: str, classes: Sequence[str]) -> dict[str, list[str]]:
@@ -146,7 +159,10 @@ def _same_classes(one: Path, two: Path) -> None:
 def _lines(path: Path) -> list[str]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}; unpack the data set again")
-    return path.read_text(encoding="utf-8").splitlines()
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text ({error}); unpack the data set again") from error
 
 
 def _words(base: Path) -> dict[str, str]:
@@ -161,7 +177,8 @@ def _annotated(base: Path, wnids: Sequence[str]) -> dict[str, list[str]]:
     files: dict[str, list[str]] = {wnid: [] for wnid in wnids}
     annotations = base / "val" / "val_annotations.txt"
     for line in _lines(annotations):
-        name, wnid, *_ = line.split("\t")
+        name, _, rest = line.partition("\t")
+        wnid = rest.partition("\t")[0]
         if wnid not in files:
             raise ValueError(
                 f"{annotations} puts {name} in class {wnid}, which wnids.txt lacks; unpack it again"

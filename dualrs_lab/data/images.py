@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dualrs_lab.data.decoding import LazyPixels
+from dualrs_lab.settings import COUNT
 
 __all__ = ["Group", "Images", "as_floats", "hold_out", "pixel_digests", "take_waves", "to_float"]
 
@@ -86,7 +87,7 @@ class Images:
 
     def stride(self, count: int) -> int:
         """Every so-many-th image makes about `count` that are evenly spaced: the `skip` of tables."""
-        if count < 1:
+        if count not in COUNT:
             raise ValueError(f"Images.stride: got {count}; wanted at least one image")
         return max(1, len(self) // count)
 
@@ -140,7 +141,7 @@ def pixel_digests(pixels: Tensor) -> list[str]:
 
 def hold_out(images: Images, count: int) -> tuple[Images, Images]:
     """`count` images held out, and the others: in one random order that is always the same."""
-    if not 0 < count < len(images):
+    if count not in COUNT or count >= len(images):
         raise ValueError(f"hold_out: got {count} of {len(images)} images; wanted some, and some left")
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     return images.select(order[:count]), images.select(order[count:])

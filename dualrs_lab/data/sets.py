@@ -39,14 +39,21 @@ def load_images(name: str, split: str, *, root: str | Path | None = None) -> Ima
     call = f"load_images({name!r}, {split!r})"
     if split not in SPLITS:
         raise ValueError(f'{call}: split must be "train" or "test"')
+    if not isinstance(name, str):
+        raise ValueError(f"{call}: a data set is named by a text, such as digits or folder:PATH")
     kind, _, rest = name.partition(":")
     if kind not in _LOADERS or (kind == "folder") != bool(rest):
         raise ValueError(f"{call}: no such data set; choose from {', '.join(_LOADERS)}:PATH")
-    base = Path(root or os.environ.get("DUALRS_DATA") or "~/.cache/dualrs-lab/data").expanduser()
+    base = _placed(root or os.environ.get("DUALRS_DATA") or "~/.cache/dualrs-lab/data")
     try:
         return _LOADERS[kind](name, split, base)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{call}: {error}") from error
+    except OSError as error:  # no right to read, a circle of links, …
+        where = f"{error.filename}: " if error.filename else ""
+        raise ValueError(
+            f"{call}: {where}{error.strerror or error}; check the path and its rights"
+        ) from error
     except ValueError as error:
         raise ValueError(f"{call}: {error}") from error
 
@@ -107,17 +114,22 @@ def _images(pixels: object, labels: object, classes: Sequence[str], name: str, s
 
 def _folder(name: str, split: str, root: Path) -> Images:
     text, _, query = name.removeprefix("folder:").partition("?")
-    path = Path(text).expanduser().resolve()
+    path = _placed(text)
     return _decoded(list_folder(path, split, _fit(query)), path.name, name, split)
 
 
 def _tiny_imagenet(name: str, split: str, root: Path) -> Images:
-    return _decoded(list_tiny_imagenet(root.resolve(), split), name, name, split)
+    return _decoded(list_tiny_imagenet(root, split), name, name, split)
 
 
 def _imagenet(name: str, split: str, root: Path) -> Images:
-    listing = list_imagenet(root.resolve(), split)
+    listing = list_imagenet(root, split)
     return _images(LazyPixels(listing), listing.labels, listing.classes, name, split)
+
+
+def _placed(path: str | Path) -> Path:
+    """A path that people gave, without ~ and links; pathlib fails where ~name is unknown or links circle."""
+    return Path(os.path.realpath(os.path.expanduser(path)))
 
 
 def _fit(query: str) -> Fit:
@@ -133,9 +145,9 @@ def _fit(query: str) -> Fit:
 
 def _decoded(listing: Listing, stem: str, name: str, split: str) -> Images:
     """One cache file for each folder, split and fit: an edited folder replaces it."""
-    folder = Path(os.environ.get("DUALRS_CACHE") or "~/.cache/dualrs-lab/decoded").expanduser()
+    folder = _placed(os.environ.get("DUALRS_CACHE") or "~/.cache/dualrs-lab/decoded")
     place = hashlib.sha256(repr((str(listing.base), split, listing.fit)).encode()).hexdigest()[:16]
-    cache = folder / f"{stem}-{split}-{place}.safetensors"
+    cache = folder / f"{stem[:40]}-{split}-{place}.safetensors"
     pixels = decode_cached(listing, cache, label=f"decoding {stem}/{split}")
     return _images(pixels, listing.labels, listing.classes, name, split)
 

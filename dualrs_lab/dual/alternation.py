@@ -23,8 +23,9 @@ from dualrs_lab.dual.objectives import Stakes
 from dualrs_lab.dual.router import train_router
 from dualrs_lab.models.networks import Classifier
 from dualrs_lab.models.suited import suited
-from dualrs_lab.smoothing.frozen import FastPath, freeze, settle
+from dualrs_lab.smoothing.frozen import freeze, settle
 from dualrs_lab.smoothing.noise import GridNoise
+from dualrs_lab.smoothing.settings import FastPath
 from dualrs_lab.training.checkpoints import train_checkpoint
 from dualrs_lab.training.config import TrainConfig
 

@@ -24,8 +24,9 @@ from dualrs_lab.models.probe import other_answers, probe_each
 from dualrs_lab.models.suited import suited_each
 from dualrs_lab.runtime import describe
 from dualrs_lab.smoothing.engine import count_votes
-from dualrs_lab.smoothing.frozen import FastPath, FrozenVoter, freeze, settle
+from dualrs_lab.smoothing.frozen import FrozenVoter, freeze, settle
 from dualrs_lab.smoothing.noise import GridNoise, NoiseBlocks
+from dualrs_lab.smoothing.settings import FastPath
 from dualrs_lab.store import making, plain, unchanged, write_record
 
 __all__ = ["count_images", "label_votes", "mapped_radii", "numbered"]

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import psutil
 
+from dualrs_lab.settings import COUNT
+
 __all__ = ["MARK", "SCRATCH", "Slot", "alive", "birth", "kill_marked", "make_slots", "oom_kills"]
 
 
@@ -52,7 +54,7 @@ def make_slots(jobs: int | None, devices: str, environment: Mapping[str, str] = 
     names = [name.strip() for name in devices.split(",")]
     if bad := [name for name in names if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name)]:
         raise ValueError(f"--devices {bad[0]!r}: want auto, cpu or a list such as cuda:0,cuda:1")
-    if jobs is not None and jobs < 1:
+    if jobs is not None and jobs not in COUNT:
         raise ValueError(f"--jobs {jobs}: want at least 1")
     number = jobs or len(names)
     visible = [text for text in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if text]

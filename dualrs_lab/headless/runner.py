@@ -22,7 +22,7 @@ from dualrs_lab.headless.progress import Progress, span
 from dualrs_lab.headless.report import write_report
 from dualrs_lab.headless.status import Status, begin_run, is_done, now, read_status, write_status
 from dualrs_lab.headless.watch import RECORD, Active, start
-from dualrs_lab.settings import setting
+from dualrs_lab.settings import SECONDS, setting
 
 __all__ = ["Options", "execute", "log_tail", "only_failed", "record", "update_source"]
 
@@ -69,7 +69,9 @@ class Options:
 
     slots: Sequence[Slot]
     profile: str = Request.profile
-    timeout: float | None = setting(None, "wall clock in seconds that one run may take (default: no limit)")
+    timeout: float | None = setting(
+        None, "wall clock in seconds that one run may take (default: no limit)", SECONDS
+    )
     force: bool = setting(False, "run what was asked for even if it is done")
     fail_fast: bool = setting(False, "after a failure start nothing more")
 

@@ -19,6 +19,9 @@ from .probe import probe_each as probe_each
 from .probe import probe_images as probe_images
 from .probe import same_answers as same_answers
 from .published import import_checkpoint as import_checkpoint
+from .reading import read_architecture as read_architecture
+from .reading import want_finite as want_finite
+from .reading import why_not_read as why_not_read
 from .suited import MadeFor as MadeFor
 from .suited import how_suited as how_suited
 from .suited import suited as suited

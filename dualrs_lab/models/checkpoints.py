@@ -1,5 +1,6 @@
 """Checkpoints: safetensors beside a json that says what they hold. Nothing is ever unpickled."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from dualrs_lab.files import digest, replace_bytes
 from dualrs_lab.models.networks import Classifier, make_model
+from dualrs_lab.models.reading import read_architecture
 from dualrs_lab.models.suited import made_for
 from dualrs_lab.store import read_record, write_record
 
@@ -47,9 +49,17 @@ def read_info(call: str, path: Path) -> dict[str, Any]:
             raise FileNotFoundError(
                 f"{call}: {needed} is missing; a checkpoint is a .safetensors with its .json"
             )
+    made = path.with_suffix(".json")
+    try:
+        found = json.loads(made.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{call}: {made} is no json ({error}); wanted the one saved with {path.name}"
+        ) from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{call}: {made} holds no table; wanted the json saved with {path.name}")
     if not (info := read_record(path)):
-        json = path.with_suffix(".json")
-        raise ValueError(f"{call}: {json} is not the record of {path}; wanted the json saved with it")
+        raise ValueError(f"{call}: {made} is not the record of {path}; wanted the json saved with it")
     return info
 
 
@@ -62,19 +72,16 @@ def load_checkpoint(
     """
     path = Path(path)
     info = read_info("load_checkpoint", path)
-    shape = info["architecture"]
-    channels = int(shape["channels"])
-    model = make_model(
-        shape["name"],
-        classes=shape["classes"],
-        channels=channels,
-        mean=[0.0] * channels,
-        std=[1.0] * channels,
-        seed=0,
-    )
     try:
-        model.load_state_dict(load_file(path))
+        tensors = load_file(path)
     except Exception as error:  # safetensors and torch raise different types for a damaged or foreign file
+        raise ValueError(f"load_checkpoint: {path} is no whole file of safetensors: {error}") from error
+    shape = read_architecture("load_checkpoint", path, info, tensors)
+    channels = shape["channels"]
+    model = make_model(**shape, mean=[0.0] * channels, std=[1.0] * channels, seed=0)
+    try:
+        model.load_state_dict(tensors)
+    except Exception as error:
         raise ValueError(f"load_checkpoint: {path} does not hold a {shape['name']}: {error}") from error
     model.made_for = made_for(info)
     return model.to(device).eval(), info

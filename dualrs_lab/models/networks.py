@@ -6,6 +6,7 @@ through `stages(x)` and ends in global average pooling and one linear layer, whi
 mixing heads rely on.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any, cast
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from dualrs_lab.models.body import Body
 from dualrs_lab.models.suited import MadeFor
+from dualrs_lab.settings import SEED, Range
 
 __all__ = ["MODELS", "Classifier", "Normalize", "make_model", "pick_model", "suggest_model", "with_head"]
 
@@ -27,7 +29,8 @@ class Normalize(nn.Module):
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        if len(mean) != len(std) or min(std) <= 0:
+        fine = all(-math.inf < m < math.inf and 0 < s < math.inf for m, s in zip(mean, std, strict=False))
+        if len(mean) != len(std) or not mean or not fine:
             raise ValueError(
                 f"Normalize: got mean {tuple(mean)} and std {tuple(std)}; wanted as many positive stds as "
                 "means"
@@ -90,6 +93,9 @@ MODELS: dict[str, Callable[[int, int], nn.Module]] = {
 """
 
 
+_SOME = Range(whole=True, least=1, most=1_000_000)
+
+
 def suggest_model(shape: tuple[int, int, int]) -> str:
     """A network that suits images of this shape (C, H, W) on a CPU within minutes."""
     side = max(shape[1:])
@@ -109,8 +115,15 @@ def make_model(
     The global random state is untouched. Raises ValueError for an unknown name or a number of channels that
     does not fit.
     """
-    if name not in MODELS:
+    if not isinstance(name, str) or name not in MODELS:
         raise ValueError(f"make_model: got name {name!r}; wanted one of {', '.join(MODELS)}")
+    for what, value, within in (
+        ("classes", classes, _SOME),
+        ("channels", channels, _SOME),
+        ("seed", seed, SEED),
+    ):
+        if value not in within:
+            raise ValueError(f"make_model: got {what} {value!r}; wanted {within}")
     if len(mean) != channels:
         raise ValueError(
             f"make_model: got {len(mean)} channel means for {channels} channels; wanted one a channel"

@@ -1,6 +1,6 @@
 """Checkpoints that the field publishes, read into our networks."""
 
-import pickle
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dualrs_lab.models.networks import Classifier, make_model
+from dualrs_lab.models.reading import want_finite, why_not_read
 from dualrs_lab.models.suited import made_for
 
 __all__ = ["import_checkpoint"]
@@ -44,12 +45,12 @@ def import_checkpoint(
     """
     path = Path(path)
     published = _read_published(path)
-    weights = _strip_prefixes(published["state_dict"])
+    weights = want_finite("import_checkpoint", path, _strip_prefixes(published["state_dict"]))
     stored_mean, stored_std = (weights.pop(key, None) for key in ("means", "sds"))
     default = _IMAGENET_STATISTICS if published["arch"] == "resnet50" else _CIFAR10_STATISTICS
-    means = mean if mean is not None else _channel_values(stored_mean, default[0])
-    stds = std if std is not None else _channel_values(stored_std, default[1])
     try:
+        means = mean if mean is not None else _channel_values(stored_mean, default[0])
+        stds = std if std is not None else _channel_values(stored_std, default[1])
         classes, channels = len(weights["fc.weight"]), weights["conv1.weight"].shape[1]
         model = make_model(
             _PUBLISHED_NAMES[published["arch"]],
@@ -60,7 +61,7 @@ def import_checkpoint(
             seed=0,
         )
         model.body.load_state_dict(weights)
-    except (KeyError, RuntimeError) as error:
+    except Exception as error:  # whatever shapes and names a foreign file may have
         raise ValueError(
             f"import_checkpoint: {path} (arch {published['arch']!r}) does not hold the weights of a "
             f"{_PUBLISHED_NAMES[published['arch']]}: {error}"
@@ -76,15 +77,19 @@ def _read_published(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"import_checkpoint: no file {path}")
     try:
-        published = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        with warnings.catch_warnings():  # of torch, about pickles that it refuses then
+            warnings.simplefilter("ignore")
+            published = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many types for what is damaged, foreign or hostile
         raise ValueError(
-            f"import_checkpoint: {path} cannot be read as plain tensors; code inside checkpoints is never "
-            f"run: {error}"
-        ) from error
+            f"import_checkpoint: {path} cannot be read as plain tensors: {why_not_read(error)}"
+        ) from None
     if not isinstance(published, Mapping) or not {"arch", "state_dict"} <= set(published):
         raise ValueError(f"import_checkpoint: {path} is not a dict with 'arch' and 'state_dict'")
-    if published["arch"] not in _PUBLISHED_NAMES:
+    state = published["state_dict"]
+    if not isinstance(state, Mapping) or not all(isinstance(name, str) for name in state):
+        raise ValueError(f"import_checkpoint: {path} holds a state_dict that is no dict of tensors by name")
+    if not isinstance(published["arch"], str) or published["arch"] not in _PUBLISHED_NAMES:
         raise ValueError(
             f"import_checkpoint: {path} has arch {published['arch']!r}; wanted one of "
             f"{', '.join(_PUBLISHED_NAMES)}"

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from dualrs_lab import figures
@@ -78,10 +79,9 @@ class DualPanel(Panel):
     def describe(self, state: State) -> str:
         _, found = self.certificate(state)
         claim = _claim(int(answered(found.claim, found.routed)))
-        return (
-            f"<b>{claim}</b>: routed <b>{floor_text(float(found.routed))}</b> (solid circle), "
-            f"published {floor_text(float(found.published))}; dashed: the entry radii"
-        )
+        return Markup(
+            "<b>{}</b>: routed <b>{}</b> (solid circle), published {}; dashed: the entry radii"
+        ).format(claim, floor_text(float(found.routed)), floor_text(float(found.published)))
 
 
 class CascadePanel(Panel):
@@ -131,7 +131,6 @@ class CascadePanel(Panel):
         acr = floor_text(average_radius(table), 4)
         best = max(average_radius(single) for single in self.singles.values())
         idx, label, predict = (int(table[name].iloc[i]) for name in ("idx", "label", "predict"))
-        return (
-            f"average certified radius <b>{acr}</b> (best single σ {floor_text(best, 4)}); "
-            f"image {idx}: {_claim(predict)}, label {label}"
+        return Markup("average certified radius <b>{}</b> (best single σ {}); image {}: {}, label {}").format(
+            acr, floor_text(best, 4), idx, _claim(predict), label
         )

@@ -6,6 +6,7 @@ import ipywidgets as widgets
 import numpy as np
 import pandas as pd
 import torch
+from markupsafe import Markup
 from torch import Tensor, nn
 
 from dualrs_lab import figures
@@ -67,7 +68,7 @@ class MixPanel(Panel):
         at = [share * self.sigma for share in (0.0, 0.5, 1.0, 2.0)]
         rows = {name: certified_accuracy(table, at) for name, table in {"h alone": alone, "mix": mix}.items()}
         shown = pd.DataFrame(rows, index=[f"r = {radius:g}" for radius in at]).T
-        return str(shown.map("{:.3f}".format).to_html(border=0, col_space="6em", justify="left"))
+        return Markup(shown.map("{:.3f}".format).to_html(border=0, col_space="6em", justify="left"))
 
 
 class BlendPanel(Panel):
@@ -117,7 +118,6 @@ class BlendPanel(Panel):
         named = [self.images.classes[int(out.argmax(1))] for out in (g, h, mix_logits(g, h, a))]
         needed = (1 - a) / a if a > 0 else np.inf
         verdict = "so h decides, whatever g says" if margin > needed else "so g may overrule h"
-        return (
-            f"g: <b>{named[0]}</b>, h: <b>{named[1]}</b>, mix: <b>{named[2]}</b>; h's margin {margin:.3f}, "
-            f"needed (1 - a)/a = {needed:.3f}: {verdict}"
-        )
+        return Markup(
+            "g: <b>{}</b>, h: <b>{}</b>, mix: <b>{}</b>; h's margin {:.3f}, needed (1 - a)/a = {:.3f}: {}"
+        ).format(*named, margin, needed, verdict)

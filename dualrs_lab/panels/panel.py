@@ -3,16 +3,19 @@
 A panel shows itself where it ends a cell. The first frame is drawn without interaction and comes along as a
 PNG, so that an executed notebook shows it where no kernel runs. Callbacks may come from other threads: one
 lock guards all drawing, and an error in a callback is shown in a red line below the picture.
+
+Names of classes and tables come from files, and a browser runs what HTML says. So a note is text, whatever is
+in it, but for what a panel itself marks as HTML (`Markup`), which escapes all that is put into it.
 """
 
 import base64
-import html
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import ipywidgets as widgets
+from markupsafe import Markup, escape
 
 from dualrs_lab import figures
 from dualrs_lab.evidence.claim import ABSTAIN
@@ -64,7 +67,7 @@ class Panel(ABC):
         """The figure of a state; the same state gives the same figure, whatever came before."""
 
     def describe(self, state: State) -> str:
-        """HTML to show below the picture."""
+        """What to show below the picture: text, or `Markup`, which is HTML."""
         return ""
 
     def once(self, state: State, compute: Callable[[State], Found]) -> Found:
@@ -77,7 +80,7 @@ class Panel(ABC):
     def _draw(self) -> None:
         with _LOCK:
             state = self.state
-            self.note.value = self.describe(state)
+            self.note.value = _html(self.describe(state))
             self.picture.value = figures.png(self.render(state), dpi=96)
 
     def _changed(self, _: object) -> None:
@@ -85,10 +88,8 @@ class Panel(ABC):
             self._draw()
             self.status.value = ""
         except Exception as error:  # otherwise nobody would see it
-            message = html.escape(f"{type(error).__name__}: {error}")
-            self.status.value = (
-                f'<span style="color: #b00020">{message} (the picture is the one before)</span>'
-            )
+            red = Markup('<span style="color: #b00020">{}: {} (the picture is the one before)</span>')
+            self.status.value = _html(red.format(type(error).__name__, error))
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         bundle: dict[str, Any] = self.view._repr_mimebundle_()
@@ -97,6 +98,11 @@ class Panel(ABC):
             "text/plain": f"{type(self).__name__}({text})",
             "image/png": base64.b64encode(self.picture.value).decode("ascii"),
         }
+
+
+def _html(text: str) -> str:
+    """For `widgets.HTML`, the one way there: whatever is not marked as HTML is escaped."""
+    return str(escape(text))
 
 
 _CALM: dict[str, Any] = {"continuous_update": False}  # one frame per move, not per pixel

@@ -1,6 +1,7 @@
 """The panel of pixels: map, mask, budget, and the attack that uses it."""
 
 import torch
+from markupsafe import Markup
 from torch import Tensor
 
 from dualrs_lab import figures
@@ -67,8 +68,11 @@ class PixelPanel(Panel):
         best = shares.max(dim=1)
         names = [self.images.classes[int(k)] for k in best.indices]
         label = self.images.classes[int(self.images.labels[state["image"]])]
-        return (
-            f"label {label}; as it is: <b>{names[0]}</b> ({float(best.values[0]):.2f}), attacked: "
-            f"<b>{names[1]}</b> ({float(best.values[1]):.2f}); mean budget {float(budget.mean()):.4f}, "
-            f"{float(budget.mean()) / self.eps:.0%} of {self.eps:.4f}"
-        )
+        mean = float(budget.mean())
+        return Markup(
+            "label {}; as it is: <b>{}</b> ({:.2f}), attacked: <b>{}</b> ({:.2f}); mean budget {:.4f}, "
+            "{:.0%} of {:.4f}"
+        ).format(
+            label, names[0], float(best.values[0]), names[1], float(best.values[1]), mean, mean / self.eps,
+            self.eps,
+        )  # fmt: skip

@@ -6,6 +6,7 @@ import ipywidgets as widgets
 import numpy as np
 import pandas as pd
 import torch
+from markupsafe import Markup
 from torch import nn
 
 from dualrs_lab import figures
@@ -71,8 +72,9 @@ class VotesPanel(Panel):
     def describe(self, state: State) -> str:
         curves = self.curves(state)
         row = curves[curves["n"] == state["n"]].iloc[0]
-        verdict = f"radius <b>{floor_text(row['radius'])}</b>" if row["radius"] else "<b>abstain</b>"
-        return f"lower bound <b>{floor_text(row['lower'])}</b>, {verdict}"
+        found = Markup("radius <b>{}</b>").format(floor_text(row["radius"]))
+        verdict = found if row["radius"] else Markup("<b>abstain</b>")
+        return Markup("lower bound <b>{}</b>, {}").format(floor_text(row["lower"]), verdict)
 
 
 class PlanePanel(Panel):
@@ -178,7 +180,7 @@ class CertifiedPanel(Panel):
             "ACR": found["acr"].map(floor_text),
             "best": found["best"].map({True: "✓", False: ""}),
         }
-        return str(pd.DataFrame(shown).to_html(border=0, col_space="7em", justify="left"))
+        return Markup(pd.DataFrame(shown).to_html(border=0, col_space="7em", justify="left"))
 
 
 class ImagePanel(Panel):

@@ -17,7 +17,6 @@ from .experts import Expert as Expert
 from .experts import RecordedVotes as RecordedVotes
 from .experts import SampledVotes as SampledVotes
 from .experts import recorded_steps as recorded_steps
-from .frozen import FastPath as FastPath
 from .frozen import FrozenVoter as FrozenVoter
 from .frozen import evaluation_copy as evaluation_copy
 from .frozen import flops as flops
@@ -36,6 +35,8 @@ from .noise import drawing_device as drawing_device
 from .noise import first_draws as first_draws
 from .noted import note as note
 from .noted import reason_to_stop as reason_to_stop
+from .settings import Draws as Draws
+from .settings import FastPath as FastPath
 from .soft import draw_in as draw_in
 from .soft import soft_expert_radius as soft_expert_radius
 from .spec import Sampling as Sampling

@@ -7,7 +7,7 @@ record its steps, and `smoothing.disagreement` measures how often it votes diffe
 
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -18,18 +18,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dualrs_lab.models.conduct import apart, check_conduct, duplicate
 from dualrs_lab.models.probe import probe_images
-from dualrs_lab.settings import setting
 from dualrs_lab.smoothing.engine import Voter, images_together
 from dualrs_lab.smoothing.noise import BLOCK, GaussianNoise, Noise, drawing_device
+from dualrs_lab.smoothing.settings import FastPath
 
-__all__ = [
-    "FastPath",
-    "FrozenVoter",
-    "evaluation_copy",
-    "flops",
-    "freeze",
-    "settle",
-]
+__all__ = ["FrozenVoter", "evaluation_copy", "flops", "freeze", "settle"]
 
 
 Run = Callable[[Tensor, Tensor], Tensor]
@@ -38,29 +31,6 @@ Run = Callable[[Tensor, Tensor], Tensor]
 # Compiling takes 5 to 20 s on a CPU and a minute for deep networks on a GPU; beyond so many floating-point
 # operations it pays for itself several times over.
 _REPAYS = {"cpu": 3e13, "cuda": 1e16}
-
-
-@dataclass(frozen=True, kw_only=True)
-class FastPath:
-    """The steps from a network to the copy that is sampled; its precision is `Spec.dtype`.
-
-    None leaves the choice open: `compile` where the work of a table pays for it, `cuda_graph` on a GPU. A
-    compiled program holds the weights as constants.
-    """
-
-    fold: bool = setting(True, "BatchNorm into the convolutions before it")
-    channels_last: bool = setting(True, "memory layout of images and weights")
-    compile: bool | None = setting(None, "noise, network and votes as one program (default: where it pays)")
-    cuda_graph: bool | None = setting(None, "a pass launched as one graph (default: on a GPU)")
-
-    @classmethod
-    def plain(cls) -> "FastPath":
-        """No step at all: the network as it is."""
-        return cls(fold=False, channels_last=False, compile=False, cuda_graph=False)
-
-    def steps(self, dtype: torch.dtype) -> dict[str, Any]:
-        """The steps and the precision, for the record."""
-        return {"dtype": str(dtype).removeprefix("torch."), **asdict(self)}
 
 
 class FrozenVoter(Voter):

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from dualrs_lab.runtime import fold_seed, make_generator
+from dualrs_lab.settings import SIGMA
 
 __all__ = ["BLOCK", "GaussianNoise", "GridNoise", "Noise", "NoiseBlocks", "drawing_device", "first_draws"]
 
@@ -105,8 +106,11 @@ Noise = GridNoise | GaussianNoise
 
 
 def _check_sigma(call: str, sigma: float, *, most: float) -> None:
-    if not 0 < sigma < most:
-        raise ValueError(f"{call}: got sigma {sigma}; wanted a standard deviation > 0 in [0, 1] pixel units")
+    if sigma not in SIGMA or not sigma < most:
+        within = f"{SIGMA}" + (f" and < {most:g}" if most < SIGMA.most else "")
+        raise ValueError(
+            f"{call}: got sigma {sigma!r}; wanted a standard deviation in [0, 1] pixel units, {within}"
+        )
 
 
 def drawing_device(device: torch.device) -> torch.device:

@@ -5,16 +5,15 @@ of the network.
 """
 
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import nn
 
 from dualrs_lab.data.images import Images
 from dualrs_lab.models.checkpoints import fingerprint
-from dualrs_lab.settings import ALPHA, setting
-from dualrs_lab.smoothing.frozen import FastPath
 from dualrs_lab.smoothing.noise import Noise
+from dualrs_lab.smoothing.settings import Draws, FastPath
 from dualrs_lab.smoothing.stopping import AllDraws, Stopping
 from dualrs_lab.store import plain
 
@@ -22,31 +21,14 @@ __all__ = ["Sampling", "Spec", "as_rule", "identify"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sampling:
+class Sampling(Draws):
     """How much is sampled and how: what a certificate depends on besides networks, image and noise.
 
-    Raises ValueError, with the name of the class, for numbers that make no sense.
+    Raises ValueError as `Draws`.
     """
 
-    seed: int
-    n0: int = setting(100, "draws to guess, an expert or a class")
-    n: int = setting(10_000, "separate draws that count as evidence; at most so many with early stopping")
-    alpha: float = setting(ALPHA, "failure probability of each certificate")
-    batch: int | None = setting(
-        None, "noisy images per pass: speed and memory, not votes (default: as suits the device)"
-    )
     dtype: torch.dtype = torch.float32  # of the noisy images, and of the networks that a table freezes
     fast: FastPath = FastPath()  # other steps of freezing them  # noqa: RUF009
-
-    draws: ClassVar[tuple[str, ...]] = ("n0", "n")  # the fields that are numbers of draws
-
-    def __post_init__(self) -> None:
-        counts = [getattr(self, name) for name in self.draws] + ([] if self.batch is None else [self.batch])
-        if min(counts) < 1 or not 0 < self.alpha < 1 or self.seed < 0:
-            raise ValueError(
-                f"{type(self).__name__}: wanted {', '.join(self.draws)}, batch >= 1, 0 < alpha < 1 and "
-                f"seed >= 0; got {self}"
-            )
 
     @property
     def per_image(self) -> int:

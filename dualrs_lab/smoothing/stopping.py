@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from dualrs_lab.evidence.anytime import anytime_lower_bound
 from dualrs_lab.evidence.binomial import upper_bound
 from dualrs_lab.evidence.radii import enough_draws, rs_radius
+from dualrs_lab.settings import COUNT, Range, check_settings, setting
 from dualrs_lab.smoothing.noise import BLOCK
 
 __all__ = ["AllDraws", "AtRadii", "InputSpecific", "Stopping", "Watch"]
@@ -143,13 +144,14 @@ class InputSpecific:
     ValueError unless pilot >= 1 and loss > 0.
     """
 
-    pilot: int = 1000
-    loss: float = 0.05  # expected, in units of sigma; the actual loss depends on the votes
+    pilot: int = setting(1000, "draws that choose the number of the others", COUNT)
+    loss: float = setting(
+        0.05, "expected, in units of sigma; the actual loss depends on the votes", Range(above=0)
+    )
     bound: ClassVar[str] = "clopper-pearson"
 
     def __post_init__(self) -> None:
-        if self.pilot < 1 or not 0 < self.loss < np.inf:
-            raise ValueError(f"InputSpecific: wanted pilot >= 1 and a finite loss > 0; got {self}")
+        check_settings(self)
 
     def selection(self, n0: int) -> int:
         """Draws that select the class and the number of draws."""

@@ -3,31 +3,36 @@
 from dataclasses import dataclass
 
 from dualrs_lab.data.images import Images
+from dualrs_lab.settings import COUNT, SEED, Range, check_settings, required, setting
 
 __all__ = ["TrainConfig", "recipe"]
+
+
+_DECAY, _PART = Range(least=0, most=1e6), Range(least=0, below=1)
+
+
+_BORDER = Range(whole=True, least=0, most=10_000)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Optimisation and augmentation; the defaults suit the fast network on 32x32 photographs."""
 
-    epochs: int
-    seed: int
-    batch: int = 512
-    lr: float = 0.4  # the peak; SGD with Nesterov momentum
-    momentum: float = 0.9
-    weight_decay: float = 5e-4  # on matrices and kernels, not on biases and BatchNorm
-    warmup: float = 0.2  # share of the steps in which the rate rises linearly; then it falls as a cosine
-    crop: int = 4  # pixels of reflected border for random crops; 0 for none
+    epochs: int = required("passes over the images", COUNT)
+    seed: int = required("of everything drawn", SEED)
+    batch: int = setting(512, "images a step", Range(whole=True, least=2, most=COUNT.most))
+    lr: float = setting(0.4, "the peak; SGD with Nesterov momentum", Range(above=0, most=1e6))
+    momentum: float = setting(0.9, "of the steps before", Range(least=0, below=1))
+    weight_decay: float = setting(5e-4, "on matrices and kernels, not on biases and BatchNorm", _DECAY)
+    warmup: float = setting(
+        0.2, "share of the steps in which the rate rises linearly; then it falls as a cosine", _PART
+    )
+    crop: int = setting(4, "pixels of reflected border for random crops; 0 for none", _BORDER)
     flip: bool = True  # mirror half the images: right for photographs, wrong for digits
     bfloat16: bool | None = None  # autocast; None: where the hardware is faster with it
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch < 2 or self.lr <= 0 or not 0 <= self.warmup < 1 or self.crop < 0:
-            raise ValueError(
-                "TrainConfig: wanted epochs >= 1, batch >= 2, lr > 0, warmup in [0, 1), crop >= 0; got "
-                f"{self}"
-            )
+        check_settings(self)
 
 
 def recipe(images: Images, *, epochs: int, seed: int) -> TrainConfig:

@@ -413,7 +413,7 @@ def test_errors_name_what_came_and_what_to_do(digits) -> None:
             auto_attack(model, x, y, EPS, seed=0)
     finally:
         model.eval()
-    with pytest.raises(ValueError, match="steps and restarts >= 1"):
+    with pytest.raises(ValueError, match="PGD: got steps 0; wanted a whole number >= 1"):
         PGD(steps=0)
 
 

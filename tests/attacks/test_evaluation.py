@@ -212,5 +212,7 @@ def test_a_network_without_gradients_does_not_get_a_table(model, images) -> None
 def test_robust_accuracy_is_that_of_the_table_within_sampling(model, images, table) -> None:
     found = robust_accuracy(model, images, eps=0.1, attack=PGD(step=0.025), seed=3)
     assert found == pytest.approx(table["pgd"].mean(), abs=0.05)  # other random starts, other precision
-    with pytest.raises(ValueError, match="eps > 0"):
-        Threat(eps=0.0, seed=0)
+    for eps, text in ((0.0, "got eps 0.0; wanted a number > 0"), (8, "got eps 8 in linf; wanted at most 1")):
+        with pytest.raises(ValueError, match=f"^Threat: {text}"):
+            Threat(eps=eps, seed=0)
+    assert Threat(eps=8, seed=0, norm=L2()).eps == 8

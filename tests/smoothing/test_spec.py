@@ -62,22 +62,32 @@ def test_the_identity_holds_every_setting_that_rows_depend_on(spec: Sampling) ->
 @each_spec
 @pytest.mark.parametrize(
     "changes",
-    [{"n0": 0}, {"n": 0}, {"batch": 0}, {"alpha": 0.0}, {"alpha": 1.0}, {"alpha": -0.1}, {"seed": -1}],
+    [
+        {"n0": 0},
+        {"n": 0},
+        {"batch": 0},
+        {"alpha": 0.0},
+        {"alpha": 1.0},
+        {"alpha": -0.1},
+        {"seed": -1},
+        {"n": 10**30},
+        {"n": 100.0},
+        {"batch": 2**70},
+        {"alpha": float("nan")},
+        {"seed": 2**63},
+    ],
     ids=str,
 )
 def test_numbers_that_make_no_sense_are_refused_by_name(spec: Sampling, changes: dict) -> None:
     ((name, value),) = changes.items()
-    wanted = (
-        rf"^{type(spec).__name__}: wanted {', '.join(spec.draws)}, batch >= 1, 0 < alpha < 1 and seed >= 0"
-    )
-    with pytest.raises(ValueError, match=rf"{wanted}; got .*\b{name}={value}\b"):
+    with pytest.raises(ValueError, match=rf"^{type(spec).__name__}: got {name} {value}; wanted a .*number >"):
         dataclasses.replace(spec, **changes)
 
 
 def test_draws_of_a_system_are_checked_and_counted_like_the_others() -> None:
     assert [spec.draws for spec in SPECS] == [("n0", "n"), ("n0", "n", "n_estimator"), ("n0", "n", "n_side")]
     for spec in SPECS[1:]:
-        with pytest.raises(ValueError, match=rf"wanted n0, n, {spec.draws[-1]}, batch >= 1"):
+        with pytest.raises(ValueError, match=rf"got {spec.draws[-1]} 0; wanted a whole number >= 1"):
             dataclasses.replace(spec, **{spec.draws[-1]: 0})
     with pytest.raises(TypeError, match="seed"):
         Sampling()

@@ -78,9 +78,9 @@ def test_radii_that_make_no_sense_are_refused(radii: tuple[float, ...]) -> None:
 def test_other_settings_that_make_no_sense_are_refused() -> None:
     with pytest.raises(ValueError, match=r"0 < futility < 1; got AtRadii\(.*futility=0"):
         AtRadii(futility=0)
-    with pytest.raises(ValueError, match=r"wanted pilot >= 1 .*got InputSpecific\(pilot=0"):
+    with pytest.raises(ValueError, match=r"InputSpecific: got pilot 0; wanted a whole number >= 1"):
         InputSpecific(pilot=0)
-    with pytest.raises(ValueError, match=r"a finite loss > 0; got .*loss=-1"):
+    with pytest.raises(ValueError, match=r"InputSpecific: got loss -1; wanted a number > 0"):
         InputSpecific(loss=-1)
 
 
