@@ -15,6 +15,7 @@ import pandas as pd
 from dualrs_lab.evidence.certificate import COLUMNS
 from dualrs_lab.evidence.claim import LOG_COLUMNS, Claim, Claims
 from dualrs_lab.files import replace_text
+from dualrs_lab.store import read_record
 
 __all__ = ["append_rows", "as_table", "frame", "read_table", "repair_table", "write_table"]
 
@@ -98,7 +99,13 @@ def read_table(path: str | Path) -> pd.DataFrame:
         table = _typed({name: [row[i] for row in rows] for i, name in enumerate(header)})
     except ValueError as error:
         raise ValueError(f"{call}: {error}.") from None
-    return table if "method" in table else table.assign(method="published")
+    return _with_record(table if "method" in table else table.assign(method="published"), path)
+
+
+def _with_record(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    identity = read_record(path).get("identity")
+    table.attrs = {"file": path.name} | ({"identity": identity} if isinstance(identity, dict) else {})
+    return table
 
 
 def write_table(path: str | Path, table: pd.DataFrame) -> None:
