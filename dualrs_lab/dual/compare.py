@@ -94,10 +94,13 @@ def cascade(certificates: Sequence[Certificate]) -> tuple[int, float]:
     over experts and classes. Returns (ABSTAIN, 0.0) where R is not above 0.
     """
     ordered = sorted(certificates, key=lambda c: -c.sigma)
-    if len({c.sigma for c in ordered}) < len(ordered) or len({(c.idx, c.alpha) for c in ordered}) != 1:
+    if (
+        len({c.sigma for c in ordered}) < len(ordered)
+        or len({(c.idx, c.label, c.alpha) for c in ordered}) != 1
+    ):
         raise ValueError(
-            "cascade: wanted certificates of one image at one alpha and different sigmas, got (idx, alpha, "
-            f"sigma) {[(c.idx, c.alpha, c.sigma) for c in ordered]}."
+            "cascade: wanted certificates of one image at one alpha and different sigmas, got (idx, label, "
+            f"alpha, sigma) {[(c.idx, c.label, c.alpha, c.sigma) for c in ordered]}."
         )
     for place, c in enumerate(ordered):
         if 2 * dict(c.selection)[c.guess] > c.n0:

@@ -35,8 +35,9 @@ def shared_origin(*tables: pd.DataFrame) -> dict[str, Any]:
 
 
 def each_once(call: str, table: pd.DataFrame, name: str = "the table") -> None:
-    """ValueError where an image comes twice, which would count twice."""
-    twice = table["idx"][table["idx"].duplicated()]
+    """ValueError where an image comes twice, which would count twice; without idx, nothing tells."""
+    idx = table.get("idx", pd.Series(dtype="int64"))
+    twice = idx[idx.duplicated()]
     if len(twice):
         raise ValueError(
             f"{call}: an idx comes twice in {_called(name, table)}, {twice.iloc[0]} first; wanted one row "
@@ -164,6 +165,8 @@ def _images(a: pd.DataFrame, b: pd.DataFrame) -> Iterator[Difference]:
 
 
 def _common(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    if "idx" not in a or "idx" not in b:
+        return a[:0], b[:0]
     names = ("idx", "label", "image")
     left, right = (table[[name for name in names if name in table]].set_index("idx") for table in (a, b))
     both = left.index.intersection(right.index)

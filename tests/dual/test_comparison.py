@@ -190,7 +190,10 @@ def test_the_cascade_takes_votes_that_stopped_early_with_bounds_that_allow_it() 
     assert cascade([middle, large]) == (1, pytest.approx(min(own, kept), rel=1e-12))
 
 
-@pytest.mark.parametrize("change", [{"sigma": 0.5}, {"sigma": 1.0, "idx": 1}, {"sigma": 1.0, "alpha": 0.01}])
+@pytest.mark.parametrize(
+    "change",
+    [{"sigma": 0.5}, *({"sigma": 1.0} | one for one in ({"idx": 1}, {"label": 2}, {"alpha": 0.01}))],
+)
 def test_a_cascade_wants_one_image_one_alpha_and_different_sigmas(change: dict) -> None:
     with pytest.raises(ValueError, match="one image at one alpha and different sigmas"):
         cascade([certificate([0, 9, 0], [0, 99, 1]), certificate([0, 9, 0], [0, 99, 1], **change)])

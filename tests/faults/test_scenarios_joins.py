@@ -319,6 +319,8 @@ def test_an_image_that_comes_twice_does_not_count_twice() -> None:
             ValueError, match=r"an idx comes twice in .* first; wanted one row for each image"
         ):
             count()
+    nameless = rows.drop(columns="idx")  # nothing says which images these are
+    assert summarise({"one": nameless, "other": rows}, [0.5])["acr"].tolist() == [average_radius(rows)] * 2
 
 
 def test_only_all_draws_are_all_draws() -> None:
