@@ -88,6 +88,7 @@ def _cascade(options: Namespace) -> int:
     _check_out("cascade", options.out)
     from dualrs_lab.cascade.from_tables import from_tables
     from dualrs_lab.cascade.radii import Cascade
+    from dualrs_lab.evidence.joins import origin
     from dualrs_lab.evidence.summary import summarise
 
     if options.thresholds and len(options.thresholds) != len(options.tables):
@@ -97,7 +98,7 @@ def _cascade(options: Namespace) -> int:
     tables = _by_sigma(options.tables)
     cascade = Cascade(tuple(sorted(tables, reverse=True)), tuple(options.thresholds))
     found = from_tables(tables, cascade=cascade, alpha=options.alpha)
-    identity = {"method": "cascade", "sigmas": cascade.sigmas, "thresholds": cascade.limits}
+    identity = {"method": "cascade", "sigmas": cascade.sigmas, "thresholds": cascade.limits, **origin(found)}
     _keep(
         options.name,
         options.out,
@@ -105,6 +106,9 @@ def _cascade(options: Namespace) -> int:
         identity | {"alpha": options.alpha, "tables": _made_from(options.tables)},
     )
     singles = {f"σ = {sigma:g}": table for sigma, table in sorted(tables.items())}
+    if {alpha for table in singles.values() for alpha in table["alpha"]} != {options.alpha}:
+        print(f"alpha of the cascade is {options.alpha:g}; its experts, of another level, are not beside it")
+        singles = {}
     print(as_text(summarise(singles | {"cascade": found}, options.radii)))
     return 0
 
@@ -117,7 +121,7 @@ def _by_sigma(paths: Iterable[Path]) -> "dict[float, DataFrame]":
         table = read_table(path)
         if "sigma" not in table or "votes" not in table:
             raise ValueError(f"cascade: {path} holds no votes; wanted a table that certify made")
-        levels = sorted(set(table["sigma"]))
+        levels = sorted({*table["sigma"]})
         if len(levels) != 1 or levels[0] in tables:
             raise ValueError(f"cascade: {path} is of sigma {levels}; wanted one table for each of several")
         tables[levels[0]] = table
@@ -150,6 +154,7 @@ def _mix(options: Namespace) -> int:
     _check_out("mix", options.out)
     if options.classes is not None and options.form == "closed":
         raise ValueError("mix: --classes counts the votes of each class; wanted it with --form exact")
+    from dualrs_lab.evidence.joins import shared_origin
     from dualrs_lab.evidence.summary import summarise
     from dualrs_lab.evidence.table import read_table
     from dualrs_lab.mixing.certificate import check_mixed, mixed, noise_of
@@ -161,7 +166,7 @@ def _mix(options: Namespace) -> int:
     found = mixed(table, options.weight, **how, sigma=options.sigma)
     # h with the same votes; without them, its own table is the evidence
     check_mixed(found, table if others == "rest" else mixed(table, 1.0, **how, sigma=options.sigma))
-    identity = {"method": "mix", "weight": options.weight, **how, "sigma": sigma}
+    identity = {"method": "mix", "weight": options.weight, **how, "sigma": sigma, **shared_origin(table)}
     _keep(options.name, options.out, found, identity | {"table": _made_from([options.table])})
     shown = {"the robust network": table, f"mix, weight {options.weight:g}": found}
     print(as_text(summarise(shown, options.radii)))

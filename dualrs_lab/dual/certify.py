@@ -22,10 +22,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dualrs_lab.cascade.from_tables import holds_all_draws
 from dualrs_lab.data.images import Group, Images
 from dualrs_lab.dual.ask import Looks, ask_experts, by_expert, check_systems, check_voters
 from dualrs_lab.dual.certificate import DualCertificate, judge
 from dualrs_lab.dual.spec import DualSpec
+from dualrs_lab.evidence.joins import agree, at_sigma
 from dualrs_lab.models.checkpoints import fingerprint
 from dualrs_lab.models.suited import suited, suited_each
 from dualrs_lab.smoothing.engine import Voter
@@ -114,6 +116,7 @@ def certify_dual_table(
         identity["recorded"] = _recorded_steps(recorded, experts, images, spec)
     wanted = positions(call, len(images), skip, max_images)
     known = [RecordedVotes(call, file, wanted, len(images.classes)) for file in recorded]
+    _check_recorded(call, known, images, spec)
 
     def rows(voters: list[FrozenVoter], waves: Iterable[Group]) -> Iterator[list[DualCertificate]]:
         looks = Looks(voters[: len(estimators)], spec, images.shape, device)
@@ -167,6 +170,25 @@ def _recorded_steps(
         recorded_steps("certify_dual_table", file, model, images, alone(sigma))
         for file, model, sigma in zip(recorded, experts, spec.sigmas, strict=True)
     ]
+
+
+def _check_recorded(call: str, known: Sequence[RecordedVotes], images: Images, spec: DualSpec) -> None:
+    # rows may be of other draws than the record beside them says
+    tables = {f"σ = {sigma:g}": one.table for sigma, one in zip(spec.sigmas, known, strict=bool(known))}
+    agree(call, tables, same=("alpha",))
+    for sigma, (name, table) in zip(spec.sigmas, tables.items(), strict=bool(known)):
+        at_sigma(call, name, table, sigma)
+        wanted = {"seed": spec.seed, "n0": spec.n0, "n": spec.n}
+        found = {what: sorted({*table[what]}) for what in wanted}
+        if found != {what: [value] for what, value in wanted.items()} or not holds_all_draws(table):
+            raise ValueError(f"{call}: rows of {name} are of {found}; wanted all draws of {wanted}")
+        rows = table[table["idx"] < len(images)]
+        other = rows["idx"][rows["label"].to_numpy() != images.labels.cpu().numpy()[rows["idx"]]]
+        if len(other):
+            raise ValueError(
+                f"{call}: the label of idx {other.iloc[0]} in {name} is not that of the images; wanted a "
+                "table of the same ones"
+            )
 
 
 def _sampled(

@@ -17,8 +17,8 @@ from dualrs_lab.cascade.radii import Cascade
 from dualrs_lab.dual.certificate import DualCertificate
 from dualrs_lab.evidence.certificate import UPPER_BOUNDS, Certificate
 from dualrs_lab.evidence.claim import ABSTAIN, Claims, claimed, reach
+from dualrs_lab.evidence.joins import aligned, at_sigma
 from dualrs_lab.evidence.summary import average_radius, certified_accuracy
-from dualrs_lab.evidence.table import as_table
 
 __all__ = ["cascade", "compare", "curves", "regret", "regret_table"]
 
@@ -39,15 +39,16 @@ def compare(
 
     `singles` are tables of `smoothing.certify_table` by sigma, `dual` is one of `dual.certify_dual_table`,
     `others` are any tables by name, such as `cascade.from_tables` makes. Both cascades rest on the votes of
-    `singles`. Raises ValueError where an image occurs twice, a sigma is not that of its table, alphas or
-    labels differ, or no image is common.
+    `singles`. Raises ValueError where a sigma is not that of its table, and as `evidence.aligned` does, where
+    alphas differ as well.
     """
     known = {f"{_SINGLE}{sigma:g}": singles[sigma] for sigma in sorted(singles)}
     given = ({} if dual is None else {"dual": dual}) | known | dict(others or {})
-    tables = {name: as_table(claims) for name, claims in given.items()}
-    common = sorted(set.intersection(*(set(table["idx"]) for table in tables.values())))
-    same = {name: table[table["idx"].isin(common)].sort_values("idx") for name, table in tables.items()}
-    _check(same, {f"{_SINGLE}{sigma:g}": sigma for sigma in singles}, common)
+    if len(given) < 2:
+        raise ValueError(f"compare: wanted two tables or more, got {[*given]}")
+    same = aligned("compare", given)
+    for sigma in sorted(singles):
+        at_sigma("compare", name := f"{_SINGLE}{sigma:g}", same[name], sigma)
     system = same.pop("dual", None)
     single = {name: claimed(same[name], same[name]["predict"], same[name]["radius"]) for name in known}
     found = dict(single)
@@ -93,10 +94,13 @@ def cascade(certificates: Sequence[Certificate]) -> tuple[int, float]:
     over experts and classes. Returns (ABSTAIN, 0.0) where R is not above 0.
     """
     ordered = sorted(certificates, key=lambda c: -c.sigma)
-    if len({c.sigma for c in ordered}) < len(ordered) or len({(c.idx, c.alpha) for c in ordered}) != 1:
+    if (
+        len({c.sigma for c in ordered}) < len(ordered)
+        or len({(c.idx, c.label, c.alpha) for c in ordered}) != 1
+    ):
         raise ValueError(
-            "cascade: wanted certificates of one image at one alpha and different sigmas, got (idx, alpha, "
-            f"sigma) {[(c.idx, c.alpha, c.sigma) for c in ordered]}."
+            "cascade: wanted certificates of one image at one alpha and different sigmas, got (idx, label, "
+            f"alpha, sigma) {[(c.idx, c.label, c.alpha, c.sigma) for c in ordered]}."
         )
     for place, c in enumerate(ordered):
         if 2 * dict(c.selection)[c.guess] > c.n0:
@@ -124,25 +128,6 @@ def _oracle(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return claimed(tables[0], predict[best], radius[best])
 
 
-def _check(same: Mapping[str, pd.DataFrame], sigmas: Mapping[str, float], common: Sequence[int]) -> None:
-    if len(same) < 2 or not common:
-        raise ValueError(
-            f"compare: wanted tables with common images, got {len(common)} in {len(same)} tables."
-        )
-    if twice := [name for name, table in same.items() if len(table) > len(common)]:
-        raise ValueError(f"compare: an idx comes twice in {', '.join(twice)}; wanted one row per image.")
-    for name, sigma in sigmas.items():
-        if set(same[name]["sigma"]) != {sigma}:
-            raise ValueError(f"compare: the table {name} is of sigma {sorted(set(same[name]['sigma']))}.")
-    alphas = {name: sorted(set(table["alpha"])) for name, table in same.items()}
-    if len({alpha for of_one in alphas.values() for alpha in of_one}) > 1:
-        raise ValueError(f"compare: wanted one alpha, got {alphas}.")
-    first, *_ = same
-    labels = same[first]["label"].to_numpy()
-    if other := [name for name, table in same.items() if (table["label"].to_numpy() != labels).any()]:
-        raise ValueError(f"compare: labels of {', '.join(other)} are not those of {first}.")
-
-
 def regret(entry: Floats, experts: Floats, top: NDArray[np.int64], sigmas: Sequence[float]) -> pd.DataFrame:
     """What the router costs each image, from entry radii and expert radii (N, K) and the choice (N,).
 
@@ -162,9 +147,19 @@ def regret(entry: Floats, experts: Floats, top: NDArray[np.int64], sigmas: Seque
 
 
 def regret_table(dual: pd.DataFrame, singles: Mapping[float, pd.DataFrame]) -> pd.DataFrame:
-    """`regret` for each row of a table of `certify_dual_table`, from its experts' own tables by sigma."""
+    """`regret` for each row of a table of `certify_dual_table`, from its experts' own tables by sigma.
+
+    These hold all images of `dual`; raises ValueError where they do not, and as `evidence.aligned` does.
+    """
+    known = {f"{_SINGLE}{sigma:g}": table for sigma, table in singles.items()}
+    system, *own = aligned("regret_table", {"dual": dual} | known).values()
+    if len(system) < len(dual):
+        lacking = sorted({*dual["idx"]} - {*system["idx"]})
+        raise ValueError(
+            f"regret_table: {', '.join(known)} lack idx {lacking[0]} of the dual table; wanted all its images"
+        )
+    own = [table.set_index("idx").loc[dual["idx"]] for table in own]
     found = [DualCertificate.from_row({str(k): v for k, v in row.items()}) for row in dual.to_dict("records")]
-    own = [table.set_index("idx").loc[dual["idx"]] for table in singles.values()]
     reach = np.stack([np.where(table["correct"] == 1, table["radius"], 0.0) for table in own], axis=1)
     entry = np.stack([one.routes.entry for one in found])
     return regret(entry, reach, np.array([one.top for one in found]), list(singles))

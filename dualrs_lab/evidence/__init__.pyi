@@ -22,6 +22,13 @@ from .claim import reach as reach
 from .claim import whole as whole
 from .counts import Counted as Counted
 from .counts import counted as counted
+from .joins import agree as agree
+from .joins import aligned as aligned
+from .joins import at_sigma as at_sigma
+from .joins import counted_votes as counted_votes
+from .joins import each_once as each_once
+from .joins import origin as origin
+from .joins import shared_origin as shared_origin
 from .radii import enough_draws as enough_draws
 from .radii import radius_ceiling as radius_ceiling
 from .radii import rs_radius as rs_radius

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dualrs_lab.evidence.binomial import lower_bound, upper_bound
 from dualrs_lab.evidence.claim import ABSTAIN, Claims, reach
+from dualrs_lab.evidence.joins import agree, aligned, each_once
 from dualrs_lab.evidence.table import as_table
 
 __all__ = [
@@ -48,7 +49,12 @@ def confidence_band(
 
 
 def summarise(tables: Mapping[str, Claims], radii: Sequence[float]) -> pd.DataFrame:
-    """One row per table: images, share abstaining, certified accuracy at radii (columns "0.25", …), acr."""
+    """One row per table: images, share abstaining, certified accuracy at radii (columns "0.25", …), acr.
+
+    Rows under one another are a comparison: raises ValueError as `agree` does, where tables are of other
+    images or of another alpha.
+    """
+    agree("summarise", tables)
     rows = [
         {"images": len(table), "abstain": float((table["predict"] == ABSTAIN).mean())}
         | dict(zip([f"{r:g}" for r in radii], certified_accuracy(table, radii).tolist(), strict=True))
@@ -59,20 +65,15 @@ def summarise(tables: Mapping[str, Claims], radii: Sequence[float]) -> pd.DataFr
 
 
 def agreement(a: Claims, b: Claims) -> dict[str, float]:
-    """How far two tables agree about their common images: shares of them, and gaps between radii."""
-    a, b = as_table(a), as_table(b)
-    if a["idx"].duplicated().any() or b["idx"].duplicated().any():
-        raise ValueError("agreement: an idx occurs twice in a table; compare one method and sigma at a time.")
-    left, right = a.set_index("idx"), b.set_index("idx")
-    common = left.index.intersection(right.index)
-    if common.empty:
-        raise ValueError(
-            f"agreement: no common idx among {len(a)} and {len(b)} rows; were they the same images?"
-        )
-    left, right = left.loc[common], right.loc[common]
+    """How far two tables agree about their common images: shares of them, and gaps between radii.
+
+    Raises ValueError as `aligned` does; levels may differ.
+    """
+    same = aligned("agreement", {"a": a, "b": b}, same=())
+    left, right = (table.set_index("idx") for table in same.values())
     gap = (left["radius"] - right["radius"]).abs()
     return {
-        "images": len(common),
+        "images": len(left),
         "same_prediction": float((left["predict"] == right["predict"]).mean()),
         "abstain_a": float((left["predict"] == ABSTAIN).mean()),
         "abstain_b": float((right["predict"] == ABSTAIN).mean()),
@@ -95,6 +96,7 @@ def _reached(call: str, claims: Claims) -> NDArray[np.float64]:
     table = as_table(claims)
     if table.empty:
         raise ValueError(f"{call}: the table has no rows.")
+    each_once(call, table)
     if (table["label"] == -1).any():
         raise ValueError(
             f"{call}: {int((table['label'] == -1).sum())} rows have no label (-1); accuracy needs labels."

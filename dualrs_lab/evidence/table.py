@@ -17,7 +17,7 @@ from dualrs_lab.evidence.claim import LOG_COLUMNS, Claim, Claims
 from dualrs_lab.evidence.recompute import check_evidence
 from dualrs_lab.evidence.rows import IMAGE, check_rows
 from dualrs_lab.files import replace_text, sync_folder
-from dualrs_lab.store import unchanged
+from dualrs_lab.store import read_record, unchanged
 
 __all__ = [
     "append_rows",
@@ -119,9 +119,16 @@ def read_table(path: str | Path) -> pd.DataFrame:
     except ValueError as error:
         raise ValueError(f"{call}: {error}.") from None
     check_rows(call, table)
-    if "method" not in table:
-        return table.assign(method="published")
-    check_evidence(call, table)
+    if "method" in table:
+        check_evidence(call, table)
+    else:
+        table = table.assign(method="published")
+    return _with_record(table, path)
+
+
+def _with_record(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    identity = read_record(path).get("identity")
+    table.attrs = {"file": path.name} | ({"identity": identity} if isinstance(identity, dict) else {})
     return table
 
 

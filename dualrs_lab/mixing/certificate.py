@@ -3,7 +3,13 @@
 A table of the smoothed h, ours with votes or a published log, becomes one of the mix (1 - a) g + a h at any
 weight a and with any accurate network g: within `radius` the mix answers `predict`, with probability at least
 1 - alpha over the draws of h. It is a statement about the mix with the exact smoothed probabilities of h, not
-with an estimate of them. Nothing is certified that h does not certify: accuracy that g adds is not.
+with an estimate of them.
+
+Nothing is certified that h alone does not certify by the same bounds, which is the mix of weight 1: accuracy
+that g adds is not. By the rest (`others="rest"`) these bounds are those of the table of h, and no row exceeds
+its row there. By the votes of each other class (`others="votes"`, `--classes`) they are sharper where many
+classes share the rest: a row may reach farther than in the table of h, and may be certified where h abstains
+there, because its class has less than half of the votes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,10 +23,11 @@ from scipy import special
 
 from dualrs_lab.evidence.certificate import BOUNDS, UPPER_BOUNDS, Certificate
 from dualrs_lab.evidence.claim import ABSTAIN, Claims, claimed, whole
+from dualrs_lab.evidence.joins import agree, counted_votes
 from dualrs_lab.evidence.radii import smoothed_slope
 from dualrs_lab.evidence.summary import certified_accuracy
 from dualrs_lab.evidence.table import as_table
-from dualrs_lab.evidence.votes import Votes, cell_votes, leader, vote_counts
+from dualrs_lab.evidence.votes import cell_votes, leader, vote_counts
 from dualrs_lab.mixing.radii import (
     mix_radius_closed,
     mix_radius_exact,
@@ -144,15 +151,14 @@ def probability_bounds(
             )
         p = special.ndtr(reach)
         return p, 1 - p, table["predict"].to_numpy(dtype=np.int64)
-    votes, selection = ([*map(cell_votes, table[name])] for name in ("votes", "selection"))
+    selection, votes = counted_votes("probability_bounds", table)
     kinds = np.array([leader(row) for row in selection], dtype=np.int64)
-    most = max((kind for row in votes for kind, _ in row), default=-1)
+    most = max((kind for row in (*votes, *selection) for kind, _ in row), default=-1)
     if classes is not None and most >= classes:
         raise ValueError(
             f"probability_bounds: got classes={classes}, and votes for class {most}; wanted the number of "
             "all classes, as the bound of each has its share of alpha"
         )
-    _check_counts(table, votes, kinds)
     second = [
         max((count for other, count in row if other != kind), default=0)
         for row, kind in zip(votes, kinds, strict=True)
@@ -184,17 +190,6 @@ def _bounds(
     return BOUNDS[bound](successes, n, level / 2), np.minimum(upper, 1.0)
 
 
-def _check_counts(table: pd.DataFrame, votes: Sequence[Votes], kinds: NDArray[np.int64]) -> None:
-    rows = zip(table["idx"], votes, kinds, table["successes"], table["n"], strict=True)
-    for idx, row, kind, successes, n in rows:
-        counted = dict(row).get(kind, 0), sum(count for _, count in row)
-        if counted != (successes, n):
-            raise ValueError(
-                f"probability_bounds: got successes and n {successes, n} of image {idx}, whose votes say "
-                f"{counted}; the table was changed"
-            )
-
-
 def mixed(
     claims: Claims,
     weight: float,
@@ -209,10 +204,11 @@ def mixed(
     A row with votes is that of a `MixCertificate`; with `others="votes"` it has the column classes as well.
     `weight` is a; with a <= 1/2 every row abstains. `form` is one of FORMS; "closed" knows only what the
     class itself got, so it wants `others="rest"`, for which, and for `sigma` and errors, see
-    `probability_bounds`.
+    `probability_bounds`. ValueError where an image comes twice.
     """
     _check_form("mixed", form, others)
     table = as_table(claims)
+    agree("mixed", {"the table of h": table})
     lower, upper, kinds = probability_bounds(table, others=others, classes=classes, sigma=sigma)
     radius = _radius(form, lower, upper, weight, noise_of(table, sigma=sigma))
     found = claimed(table, kinds, np.where(kinds == ABSTAIN, 0.0, radius))
@@ -286,11 +282,13 @@ def mix_curves(
 def check_mixed(table: pd.DataFrame, of: pd.DataFrame) -> None:
     """ValueError where a table of a mix claims more than `of`, the table of its h, which no mix can.
 
-    `of` should rest on the same evidence: the table of h itself, or `mixed(…, weight=1)` with the same
-    `others`.
+    `of` should rest on the same evidence: the table of h itself, or with `others="votes"` that of
+    `mixed(…, weight=1)` with the same `classes`. Raises as `evidence.agree` does, too: it is about the same
+    images at the same level and noise.
     """
-    if table["idx"].duplicated().any() or {*table["idx"]} - {*of["idx"]}:
-        raise ValueError("check_mixed: wanted each idx once, and all of them in the table of h")
+    agree("check_mixed", {"the mix": table, "the table of h": of}, same=("alpha", "sigma", "seed"))
+    if {*table["idx"]} - {*of["idx"]}:
+        raise ValueError("check_mixed: wanted all images of the mix in the table of h")
     own = of.set_index("idx").loc[table["idx"]]
     claims = table["radius"].to_numpy() > 0
     more = claims & (table["radius"].to_numpy() > own["radius"].to_numpy() * (1 + 1e-9))

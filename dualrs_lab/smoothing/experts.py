@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dualrs_lab.data.images import Images
+from dualrs_lab.evidence.joins import counted_votes, each_once
 from dualrs_lab.evidence.table import read_table
-from dualrs_lab.evidence.votes import read_votes, vote_counts
+from dualrs_lab.evidence.votes import vote_counts
 from dualrs_lab.smoothing.engine import Voter, count_votes, sample
 from dualrs_lab.smoothing.noise import NoiseBlocks
 from dualrs_lab.smoothing.noted import note, reason_to_stop
@@ -70,18 +71,28 @@ class SampledVotes:
 
 
 class RecordedVotes:
-    """The votes of a table, by idx; a ValueError names `call` where the table lacks some of `positions`."""
+    """The votes of a `table`, by idx.
+
+    A ValueError names `call` where the table lacks some of `positions` or has an image twice, where votes
+    contradict their counts, or are for a class beyond `classes`.
+    """
 
     def __init__(self, call: str, path: Path | str, positions: Sequence[int], classes: int) -> None:
-        table = read_table(Path(path))
-        if missing := sorted(set(positions) - set(table["idx"])):
+        self.table, self.classes = read_table(Path(path)), classes
+        if missing := sorted(set(positions) - set(self.table["idx"])):
             raise ValueError(
                 f"{call}: {path} lacks {len(missing)} of {len(positions)} images, idx {missing[0]} first; "
                 "certify them there, or sample this network anew"
             )
-        self.classes = classes
-        rows = table[["idx", "selection", "votes"]].itertuples(index=False, name=None)
-        self._rows = {idx: vote_counts([*map(read_votes, texts)], classes) for idx, *texts in rows}
+        each_once(call, self.table, str(path))
+        pairs = [*zip(*counted_votes(f"{call}: {path}", self.table), strict=True)]
+        most = max(kind for pair in pairs for votes in pair for kind, _ in votes)
+        if most >= classes:
+            raise ValueError(
+                f"{call}: {path} has votes for class {most}; wanted votes for one of {classes} classes only"
+            )
+        counts = (vote_counts(pair, classes) for pair in pairs)
+        self._rows = dict(zip(self.table["idx"].tolist(), counts, strict=True))
 
     def guess(self, x: Tensor, idx: Ints) -> Ints:
         """As `SampledVotes.guess`."""

@@ -6,7 +6,8 @@ of a run.
 Images are 8-bit, so `GridNoise` is drawn on the same 1/255 grid with exact probabilities and added as
 integers. What the network sees is a function of the noisy grid point alone, and certificates hold in floating
 point, as they need not for sums of floats (Voráček & Hein 2023). The base classifier is then the network
-applied after rounding to the grid.
+behind rounding: off the 1/255 grid, too, it is asked at round(x + sigma Z), and a certificate speaks of all
+points of its ball in this sense. The network on sums that are not rounded is another classifier.
 """
 
 from collections.abc import Sequence

@@ -190,7 +190,10 @@ def test_the_cascade_takes_votes_that_stopped_early_with_bounds_that_allow_it() 
     assert cascade([middle, large]) == (1, pytest.approx(min(own, kept), rel=1e-12))
 
 
-@pytest.mark.parametrize("change", [{"sigma": 0.5}, {"sigma": 1.0, "idx": 1}, {"sigma": 1.0, "alpha": 0.01}])
+@pytest.mark.parametrize(
+    "change",
+    [{"sigma": 0.5}, *({"sigma": 1.0} | one for one in ({"idx": 1}, {"label": 2}, {"alpha": 0.01}))],
+)
 def test_a_cascade_wants_one_image_one_alpha_and_different_sigmas(change: dict) -> None:
     with pytest.raises(ValueError, match="one image at one alpha and different sigmas"):
         cascade([certificate([0, 9, 0], [0, 99, 1]), certificate([0, 9, 0], [0, 99, 1], **change)])
@@ -308,12 +311,24 @@ def test_images_that_are_not_in_all_tables_are_left_out() -> None:
 @pytest.mark.parametrize(
     ("singles", "dual", "message"),
     [
-        ({0.25: single(0.25, 0)[:1]}, system()[1:], "common images, got 0 in 2 tables"),
-        ({}, system(), "got 4 in 1 tables"),
+        (
+            {0.25: single(0.25, 0)[:1]},
+            system()[1:],
+            r"no common idx \(3 in dual, 1 in σ = 0.25\)",
+        ),
+        ({}, system(), r"wanted two tables or more, got \['dual'\]"),
         ({0.25: single(0.25, 0)}, pd.concat([system(), system()[:1]]), "an idx comes twice in dual"),
-        ({0.5: single(0.25, 0)}, system(), r"the table σ = 0.5 is of sigma \[0.25\]"),
-        ({0.25: single(0.25, 0)}, system().assign(alpha=0.01), "wanted one alpha, got"),
-        ({0.25: single(0.25, 0).assign(label=0)}, system(), "labels of σ = 0.25 are not those of dual"),
+        ({0.5: single(0.25, 0)}, system(), r"σ = 0.5 is of sigma \[0.25\]; wanted a table made at 0.5"),
+        (
+            {0.25: single(0.25, 0)},
+            system().assign(alpha=0.01),
+            r"differ in alpha: \[0.01\] and",
+        ),
+        (
+            {0.25: single(0.25, 0).assign(label=0)},
+            system(),
+            "differ in the label of idx 3: 1 and 0",
+        ),
     ],
 )
 def test_tables_that_cannot_be_compared_are_refused(singles: dict, dual: pd.DataFrame, message: str) -> None:

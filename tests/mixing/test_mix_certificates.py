@@ -218,7 +218,7 @@ def test_tables_above_those_of_h_are_refused(own) -> None:
     other = found.assign(predict=found["predict"].where(found.index != row, 3))
     with pytest.raises(ValueError, match="another class"):
         check_mixed(other, own)
-    with pytest.raises(ValueError, match="each idx once"):
+    with pytest.raises(ValueError, match="an idx comes twice in the mix"):
         check_mixed(pd.concat([found, found]), own)
     with pytest.raises(ValueError, match="form='sharp'"):
         mixed(own, 0.8, form="sharp")
@@ -345,6 +345,6 @@ def test_a_row_of_a_mix_that_was_changed_is_refused(change: dict, message: str) 
 def test_a_table_of_h_whose_votes_say_otherwise_is_not_mixed(own) -> None:
     for changed in (own.assign(successes=own["successes"] + 1), own.assign(n=own["n"] + 1)):
         with pytest.raises(
-            ValueError, match=r"of image 0, whose votes say \(\d+, 1000\); the table was changed"
+            ValueError, match=r"of image 0, whose votes say \(\d+, 1000, 100\); the table was changed"
         ):
             mixed(changed, 0.8)

@@ -1,0 +1,181 @@
+"""Tables side by side: about the same images, classes, level and noise, or one sentence says what differs.
+
+What a table is about stands in its rows (idx, label, a digest of each image where there is one, alpha, sigma,
+seed) and, where it was read from a file, in the record beside it, which `read_table` keeps in
+`attrs["identity"]`. Whoever puts tables together asks here, and reads votes here.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import pandas as pd
+
+from dualrs_lab.evidence.claim import Claims
+from dualrs_lab.evidence.table import as_table
+from dualrs_lab.evidence.votes import Votes, are_votes, cell_votes, leader
+
+__all__ = ["agree", "aligned", "at_sigma", "counted_votes", "each_once", "origin", "shared_origin"]
+
+
+_OWN = ("sigma", "alpha", "seed")  # cells of every row that the record of a table says as well
+
+
+_SHARED = ("images", "classes", "noise")  # what records must have in common
+
+
+def origin(table: pd.DataFrame) -> dict[str, Any]:
+    """What the record beside the file says that the rows of `table` depend on; empty where none is known."""
+    return dict(table.attrs.get("identity", {}))
+
+
+def shared_origin(*tables: pd.DataFrame) -> dict[str, Any]:
+    """Data set, classes and noise of tables that agree, where a record says them: for a table from them."""
+    return {what: origin(table)[what] for table in tables for what in _SHARED if what in origin(table)}
+
+
+def each_once(call: str, table: pd.DataFrame, name: str = "the table") -> None:
+    """ValueError where an image comes twice, which would count twice; without idx, nothing tells."""
+    idx = table.get("idx", pd.Series(dtype="int64"))
+    twice = idx[idx.duplicated()]
+    if len(twice):
+        raise ValueError(
+            f"{call}: an idx comes twice in {_called(name, table)}, {twice.iloc[0]} first; wanted one row "
+            "for each image, of one method and sigma at a time"
+        )
+
+
+def agree(call: str, tables: Mapping[str, Claims], *, same: Sequence[str] = ("alpha",)) -> None:
+    """ValueError that names two of `tables` and what differs, where they cannot be put side by side.
+
+    They hold each image once, no two of them know another label, digest, data set, classes or noise, nor
+    other values in the columns `same`, and no table contradicts its own record. Tables may hold different
+    images of one set; what a table does not say is not compared.
+    """
+    known = {name: as_table(claims) for name, claims in tables.items()}
+    for name, table in known.items():
+        each_once(call, table, name)
+        for what, rows, record in _contradictions(table):
+            raise ValueError(
+                f"{call}: {_called(name, table)} and the record beside it differ in {what}: {rows} and "
+                f"{record}; one of the two was changed"
+            )
+    for (a, left), (b, right) in combinations(known.items(), 2):
+        for what, here, there in _differences(left, right, same):
+            raise ValueError(
+                f"{call}: {_called(a, left)} and {_called(b, right)} differ in {what}: {here} and {there}; "
+                "wanted tables of the same images, classes, noise and level"
+            )
+
+
+def aligned(
+    call: str, tables: Mapping[str, Claims], *, same: Sequence[str] = ("alpha",)
+) -> dict[str, pd.DataFrame]:
+    """The rows of each table about the images that all of them hold, by ascending idx.
+
+    Raises ValueError as `agree` does, and where no image is common.
+    """
+    known = {name: as_table(claims) for name, claims in tables.items()}
+    agree(call, known, same=same)
+    common = set.intersection(*(set(table["idx"]) for table in known.values())) if known else set()
+    if not common:
+        counts = ", ".join(f"{len(table)} in {_called(name, table)}" for name, table in known.items())
+        raise ValueError(f"{call}: wanted tables with common images, got no common idx ({counts or 'none'})")
+    return {name: table[table["idx"].isin(common)].sort_values("idx") for name, table in known.items()}
+
+
+def at_sigma(call: str, name: str, table: pd.DataFrame, sigma: float) -> None:
+    """ValueError unless all rows of `table` say that their noise is `sigma`: radii are in its unit."""
+    found = sorted({*table.get("sigma", [])})
+    if found != [sigma]:
+        raise ValueError(
+            f"{call}: {_called(name, table)} is of sigma {found or 'unknown'}; wanted a table made at "
+            f"{sigma:g}, whose radii are in that unit"
+        )
+
+
+def counted_votes(call: str, table: pd.DataFrame) -> tuple[list[Votes], list[Votes]]:
+    """Selection and votes of each row, where n0, n and successes are what these votes say; else ValueError.
+
+    A radius that follows from `successes` of `n` must follow from the votes beside them.
+    """
+    selection, votes = ([*map(cell_votes, table[name])] for name in ("selection", "votes"))
+    told = [name for name in ("successes", "n", "n0") if name in table]
+    cells = zip(*(table[name] for name in told), strict=True) if told else ((),) * len(table)
+    for idx, guess, row, given in zip(table["idx"], selection, votes, cells, strict=True):
+        if not (guess and are_votes(guess) and row and are_votes(row)):
+            raise ValueError(
+                f"{call}: image {idx} has selection {guess} and votes {row}; wanted each class once, "
+                "ascending, with a positive count"
+            )
+        counts = dict(row).get(leader(guess), 0), _total(row), _total(guess)
+        counted = dict(zip(("successes", "n", "n0"), counts, strict=True))
+        said = dict(zip(told, given, strict=True))
+        if said != {name: counted[name] for name in told}:
+            raise ValueError(
+                f"{call}: got {', '.join(told)} {tuple(said.values())} of image {idx}, whose votes say "
+                f"{tuple(counted[name] for name in told)}; the table was changed"
+            )
+    return selection, votes
+
+
+def _called(name: str, table: pd.DataFrame) -> str:
+    file = str(table.attrs.get("file", ""))
+    return f"{name} ({file})" if file.removesuffix(".tsv") not in name else name
+
+
+def _total(votes: Votes) -> int:
+    return sum(count for _, count in votes)
+
+
+Difference = tuple[str, Any, Any]  # what differs, and both values
+
+
+def _contradictions(table: pd.DataFrame) -> Iterator[Difference]:
+    record = origin(table)
+    for what in _OWN:
+        if what in table and what in record and {*table[what]} - {record[what]}:
+            yield what, sorted({*table[what]}), record[what]
+
+
+def _differences(a: pd.DataFrame, b: pd.DataFrame, same: Sequence[str]) -> Iterator[Difference]:
+    yield from _images(a, b)
+    left, right = origin(a), origin(b)
+    for what in _SHARED:
+        known = what in left and what in right and not (what == "images" and _digests_agree(a, b))
+        if known and left[what] != right[what]:
+            yield what, left[what], right[what]
+    for what in same:
+        if what in a and what in b:
+            here, there = sorted({*a[what].dropna()}), sorted({*b[what].dropna()})
+            if len({*here, *there}) > 1:
+                yield what, here, there
+
+
+def _images(a: pd.DataFrame, b: pd.DataFrame) -> Iterator[Difference]:
+    # labels and digests of the images that are in both
+    left, right = _common(a, b)
+    for what in ("label", "image"):
+        if what in left and what in right:
+            known = left[what].notna() & right[what].notna()
+            other = known & (left[what] != right[what])
+            if other.any():
+                idx = other.index[other][0]
+                yield f"the {what} of idx {idx}", left[what][idx], right[what][idx]
+
+
+def _common(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    if "idx" not in a or "idx" not in b:
+        return a[:0], b[:0]
+    names = ("idx", "label", "image")
+    left, right = (table[[name for name in names if name in table]].set_index("idx") for table in (a, b))
+    both = left.index.intersection(right.index)
+    return left.loc[both], right.loc[both]
+
+
+def _digests_agree(a: pd.DataFrame, b: pd.DataFrame) -> bool:
+    # then it does not matter from which selection of a data set the images came
+    left, right = _common(a, b)
+    if not len(left) or "image" not in left or "image" not in right:
+        return False
+    return bool((left["image"].notna() & (left["image"] == right["image"])).all())
