@@ -68,6 +68,7 @@ def _run(options: Namespace) -> int:
     from dualrs_lab.headless.progress import Progress
     from dualrs_lab.headless.runner import Options, execute, raise_on_terminate
 
+    _check_places(options)
     plan = _plan(options)
     if options.retry_failed and not plan:
         print(f"nothing to retry in {options.out}: no run of this plan has failed")
@@ -91,6 +92,14 @@ def _run(options: Namespace) -> int:
     return 0 if all(status["state"] == "ok" for status in statuses) else 1
 
 
+def _check_places(options: Namespace) -> None:
+    """Where results are to go, before hours are spent on them."""
+    if options.out.exists() and not options.out.is_dir():
+        raise ValueError(f"--out {options.out}: it is a file; name a folder")
+    if options.junit and options.junit.is_dir():
+        raise ValueError(f"--junit {options.junit}: it is a folder; name a file")
+
+
 def _plan(options: Namespace) -> "list[Run]":
     from dualrs_lab.headless.plan import Request, find_notebooks, make_plan, take_shard
     from dualrs_lab.headless.runner import only_failed
@@ -105,7 +114,7 @@ def _plan(options: Namespace) -> "list[Run]":
         sweep=options.sweep,
     )
     plan = make_plan(request)
-    if options.shard:
+    if options.shard is not None:
         plan = take_shard(plan, *options.shard)
     return only_failed(plan) if options.retry_failed else plan
 
@@ -191,19 +200,23 @@ def _status_options(parser: Parser) -> None:
 
 def _status(options: Namespace) -> int:
     from dualrs_lab.headless.progress import span
-    from dualrs_lab.headless.report import read_records
-    from dualrs_lab.headless.status import all_statuses
+    from dualrs_lab.headless.reading import printable
+    from dualrs_lab.headless.status import find_runs
 
-    statuses = all_statuses(options.folder)
-    if not statuses:
+    runs = find_runs(options.folder)
+    if not runs:
         raise FileNotFoundError(f"no runs in {options.folder}; want the --out folder of `dualrs-lab run`")
-    width = max(len(status["run"]) for status in statuses)
-    for status in statuses:
-        results = ", ".join(f"{k}={v}" for k, v in read_records(options.folder / status["run"]).items())
-        detail = results if status["state"] == "ok" else status["message"]
+    width = max(len(run.status["run"]) for run in runs)
+    for status, records in ((run.status, run.records) for run in runs):
+        results = ", ".join(f"{k}={v}" for k, v in records.items())
+        detail = printable(results if status["state"] == "ok" else status["message"])
         seconds = span(status["seconds"]) if "seconds" in status else ""
-        print(f"{status['run']:{width}}  {status['state']:11}  {seconds:>8}  {detail[:100]}".rstrip())
-    return 0 if all(status["state"] == "ok" for status in statuses) else 1
+        name = printable(status["run"])
+        print(f"{name:{width}}  {status['state']:11}  {seconds:>8}  {detail[:100]}".rstrip())
+    states = [run.status["state"] for run in runs]
+    if number := states.count("damaged"):
+        print(f"{number} of {len(runs)} damaged; `run` makes them again and keeps what is there aside")
+    return 0 if set(states) == {"ok"} else 1
 
 
 def _lab_options(parser: Parser) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from dualrs_lab import __version__
 from dualrs_lab.files import digest
 from dualrs_lab.headless.parameters import Parameter, read_parameters
+from dualrs_lab.headless.reading import parse_json, read_text
 
 __all__ = [
     "as_source",
@@ -33,6 +34,9 @@ ERROR_NOTE = "papermill-error-cell-tag"  # and for its two notes about an error
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 
+TABLES = ("kernelspec", "language_info", "dualrs_lab")  # in a notebook's metadata
+
+
 VOLATILE_NOTEBOOK = ("widgets", "papermill")
 
 
@@ -40,6 +44,9 @@ VOLATILE_CELL = ("papermill", "execution", "ExecuteTime", "collapsed")
 
 
 OUTPUT_LIMIT, FILE_LIMIT = 200_000, 1_000_000
+
+
+READ_LIMIT = 1_000_000_000  # bytes; a run's own outputs are bounded far below, see `worker`
 
 
 MACHINE_PATH = re.compile(
@@ -51,17 +58,70 @@ Notebook = dict[str, Any]
 
 
 def read_notebook(path: str | Path) -> Notebook:
-    """The notebook's JSON; FileNotFoundError or ValueError names a file that is missing or not nbformat 4."""
+    """The notebook's JSON, with what other tools leave out of it filled in: metadata, outputs, counts.
+
+    Raises FileNotFoundError for a file that is missing, ValueError for one that is not nbformat 4 or has a
+    cell that is none; it says which.
+    """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"notebook {path} not found")
     try:
-        nb = json.loads(path.read_text(encoding="utf-8"))
+        nb = parse_json(read_text(path, largest=READ_LIMIT), "it")
+        if not isinstance(nb, dict) or nb.get("nbformat") != 4 or not isinstance(nb.get("cells"), list):
+            raise ValueError("it is not in nbformat 4")
+        if type(nb.setdefault("nbformat_minor", 4)) is not int:
+            raise ValueError("its nbformat_minor is no number")
+        metadata = nb.setdefault("metadata", {})
+        if not isinstance(metadata, dict) or not all(
+            isinstance(metadata.get(key, {}), dict) for key in TABLES
+        ):
+            raise ValueError("its metadata is no table of tables")
+        for number, cell in enumerate(nb["cells"], 1):
+            if fault := _complete(cell):
+                raise ValueError(f"cell {number}: {fault}")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"notebook {path} not found") from None
     except ValueError as error:
-        raise ValueError(f"notebook {path} is not JSON: {error}") from None
-    if not isinstance(nb, dict) or nb.get("nbformat") != 4 or not isinstance(nb.get("cells"), list):
-        raise ValueError(f"notebook {path} is not in nbformat 4; open and save it in JupyterLab")
+        raise ValueError(f"notebook {path}: {error}; open and save it in JupyterLab") from None
     return nb
+
+
+def _complete(cell: Any) -> str:
+    """Fill in what a cell lacks; what is wrong with it, or nothing."""
+    if not isinstance(cell, dict) or cell.get("cell_type") not in ("code", "markdown", "raw"):
+        return "want one with cell_type code, markdown or raw"
+    if not _is_text(cell.get("source")):
+        return "its source is no text"
+    cell.setdefault("metadata", {})
+    if not isinstance(cell["metadata"], dict):
+        return "its metadata is no table"
+    if not _is_words(cell["metadata"].get("tags", [])):
+        return "its tags are no list of words"
+    if cell["cell_type"] == "code":
+        cell.setdefault("execution_count", None)
+        if not isinstance(cell.setdefault("outputs", []), list) or not all(map(_is_output, cell["outputs"])):
+            return "its outputs are not in nbformat 4"
+    return ""
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) or _is_words(value)
+
+
+def _is_words(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
+def _is_output(output: object) -> bool:
+    if not isinstance(output, dict):
+        return False
+    if output.get("output_type") == "stream":
+        return isinstance(output.get("name"), str) and _is_text(output.get("text"))
+    data = output.get("data", {})
+    return (
+        isinstance(output.get("output_type"), str)
+        and isinstance(data, dict)
+        and all(_is_text(value) for mime, value in data.items() if mime.startswith("text/"))
+    )
 
 
 def notebook_parameters(nb: Notebook, name: str) -> dict[str, Parameter]:

@@ -11,6 +11,8 @@ import tokenize
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from dualrs_lab.headless.reading import encodable
+
 __all__ = ["KINDS", "Parameter", "Value", "nearest", "read_parameters"]
 
 
@@ -51,7 +53,7 @@ class Parameter:
                 return self.check(json.loads(text))
             pieces = [piece.strip() for piece in text.split(",")] if text.strip() else []
             return [_from_text(self.kind[5:-1], piece) for piece in pieces]  # type: ignore[return-value]
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise ValueError(self._wrong(text)) from None
 
     def _wrong(self, value: object) -> str:
@@ -65,6 +67,8 @@ def _scalar(kind: str, value: object) -> int | float | str | bool:
         return float(value)
     if type(value).__name__ != kind or not isinstance(value, int | float | str):
         raise TypeError(kind)
+    if isinstance(value, str) and encodable(value) != value:
+        raise TypeError("half a surrogate pair, which no file can hold")
     return value
 
 
@@ -72,7 +76,7 @@ def _from_text(kind: str, text: str) -> int | float | str | bool:
     if kind == "bool":
         return {"true": True, "false": False}[text.lower()]
     if kind == "str":
-        return text
+        return _scalar(kind, text)
     return int(text) if kind == "int" else float(text)
 
 
@@ -86,6 +90,8 @@ def read_parameters(source: str, notebook: str) -> dict[str, Parameter]:
         statements = ast.parse(source).body
     except SyntaxError as error:
         raise ValueError(f"{where}, line {error.lineno}: {error.msg}") from None
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise ValueError(f"{where} cannot be read: {error or type(error).__name__}") from None
     comments = _comments(source)
     found: dict[str, Parameter] = {}
     for node in statements:
@@ -101,7 +107,7 @@ def read_parameters(source: str, notebook: str) -> dict[str, Parameter]:
             )
         try:
             default = ast.literal_eval(node.value)
-        except ValueError:
+        except (ValueError, TypeError, RecursionError, MemoryError):
             raise ValueError(f"{where}, line {node.lineno}: {name} must be a literal, got `{text}`") from None
         help_text = comments.get(node.end_lineno or node.lineno, "")
         draft = Parameter(name=name, kind=kind, default=0, help=help_text, notebook=notebook)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from typing import Any
 
 from dualrs_lab import __version__
 from dualrs_lab.files import digest
@@ -22,6 +23,9 @@ __all__ = ["Request", "Run", "find_notebooks", "make_plan", "take_shard"]
 
 
 PROFILES = ("quick", "paper")
+
+
+FILES = "files"  # the one folder beside those of the runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +63,7 @@ class _Entry:
     source: str
     parameters: Mapping[str, Parameter]
     needs: tuple[Path, ...]
-    inputs: tuple[str, ...]
+    inputs: Mapping[str, str]  # what each file is called in the key, and its digest
     profile: Mapping[str, Value]
     asked: bool
 
@@ -106,13 +110,19 @@ def take_shard(runs: Sequence[Run], number: int, of: int) -> list[Run]:
     """Part `number` of `of` parts, from 1; runs that exchange files stay together."""
     if not 1 <= number <= of:
         raise ValueError(f"--shard {number}/{of}: want i/n with 1 <= i <= n")
-    group = {run.name: run.name for run in runs}
+    above: dict[str, str] = {run.name: run.name for run in runs}  # each leads to the first run of its group
+
+    def first(name: str) -> str:
+        while above[name] != name:
+            above[name] = above[above[name]]
+            name = above[name]
+        return name
+
     for run in runs:  # needs come first, so each group is named after its first run
         for need in run.needs:
-            old, new = group[run.name], group[need]
-            group = {name: new if label == old else label for name, label in group.items()}
-    order = list(dict.fromkeys(group[run.name] for run in runs))
-    return [run for run in runs if order.index(group[run.name]) % of == number - 1]
+            above[first(run.name)] = first(need)
+    order = {name: number for number, name in enumerate(dict.fromkeys(first(run.name) for run in runs))}
+    return [run for run in runs if order[first(run.name)] % of == number - 1]
 
 
 def _run_name(notebook: str, point: str) -> str:
@@ -131,6 +141,8 @@ def _collect(request: Request) -> dict[str, _Entry]:
     waiting = list(asked)
     while waiting:
         path = waiting.pop(0)
+        if path.stem == FILES:
+            raise ValueError(f"notebook {path}: rename it, {FILES}/ is where notebooks exchange theirs")
         if path.stem not in entries:
             entries[path.stem] = entry = _entry(path, request.profile, path in asked)
             waiting += entry.needs
@@ -161,12 +173,12 @@ def _locate(name: str, folder: Path) -> Path:
     """The notebook of that name in `folder`, or at that path."""
     if name.endswith(".ipynb") or "/" in name or os.sep in name:
         path = Path(name)
-        path = path if path.is_file() or not (folder / name).is_file() else folder / name
-        if not path.is_file():
+        path = path if os.path.isfile(path) or not os.path.isfile(folder / name) else folder / name
+        if not os.path.isfile(path):
             raise FileNotFoundError(f"notebook {name} not found")
         return path.resolve()
     path = folder / f"{name}.ipynb"
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike Path.is_file, no error for a name of any length
         known = [other.stem for other in folder.glob("*.ipynb")]
         raise FileNotFoundError(f"no notebook {name!r} in {folder}; {nearest(name, known)}")
     return path.resolve()
@@ -175,16 +187,8 @@ def _locate(name: str, folder: Path) -> Path:
 def _entry(path: Path, profile: str, asked: bool) -> _Entry:
     nb = read_notebook(path)
     parameters = notebook_parameters(nb, path.stem)
-    file = path.parent / "profiles.toml"
-    table = read_sweep_table(file).get(path.stem, {}) if file.is_file() else {}
+    table = _profile_table(path)
     where = f"profiles.toml, {path.stem}"
-    if unknown := sorted(set(table) - {"needs", "inputs", *PROFILES}):
-        known = ("needs", "inputs", *PROFILES)
-        raise ValueError(f"{where}: unknown entry {unknown[0]!r}; {nearest(unknown[0], known)}")
-    for key in ("needs", "inputs"):
-        value = table.get(key, [])
-        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-            raise ValueError(f"{where}: {key} wants a list of names, got {value!r}")
     for name in [name for one in PROFILES for name in table.get(one, {})]:
         if name not in parameters:
             raise ValueError(f"{where}: no parameter {name!r} in the notebook; {nearest(name, parameters)}")
@@ -193,10 +197,34 @@ def _entry(path: Path, profile: str, asked: bool) -> _Entry:
         source=source_hash(nb),
         parameters=parameters,
         needs=tuple(_locate(need, path.parent) for need in table.get("needs", [])),
-        inputs=tuple(table.get("inputs", [])),
+        inputs=dict(_inputs(path, table.get("inputs", []))),
         profile={name: parameters[name].check(value) for name, value in table.get(profile, {}).items()},
         asked=asked,
     )
+
+
+def _profile_table(notebook: Path) -> Mapping[str, Any]:
+    """What profiles.toml beside a notebook says of it; a name there that nothing has is refused."""
+    file = notebook.parent / "profiles.toml"
+    tables = read_sweep_table(file) if file.is_file() else {}
+    notebooks = [path.stem for path in notebook.parent.glob("*.ipynb")]
+    if unknown := sorted(set(tables) - {*notebooks}):
+        raise ValueError(f"profiles.toml: no notebook {unknown[0]!r}; {nearest(unknown[0], notebooks)}")
+    table = tables.get(notebook.stem, {})
+    where = f"profiles.toml, {notebook.stem}"
+    if not isinstance(table, dict):
+        raise ValueError(f"{where}: want a table of needs, inputs and profiles, got {table!r}")
+    known = ("needs", "inputs", *PROFILES)
+    if unknown := sorted(set(table) - {*known}):
+        raise ValueError(f"{where}: unknown entry {unknown[0]!r}; {nearest(unknown[0], known)}")
+    for key in ("needs", "inputs"):
+        value = table.get(key, [])
+        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+            raise ValueError(f"{where}: {key} wants a list of names, got {value!r}")
+    for key in PROFILES:
+        if not isinstance(table.get(key, {}), dict):
+            raise ValueError(f"{where}: {key} wants name = value, got {table[key]!r}")
+    return table
 
 
 def _check_names(names: Mapping[str, object], entries: Mapping[str, _Entry], origin: str) -> None:
@@ -224,7 +252,7 @@ def _run(
     out = request.out.resolve()
     files = None
     if "folder" in known:
-        files = out / "files" / point
+        files = out / FILES / point
         if "folder" in values:
             files = (entry.path.parent / str(values["folder"])).resolve()
         values["folder"] = Path(os.path.relpath(files, entry.path.parent)).as_posix()
@@ -233,7 +261,7 @@ def _run(
         "source": entry.source,
         "parameters": keyed,
         "package": [__version__, package],
-        "inputs": dict(_inputs(entry)),
+        "inputs": dict(entry.inputs),
         "needs": [need.key for need in needs],
         "point": point,
     }
@@ -252,11 +280,14 @@ def _run(
     )
 
 
-def _inputs(entry: _Entry) -> Iterator[tuple[str, str]]:
-    for pattern in entry.inputs:
-        paths = [path for path in sorted(entry.path.parent.glob(pattern)) if path.is_file()]
+def _inputs(notebook: Path, patterns: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for pattern in patterns:
+        try:
+            paths = [path for path in sorted(notebook.parent.glob(pattern)) if path.is_file()]
+        except (ValueError, NotImplementedError) as error:
+            raise ValueError(f"profiles.toml, {notebook.stem}: input {pattern!r}: {error}") from None
         if not paths:
-            raise FileNotFoundError(f"profiles.toml, {entry.path.stem}: input {pattern!r} matches no file")
+            raise FileNotFoundError(f"profiles.toml, {notebook.stem}: input {pattern!r} matches no file")
         yield from ((f"{pattern}:{path.name}", digest(path)) for path in paths)
 
 

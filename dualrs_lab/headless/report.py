@@ -1,22 +1,31 @@
 """What came out of the runs of a folder: results.csv, results_wide.csv, an index page, and JUnit for CI."""
 
+import contextlib
 import csv
 import io
 import json
+import os
 import re
+import stat
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from dualrs_lab.files import replace_text
+from dualrs_lab.headless.plan import FILES
+from dualrs_lab.headless.processes import alive
 from dualrs_lab.headless.progress import span
-from dualrs_lab.headless.status import Status, all_statuses
+from dualrs_lab.headless.reading import encodable, read_tail
+from dualrs_lab.headless.status import OPEN, Found, Status, alone, as_of_now, read_files, run_folders
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
-__all__ = ["outputs", "read_records", "write_junit", "write_report"]
+__all__ = ["Report", "outputs", "write_junit", "write_report"]
 
 
 TIDY = ("notebook", "point", "state", "parameters", "name", "value")
@@ -28,32 +37,106 @@ FILES_SHOWN = 300
 LOG_SHOWN = 4000  # characters of a failed run's log on the page
 
 
+PAUSE, SHARE = 1.0, 0.05  # at least this many seconds between two reports, at most this share of the time
+
+
 _Table = tuple[str, Sequence[str], Sequence[Sequence[object]]]  # notebook, header, rows
 
 
+_Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """A run as it was seen last: what its files said, what that meant then, and its row on the page."""
+
+    sign: object
+    files: Found
+    found: Found
+    row: _Row
+
+
+class Report:
+    """The tables and the index page of every run that has a record under `out`, while runs come and go.
+
+    Runs that have not changed are not read again, and whoever writes when it is `due` spends a small share of
+    the time on it however many runs there are: a sweep of thousands is not spent on its report.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self._out = out
+        self._seen: dict[Path, _Seen] = {}
+        self._next = 0.0
+
+    def due(self) -> bool:
+        """Whether it is time to write again."""
+        return time.monotonic() >= self._next
+
+    def write(self) -> None:
+        """Write now. OSError where the disk does not take it, ValueError if another runner is in the way."""
+        began = time.monotonic()
+        try:
+            with alone(self._out):  # else a runner could overwrite a page that knows more than its own
+                self._look()
+                for name, text in self._texts():
+                    replace_text(self._out / name, encodable(text))
+        finally:
+            ended = time.monotonic()
+            self._next = ended + max(PAUSE, (ended - began) / SHARE)
+
+    def _texts(self) -> Iterator[tuple[str, str]]:
+        found = [seen.found for seen in self._seen.values()]
+        yield "results.csv", _tidy(found)
+        yield "results_wide.csv", _wide(found)
+        yield "index.html", _page(self._out, found, [seen.row for seen in self._seen.values()])
+
+    def _look(self) -> None:
+        """See all runs as they are now; files that have not changed are not read again."""
+        lives, before, self._seen = cache(alive), self._seen, {}
+        for folder in run_folders(self._out):
+            old, sign = before.get(folder), _signature(folder)
+            same = old is not None and old.sign == sign
+            files = old.files if old and same else read_files(folder)
+            found = replace(files, status=as_of_now(files.status, lives=lives))
+            if old and same and old.found.status == found.status and found.status["state"] != "running":
+                self._seen[folder] = old
+            elif found.status:  # else its record was removed while we looked
+                self._seen[folder] = _Seen(sign=sign, files=files, found=found, row=_row(found))
+
+
+def _signature(folder: Path) -> object:
+    """Differs after any change of the files that a run is read from."""
+    signs: list[object] = []
+    for name in ("status.json", "records.jsonl"):
+        try:
+            seen = os.lstat(folder / name)
+            signs.append((seen.st_ino, seen.st_size, seen.st_mtime_ns))
+        except OSError:
+            signs.append(None)
+    return signs
+
+
 def write_report(out: Path) -> None:
-    """Write the tables and the index page for every run that has a record under `out`."""
-    statuses = all_statuses(out)
-    records = {status["run"]: read_records(out / status["run"]) for status in statuses}
-    replace_text(out / "results.csv", _tidy(statuses, records))
-    replace_text(out / "results_wide.csv", _wide(statuses, records))
-    replace_text(out / "index.html", _page(out, statuses, records))
-
-
-def read_records(folder: Path) -> dict[str, Any]:
-    """What a run recorded so far, failed or not: the last of each name; unfinished lines are left out."""
-    path = folder / "records.jsonl"
-    values: dict[str, Any] = {}
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-            if line.endswith("\n"):
-                values |= json.loads(line)
-    return values
+    """Write the tables and the index page once, see `Report`."""
+    Report(out).write()
 
 
 def outputs(out: Path) -> list[Path]:
     """The files that the notebooks exchanged or left for people, as paths below `out`."""
-    return [path.relative_to(out) for path in sorted((out / "files").rglob("*")) if path.is_file()]
+    return [Path(path) for path, _ in _outputs(out)]
+
+
+def _outputs(out: Path) -> list[tuple[str, int]]:
+    """Each, as its path below `out`, with its size in bytes; people may move them while we look."""
+    found = []
+    for folder, _, names in os.walk(out / FILES):
+        inner = os.path.relpath(folder, out)
+        for name in names:
+            with contextlib.suppress(OSError):
+                seen = os.stat(os.path.join(folder, name))
+                if stat.S_ISREG(seen.st_mode):
+                    found.append((os.path.join(inner, name), seen.st_size))
+    return sorted(found)
 
 
 def _cell(value: object) -> object:
@@ -68,24 +151,24 @@ def _csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return text.getvalue()
 
 
-def _tidy(statuses: Sequence[Status], records: Mapping[str, Mapping[str, Any]]) -> str:
+def _tidy(found: Sequence[Found]) -> str:
     rows = []
-    for status in statuses:
+    for one in found:
+        status = one.status
         own = {name: value for name, value in status["parameters"].items() if name != "folder"}
         head = [status["notebook"], status["point"], status["state"], own]
-        rows += [[*head, name, value] for name, value in records[status["run"]].items()]
+        rows += [[*head, name, value] for name, value in one.records.items()]
     return _csv(TIDY, rows)
 
 
-def _wide(statuses: Sequence[Status], records: Mapping[str, Mapping[str, Any]]) -> str:
+def _wide(found: Sequence[Found]) -> str:
     """One row for each run; parameters are columns as `name`, results as `result.name`."""
     parameters = list(
-        dict.fromkeys(name for status in statuses for name in status["parameters"] if name != "folder")
+        dict.fromkeys(name for one in found for name in one.status["parameters"] if name != "folder")
     )
-    results = list(dict.fromkeys(name for values in records.values() for name in values))
+    results = list(dict.fromkeys(name for one in found for name in one.records))
     rows = []
-    for status in statuses:
-        values = records[status["run"]]
+    for status, values in ((one.status, one.records) for one in found):
         row = [status["notebook"], status["point"], status["state"], status.get("seconds", "")]
         row += [status["parameters"].get(name, "") for name in parameters]
         rows.append(row + [values.get(name, "") for name in results])
@@ -94,16 +177,24 @@ def _wide(statuses: Sequence[Status], records: Mapping[str, Mapping[str, Any]]) 
     )
 
 
-def _page(out: Path, statuses: Sequence[Status], records: Mapping[str, Mapping[str, Any]]) -> str:
-    latest = max(statuses, key=_when, default=None)
+def _page(out: Path, found: Sequence[Found], rows: Sequence[_Row]) -> str:
+    latest = max((one.status for one in found if one.status["provenance"]), key=_when, default=None)
+    files = _outputs(out)
+    states = [one.status["state"] for one in found]
     return _template().render(
-        good=sum(status["state"] == "ok" for status in statuses),
-        runs=[_run(out / status["run"], status) for status in statuses],
+        good=states.count("ok"),
+        damaged=states.count("damaged"),
+        runs=rows,
         origin=_origin(latest) if latest else [],
-        results=list(_results(statuses, records)),
-        files=[(path.as_posix(), f"{(out / path).stat().st_size / 1000:,.1f}") for path in outputs(out)],
-        most=FILES_SHOWN,
+        results=list(_results(found)),
+        files=[(_link(path), path, f"{size / 1000:,.1f}") for path, size in files[:FILES_SHOWN]],
+        more=max(0, len(files) - FILES_SHOWN),
     )
+
+
+def _link(path: str) -> str:
+    """A relative address: names are bytes, and may be no text."""
+    return quote(os.fsencode(path))
 
 
 @cache
@@ -128,35 +219,38 @@ def _when(status: Status) -> str:
 
 def _origin(status: Status) -> list[str]:
     made, device = status["provenance"], status.get("device", "")
-    parts = [f"package {made['package']}", f"commit {made['commit'][:12]}", f"Python {made['python']}"]
-    parts += [device if device != "auto" else "", made["cpu"], _when(status).replace("T", " ")]
+    parts = [f"package {made.get('package', '')}", f"commit {str(made.get('commit', ''))[:12]}"]
+    parts += [f"Python {made.get('python', '')}"]
+    parts += [device if device != "auto" else "", str(made.get("cpu", "")), _when(status).replace("T", " ")]
     return [part for part in parts if part]
 
 
-def _run(folder: Path, status: Status) -> dict[str, Any]:
+def _row(found: Found) -> _Row:
     """What a row of the page shows besides the record: how to colour it, what there is to open, the log."""
-    name, log = status["notebook"], folder / "log.txt"
-    files = {"page": f"{name}.html", "notebook": f"{name}.ipynb", "log": log.name, "record": "status.json"}
+    status, folder = found.status, found.folder
+    name, state = status["notebook"], status["state"]
+    files = {"page": f"{name}.html", "notebook": f"{name}.ipynb", "log": "log.txt", "record": "status.json"}
+    files = {text: file for text, file in files.items() if os.path.isfile(f"{folder}/{file}")}
+    kind = "ok" if state == "ok" else "open" if state in OPEN else "bad"
     return {
         "status": status,
-        "kind": {"ok": "ok", "queued": "open", "running": "open"}.get(status["state"], "bad"),
-        "files": {text: file for text, file in files.items() if (folder / file).is_file()},
-        "log": log.read_text(encoding="utf-8", errors="replace")[-LOG_SHOWN:] if log.is_file() else "",
+        "kind": kind,
+        "files": {text: _link(f"{folder.name}/{file}") for text, file in files.items()},
+        "log": read_tail(folder / "log.txt", LOG_SHOWN) if kind == "bad" else "",
     }
 
 
-def _results(statuses: Sequence[Status], records: Mapping[str, Mapping[str, Any]]) -> Iterator[_Table]:
+def _results(found: Sequence[Found]) -> Iterator[_Table]:
     """One table for each notebook: a row for each sweep point, or for each result where it ran once."""
-    for notebook in dict.fromkeys(status["notebook"] for status in statuses):
-        own = {
-            status["point"]: values
-            for status in statuses
-            if status["notebook"] == notebook and (values := records[status["run"]])
-        }
+    notebooks: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for one in found:
+        if one.records:
+            notebooks.setdefault(one.status["notebook"], {})[one.status["point"]] = one.records
+    for notebook, own in notebooks.items():
         names = list(dict.fromkeys(name for values in own.values() for name in values))
         if list(own) == [""]:
             yield notebook, ["result", "value"], list(own[""].items())
-        elif own:
+        else:
             rows = [(point or "–", *(values.get(n, "") for n in names)) for point, values in own.items()]
             yield notebook, ["point", *names], rows
 
@@ -175,7 +269,7 @@ def write_junit(path: Path, statuses: Sequence[Status]) -> None:
     bad = [status["state"] for status in statuses]
     suite = ElementTree.Element("testsuite", name="dualrs-lab", tests=str(len(statuses)))
     suite.set("failures", str(bad.count("error")))
-    suite.set("errors", str(sum(state in ("timeout", "killed", "dead-kernel") for state in bad)))
+    suite.set("errors", str(sum(state in ("timeout", "killed", "dead-kernel", "damaged") for state in bad)))
     suite.set("skipped", str(sum(state in ("blocked", "interrupted") for state in bad)))
     suite.set("time", str(round(sum(status.get("seconds", 0.0) for status in statuses), 2)))
     for status in statuses:

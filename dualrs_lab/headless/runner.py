@@ -6,6 +6,7 @@ those live in the process of each run (`worker`), which `watch` starts and ends.
 
 import json
 import os
+import platform
 import signal
 import time
 from collections import Counter
@@ -15,16 +16,30 @@ from pathlib import Path
 from typing import Any
 
 from dualrs_lab.files import provenance, replace_json
+from dualrs_lab.headless.log import log_tail
 from dualrs_lab.headless.notebook import as_source, read_notebook, source_hash
 from dualrs_lab.headless.plan import Request, Run
-from dualrs_lab.headless.processes import Slot
+from dualrs_lab.headless.processes import Guard, Slot, kill_marked
 from dualrs_lab.headless.progress import Progress, span
-from dualrs_lab.headless.report import write_report
-from dualrs_lab.headless.status import Status, begin_run, is_done, now, read_status, write_status
+from dualrs_lab.headless.reading import encodable, printable
+from dualrs_lab.headless.report import Report
+from dualrs_lab.headless.status import (
+    RECORDS_LIMIT,
+    Status,
+    alone,
+    begin_run,
+    damaged,
+    is_done,
+    keep_aside,
+    now,
+    read_status,
+    records_fault,
+    write_status,
+)
 from dualrs_lab.headless.watch import RECORD, Active, start
 from dualrs_lab.settings import SECONDS, setting
 
-__all__ = ["Options", "execute", "log_tail", "only_failed", "record", "update_source"]
+__all__ = ["Options", "execute", "only_failed", "record", "update_source"]
 
 
 STAGGER = 0.3  # seconds between two starts: kernels that start at once slow each other's start
@@ -37,22 +52,39 @@ def record(**values: object) -> None:
     """Hand results of a notebook to the runner's table: numbers, text, bool, None, lists and dicts of these.
 
     numpy and torch scalars and arrays become numbers and lists. Outside a run the values are only checked.
-    A name recorded twice keeps the last value. Raises ValueError for what a table cannot hold.
+    A name recorded twice keeps the last value. Raises ValueError for what a table cannot hold, and OSError
+    where the disk does not take it; then nothing of these values is recorded.
     """
     plain = {name: _plain(value, name) for name, value in values.items()}
     path = os.environ.get(RECORD)
     if path and plain:
-        with open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(plain) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        _append_line(path, json.dumps(plain).encode("ascii") + b"\n")
+
+
+def _append_line(path: str, line: bytes) -> None:
+    """One write, so that lines of several processes do not mix; a half one, of a full disk, is taken back."""
+    with open(path, "ab", buffering=0) as file:
+        before = file.tell()
+        if before + len(line) > RECORDS_LIMIT:
+            raise ValueError(
+                f"record: with this the run has recorded more than {RECORDS_LIMIT / 1e6:g} MB; "
+                "write anything large to a file in `folder`"
+            )
+        if file.write(line) != len(line):
+            file.truncate(before)
+            raise OSError(f"record: the disk has no room for {len(line)} bytes in {path}")
+        os.fsync(file.fileno())
 
 
 def _plain(value: object, name: str) -> object:
+    if isinstance(value, str) and encodable(value) != value:
+        raise ValueError(
+            f"record({name}=…): got {value!r}, with half a surrogate pair, which no file can hold"
+        )
     if value is None or isinstance(value, bool | str) or type(value) in (int, float):
         return value
     if isinstance(value, Mapping):
-        return {str(key): _plain(one, name) for key, one in value.items()}
+        return {str(_plain(str(key), name)): _plain(one, name) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(one, name) for one in value]
     if hasattr(value, "tolist"):  # numpy, torch and pandas alike
@@ -80,48 +112,170 @@ def execute(runs: Sequence[Run], out: Path, options: Options, progress: Progress
     """Run what is not done, needs first, and return the record of every run of the plan, in its order.
 
     Records and the report under `out` are kept up to date meanwhile. Ctrl-C ends what runs and records it as
-    interrupted, then goes on as KeyboardInterrupt.
+    interrupted, then goes on as KeyboardInterrupt. ValueError if another runner has one of the runs, or if
+    none can be recorded.
     """
-    todo = [run for run in _most_waited_for(runs) if (options.force and run.asked) or not is_done(run)]
-    made_by = provenance()
-    finished = {run.name: read_status(run.folder) | {"earlier": True} for run in runs if run not in todo}
-    queued = {run.name: begin_run(run, profile=options.profile, provenance=made_by) for run in todo}
-    for run in todo:
-        write_status(run, queued[run.name])
-    write_report(out)
-    if finished:
-        progress.event(f"{len(finished)} of {len(runs)} runs are done already (--force runs them again)")
-    active: list[Active] = []
-    free, next_start = list(options.slots), 0.0
-    try:
-        while todo or active:
-            for one in [one for one in active if one.over(options.timeout)]:
-                active.remove(one)
-                free.append(one.slot)
-                finished[one.run.name] = _close(one, len(finished) + 1, len(runs), progress)
-                write_report(out)
-            for run, reason in _hopeless(todo, finished, options.fail_fast):
-                todo.remove(run)
-                finished[run.name] = _settle(run, queued[run.name], state="blocked", message=reason)
-                progress.event(f"[{len(finished)}/{len(runs)}] {run.name}: blocked, {reason}")
-            ready = [run for run in todo if all(_ok(finished.get(need)) for need in run.needs)]
-            if ready and free and time.monotonic() >= next_start:
-                todo.remove(ready[0])
-                active.append(start(ready[0], free.pop(0), queued[ready[0].name]))
-                progress.event(f"        {ready[0].name}: started ({active[-1].slot.device})")
-                next_start = time.monotonic() + STAGGER
-            progress.draw([one.line() for one in active])
-            time.sleep(PERIOD)
-    except KeyboardInterrupt:
-        for one in active:
+    execution = _Execution(runs, out, options, progress)
+    execution.claim()
+    return execution.go()
+
+
+class _Execution:
+    """A plan in progress: what is to do, what runs in which slot, what has finished."""
+
+    def __init__(self, runs: Sequence[Run], out: Path, options: Options, progress: Progress) -> None:
+        self.runs, self.out, self.options, self.progress = runs, out, options, progress
+        self.report = Report(out)
+        self.finished: dict[str, Status] = {}
+        self.queued: dict[str, Status] = {}
+        self.todo: list[Run] = []
+        self.active: list[Active] = []
+        self.free = list(options.slots)
+        self.judged = 0  # how many had finished when it was last asked what they make impossible
+        self.next_start = 0.0
+        self.guard: Guard | None = None
+        self.fault = ""  # of the report, as it was written last
+
+    def claim(self) -> None:
+        """See which runs are done, and write of all others that they are ours, before another runner does."""
+        force, made_by = self.options.force, provenance()
+        try:
+            with alone(self.out):
+                for run in _most_waited_for(self.runs):
+                    if not (force and run.asked) and is_done(run):
+                        self.finished[run.name] = read_status(run.folder) | {"earlier": True}
+                    else:
+                        self.queued[run.name] = begin_run(
+                            run, profile=self.options.profile, provenance=made_by
+                        )
+                        self.todo.append(run)
+                done = len(self.finished)
+                for run in [*self.todo]:
+                    self._begin(run)
+        except OSError as error:
+            raise ValueError(f"runs cannot be recorded in {self.out}: {error}") from None
+        if done:
+            self.progress.event(f"{done} of {len(self.runs)} runs are done already (--force runs them again)")
+
+    def _begin(self, run: Run) -> None:
+        """Make room for a run: what a dead runner or a damaged run left in its place."""
+        old = read_status(run.folder)
+        if old.get("mark") and "finished" not in old and old["runner"]["host"] == platform.node():
+            kill_marked(old["mark"])
+        if old.get("state") == "damaged":
+            try:
+                kept = ", ".join(path.name for path in keep_aside(run)) or "nothing"
+            except OSError as error:
+                self.todo.remove(run)
+                self.finished[run.name] = old
+                self.progress.event(f"{run.name}: {old['message']}; it cannot be made again: {error}")
+                return
+            self.progress.event(f"{run.name}: {printable(old['message'])}; made again, kept: {kept}")
+        write_status(run, self.queued[run.name])
+
+    def go(self) -> list[Status]:
+        """Run to the end of the plan, or until something stops us; then all that runs is ended."""
+        try:
+            self._write_report()
+            while self.todo or self.active:
+                self._step()
+                time.sleep(PERIOD)
+        except BaseException:
+            self._cancel()
+            raise
+        finally:
+            if self.guard:
+                self.guard.close()
+            self._write_report()
+        if self.fault:
+            raise ValueError(f"all runs have ended and are recorded, but {self.fault}")
+        return [self.finished[run.name] for run in self.runs]
+
+    def _step(self) -> None:
+        for one in [one for one in self.active if one.over(self.options.timeout)]:
+            self.active.remove(one)
+            self.free.append(one.slot)
+            self.finished[one.run.name] = self._close(one, len(self.finished) + 1)
+        if len(self.finished) != self.judged:
+            self._block()
+        if self.free and time.monotonic() >= self.next_start:
+            ready = (run for run in self.todo if all(_ok(self.finished.get(need)) for need in run.needs))
+            if first := next(ready, None):
+                self.todo.remove(first)
+                self._start(first)
+                self.next_start = time.monotonic() + STAGGER
+        self.progress.draw([one.line() for one in self.active])
+        if self.report.due():
+            self._write_report()
+
+    def _block(self) -> None:
+        """Settle what cannot run any more after what has finished."""
+        self.judged = len(self.finished)
+        for run, reason in _hopeless(self.todo, self.finished, self.options.fail_fast):
+            self.todo.remove(run)
+            self.finished[run.name] = self._settle(run, state="blocked", message=reason)
+            self.progress.event(self._event(run, f"blocked, {reason}"))
+
+    def _start(self, run: Run) -> None:
+        try:
+            self.guard = self.guard or Guard()
+            one = start(run, self.free[0], self.queued[run.name])
+        except OSError as error:
+            message = f"it could not be started: {error}"
+            self.finished[run.name] = self._settle(run, state="error", message=message)
+            self.progress.event(self._event(run, message))
+            return
+        self.guard.watch(one.mark, one.scratch, one.log.name if one.log else "")
+        self.active.append(one)
+        self.free.pop(0)
+        self.progress.event(f"        {run.name}: started ({one.slot.device})")
+
+    def _close(self, one: Active, number: int, *, page: bool = True) -> Status:
+        try:
+            ended = one.end(page=page)
+        except OSError as error:
+            ended = {"state": "error", "message": f"what it left could not be kept: {error}"}
+        if self.guard:
+            self.guard.release(one.mark)
+        status = self._settle(one.run, **ended)
+        took = f" after {span(status['seconds'])}" if "seconds" in status else ""
+        head = f"[{number}/{len(self.runs)}] {one.run.name}: {status['state']}{took}"
+        if status["state"] == "ok":
+            self.progress.event(head)
+        else:
+            self.progress.event(f"{head}: {printable(status['message'])}\n{log_tail(one.run.folder)}")
+        return status
+
+    def _settle(self, run: Run, **fields: Any) -> Status:
+        """Write how a run ended. Where that is not possible it is no good run: its record says "running"."""
+        status = self.queued[run.name] | fields | {"finished": now()}
+        if fault := records_fault(run.folder):
+            status = damaged(status, fault)
+        try:
+            write_status(run, status)
+        except OSError as error:
+            status = damaged(status, f"its record could not be written: {error}")
+        return status
+
+    def _cancel(self) -> None:
+        for one in self.active:
             one.cancel()
-            _close(one, len(finished), len(runs), progress, page=False)
-        for run in todo:
-            _settle(run, queued[run.name], state="interrupted", message="cancelled before it started")
-        raise
-    finally:
-        write_report(out)
-    return [finished[run.name] for run in runs]
+            self._close(one, len(self.finished), page=False)
+        for run in self.todo:
+            self._settle(run, state="interrupted", message="cancelled before it started")
+
+    def _write_report(self) -> None:
+        """Bring the report up to date; a disk that does not take it must not end the runs."""
+        before, self.fault = self.fault, ""
+        try:
+            self.report.write()
+        except (OSError, ValueError) as error:
+            self.fault = f"the report could not be written: {error}"
+        if self.fault != before:
+            self.progress.event(self.fault or "the report is written again")
+
+    def _event(self, run: Run, text: str) -> str:
+        return f"[{len(self.finished)}/{len(self.runs)}] {run.name}: {text}"
 
 
 def _most_waited_for(runs: Sequence[Run]) -> list[Run]:
@@ -145,29 +299,6 @@ def _hopeless(todo: Sequence[Run], finished: Mapping[str, Status], fail_fast: bo
         name, state = next(iter(failed.items()))
         return [(run, f"not started because {name} ended as {state} (--fail-fast)") for run in todo]
     return [(run, f"it needs {n[0]}, which ended as {failed[n[0]]}") for run in todo if (n := bad[run.name])]
-
-
-def _close(one: Active, number: int, of: int, progress: Progress, *, page: bool = True) -> Status:
-    status = _settle(one.run, one.status, **one.end(page=page))
-    head = f"[{number}/{of}] {one.run.name}: {status['state']} after {span(status['seconds'])}"
-    if status["state"] == "ok":
-        progress.event(head)
-    else:
-        progress.event(f"{head}: {status['message']}\n{log_tail(one.run.folder)}")
-    return status
-
-
-def _settle(run: Run, status: Status, **fields: Any) -> Status:
-    status = status | fields | {"finished": now()}
-    write_status(run, status)
-    return status
-
-
-def log_tail(folder: Path, lines: int = 15) -> str:
-    """The last lines of a run's log, indented, for a person who wants to know what went wrong."""
-    path = folder / "log.txt"
-    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    return "\n".join(f"    | {line}" for line in text.rstrip().splitlines()[-lines:])
 
 
 def only_failed(runs: Sequence[Run]) -> list[Run]:

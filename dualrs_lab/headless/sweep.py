@@ -1,20 +1,25 @@
 """Sweep files: which values to try, as a list of points; and the reader for tables that people write."""
 
 import itertools
-import json
+import math
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dualrs_lab.files import digest
 from dualrs_lab.headless.parameters import nearest
+from dualrs_lab.headless.reading import parse_json, read_text
 
 __all__ = ["point_name", "read_sweep", "read_sweep_table"]
 
 
 SWEEP_TABLES = ("grid", "zip", "list", "seeds")
+
+
+MOST_POINTS = 100_000  # each is a process, a folder and a row of the report
 
 
 def read_sweep(path: Path) -> list[dict[str, Any]]:
@@ -27,13 +32,15 @@ def read_sweep(path: Path) -> list[dict[str, Any]]:
     if unknown := sorted(set(table) - set(SWEEP_TABLES)):
         raise ValueError(f"sweep {path}: unknown table {unknown[0]!r}; {nearest(unknown[0], SWEEP_TABLES)}")
     grid, zipped = _columns(path, table, "grid"), _columns(path, table, "zip")
-    seeds = table.get("seeds", [])
-    seeds = list(range(seeds)) if isinstance(seeds, int) else seeds
+    seeds = _seeds(path, table.get("seeds", []))
     listed = table.get("list", [{}])
     if len({len(values) for values in zipped.values()}) > 1:
         raise ValueError(f"sweep {path}: the lists under zip differ in length")
     if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
         raise ValueError(f"sweep {path}: list wants a list of tables, one for each point")
+    number = math.prod([len(values) for values in grid.values()] + [len(seeds) or 1, len(listed)])
+    if number > MOST_POINTS:
+        raise ValueError(f"sweep {path} has {number} points; want at most {MOST_POINTS}")
     parts: list[list[dict[str, Any]]] = [
         [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())],
         [dict(zip(zipped, values, strict=True)) for values in zip(*zipped.values(), strict=True)] or [{}],
@@ -43,20 +50,31 @@ def read_sweep(path: Path) -> list[dict[str, Any]]:
     points = [_merged(path, combination) for combination in itertools.product(*parts)]
     if not points or points == [{}]:
         raise ValueError(f"sweep {path} has no points; give it grid, zip, list or seeds")
-    names = [point_name(point) for point in points]
-    if twice := [name for name in names if names.count(name) > 1]:
+    names = Counter(point_name(point) for point in points)
+    if twice := [name for name, times in names.items() if times > 1]:
         raise ValueError(f"sweep {path} has the point {twice[0]} more than once")
     return points
 
 
+def _seeds(path: Path, seeds: object) -> Sequence[int]:
+    """A count means 0, 1, 2, …, as a range: however large, it takes no memory before it is refused."""
+    if type(seeds) is int and seeds > 0:
+        return range(seeds)
+    if isinstance(seeds, list) and all(type(seed) is int for seed in seeds):
+        return seeds
+    raise ValueError(f"sweep {path}: seeds = {seeds!r}: want a count such as 3, or a list such as [0, 1, 2]")
+
+
 def read_sweep_table(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"file {path} not found")
-    text = path.read_text(encoding="utf-8")
+    """A TOML or JSON file as a table; FileNotFoundError or ValueError says what is wrong with the file."""
+    kind = path.suffix.lstrip(".") or "TOML"
     try:
-        table = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be read as {path.suffix.lstrip('.') or 'TOML'}: {error}") from None
+        text = read_text(path)
+        table = parse_json(text, "it") if kind == "json" else tomllib.loads(text)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"file {path} not found") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read as {kind}: {error}") from None
     if not isinstance(table, dict):
         raise ValueError(f"{path} holds a {type(table).__name__}; want a table of names")
     return table

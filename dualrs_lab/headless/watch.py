@@ -1,5 +1,6 @@
 """One run from outside: its process is started in a slot, listened to, ended with its descendants, judged."""
 
+import contextlib
 import json
 import os
 import secrets
@@ -13,17 +14,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dualrs_lab.files import replace_json
+from dualrs_lab.files import replace_json, set_aside
+from dualrs_lab.headless.log import Log
 from dualrs_lab.headless.notebook import normalise_notebook, read_notebook
 from dualrs_lab.headless.plan import Run
-from dualrs_lab.headless.processes import MARK, SCRATCH, Slot, birth, kill_marked, oom_kills
+from dualrs_lab.headless.processes import (
+    MARK,
+    SCRATCH,
+    Slot,
+    birth,
+    found_by_python,
+    kill_marked,
+    oom_kills,
+)
 from dualrs_lab.headless.progress import span
-from dualrs_lab.headless.status import Status, now, write_status
+from dualrs_lab.headless.status import STATES, Status, now, write_status
 
 __all__ = ["RECORD", "Active", "start"]
 
 
 RECORD = "DUALRS_RECORD"  # environment variable: the file to which a run's results go
+
+
+WORKER = (sys.executable, "-m", "dualrs_lab.headless.worker")
 
 
 PAGE_SECONDS = 120  # for writing a page, after the notebook's own time
@@ -39,6 +52,7 @@ class Active:
     process: subprocess.Popen[bytes]
     mark: str
     scratch: str
+    log: Log | None = None
     began: float = field(default_factory=time.monotonic)
     oom_before: int = field(default_factory=oom_kills)
     heard: bytes = b""
@@ -51,7 +65,7 @@ class Active:
             self.heard += chunk
         *lines, self.heard = self.heard.split(b"\n")
         for line in lines:
-            self.told |= json.loads(line)
+            self.told |= _event(line)
 
     def line(self) -> str:
         """Its state for a person who watches."""
@@ -88,8 +102,10 @@ class Active:
         leaders = [self.told["kernel"]] if "kernel" in self.told else []
         if self.process.poll() is None:  # else its number may be another's by now
             leaders.append((self.process.pid, birth(self.process.pid)))
-        kill_marked(self.mark, leaders)
+        kill_marked(self.mark, leaders, self.log.name if self.log else "")
         code = self.process.wait()
+        if self.log:
+            self.log.close()
         self.listen()
         for pipe in (self.process.stdin, self.process.stdout):
             assert pipe is not None
@@ -118,30 +134,58 @@ class Active:
         }
 
 
+def _event(line: bytes) -> dict[str, Any]:
+    """What a run's process tells; nonsense, where somebody else found the pipe, is an outcome too."""
+    try:
+        told = json.dumps(json.loads(line), ensure_ascii=False)
+        event = json.loads(told.encode("utf-8", errors="replace"))  # half a surrogate pair becomes "?"
+        outcome = event.get("outcome", {"state": "ok", "message": ""})
+        if outcome["state"] in STATES and isinstance(outcome["message"], str):
+            return dict(event)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        pass
+    return {"outcome": {"state": "error", "message": f"its process told nonsense: {line[:80]!r}"}}
+
+
 def start(run: Run, slot: Slot, status: Status) -> Active:
-    """Start the process of one run in a slot, and write that it runs."""
+    """Start the process of one run in a slot, and write that it runs. OSError if the system refuses."""
     for name in (f"{run.notebook.stem}.ipynb", f"{run.notebook.stem}.html", "log.txt", "records.jsonl"):
-        (run.folder / name).unlink(missing_ok=True)  # what an earlier run left would pass for this one's
+        _remove(run.folder / name)  # what an earlier run left would pass for this one's
     if run.files is not None:
         run.files.mkdir(parents=True, exist_ok=True)
     mark, scratch = secrets.token_hex(8), tempfile.mkdtemp(prefix=SCRATCH)
-    status |= {"state": "running", "started": now(), "device": slot.describe()}
+    status |= {"state": "running", "started": now(), "device": slot.describe(), "mark": mark}
     write_status(run, status)
-    with (run.folder / "log.txt").open("wb") as log:
+    log = Log(run.folder / "log.txt")
+    try:
         process = subprocess.Popen(
-            [sys.executable, "-m", "dualrs_lab.headless.worker"],
+            WORKER,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=log,
+            stderr=log.pipe,
             env=_environment(run, slot, mark, scratch),
             start_new_session=True,
         )
+    except OSError:
+        shutil.rmtree(scratch, ignore_errors=True)
+        log.close_pipe()
+        log.close()
+        raise
+    log.close_pipe()
     assert process.stdin is not None
     assert process.stdout is not None
     os.set_blocking(process.stdout.fileno(), False)
-    process.stdin.write(json.dumps(_job(run)).encode() + b"\n")
-    process.stdin.flush()  # and kept open: its end tells the worker that we are gone
-    return Active(run=run, slot=slot, status=status, process=process, mark=mark, scratch=scratch)
+    with contextlib.suppress(BrokenPipeError):  # it is dead already, which `Active` will find
+        process.stdin.write(json.dumps(_job(run)).encode() + b"\n")
+        process.stdin.flush()  # and kept open: its end tells the worker that we are gone
+    return Active(run=run, slot=slot, status=status, process=process, mark=mark, scratch=scratch, log=log)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        set_aside(path)  # nothing that a runner ever made
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _job(run: Run) -> dict[str, Any]:
@@ -167,13 +211,7 @@ def _environment(run: Run, slot: Slot, mark: str, scratch: str) -> dict[str, str
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # a warning about frozen modules in each log
         "PYTHONUNBUFFERED": "1",
     }
-    checkout = Path(__file__).resolve().parents[2]
-    if (
-        checkout / "pyproject.toml"
-    ).is_file():  # a checkout that was not installed must be found from notebooks/
-        paths = [str(checkout), *filter(None, [environment.get("PYTHONPATH")])]
-        environment["PYTHONPATH"] = os.pathsep.join(paths)
-    return environment
+    return found_by_python(environment)
 
 
 def _salvage(job: Mapping[str, Any], page: bool) -> None:
@@ -187,6 +225,8 @@ def _salvage(job: Mapping[str, Any], page: bool) -> None:
         page = False
     part.unlink()
     if page:
-        command = [sys.executable, "-m", "dualrs_lab.headless.worker"]
         text = json.dumps({"page_of": job["output"], "page": job["page"]})
-        subprocess.run(command, input=text, text=True, capture_output=True, timeout=PAGE_SECONDS, check=False)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run(
+                WORKER, input=text, text=True, capture_output=True, timeout=PAGE_SECONDS, check=False
+            )

@@ -32,7 +32,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from dualrs_lab.files import replace_json, replace_text
 from dualrs_lab.headless.notebook import normalise_notebook, overwrite_lines, read_notebook
-from dualrs_lab.headless.processes import MARK, SCRATCH, birth, kill_marked, oom_kills
+from dualrs_lab.headless.processes import MARK, SCRATCH, adopt_orphans, birth, kill_marked, oom_kills
 
 __all__ = ["export_page"]
 
@@ -49,7 +49,7 @@ STREAM_LIMIT, RICH_LIMIT = 100_000, 2_000_000  # characters of a cell's printed 
 SOCKET_FOLDER_LIMIT = 50  # the whole path of a Unix socket has at most 107 characters
 
 
-CUT = "\n[cut by dualrs-lab after {} characters; all of it is in log.txt]\n"
+CUT = "\n[cut by dualrs-lab after {} characters; more of it is in log.txt]\n"
 
 
 _events = sys.stdout
@@ -67,17 +67,33 @@ def main() -> None:
         export_page(Path(job["page_of"]), Path(job["page"]))
         return
     threading.Thread(target=_die_with_the_runner, daemon=True).start()
-    _tell(outcome=_outcome(job))  # first: writing the page is not the notebook's time
+    adopt_orphans()
+    outcome = _outcome(job)
+    _kill_what_is_left()
+    _tell(outcome=outcome)  # first: writing the page is not the notebook's time
     _keep(Path(job["part"]), Path(job["output"]), Path(job["page"]))
 
 
 def _tell(**event: object) -> None:
-    print(json.dumps(event), file=_events, flush=True)
+    try:
+        print(json.dumps(event), file=_events, flush=True)
+    except BrokenPipeError:
+        _end_all()
 
 
 def _die_with_the_runner() -> None:
     sys.stdin.read()
-    kill_marked(os.environ.get(MARK, ""), [_Kernel.leader] if _Kernel.leader else [])
+    _end_all()
+
+
+def _kill_what_is_left() -> None:
+    """What the notebook started and left behind; all of it descends from this process."""
+    if mark := os.environ.get(MARK):
+        kill_marked(mark, [_Kernel.leader] if _Kernel.leader else [])
+
+
+def _end_all() -> None:
+    _kill_what_is_left()
     scratch = os.environ.get("JUPYTER_RUNTIME_DIR", "")
     if Path(scratch).name.startswith(SCRATCH):  # the runner's to remove, if it still lived
         shutil.rmtree(scratch, ignore_errors=True)
@@ -200,8 +216,8 @@ def _outcome(job: dict[str, Any]) -> dict[str, Any]:
 def _attempt(job: dict[str, Any]) -> dict[str, Any]:
     try:
         execute_notebook(
-            job["notebook"].replace("{", "{{").replace("}", "}}"),  # papermill formats its paths
-            job["part"].replace("{", "{{").replace("}", "}}"),
+            _for_papermill(str(_complete_source(job["notebook"]))),
+            _for_papermill(job["part"]),
             parameters=job["parameters"],
             engine_name="dualrs",
             kernel_name="python3",
@@ -221,6 +237,17 @@ def _attempt(job: dict[str, Any]) -> dict[str, Any]:
         print(repr(error), file=sys.stderr)
         return {"state": "error", "message": f"{type(error).__name__}: {error}".splitlines()[0]}
     return {"state": "ok", "message": ""}
+
+
+def _complete_source(notebook: str) -> Path:
+    """A copy of the notebook with what papermill takes for granted in each cell."""
+    copy = Path(os.environ["JUPYTER_RUNTIME_DIR"], "source.ipynb")
+    replace_json(copy, read_notebook(notebook))
+    return copy
+
+
+def _for_papermill(path: str) -> str:
+    return path.replace("{", "{{").replace("}", "}}")  # which takes it for a format
 
 
 def _cause_of_death(code: int | None, out_of_memory: bool) -> str:
@@ -254,4 +281,7 @@ def export_page(notebook: Path, page: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except BrokenPipeError:  # the runner, which reads the log, is gone
+        _end_all()

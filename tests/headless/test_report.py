@@ -143,7 +143,7 @@ def test_names_and_values_cannot_become_markup(out: Path) -> None:
         out, f"{names}@{names}", "error", values, message=HOSTILE, queued=f"9{HOSTILE}", device=HOSTILE,
         parameters={HOSTILE: HOSTILE, "classes": [HOSTILE]}, given={HOSTILE: HOSTILE}, provenance=where,
     )  # fmt: skip
-    add(out, "strange", HOSTILE, values)
+    add(out, "strange", "error", values, message=HOSTILE)
     for file in (f"{names}.html", f"{names}.ipynb", "log.txt"):
         (out / f"{names}@{names}" / file).write_text(HOSTILE)
     (out / "files" / names).write_text("x")

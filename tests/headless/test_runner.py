@@ -49,6 +49,14 @@ ESCAPING_CHILD = (
     "    print(os.getppid(), os.getpid(), child.pid, file=file, flush=True)\n"
     "time.sleep(300)"
 )
+HIDDEN_CHILD = (  # no environment, no parent, nothing printed, a session of its own
+    "import subprocess, sys\n"
+    "sleep = [sys.executable, '-c', 'import time; time.sleep(300)']\n"
+    "hide = 'start_new_session=True, env={}, stdout=s.DEVNULL, stderr=s.DEVNULL'\n"
+    "code = f'import subprocess as s; print(s.Popen({sleep}, {hide}).pid)'\n"
+    "done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)\n"
+    "open('left.pids', 'w').write(done.stdout)"
+)
 RECORD = "from dualrs_lab.headless import record\n"
 LAB: dict[str, tuple[str, list[str]]] = {
     "10_good": (
@@ -75,6 +83,7 @@ LAB: dict[str, tuple[str, list[str]]] = {
     "30_dead": ("", [RECORD + "record(before=2)", "import os\nos.kill(os.getpid(), 9)", "print('never')"]),
     "31_exits": ("", ["import os\nos._exit(3)"]),
     "32_killed": ("", ["import os, time\nos.kill(os.getppid(), 9)\ntime.sleep(300)"]),
+    "33_leaves": ("", [HIDDEN_CHILD]),
     "05_slow": ("", [RECORD + "record(before=3)\nprint('first')", ESCAPING_CHILD.format(name="slow")]),
 }
 PROFILES = '["11_consumer"]\nneeds = ["10_good"]\n["21_blocked"]\nneeds = ["20_error"]\n'
@@ -154,6 +163,7 @@ def ended(lab: Lab, name: str) -> tuple[str, str]:
 def test_each_end_is_told_as_it_was(lab: Lab) -> None:
     assert ended(lab, "10_good") == ("ok", "")
     assert ended(lab, "11_consumer") == ("ok", "")
+    assert ended(lab, "33_leaves") == ("ok", "")
     assert ended(lab, "20_error") == ("error", "ZeroDivisionError: division by zero (in cell [3])")
     assert ended(lab, "21_blocked") == ("blocked", "it needs 20_error, which ended as error")
     assert ended(lab, "31_exits") == ("dead-kernel", "the kernel exited with code 3")
@@ -180,7 +190,11 @@ def test_a_timeout_ends_kernel_and_grandchildren(lab: Lab) -> None:
     pids = [int(text) for text in (lab.root / "notebooks" / "slow.pids").read_text().split()]
     assert len(pids) == 3
     assert all(gone(pid, 2) for pid in pids)
-    assert lab.statuses["05_slow"]["seconds"] < 40
+    assert lab.statuses["05_slow"]["seconds"] < 60
+
+
+def test_what_a_good_run_leaves_behind_is_ended_too(lab: Lab) -> None:
+    assert gone(int((lab.root / "notebooks" / "left.pids").read_text()), 2)
 
 
 def test_what_a_timed_out_run_wrote_is_kept(lab: Lab) -> None:
@@ -232,7 +246,7 @@ def test_outputs_are_normal_and_bounded(lab: Lab) -> None:
     ]  # fmt: skip
     lines, bar, picture = nb["cells"][5:]
     assert len(printed(lines)) < 101_000
-    assert printed(lines).endswith("[cut by dualrs-lab after 100000 characters; all of it is in log.txt]\n")
+    assert printed(lines).endswith("[cut by dualrs-lab after 100000 characters; more of it is in log.txt]\n")
     assert len(lines["outputs"]) == 1
     assert "the end" in (lab.root / "runs" / "10_good" / "log.txt").read_text()
     assert printed(bar) == "2"
@@ -245,7 +259,7 @@ def test_pages_need_no_network_for_text_and_figures(lab: Lab) -> None:
     assert all("src=" not in script or "async" in script for script in scripts)
     assert "data:image/png;base64" in page
     index = (lab.root / "runs" / "index.html").read_text(encoding="utf-8")
-    assert "2 of 8 runs ended well" in index
+    assert "3 of 9 runs ended well" in index
     assert 'href="10_good/10_good.html"' in index
 
 
@@ -268,7 +282,7 @@ def test_done_runs_are_skipped_and_the_rest_is_not(lab: Lab) -> None:
     ]  # fmt: skip
     assert "2 of 2 runs are done already" in stream.getvalue()
     assert [is_done(run) for run in lab.replan("11_consumer", name="c")] == [False, False]
-    assert not any(is_done(lab.plan[name]) for name in lab.plan if name[:2] not in ("10", "11"))
+    assert not any(is_done(lab.plan[name]) for name in lab.plan if name[:2] not in ("10", "11", "33"))
 
 
 def test_an_edited_source_is_not_done(lab: Lab) -> None:
@@ -313,7 +327,7 @@ def test_update_stamps_the_source(lab: Lab) -> None:
 def test_nothing_of_a_run_stays_in_the_temporary_folder(lab: Lab) -> None:
     assert not list((lab.root / "notebooks").glob("kernel*"))
     assert sorted(path.name for path in (lab.root / "notebooks").iterdir()) == sorted(
-        [f"{name}.ipynb" for name in LAB] + ["profiles.toml", "slow.pids"]
+        [f"{name}.ipynb" for name in LAB] + ["left.pids", "profiles.toml", "slow.pids"]
     )
 
 
@@ -369,7 +383,7 @@ def test_a_killed_runner_leaves_no_process_and_no_lie(
     process.kill()
     process.wait(10)
     assert all(gone(pid) for pid in pids)
-    assert not scratch.exists()
+    wait_for(lambda: not scratch.exists())
     status = read_status(folder / "runs" / "50_sleep")
     assert (status["state"], status["message"]) == ("interrupted", "its runner ended while it was running")
 
