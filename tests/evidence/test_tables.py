@@ -1,5 +1,6 @@
 """Tables that survive a kill: begun, resumed, refused, put in order."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ from dualrs_lab.evidence import (
     LOG_COLUMNS,
     append_groups,
     decide,
+    fill,
+    finished,
     read_table,
     rows_at,
     sort_rows,
@@ -68,6 +71,23 @@ def test_a_table_cut_in_its_first_row_takes_columns_anew(path: Path) -> None:
     certificate = decide([0, 9], [1, 99], idx=3, label=1, sigma=0.5, alpha=0.001, seed=1, seconds=0.1)
     append_groups(path, [[certificate]], total=1, initial=0, progress=False)
     assert tuple(read_table(path).columns) == COLUMNS
+
+
+def test_a_kill_between_the_last_row_and_the_end_is_made_good(path: Path) -> None:
+    """All rows are there, but neither in order nor sealed: the next call does both, and asks for no image."""
+    write(path, 4, 2, 8)
+    replace_json(path.with_suffix(".json"), {"identity": IDENTITY, "sha256": None})
+    assert finished("call", path, IDENTITY, [2, 4, 8]) is None
+    table = fill(
+        "call", path, [2, 4, 8], lambda todo: [[row(i) for i in todo]] if todo else [],
+        record={"identity": IDENTITY}, disagreement=lambda: pytest.fail("measured before"), replace=False,
+        progress=False,
+    )  # fmt: skip
+    assert table["idx"].tolist() == read_table(path)["idx"].tolist() == [2, 4, 8]
+    assert read_record(path)["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert finished("call", path, IDENTITY, [4, 8])["idx"].tolist() == [4, 8]
+    assert finished("call", path, IDENTITY, [4, 6]) is None
+    assert finished("call", path, {"seed": 1}, [4]) is None
 
 
 def test_another_table_is_refused_or_set_aside(path: Path) -> None:
