@@ -12,7 +12,7 @@ from dualrs_lab.cascade.radii import Cascade
 from dualrs_lab.evidence.claim import Claims
 from dualrs_lab.evidence.joins import aligned, at_sigma, counted_votes, origin, shared_origin
 from dualrs_lab.evidence.table import as_table
-from dualrs_lab.evidence.votes import vote_counts
+from dualrs_lab.evidence.votes import level_text, vote_counts
 from dualrs_lab.settings import ALPHA
 
 __all__ = ["Joined", "from_tables", "holds_all_draws", "join_votes"]
@@ -74,7 +74,7 @@ def join_votes(tables: Mapping[float, Claims], sigmas: Sequence[float]) -> Joine
             f"join_votes: no table for sigma {missing[0]:g}; wanted tables of {tuple(sigmas)}, got "
             f"{sorted(tables)}"
         )
-    given = {f"σ = {sigma:g}": as_table(tables[sigma]) for sigma in sigmas}
+    given = {f"σ = {level_text(sigma)}": as_table(tables[sigma]) for sigma in sigmas}
     for sigma, (name, table) in zip(sigmas, given.items(), strict=True):
         if not holds_all_draws(table):
             raise ValueError(
@@ -86,7 +86,8 @@ def join_votes(tables: Mapping[float, Claims], sigmas: Sequence[float]) -> Joine
     pairs = [*zip(*(counted_votes("join_votes", table) for table in same), strict=True)]
     classes = 1 + max(kind for every in pairs for rows in every for row in rows for kind, _ in row)
     selection, votes = (np.stack([vote_counts(rows, classes) for rows in every], axis=1) for every in pairs)
-    first, digests = same[0], [table["image"] for table in same if "image" in table]
+    first = same[0]
+    digests = [table["image"] for table in same if "image" in table and table["image"].notna().all()]
     return Joined(
         first["idx"].to_numpy(),
         first["label"].to_numpy(),

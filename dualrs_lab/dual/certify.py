@@ -28,6 +28,7 @@ from dualrs_lab.dual.ask import Looks, ask_experts, by_expert, check_systems, ch
 from dualrs_lab.dual.certificate import DualCertificate, judge
 from dualrs_lab.dual.spec import DualSpec
 from dualrs_lab.evidence.joins import agree, at_sigma
+from dualrs_lab.evidence.votes import level_text
 from dualrs_lab.models.checkpoints import fingerprint
 from dualrs_lab.models.suited import suited, suited_each
 from dualrs_lab.smoothing.engine import Voter
@@ -174,7 +175,9 @@ def _recorded_steps(
 
 def _check_recorded(call: str, known: Sequence[RecordedVotes], images: Images, spec: DualSpec) -> None:
     # rows may be of other draws than the record beside them says
-    tables = {f"σ = {sigma:g}": one.table for sigma, one in zip(spec.sigmas, known, strict=bool(known))}
+    tables = {
+        f"σ = {level_text(sigma)}": one.table for sigma, one in zip(spec.sigmas, known, strict=bool(known))
+    }
     agree(call, tables, same=("alpha",))
     for sigma, (name, table) in zip(spec.sigmas, tables.items(), strict=bool(known)):
         at_sigma(call, name, table, sigma)

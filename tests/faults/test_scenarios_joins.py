@@ -244,6 +244,9 @@ def test_a_table_of_one_noise_level_is_not_taken_for_another() -> None:
         lambda: from_tables({1.0: small}, cascade=Cascade((1.0,))),
         lambda: join_votes({1.0: small, 0.5: large}, (1.0, 0.5)),
         lambda: compare({1.0: small, 0.5: large}),
+        lambda: compare(
+            {1.0: small.assign(bound="betting", radius=0.0), 0.5: large}
+        ),  # joined by no other rule
     ):
         with pytest.raises(ValueError, match=r"σ = 1 is of sigma \[0\.25\]; wanted a table made at 1, whose"):
             join()
