@@ -102,7 +102,7 @@ def test_voters_that_do_not_fit_are_refused(points: np.ndarray) -> None:
         certify_cascade([voter] * 3, torch.tensor(points), spec=spec)
     with pytest.raises(ValueError, match=r"got .* 2 and 60"):
         system(points, spec, labels=[0, 1])
-    with pytest.raises(ValueError, match="n_side, batch >= 1"):
+    with pytest.raises(ValueError, match="got n_side 0; wanted a whole number >= 1"):
         settings(CASCADES[0], n_side=0)
 
 

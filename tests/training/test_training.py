@@ -340,7 +340,7 @@ def test_channel_statistics_are_those_of_the_pixels(digits: Images) -> None:
 
 
 def test_impossible_settings_are_refused() -> None:
-    with pytest.raises(ValueError, match="epochs >= 1"):
+    with pytest.raises(ValueError, match="TrainConfig: got epochs 0; wanted a whole number >= 1"):
         config(epochs=0)
     with pytest.raises(TypeError, match="seed"):
         TrainConfig(epochs=1)
