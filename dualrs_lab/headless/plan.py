@@ -6,6 +6,7 @@ is a ValueError or FileNotFoundError here, before any kernel starts. Standard li
 
 import json
 import os
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
@@ -16,6 +17,7 @@ from dualrs_lab import __version__
 from dualrs_lab.files import digest
 from dualrs_lab.headless.notebook import notebook_parameters, read_notebook, source_hash
 from dualrs_lab.headless.parameters import Parameter, Value, nearest
+from dualrs_lab.headless.reading import encodable, printable
 from dualrs_lab.headless.sweep import point_name, read_sweep, read_sweep_table
 from dualrs_lab.settings import setting
 
@@ -143,6 +145,8 @@ def _collect(request: Request) -> dict[str, _Entry]:
         path = waiting.pop(0)
         if path.stem == FILES:
             raise ValueError(f"notebook {path}: rename it, {FILES}/ is where notebooks exchange theirs")
+        if encodable(path.stem) != path.stem or any(unicodedata.category(one) == "Cc" for one in path.stem):
+            raise ValueError(f"notebook {printable(str(path))}: rename it, its name is no text to print")
         if path.stem not in entries:
             entries[path.stem] = entry = _entry(path, request.profile, path in asked)
             waiting += entry.needs

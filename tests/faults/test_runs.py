@@ -14,6 +14,7 @@ from dualrs_lab.__main__ import main
 from dualrs_lab.headless import (
     Report,
     alone,
+    export_page,
     find_runs,
     is_done,
     log_tail,
@@ -326,6 +327,28 @@ def test_hostile_names_stay_text(lab: Path, capsys: pytest.CaptureFixture[str]) 
     assert page.count("&lt;img") >= 5
     assert main(["status"]) == 1
     assert all(line.isprintable() for line in capsys.readouterr().out.splitlines())
+
+
+@pytest.mark.parametrize("name", ["a\x1b[2J", "a\nb", "\udcff"])
+def test_a_notebook_whose_name_is_no_text_is_refused(lab: Path, name: str) -> None:
+    write_notebook(lab / "notebooks" / f"{name}.ipynb", "", "1")
+    with pytest.raises(ValueError, match="its name is no text to print") as refused:
+        plan(lab)
+    assert str(refused.value).isprintable()
+
+
+def test_the_page_of_a_hostile_notebook_shows_it_as_text(tmp_path: Path) -> None:
+    source = tmp_path / f"{EVIL}.ipynb"
+    write_notebook(source, f"name: str = {EVIL!r}", "1")
+    nb = read_notebook(source)
+    nb["metadata"]["title"] = EVIL
+    nb["cells"][0]["metadata"]["tags"] += [EVIL, f'"{EVIL}']
+    nb["cells"][1]["outputs"] = [{"output_type": "stream", "name": "stdout", "text": EVIL}]
+    source.write_text(json.dumps(nb))
+    export_page(source, tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert page.count("&lt;img") >= 4
+    assert not [tag for tag, name in Tags(page).found if tag == "img" or name.startswith("on")]
 
 
 def test_files_that_come_and_go_under_the_report(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
