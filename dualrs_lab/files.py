@@ -122,10 +122,10 @@ def set_aside(*paths: str | Path) -> list[Path]:
 
     Nothing is overwritten and nothing is lost. Returns the new paths of those that existed.
     """
-    present = [Path(path) for path in paths if Path(path).exists()]
+    present = [Path(path) for path in paths if os.path.lexists(path)]  # also links to nothing
     for number in range(1, 1_000_000):
         renamed = [path.with_name(f"{path.stem}_old{number}{path.suffix}") for path in present]
-        if not any(path.exists() for path in renamed):
+        if not any(os.path.lexists(path) for path in renamed):
             break
     for path, new in zip(present, renamed, strict=True):
         path.rename(new)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dualrs_lab.cli.parser import Command, Parser, a_number, a_path
-from dualrs_lab.settings import COUNT, Range
+from dualrs_lab.settings import COUNT
 
 if TYPE_CHECKING:
     from dualrs_lab.headless.plan import Run
@@ -23,6 +23,7 @@ OUT = Path("runs")
 def _run_options(parser: Parser) -> None:
     from dualrs_lab.cli.options import add_option
     from dualrs_lab.headless.plan import Request
+    from dualrs_lab.headless.processes import JOBS
     from dualrs_lab.headless.runner import Options
 
     parser.add_argument(
@@ -36,7 +37,7 @@ def _run_options(parser: Parser) -> None:
     add_option(parser, Request, "sweep", metavar="FILE")
     add_option(parser, Request, "out", default=OUT, metavar="DIR", help="everything goes there")
     parser.add_argument(
-        "--jobs", type=a_number(Range(whole=True, least=1, most=1000)), metavar="N",
+        "--jobs", type=a_number(JOBS), metavar="N",
         help="runs at a time; default: one for each device",
     )  # fmt: skip
     parser.add_argument(

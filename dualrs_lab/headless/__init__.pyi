@@ -18,6 +18,7 @@ from .plan import Run as Run
 from .plan import find_notebooks as find_notebooks
 from .plan import make_plan as make_plan
 from .plan import take_shard as take_shard
+from .processes import JOBS as JOBS
 from .processes import MARK as MARK
 from .processes import SCRATCH as SCRATCH
 from .processes import Guard as Guard

@@ -18,7 +18,10 @@ from pathlib import Path
 
 import psutil
 
+from dualrs_lab.settings import Range
+
 __all__ = [
+    "JOBS",
     "MARK",
     "SCRATCH",
     "Guard",
@@ -39,7 +42,7 @@ MARK = "DUALRS_RUN"  # environment variable that every process of a run inherits
 SCRATCH = "dualrs-"  # how the names of the folders for kernel sockets begin
 
 
-MOST_JOBS = 1000  # each is a process with a kernel
+JOBS = Range(whole=True, least=1, most=1000)  # each is a process with a kernel
 
 
 PR_SET_CHILD_SUBREAPER = 36  # of Linux, see prctl(2)
@@ -77,8 +80,8 @@ def make_slots(jobs: int | None, devices: str, environment: Mapping[str, str] = 
     names = [name.strip() for name in devices.split(",")]
     if bad := [name for name in names if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name)]:
         raise ValueError(f"--devices {bad[0]!r}: want auto, cpu or a list such as cuda:0,cuda:1")
-    if jobs is not None and not 1 <= jobs <= MOST_JOBS:
-        raise ValueError(f"--jobs {jobs}: want at least 1 and at most {MOST_JOBS}")
+    if jobs is not None and jobs not in JOBS:
+        raise ValueError(f"--jobs {jobs}: want {JOBS}")
     number = jobs or len(names)
     visible = [text for text in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if text]
     return [

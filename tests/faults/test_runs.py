@@ -519,9 +519,9 @@ def test_files_that_people_write_are_refused_in_one_line(
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--shard", ""], "--shard '': want I/N"),
-        (["--shard", "/"], "--shard '/': want I/N"),
-        (["--jobs", "1000000000"], "--jobs 1000000000: want at least 1 and at most 1000"),
+        (["--shard", ""], "--shard: ''"),
+        (["--shard", "/"], "--shard: '/'"),
+        (["--jobs", "1000000000"], "--jobs: 1000000000: want a whole number >= 1 and <= 1,000"),
         (["--out", "a_file"], "--out a_file: it is a file"),
         (["--junit", "notebooks"], "--junit notebooks: it is a folder"),
         (["-p", "name=\udcff"], "parameter name of 20_good: '\\udcff' is not of type str"),

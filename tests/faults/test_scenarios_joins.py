@@ -231,7 +231,7 @@ def test_the_command_line_compares_tables_of_one_level(
 
 def test_a_published_log_is_no_expert(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     Path("log.tsv").write_text("idx\tlabel\tpredict\tradius\tcorrect\ttime\n0\t0\t0\t0.5\t1\t0.1\n")
-    assert "log.tsv is of sigma []" in complaint(capsys, "cascade", *files, "log.tsv", "--out", "c.tsv")
+    assert "log.tsv holds no votes" in complaint(capsys, "cascade", *files, "log.tsv", "--out", "c.tsv")
 
 
 # Noise.

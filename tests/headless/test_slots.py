@@ -37,7 +37,7 @@ def test_unknown_devices_are_refused(text: str) -> None:
 
 
 def test_no_jobs_is_refused() -> None:
-    with pytest.raises(ValueError, match="--jobs 0: want at least 1"):
+    with pytest.raises(ValueError, match="--jobs 0: want a whole number >= 1"):
         make_slots(0, "cpu", {})
 
 
