@@ -51,7 +51,7 @@ class Made(NamedTuple):
     @property
     def lab(self) -> Experiment:
         n = self.given("21_certify")["n"]
-        return Experiment(folder=self.out / "files", data="digits", model="digits_cnn", n=n).made
+        return Experiment(folder=self.out / "files", data="digits", model="digits_narrow", n=n).made
 
 
 @pytest.fixture(scope="module")

@@ -73,7 +73,7 @@ FULL = Size(
     n=10_000, skips=(40, 20, 10), more=(100_000, 50), labels=10_000, draws=200, begin=1.5, board=20,
 )  # fmt: skip
 TOY = Size(
-    network="digits_cnn", recipe=Recipe(batch=64, lr=0.1, crop=1, flip=False, statistics=5),
+    network="digits_narrow", recipe=Recipe(batch=64, lr=0.1, crop=1, flip=False, statistics=5),
     steps=20, pace=1, n=200, skips=(100, 50), more=(300, 250), labels=5, draws=100, begin=0.3, board=3,
 )  # fmt: skip
 

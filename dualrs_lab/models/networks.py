@@ -99,7 +99,7 @@ _SOME = Range(whole=True, least=1, most=1_000_000)
 def suggest_model(shape: tuple[int, int, int]) -> str:
     """A network that suits images of this shape (C, H, W) on a CPU within minutes."""
     side = max(shape[1:])
-    return "digits_cnn" if side <= 16 else "fast_narrow" if side <= 64 else "resnet50"
+    return "digits_narrow" if side <= 16 else "fast_narrow" if side <= 64 else "resnet50"
 
 
 def pick_model(name: str, shape: tuple[int, int, int]) -> str:

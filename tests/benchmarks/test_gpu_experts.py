@@ -25,7 +25,7 @@ def digits(count: int = 64) -> Images:
 
 
 def fresh(seed: int = 0) -> Classifier:
-    return make_model("digits_cnn", classes=10, channels=1, mean=[0.3], std=[0.4], seed=seed)
+    return make_model("digits_narrow", classes=10, channels=1, mean=[0.3], std=[0.4], seed=seed)
 
 
 def trainer(**settings: object) -> Trainer:
@@ -143,7 +143,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_tables_hold_all_votes_and_recompute(made: Path) -> None:
     for sigma in stage3.SIGMAS:
-        table = read_table(made / f"digits_digits_cnn_sigma{sigma:g}_seed0_smoothed{sigma:g}_n200.tsv")
+        table = read_table(made / f"digits_digits_narrow_sigma{sigma:g}_seed0_smoothed{sigma:g}_n200.tsv")
         assert len(table) == 10
         for row in table.to_dict("records"):
             one = Certificate.from_row({str(key): value for key, value in row.items()})
@@ -152,7 +152,7 @@ def test_tables_hold_all_votes_and_recompute(made: Path) -> None:
 
 
 def test_the_kept_network_is_the_one_that_was_certified(made: Path) -> None:
-    stem = "digits_digits_cnn_sigma0.25_seed0"
+    stem = "digits_digits_narrow_sigma0.25_seed0"
     assert load_file(made / f"{stem}.safetensors")["body.fc.weight"].dtype == torch.float16
     model, info = load_checkpoint(made / f"{stem}.safetensors")
     assert info["sigma"] == 0.25
@@ -171,11 +171,11 @@ def test_a_rounded_network_answers_as_the_trained_one_within_half_precision() ->
 
 
 def test_labels_are_those_that_a_router_would_count(made: Path) -> None:
-    path = made / "digits_digits_cnn_votes_held_out.safetensors"
+    path = made / "digits_digits_narrow_votes_held_out.safetensors"
     kept, images = load_file(path), load_images("digits", "train")
     chosen = images.select(kept["index"].long())
     assert set((kept["index"] % stage3.HOLD).tolist()) == {stage3.HOLD - 1}
-    names = [made / f"digits_digits_cnn_sigma{sigma:g}_seed0.safetensors" for sigma in stage3.SIGMAS]
+    names = [made / f"digits_digits_narrow_sigma{sigma:g}_seed0.safetensors" for sigma in stage3.SIGMAS]
     models = [load_checkpoint(name)[0] for name in names]
     draws = {"sigmas": stage3.SIGMAS, "n": stage3.TOY.draws, "seed": stage3.SEED}
     assert torch.equal(label_votes(models, chosen, path, **draws), kept["votes"])

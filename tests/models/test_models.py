@@ -221,7 +221,7 @@ def test_stored_or_given_statistics_win_over_the_usual_ones(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("name", "shape", "picked"),
     [
-        ("auto", (1, 8, 8), "digits_cnn"),
+        ("auto", (1, 8, 8), "digits_narrow"),
         ("auto", (3, 32, 32), "fast_narrow"),
         ("auto", (3, 224, 224), "resnet50"),
         ("resnet18", (1, 8, 8), "resnet18"),
