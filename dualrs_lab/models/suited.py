@@ -45,12 +45,14 @@ def made_for(info: Mapping[str, Any]) -> MadeFor:
     """By the json of a checkpoint. Networks that were trained on numbered images name no classes."""
     architecture, data = info["architecture"], info.get("data")
     data = data if isinstance(data, Mapping) else {}
-    names, shape = (tuple(data.get(key) or ()) for key in ("classes", "shape"))
+    said = (data.get(key) for key in ("classes", "shape"))
+    names, shape = (tuple(value) if isinstance(value, list | tuple) else () for value in said)
+    whole = len(shape) == 3 and all(isinstance(size, int) for size in shape)
     return MadeFor(
         outputs=int(architecture["classes"]),
         channels=int(architecture["channels"]),
         classes=tuple(map(str, names)) if len(names) == architecture["classes"] else None,
-        shape=tuple(map(int, shape)) if len(shape) == 3 else None,
+        shape=shape if whole else None,
     )
 
 

@@ -763,6 +763,9 @@ def test_other_numbers_of_classes_are_refused_and_old_checkpoints_say_what_was_c
     named, _ = load_checkpoint(tmp_path / "m.safetensors")
     assert named.made_for == MadeFor(outputs=3, channels=1, classes=NAMES, shape=SHAPE)
     table(named, images, tmp_path / "v.tsv")
+    for odd in (5, "text", {"classes": 7, "shape": "big"}, {"classes": {}, "shape": [1, None, 6]}):
+        save_checkpoint(tmp_path / "m.safetensors", old, data=odd)
+        assert load_checkpoint(tmp_path / "m.safetensors")[0].made_for == MadeFor(outputs=3, channels=1)
 
 
 def test_training_notes_what_the_outputs_mean_and_numbered_images_do_not_change_it(
