@@ -37,7 +37,7 @@ from dualrs_lab.evidence import (
 )
 from dualrs_lab.files import replace_json
 from dualrs_lab.mixing import MixCertificate, check_mixed, mixed, probability_bounds
-from dualrs_lab.smoothing import GridNoise, Spec, certify_table
+from dualrs_lab.smoothing import GridNoise, RecordedVotes, Spec, certify_table
 from dualrs_lab.store import read_record
 
 SIGMAS = (0.25, 0.5)
@@ -435,4 +435,7 @@ def test_recorded_votes_are_those_of_these_images(tmp_path: Path) -> None:
         replace_json(paths[1].with_suffix(".json"), record)  # as if of a time without digests of tables
         with pytest.raises(ValueError, match=message):
             system("t.tsv")
+    write_table(paths[1], pd.concat([rows, rows[:1]]))
+    with pytest.raises(ValueError, match=r"comes twice|each image once"):
+        RecordedVotes("call", paths[1], range(6), 3)
     assert not (tmp_path / "t.tsv").exists()
