@@ -17,12 +17,6 @@ PAGE = (ROOT / "docs" / "guarantees.md").read_text()
 TEST = re.compile(r"`([a-z_]+/)?(test_\w+\.py)(?:::(test_\w+))?`")
 PROMISES = [line.strip("| ").split(" | ") for line in PAGE.splitlines() if re.match(r"\| (?!promise)", line)]
 
-# Tests of promises that are kept elsewhere until they come together here; nothing is left of them then.
-AWAITED = {
-    *(f"faults/test_{name}.py" for name in ("writers", "disk", "out", "kills", "scenarios_networks", "runs")),
-    *(f"faults/test_{name}.py" for name in ("runs_killed", "command_line", "calls", "images", "html")),
-}
-
 
 def named(cell: str) -> list[tuple[str, str]]:
     """Files below tests/, and the test in each; "" for all of them."""
@@ -35,18 +29,14 @@ def test_a_promise_names_a_test_that_is_there(promise: Sequence[str]) -> None:
     assert said.endswith(".")
     assert re.fullmatch(rf"{TEST.pattern}(?:, {TEST.pattern})*", held), held
     for file, test in named(held):
-        path = ROOT / "tests" / file
-        if not path.exists():
-            assert file in AWAITED, file
-        else:
-            assert not test or f"def {test}(" in path.read_text(), f"{file}::{test}"
+        text = (ROOT / "tests" / file).read_text()
+        assert not test or f"def {test}(" in text, f"{file}::{test}"
 
 
 def test_every_test_of_faults_is_behind_a_promise() -> None:
     behind = {file for cells in PROMISES for file, _ in named(cells[-1])}
     there = {f"faults/{path.name}" for path in (ROOT / "tests" / "faults").glob("test_*.py")}
-    assert there <= behind
-    assert {file for file in behind if file.startswith("faults/")} <= there | AWAITED
+    assert there == {file for file in behind if file.startswith("faults/")}
 
 
 def test_the_lab_is_served_on_this_machine_only_and_asks_for_a_token(
