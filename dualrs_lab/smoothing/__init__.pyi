@@ -1,3 +1,4 @@
+from .agreement import BY_ROUNDING as BY_ROUNDING
 from .agreement import MOST_OTHERWISE as MOST_OTHERWISE
 from .agreement import check_disagreement as check_disagreement
 from .agreement import disagreement as disagreement

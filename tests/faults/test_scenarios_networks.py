@@ -36,6 +36,7 @@ from dualrs_lab.models import (
 )
 from dualrs_lab.runtime import fold_seed, make_generator
 from dualrs_lab.smoothing import (
+    BY_ROUNDING,
     MOST_OTHERWISE,
     FastPath,
     GaussianNoise,
@@ -458,11 +459,12 @@ def test_a_copy_that_votes_too_often_otherwise_is_refused_and_others_are_told(
         certify_table(network(), images, path, spec=SPEC, progress=False)
     assert not path.exists()
     monkeypatch.undo()
-    monkeypatch.setattr(jobs, "disagreement", lambda *_: {"draws": 600, "share": 0.01})
-    with pytest.warns(UserWarning, match=r"gives 1\.00% of 600 votes otherwise"):
+    monkeypatch.setattr(jobs, "disagreement", lambda *_: {"draws": 600, "share": 0.02})
+    with pytest.warns(UserWarning, match=r"gives 2\.00% of 600 votes otherwise"):
         table(network(), images, path)
-    assert record(path)["disagreement"]["share"] == 0.01
-    check_disagreement("a call", {"draws": 9, "share": 0.0}, torch.float32)  # without a word
+    assert record(path)["disagreement"]["share"] == 0.02
+    for share in (0.0, BY_ROUNDING):  # without a word
+        check_disagreement("a call", {"draws": 9, "share": share}, torch.float32)
 
 
 def test_a_table_whose_record_tells_of_another_classifier_is_not_handed_out(
