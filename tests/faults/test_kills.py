@@ -22,7 +22,7 @@ def test_a_few_kills_lose_no_row(tmp_path: Path) -> None:
 
 
 def test_a_few_steps_at_which_a_process_ends(tmp_path: Path) -> None:
-    counted = deaths("crashes", 67, tmp_path)
+    counted = deaths("crashes", 97, tmp_path)
     assert counted.keys() == {"begun", "resumed", "set aside", "kept"}
     assert sum(counted.values()) >= 4
 
