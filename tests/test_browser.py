@@ -68,6 +68,21 @@ g, h = (make_model("digits_cnn", classes=10, channels=1, mean=[0.3], std=[0.4], 
 BlendPanel(g, h, load_images("digits", "test"), eps=0.2)
 """,
 ]
+HOSTILE = """
+from dualrs_lab.data import Images, load_images
+from dualrs_lab.models import make_model
+from dualrs_lab.panels import BlendPanel, CertifiedPanel, PixelPanel
+import pandas as pd
+evil = "<img src=x onerror=window.hacked=true>"
+digits = load_images("digits", "test")
+named = Images(pixels=digits.pixels, labels=digits.labels, classes=tuple(f"{evil}{k}" for k in range(10)),
+               name=evil, split="test")
+g, h = (make_model("digits_cnn", classes=10, channels=1, mean=[0.3], std=[0.4], seed=seed) for seed in (0, 1))
+g.body.fc.weight.data.abs_()
+rows = pd.DataFrame({"idx": [0, 1], "label": 0, "predict": 0, "correct": 1, "radius": [0.1, 0.3]})
+tables = {evil: rows.assign(sigma=0.5)}
+display(PixelPanel(g, named, eps=0.2), BlendPanel(g, h, named, eps=0.2), CertifiedPanel(tables))
+"""
 STATE = "window.jupyterapp?.shell.currentWidget?.context?.sessionContext.session?.kernel?.status"
 RUN = """() => { window.ran = false;
     window.jupyterapp.commands.execute('notebook:run-all-cells').then(() => { window.ran = true; }); }"""
@@ -94,9 +109,10 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
             (root / name).symlink_to(ROOT / name)
     cells = [nbformat.v4.new_code_cell(source.strip()) for source in MADE]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    nbformat.write(
-        nbformat.v4.new_notebook(cells=cells, metadata=kernel), root / "notebooks" / "panels.ipynb"
-    )
+    evil = [nbformat.v4.new_code_cell(HOSTILE.strip())]
+    for name, made in {"panels": cells, "hostile": evil}.items():
+        notebook = nbformat.v4.new_notebook(cells=made, metadata=kernel)
+        nbformat.write(notebook, root / "notebooks" / f"{name}.ipynb")
     for name, values in SETTINGS.items():
         path = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -231,6 +247,20 @@ def test_every_panel_follows_its_sliders(lab: tuple[str, Path], page: Any, tmp_p
         panel.screenshot(path=tmp_path / f"{name}_before.png")
         move_everything(panel)
         panel.screenshot(path=tmp_path / f"{name}_after.png")
+
+
+def test_names_are_text_and_never_run(lab: tuple[str, Path], page: Any, tmp_path: Path) -> None:
+    run_all(page, lab[0], "hostile.ipynb")
+    panels = page.locator(".dualrs-panel")
+    assert panels.count() == 3
+    for i in range(3):
+        panels.nth(i).scroll_into_view_if_needed()
+        move_everything(panels.nth(i))
+        panels.nth(i).screenshot(path=tmp_path / f"hostile_{i}.png")
+    for i in range(2):  # the answer is named in a note
+        playwright.expect(panels.nth(i)).to_contain_text("<img src=x onerror=window.hacked=true>")
+    assert page.locator("img[src='x']").count() == 0
+    assert page.evaluate("window.hacked") is None
 
 
 def test_a_failure_shows_in_red_and_goes_away(lab: tuple[str, Path], page: Any, tmp_path: Path) -> None:

@@ -350,7 +350,7 @@ def test_mixes_are_made_judged_and_resumed(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(mixing, "LOGIT_WEIGHTS", (0.5,))
     monkeypatch.setattr(mixing, "RANGES", ((0.6, 0.95),))
     robust = make_model("digits_narrow", classes=10, channels=1, mean=[0.3], std=[0.37], seed=1)
-    save_checkpoint(tmp_path / "robust.safetensors", robust)
+    save_checkpoint(tmp_path / "robust.safetensors", robust, data={"classes": list("0123456789")})
     options = ["--data", "digits", "--model", "digits_narrow"]
     options += ["--robust", str(tmp_path / "robust.safetensors")]
     options += ["--epochs", "1", "--head-epochs", "1", "--steps", "1", "--images", "12", "--held-out", "1200"]

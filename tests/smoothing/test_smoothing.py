@@ -184,7 +184,7 @@ def test_kill_minus_nine_in_the_middle_loses_and_repeats_nothing(tmp_path: Path,
     while True:
         process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(path)])
         seen = rows(path)
-        while process.poll() is None and rows(path) < seen + 30:
+        while process.poll() is None and rows(path) < seen + 50:
             time.sleep(0.002)
         if process.poll() is not None:
             break
