@@ -56,13 +56,13 @@ def images(pixels: torch.Tensor) -> Images:
 
 def image_panel() -> ImagePanel:
     pixels = torch.randint(0, 256, (4, 1, 8, 8), generator=torch.Generator().manual_seed(0)).byte()
-    model = make_model("digits_cnn", classes=3, channels=1, mean=[0.5], std=[0.5], seed=0)
+    model = make_model("digits_narrow", classes=3, channels=1, mean=[0.5], std=[0.5], seed=0)
     return ImagePanel(model, images(pixels), n=100)
 
 
 def pixel_panel() -> PixelPanel:
     pixels = torch.randint(0, 256, (4, 1, 8, 8), generator=torch.Generator().manual_seed(0)).byte()
-    model = make_model("digits_cnn", classes=3, channels=1, mean=[0.5], std=[0.5], seed=0)
+    model = make_model("digits_narrow", classes=3, channels=1, mean=[0.5], std=[0.5], seed=0)
     with torch.no_grad():  # every channel speaks for every class: maps are above 0
         model.body.fc.weight.abs_()
     return PixelPanel(model, images(pixels), eps=0.1)
@@ -100,7 +100,7 @@ def votes_table(count: int = 12) -> pd.DataFrame:
 def blend_panel() -> BlendPanel:
     pixels = torch.randint(0, 256, (4, 1, 8, 8), generator=torch.Generator().manual_seed(0)).byte()
     g, h = (
-        make_model("digits_cnn", classes=3, channels=1, mean=[0.5], std=[0.5], seed=seed) for seed in (0, 1)
+        make_model("digits_narrow", classes=3, channels=1, mean=[0.5], std=[0.5], seed=seed) for seed in (0, 1)
     )
     return BlendPanel(g, h, images(pixels), eps=0.1)
 
@@ -271,7 +271,7 @@ def test_the_certified_panel_reads_out_the_tables_and_marks_the_best() -> None:
 
 
 def test_the_image_panel_leaves_the_network_as_it_was() -> None:
-    model = make_model("digits_cnn", classes=3, channels=1, mean=[0.5], std=[0.5], seed=0).train()
+    model = make_model("digits_narrow", classes=3, channels=1, mean=[0.5], std=[0.5], seed=0).train()
     panel = ImagePanel(model, images(torch.zeros(2, 1, 8, 8, dtype=torch.uint8)), n=100, image=1)
     assert model.training
     found = panel.certificate(panel.state)
@@ -290,7 +290,7 @@ def test_the_pixel_panel_shows_what_its_sliders_say_and_leaves_the_network_alone
     assert "mean budget 0.0437, 44% of 0.1000" in panel.describe(
         panel.state | {"fraction": 0.25, "low": 0.025}
     )
-    original = make_model("digits_cnn", classes=3, channels=1, mean=[0.5], std=[0.5], seed=0).train()
+    original = make_model("digits_narrow", classes=3, channels=1, mean=[0.5], std=[0.5], seed=0).train()
     PixelPanel(original, panel.images, eps=0.1)
     assert original.training
     assert not model.training

@@ -24,8 +24,8 @@ from dualrs_lab.pixels import (
 )
 from dualrs_lab.runtime import make_generator
 
-SMALL = ("digits_cnn", "fast_narrow", "resnet20", "resnet18")
-LAST = {"digits_cnn": "body.layer3", "fast_narrow": "body.layer3", "resnet20": "body.layer3"}
+SMALL = ("digits_narrow", "fast_narrow", "resnet20", "resnet18")
+LAST = {"digits_narrow": "body.layer3", "fast_narrow": "body.layer3", "resnet20": "body.layer3"}
 
 
 def network(name: str = "fast_narrow", seed: int = 0) -> nn.Module:

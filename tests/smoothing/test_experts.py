@@ -23,7 +23,7 @@ SPEC = {"noise": GridNoise(0.25), "seed": 2, "n0": 30, "n": 200, "alpha": 0.01}
 
 
 def network(seed: int = 0):
-    return make_model("digits_cnn", classes=10, channels=1, mean=[0.3], std=[0.4], seed=seed).eval()
+    return make_model("digits_narrow", classes=10, channels=1, mean=[0.3], std=[0.4], seed=seed).eval()
 
 
 @pytest.fixture(scope="module")

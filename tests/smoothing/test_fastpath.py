@@ -39,7 +39,7 @@ SWITCHES = [FastPath(fold=fold, channels_last=last) for fold in (False, True) fo
 
 def network(seed: int = 0) -> nn.Module:
     """A network whose BatchNorm statistics are worth folding."""
-    model = make_model("digits_cnn", classes=10, channels=1, mean=[0.3], std=[0.3], seed=seed)
+    model = make_model("digits_narrow", classes=10, channels=1, mean=[0.3], std=[0.3], seed=seed)
     images = load_images("digits", "train").pixels[:200].float() / 255
     with torch.no_grad():
         model.train()
