@@ -100,7 +100,8 @@ def votes_table(count: int = 12) -> pd.DataFrame:
 def blend_panel() -> BlendPanel:
     pixels = torch.randint(0, 256, (4, 1, 8, 8), generator=torch.Generator().manual_seed(0)).byte()
     g, h = (
-        make_model("digits_narrow", classes=3, channels=1, mean=[0.5], std=[0.5], seed=seed) for seed in (0, 1)
+        make_model("digits_narrow", classes=3, channels=1, mean=[0.5], std=[0.5], seed=seed)
+        for seed in (0, 1)
     )
     return BlendPanel(g, h, images(pixels), eps=0.1)
 

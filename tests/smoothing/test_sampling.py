@@ -27,7 +27,9 @@ def blocks(noise=None, *, shape=SHAPE, seed=0, stream="estimation", **settings):
 
 
 def network(seed: int = 0) -> torch.nn.Module:
-    return make_model("digits_narrow", classes=5, channels=3, mean=[0.5] * 3, std=[0.25] * 3, seed=seed).eval()
+    return make_model(
+        "digits_narrow", classes=5, channels=3, mean=[0.5] * 3, std=[0.25] * 3, seed=seed
+    ).eval()
 
 
 def pixels(count: int, seed: int = 0) -> torch.Tensor:
