@@ -139,8 +139,7 @@ def take_up(
         remedy = "choose another file or remove it; replace=True keeps it under another name"
         refuse_other(call, others[0], found[others[0]], wanted, remedy=remedy)
     if others:
-        moved = [one for file in files for one in (file, record_path(file)) if one.exists()]
-        now = dict(zip(moved, set_aside(*moved), strict=True))
+        now = _aside(files)
         which = others[0] if others[0] in now else record_path(others[0])
         warnings.warn(f"{which.name} was made with other settings; it is now {now[which].name}", stacklevel=3)
     return [] if others else there
@@ -206,10 +205,15 @@ def step_aside(call: str, path: Path, reason: str, *, replace: bool) -> None:
             f"{call}: {path} {reason}; choose another file or remove it; replace=True keeps it under another "
             "name"
         )
-    there = [one for one in (path, record_path(path)) if one.exists()]
-    now = dict(zip(there, set_aside(*there), strict=True))
+    now = _aside([path])
     if path in now:
         warnings.warn(f"{path.name} {reason}; it is now {now[path].name}", stacklevel=3)
+
+
+def _aside(files: Sequence[Path]) -> dict[Path, Path]:
+    # results and their records, as far as they are there, and the names under which they are kept now
+    there = [one for file in files for one in (file, record_path(file)) if one.exists()]
+    return dict(zip(there, set_aside(*there), strict=True))
 
 
 def positions(call: str, count: int, skip: int, max_images: int) -> range:

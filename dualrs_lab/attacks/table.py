@@ -13,7 +13,7 @@ import pandas as pd
 from torch import nn
 
 from dualrs_lab.data.images import Images
-from dualrs_lab.evidence.cells import split_cells, typed
+from dualrs_lab.evidence.cells import read_cells
 from dualrs_lab.evidence.rows import IMAGE, check_digests, check_each, check_images
 from dualrs_lab.files import replace_text
 from dualrs_lab.locks import writing
@@ -26,7 +26,6 @@ from dualrs_lab.store import (
     seal,
     step_aside,
     take_up,
-    unchanged,
     write_record,
 )
 
@@ -100,14 +99,7 @@ def read_evaluation(path: Path | str) -> pd.DataFrame:
     that contradict each other, and where the file is not the one of which its record holds the sha256.
     """
     path, call = Path(path), f"read_evaluation({path})"
-    if not path.is_file():
-        raise FileNotFoundError(f"{call}: no such file; wanted a table of evaluate_table")
-    cells = split_cells(call, unchanged("read_evaluation", path))
-    _check_columns(call, [*cells])
-    try:
-        table = typed(cells, _KINDS)
-    except ValueError as error:
-        raise ValueError(f"{call}: {error}") from None
+    table = read_cells(call, path, "a table of evaluate_table", _check_columns, _KINDS)
     _check_answers(call, table)
     return table.astype(dict.fromkeys(answers(table), bool))
 

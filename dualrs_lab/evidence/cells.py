@@ -5,11 +5,14 @@ Python's own `int` and `float` take more than a table may hold (`1_0.25`, ` 7`, 
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-__all__ = ["split_cells", "typed"]
+from dualrs_lab.store import unchanged
+
+__all__ = ["read_cells", "split_cells", "typed"]
 
 
 _WHOLE = re.compile(r"-?[0-9]+")
@@ -19,6 +22,24 @@ _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|[+-
 
 
 _CLOCK = re.compile(r"(?:[0-9]+ days?, )?[0-9]+:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?")
+
+
+def read_cells(
+    call: str, path: Path, wanted: str, check: Callable[[str, list[str]], None], kinds: Mapping[str, type]
+) -> pd.DataFrame:
+    """The file at `path` as `typed` reads it, with columns that passed `check(call, columns)`.
+
+    Raises FileNotFoundError that says what was `wanted`, and ValueError as `store.unchanged`, `split_cells`
+    and `typed` do.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{call}: no such file; wanted {wanted}")
+    cells = split_cells(call, unchanged(call.partition("(")[0], path))
+    check(call, [*cells])
+    try:
+        return typed(cells, kinds)
+    except ValueError as error:
+        raise ValueError(f"{call}: {error}.") from None
 
 
 def split_cells(call: str, data: bytes) -> dict[str, list[str]]:

@@ -16,7 +16,14 @@ from tqdm.auto import tqdm
 from dualrs_lab.evidence.certificate import COLUMNS
 from dualrs_lab.evidence.claim import LOG_COLUMNS, Claim
 from dualrs_lab.evidence.rows import IMAGE
-from dualrs_lab.evidence.table import append_rows, check_log, read_table, repair_table, write_table
+from dualrs_lab.evidence.table import (
+    append_rows,
+    check_log,
+    ends_whole,
+    read_table,
+    repair_table,
+    write_table,
+)
 from dualrs_lab.locks import writing
 from dualrs_lab.store import check_place, read_record, seal, take_up, write_record
 
@@ -36,7 +43,7 @@ def finished(
     record = read_record(path)
     if record.get("identity") != identity or record.get("sha256", "") is None or not path.is_file():
         return None
-    if not path.read_bytes().endswith(b"\n"):
+    if not ends_whole(path):
         return None
     table = read_table(path)
     complete = set(positions) <= {*table["idx"]} and table["idx"].is_monotonic_increasing

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from dualrs_lab.evidence.cells import split_cells, typed
+from dualrs_lab.evidence.cells import read_cells, typed
 from dualrs_lab.evidence.certificate import COLUMNS
 from dualrs_lab.evidence.claim import LOG_COLUMNS, Claim, Claims
 from dualrs_lab.evidence.recompute import check_evidence
 from dualrs_lab.evidence.rows import IMAGE, check_rows
 from dualrs_lab.files import replace_text, sync_folder
-from dualrs_lab.store import read_record, unchanged
+from dualrs_lab.store import read_record
 
 __all__ = [
     "append_rows",
@@ -110,14 +110,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
     "published": it has no votes, and only contradictions can be found.
     """
     path, call = Path(path), f"read_table({path})"
-    if not path.is_file():
-        raise FileNotFoundError(f"{call}: no such file; wanted a certificate table or a published log.")
-    cells = split_cells(call, unchanged("read_table", path))
-    check_log(call, [*cells])
-    try:
-        table = typed(cells, _KINDS)
-    except ValueError as error:
-        raise ValueError(f"{call}: {error}.") from None
+    table = read_cells(call, path, "a certificate table or a published log.", check_log, _KINDS)
     check_rows(call, table)
     if "method" in table:
         check_evidence(call, table)
@@ -140,15 +133,18 @@ def write_table(path: str | Path, table: pd.DataFrame) -> None:
 
 
 def _header(path: Path, call: str) -> list[str]:
+    if not ends_whole(path):
+        raise ValueError(f"{call}: the last line is unfinished; repair_table cuts it, a newline accepts it.")
     with path.open("rb") as file:
         header = file.readline()
-        file.seek(0, os.SEEK_END)
-        file.seek(max(0, file.tell() - 1))
-        if file.read() != b"\n":
-            raise ValueError(
-                f"{call}: the last line is unfinished; repair_table cuts it, a newline accepts it."
-            )
     return header.decode("utf-8").rstrip("\r\n").split("\t")
+
+
+def ends_whole(path: Path) -> bool:
+    """Whether the last line of the file is finished; only its last byte is read."""
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
+        return file.read() == b"\n"
 
 
 def check_log(call: str, columns: Sequence[str]) -> None:
