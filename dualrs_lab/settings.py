@@ -16,10 +16,12 @@ __all__ = [
     "COUNT",
     "LEVEL",
     "RADIUS",
+    "RULE",
     "SECONDS",
     "SEED",
     "SHARE",
     "SIGMA",
+    "Choice",
     "Range",
     "Subset",
     "check_settings",
@@ -70,6 +72,19 @@ class Range:
         return value
 
 
+@dataclass(frozen=True)
+class Choice:
+    """The names that a setting may be."""
+
+    names: tuple[str, ...]
+
+    def __contains__(self, value: object) -> bool:
+        return value in self.names
+
+    def __str__(self) -> str:
+        return f"one of {', '.join(self.names)}"
+
+
 def _shown(bound: float) -> str:
     if not isinstance(bound, int):
         return f"{bound:g}"
@@ -104,6 +119,10 @@ SECONDS = Range(above=0, most=10**9)
 """A time that something may take."""
 
 
+RULE = Choice(("two-bounds", "cohen", "selected"))
+"""How a radius follows from votes, see `evidence.radii`; the first is the default."""
+
+
 RADIUS = Range(least=0, below=math.inf)
 """A distance in the unit of [0, 1] pixels."""
 
@@ -111,7 +130,7 @@ RADIUS = Range(least=0, below=math.inf)
 T = TypeVar("T")
 
 
-def setting(default: T, help: str, within: Range | None = None) -> T:
+def setting(default: T, help: str, within: Range | Choice | None = None) -> T:
     """A field of a dataclass, with what it means to the person who sets it, and what it may be.
 
     A default of None is allowed beside the range.

@@ -7,6 +7,7 @@ from .from_tables import Joined as Joined
 from .from_tables import from_tables as from_tables
 from .from_tables import holds_all_draws as holds_all_draws
 from .from_tables import join_votes as join_votes
+from .radii import CASCADE_RULES as CASCADE_RULES
 from .radii import Cascade as Cascade
 from .radii import Steps as Steps
 from .radii import cascade_radius as cascade_radius

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from dualrs_lab.cascade.radii import Cascade, Steps, first_to_accept, steps
+from dualrs_lab.cascade.radii import CASCADE_RULES, Cascade, Steps, first_to_accept, steps
 from dualrs_lab.evidence.claim import ABSTAIN, LOG_COLUMNS, Claim, answered, whole
 from dualrs_lab.evidence.votes import (
     Votes,
@@ -45,6 +45,7 @@ class CascadeCertificate(Claim):
     selection: tuple[Votes, ...]
     votes: tuple[Votes, ...]
     drawn: int  # every draw that was looked at
+    rule: str = CASCADE_RULES[0]
 
     counts: ClassVar[tuple[str, ...]] = (*Claim.counts, "seed", "drawn")
 
@@ -93,7 +94,7 @@ class CascadeCertificate(Claim):
     def steps(self) -> Steps:
         """Both distances of each expert by the votes, for the guessed class (without one, for class 0)."""
         y = np.int64(max(self.guess, 0))
-        return steps(self._counts(self.votes), y, cascade=self.cascade, alpha=self.alpha)
+        return steps(self._counts(self.votes), y, cascade=self.cascade, alpha=self.alpha, rule=self.rule)
 
     def recomputed(self) -> float:
         """The radius that the votes alone give."""
@@ -107,7 +108,7 @@ class CascadeCertificate(Claim):
             for what in ("accepts", "errs", "selection", "votes")
             for sigma in cascade.sigmas
         ]
-        return (*LOG_COLUMNS, "method", "sigma", "alpha", "seed", "thresholds", *each, "drawn")
+        return (*LOG_COLUMNS, "method", "sigma", "alpha", "seed", "thresholds", *each, "drawn", "rule")
 
     def evidence(self) -> dict[str, object]:
         """As `Claim.evidence`."""
@@ -119,6 +120,7 @@ class CascadeCertificate(Claim):
             "seed": self.seed,
             "thresholds": " ".join(repr(float(limit)) for limit in self.cascade.limits),
             "drawn": self.drawn,
+            "rule": self.rule,
         }
         for j, name in enumerate(map(level_text, self.cascade.sigmas)):
             row[f"accepts_{name}"] = float(self.steps.accepts[j])
@@ -142,10 +144,12 @@ class CascadeCertificate(Claim):
             selection=tuple(cell_votes(row[f"selection_{name}"]) for name in names),
             votes=tuple(cell_votes(row[f"votes_{name}"]) for name in names),
             drawn=whole(row["drawn"]),
+            rule=str(row.get("rule", CASCADE_RULES[1])),
         )
 
     def _want_evidence(self) -> None:
         experts = len(self.cascade.sigmas)
+        self._want(self.rule in CASCADE_RULES, f"a rule of {', '.join(CASCADE_RULES)}, got {self.rule!r}")
         for name, votes in (("selection", self.selection), ("votes", self.votes)):
             self._want(len(votes) == experts, f"{name} of {experts} experts, got {len(votes)}")
             fine = f"{name} with each class once, ascending, and positive counts, got {votes}"

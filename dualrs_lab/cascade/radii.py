@@ -28,7 +28,8 @@ one rival for experts before i; where t >= 0, of p_ic alone, and of p_jy alone, 
 1 - p_jy. So with b_i = 1 where t_i >= 0 and 2 elsewhere, each bound may fail with probability alpha / sum_i
 b_i. An expert that is not asked accepts nothing and may err at once (its bounds are 0 and 1), which lowers R
 and costs no level; nor does letting the guess decide how many draws each expert gets. (Where t >= 0, half_ic
-never exceeds -sigma_i Phi^-1(p_ic), since p_iy + p_ic <= 1: it has no part in either distance.)
+never exceeds -sigma_i Phi^-1(p_ic), since p_iy + p_ic <= 1: it has no part in either distance. Where t < 0,
+an expert has the level of both of its bounds, so a rival has at most what the lower bound of y leaves, too.)
 
 Shapes: leading axes of images (or none), then experts (K,) in the order of asking, then classes (C,).
 """
@@ -42,14 +43,20 @@ from scipy import special
 
 from dualrs_lab.evidence.binomial import lower_bound, upper_bound
 from dualrs_lab.evidence.claim import ABSTAIN
+from dualrs_lab.evidence.votes import own_and_rival
+from dualrs_lab.settings import RULE
 
-__all__ = ["Cascade", "Steps", "cascade_radius", "first_to_accept", "steps"]
+__all__ = ["CASCADE_RULES", "Cascade", "Steps", "cascade_radius", "first_to_accept", "steps"]
 
 
 Floats = NDArray[np.float64]
 
 
 Ints = NDArray[np.int64]
+
+
+CASCADE_RULES = (RULE.names[0], "own-votes")
+"""How rivals are bounded where a threshold is below 0: by votes and rest, or as in the first tables."""
 
 
 @dataclass(frozen=True)
@@ -115,11 +122,13 @@ def first_to_accept(votes: ArrayLike, cascade: Cascade) -> tuple[Ints, Ints]:
     return np.where(found, expert, ABSTAIN)[()], np.where(found, kind, ABSTAIN)[()]
 
 
-def steps(votes: ArrayLike, y: ArrayLike, *, cascade: Cascade, alpha: float) -> Steps:
+def steps(
+    votes: ArrayLike, y: ArrayLike, *, cascade: Cascade, alpha: float, rule: str = CASCADE_RULES[0]
+) -> Steps:
     """Both distances and the radius for class y (…,) from votes (…, K, C), at level alpha.
 
     y must come from other draws than these. Experts without votes were not asked. Raises ValueError where
-    shapes do not fit the cascade.
+    shapes do not fit the cascade, and for a rule that is none of `CASCADE_RULES`.
     """
     counts, kind = np.asarray(votes), np.asarray(y)
     if counts.ndim < 2 or counts.shape[-2] != len(cascade.sigmas) or kind.shape != counts.shape[:-2]:
@@ -127,15 +136,16 @@ def steps(votes: ArrayLike, y: ArrayLike, *, cascade: Cascade, alpha: float) -> 
             f"steps: wanted votes (…, {len(cascade.sigmas)}, C) and one y an image, got {counts.shape} and "
             f"{kind.shape}."
         )
+    if rule not in CASCADE_RULES:
+        raise ValueError(f"steps: wanted a rule of {', '.join(CASCADE_RULES)}, got {rule!r}.")
     level, trials = cascade.level(alpha), counts.sum(axis=-1)
-    at = np.broadcast_to(kind[..., None, None], (*counts.shape[:-1], 1))
-    own = np.take_along_axis(counts, at, axis=-1)[..., 0]
-    others = counts.copy()
-    np.put_along_axis(others, at, 0, axis=-1)
+    own, rival = own_and_rival(counts, np.broadcast_to(kind[..., None], trials.shape))
     asked = trials > 0
     low = np.where(asked, lower_bound(own, np.maximum(trials, 1), level), 0.0)
-    high = np.where(asked, upper_bound(others.max(axis=-1), np.maximum(trials, 1), level), 1.0)
+    high = np.where(asked, upper_bound(rival, np.maximum(trials, 1), level), 1.0)
     sigma, limit = np.asarray(cascade.sigmas), np.asarray(cascade.limits)
+    if rule == CASCADE_RULES[0]:
+        high = np.where(limit < 0, np.minimum(high, 1 - low), high)
     mine, theirs = sigma * special.ndtri(low), sigma * special.ndtri(high)
     half = np.where(asked, mine / 2 - theirs / 2, -np.inf)
     accepts = np.minimum(mine - limit, half)  # with limit >= 0 always the first

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dualrs_lab.cascade.radii import Cascade, first_to_accept, steps
+from dualrs_lab.cascade.radii import CASCADE_RULES, Cascade, first_to_accept, steps
 from dualrs_lab.evidence.claim import ABSTAIN, answered
+from dualrs_lab.evidence.counts import rule_of
 from dualrs_lab.evidence.rows import check_each
 from dualrs_lab.evidence.votes import read_column
 
@@ -41,7 +42,8 @@ def _alike(rows: pd.DataFrame) -> dict[str, NDArray[Any]]:
     drawn = selection.sum((1, 2)) + votes.sum((1, 2))
     check_each("votes", rows, "drawn >= its votes", rows["drawn"].to_numpy() >= drawn, "drawn")
     expert, y = first_to_accept(selection, cascade)
-    found = steps(votes, np.maximum(y, 0), cascade=cascade, alpha=alpha)
+    rule = rule_of(rows, CASCADE_RULES) if "rule" in rows else CASCADE_RULES[1]
+    found = steps(votes, np.maximum(y, 0), cascade=cascade, alpha=alpha, rule=rule)
     radius = np.where(y != ABSTAIN, np.maximum(found.radius, 0.0), 0.0)
     guess = np.where(y != ABSTAIN, kinds[np.maximum(y, 0)], ABSTAIN)
     said = {"radius": radius, "predict": answered(guess, radius)}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from dualrs_lab.cli.inputs import want_file
 from dualrs_lab.cli.outputs import want_place
 from dualrs_lab.cli.parser import Command, Parser, a_number, a_path, a_table, some_numbers
-from dualrs_lab.settings import ALPHA, COUNT, LEVEL, RADIUS, SHARE, SIGMA, Range
+from dualrs_lab.settings import ALPHA, LEVEL, RADIUS, RULE, SHARE, SIGMA, Range
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -38,6 +38,13 @@ def add_out(parser: Parser) -> None:
     parser.add_argument(
         "--out", type=a_table, required=True, metavar="TABLE.tsv", help="where the table goes"
     )
+
+
+def _add_rule(parser: Parser, more: str = "") -> None:
+    parser.add_argument(
+        "--rule", choices=RULE.names, default=RULE.names[0],
+        help=f"how a radius follows from the votes{more} (default: %(default)s)",
+    )  # fmt: skip
 
 
 def _check_tables(name: str, paths: Iterable[Path]) -> None:
@@ -137,13 +144,10 @@ def _mix_options(parser: Parser) -> None:
         help="of the robust network; nothing is certified up to 0.5",
     )  # fmt: skip
     parser.add_argument(
-        "--form", choices=("closed", "exact", "smoothing", "lipschitz"), default="closed",
-        help="closed and exact are sharp, smoothing and lipschitz theorems 5 and 4 (default: %(default)s)",
+        "--form", choices=("exact", "closed", "smoothing", "lipschitz"), default="exact",
+        help="exact and closed are sharp, smoothing and lipschitz theorems 5 and 4 (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument(
-        "--classes", type=a_number(Range(whole=True, least=2, most=COUNT.most)), metavar="K",
-        help="bound each of the K - 1 other classes by its votes (exact)",
-    )  # fmt: skip
+    _add_rule(parser, "; of a log without votes and for the closed form: cohen")
     parser.add_argument("--sigma", type=a_number(SIGMA), help="of a log that has no column sigma")
     _add_radii(parser)
     add_out(parser)
@@ -152,8 +156,8 @@ def _mix_options(parser: Parser) -> None:
 def _mix(options: Namespace) -> int:
     _check_tables("mix", [options.table])
     _check_out("mix", options.out)
-    if options.classes is not None and options.form == "closed":
-        raise ValueError("mix: --classes counts the votes of each class; wanted it with --form exact")
+    if options.form == "closed" and options.rule != "cohen":
+        raise ValueError("mix: --form closed knows no rival; wanted --rule cohen with it")
     from dualrs_lab.evidence.joins import shared_origin
     from dualrs_lab.evidence.summary import summarise
     from dualrs_lab.evidence.table import read_table
@@ -161,14 +165,15 @@ def _mix(options: Namespace) -> int:
 
     table = read_table(options.table)
     sigma = noise_of(table, sigma=options.sigma)
-    others = "rest" if options.classes is None else "votes"
-    how = {"form": options.form, "others": others, "classes": options.classes}
+    if options.rule != "cohen" and "votes" not in table:
+        raise ValueError(f"mix: {options.table} holds no votes of rivals; wanted --rule cohen for such a log")
+    how = {"form": options.form, "rule": options.rule}
     found = mixed(table, options.weight, **how, sigma=options.sigma)
-    # h with the same votes; without them, its own table is the evidence
-    check_mixed(found, table if others == "rest" else mixed(table, 1.0, **how, sigma=options.sigma))
+    alone = mixed(table, 1.0, **how, sigma=options.sigma)
+    check_mixed(found, alone)
     identity = {"method": "mix", "weight": options.weight, **how, "sigma": sigma, **shared_origin(table)}
     _keep(options.name, options.out, found, identity | {"table": _made_from([options.table])})
-    shown = {"the robust network": table, f"mix, weight {options.weight:g}": found}
+    shown = {"the robust network": alone, f"mix, weight {options.weight:g}": found}
     print(as_text(summarise(shown, options.radii)))
     return 0
 

@@ -28,10 +28,10 @@ from .objectives import soft_choice_radii as soft_choice_radii
 from .objectives import soft_entry_radii as soft_entry_radii
 from .predict import predict_dual as predict_dual
 from .radii import Routes as Routes
-from .radii import Split as Split
 from .radii import constancy_radius as constancy_radius
 from .radii import cuts_entry as cuts_entry
-from .radii import even_split as even_split
+from .radii import expert_radii as expert_radii
+from .radii import joined as joined
 from .radii import median_entry as median_entry
 from .radii import median_entry_radii as median_entry_radii
 from .radii import plurality_entry as plurality_entry
@@ -42,3 +42,5 @@ from .radii import routes as routes
 from .radii import still_needed as still_needed
 from .router import train_router as train_router
 from .spec import DualSpec as DualSpec
+from .split import Split as Split
+from .split import even_split as even_split

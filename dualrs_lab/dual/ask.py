@@ -11,8 +11,8 @@ from torch import Tensor
 
 from dualrs_lab.dual.radii import still_needed
 from dualrs_lab.dual.spec import DualSpec
-from dualrs_lab.evidence.certificate import BOUNDS
-from dualrs_lab.evidence.radii import rs_radius
+from dualrs_lab.evidence.radii import BOUNDS, ruled_radius
+from dualrs_lab.evidence.votes import own_and_rival
 from dualrs_lab.smoothing.engine import Voter, count_votes
 from dualrs_lab.smoothing.experts import Expert
 from dualrs_lab.smoothing.noise import NoiseBlocks
@@ -66,6 +66,7 @@ def ask_experts(
     votes = np.zeros((len(x), count, selection.shape[1]), dtype=np.int64)
     drawn = np.zeros(len(x), dtype=np.int64)
     asked, radii = np.zeros((len(x), count), dtype=bool), np.zeros((len(x), count))
+    unanimous = selection.max(axis=1) == selection.sum(axis=1)
     claim = selection.argmax(axis=1)
     order = np.argsort(np.where(np.arange(count) == top[:, None], -1.0, entry), axis=1, kind="stable")
     needed = np.ones((len(x), count), dtype=bool)
@@ -73,12 +74,13 @@ def ask_experts(
         turn = np.take_along_axis(needed, order, axis=1).argmax(axis=1)
         following = np.take_along_axis(order, turn[:, None], axis=1)[:, 0]
         for j, chosen in by_expert(following, going, count):
-            level, sigma = spec.levels.experts[j], spec.sigmas[j]
+            level = spec.levels.experts[j]
             votes[chosen, j], draws = experts[j].count(x[chosen], idx[chosen], selection[chosen], level)
             drawn[chosen] += draws
-            successes, n = votes[chosen, j, claim[chosen]], votes[chosen, j].sum(axis=1)
-            p = BOUNDS[spec.stop.bound](successes, np.maximum(n, 1), level)
-            radii[chosen, j], asked[chosen, j] = rs_radius(p, sigma), True
+            own, rival = own_and_rival(votes[chosen, j], claim[chosen])
+            told = own, rival, np.maximum(votes[chosen, j].sum(axis=1), 1), level, spec.sigmas[j]
+            how = {"bounds": BOUNDS[spec.stop.bound], "unanimous": unanimous[chosen]}
+            radii[chosen, j], asked[chosen, j] = ruled_radius(spec.rule, *told, **how), True
         needed = still_needed(entry, radii, asked) if spec.lazy else ~asked
     return votes, drawn
 

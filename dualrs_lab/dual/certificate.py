@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dualrs_lab.dual.choice import Cuts, Estimator, Median, Plurality
-from dualrs_lab.dual.radii import Routes, Split, routes
-from dualrs_lab.evidence.certificate import BOUNDS
+from dualrs_lab.dual.radii import Routes, routes
+from dualrs_lab.dual.split import Split
 from dualrs_lab.evidence.claim import LOG_COLUMNS, Claim, answered, whole
+from dualrs_lab.evidence.radii import BOUNDS, RULES
 from dualrs_lab.evidence.votes import (
     Votes,
     are_votes,
@@ -61,6 +62,7 @@ class DualCertificate(Claim):
     votes: tuple[Votes, ...]  # of each expert; empty where it was not asked
     bound: str  # of the experts' probabilities, a key of BOUNDS
     drawn: int  # every draw that was looked at, of estimator and experts
+    rule: str  # of the experts' radii, one of RULES
 
     counts: ClassVar[tuple[str, ...]] = (*Claim.counts, "seed", "drawn")
 
@@ -94,7 +96,7 @@ class DualCertificate(Claim):
         each = [f"{what}_{level_text(sigma)}" for what in ("entry", "radius", "votes") for sigma in sigmas]
         ours = ("method", "sigma", "alpha", "seed", "published", "constancy")
         evidence = ("estimator", "estimator_sigmas", "levels", "looks", "estimator_votes", "selection")
-        return (*LOG_COLUMNS, *ours, *each, *evidence, "bound", "drawn")
+        return (*LOG_COLUMNS, *ours, *each, *evidence, "bound", "drawn", "rule")
 
     def evidence(self) -> dict[str, object]:
         """As `Claim.evidence`; one stream of votes comes after ";" another."""
@@ -114,6 +116,7 @@ class DualCertificate(Claim):
             "selection": votes_text(self.selection),
             "bound": self.bound,
             "drawn": self.drawn,
+            "rule": self.rule,
         }
         for j, name in enumerate(map(level_text, self.sigmas)):
             row[f"entry_{name}"], row[f"radius_{name}"] = float(found.entry[j]), float(found.experts[j])
@@ -125,7 +128,7 @@ class DualCertificate(Claim):
         """As `Claim.from_row`."""
         names = [str(name) for name in row if str(name).startswith("votes_")]
         sigmas = tuple(float(name.removeprefix("votes_")) for name in names)
-        said = cls._said(row, cls.columns(sigmas))
+        said = cls._said(row, [name for name in cls.columns(sigmas) if name != "rule"])
         estimator, split = read_rules(row)
         return cls(
             **said,
@@ -140,6 +143,7 @@ class DualCertificate(Claim):
             votes=tuple(cell_votes(row[name]) for name in names),
             bound=str(row["bound"]),
             drawn=whole(row["drawn"]),
+            rule=str(row.get("rule", "cohen")),
         )
 
     def __post_init__(self) -> None:
@@ -150,6 +154,7 @@ class DualCertificate(Claim):
 
     def _want_evidence(self) -> None:
         self._want(self.bound in BOUNDS, f"a bound of {', '.join(BOUNDS)}, got {self.bound!r}")
+        self._want(self.rule in RULES, f"a rule of {', '.join(RULES)}, got {self.rule!r}")
         self._want(self.split.guessed_apart, "a split with guessed_apart, which the evidence allows")
         self._want_votes()
 
@@ -187,6 +192,7 @@ def judge(
     seconds: float,
     bound: str,
     drawn: int,
+    rule: str,
 ) -> DualCertificate:
     """From votes to a certificate.
 
@@ -202,7 +208,9 @@ def judge(
         classes=np.full(len(sigmas), selection.argmax()),
         sigmas=sigmas,
         split=split,
-        bound=BOUNDS[bound],
+        rule=rule,
+        unanimous=selection.max() == selection.sum(),
+        bounds=BOUNDS[bound],
     )
     return DualCertificate(
         idx=int(idx),
@@ -221,6 +229,7 @@ def judge(
         votes=tuple(map(as_votes, votes)),
         bound=bound,
         drawn=int(drawn),
+        rule=rule,
     )
 
 
@@ -235,7 +244,9 @@ def _routes(c: DualCertificate) -> Routes:
         classes=np.full(len(c.sigmas), leader(c.selection)),
         sigmas=c.sigmas,
         split=c.split,
-        bound=BOUNDS[c.bound],
+        rule=c.rule,
+        unanimous=len(c.selection) == 1,
+        bounds=BOUNDS[c.bound],
     )
 
 
@@ -247,7 +258,8 @@ def read_rules(row: Mapping[str, Any]) -> tuple[Estimator, Split]:
         )
     lower, upper, experts = (_numbers(part) for part in str(row["levels"]).split(";"))
     levels = {"lower": lower, "upper": upper, "experts": experts}
-    split = Split(alpha=float(row["alpha"]), **levels, guessed_apart=True)
+    monotone = kind == "median"  # one noise for all cuts
+    split = Split(alpha=float(row["alpha"]), **levels, guessed_apart=True, monotone=monotone)
     return _ESTIMATORS[kind](_numbers(str(row["estimator_sigmas"]))), split
 
 

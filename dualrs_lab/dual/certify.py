@@ -198,7 +198,8 @@ def _sampled(
     voters: Sequence[Voter], spec: DualSpec, shape: tuple[int, ...], device: torch.device
 ) -> list[SampledVotes]:
     settings = {"seed": spec.seed, "n0": spec.n0, "n": spec.n}
-    return [SampledVotes(v, shape, device, stop=spec.stop, **settings) for v in voters]
+    how = {"stop": spec.stop, "rule": spec.rule}
+    return [SampledVotes(v, shape, device, **how, **settings) for v in voters]  # type: ignore[arg-type]
 
 
 def _certify_wave(
@@ -235,6 +236,7 @@ def _certify_wave(
             seconds=each,
             bound=spec.stop.bound,
             drawn=int(drawn[i]),
+            rule=spec.rule,
         )
         for i in range(len(x))
     ]

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dualrs_lab.dual.radii import Split, cuts_entry, even_split, median_entry, plurality_entry
+from dualrs_lab.dual.radii import cuts_entry, median_entry, plurality_entry
+from dualrs_lab.dual.split import Split, even_split
+from dualrs_lab.settings import RULE
 
 __all__ = ["Cuts", "Estimator", "Median", "Plurality"]
 
@@ -42,9 +44,9 @@ class _Vote:
 class Median(_Vote):
     """The median vote for an expert, under noise of one `sigma`."""
 
-    def split(self, experts: int, alpha: float) -> Split:
+    def split(self, experts: int, alpha: float, rule: str = RULE.names[0]) -> Split:
         """The even split of `alpha` over all bounds."""
-        return even_split(experts, alpha, guessed_apart=True)
+        return even_split(experts, alpha, monotone=True, guessed_apart=True, rule=rule)
 
     def top(self, votes: Ints) -> Ints:
         """The expert (…,) that votes (…, 1, K) choose."""
@@ -75,9 +77,9 @@ class Cuts:
             )
         return 2
 
-    def split(self, experts: int, alpha: float) -> Split:
+    def split(self, experts: int, alpha: float, rule: str = RULE.names[0]) -> Split:
         """The even split of `alpha` over all bounds."""
-        return even_split(experts, alpha, guessed_apart=True)
+        return even_split(experts, alpha, guessed_apart=True, rule=rule)
 
     def top(self, votes: Ints) -> Ints:
         """The expert (…,) that votes (…, K - 1, 2) choose."""
@@ -95,9 +97,9 @@ class Cuts:
 class Plurality(_Vote):
     """The most frequent vote for an expert, under noise of one `sigma`: the published estimator."""
 
-    def split(self, experts: int, alpha: float) -> Split:
+    def split(self, experts: int, alpha: float, rule: str = RULE.names[0]) -> Split:
         """The even split of `alpha` over all bounds."""
-        return even_split(experts, alpha, plurality=True, guessed_apart=True)
+        return even_split(experts, alpha, plurality=True, guessed_apart=True, rule=rule)
 
     def top(self, votes: Ints) -> Ints:
         """The expert (…,) that votes (…, 1, K) choose."""

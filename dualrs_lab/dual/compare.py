@@ -15,9 +15,10 @@ from scipy import special
 from dualrs_lab.cascade.from_tables import from_tables, holds_all_draws
 from dualrs_lab.cascade.radii import Cascade
 from dualrs_lab.dual.certificate import DualCertificate
-from dualrs_lab.evidence.certificate import UPPER_BOUNDS, Certificate
+from dualrs_lab.evidence.certificate import Certificate
 from dualrs_lab.evidence.claim import ABSTAIN, Claims, claimed, reach
 from dualrs_lab.evidence.joins import aligned, at_sigma
+from dualrs_lab.evidence.radii import BOUNDS
 from dualrs_lab.evidence.summary import average_radius, certified_accuracy
 
 __all__ = ["cascade", "compare", "curves", "regret", "regret_table"]
@@ -112,7 +113,7 @@ def cascade(certificates: Sequence[Certificate]) -> tuple[int, float]:
 def _keeps(c: Certificate, y: int) -> float:
     # up to which distance no class other than y gets a majority
     rival = max((count for kind, count in c.votes if kind != y), default=0)
-    return float(-c.sigma * special.ndtri(UPPER_BOUNDS[c.bound](rival, c.n, c.alpha)))
+    return float(-c.sigma * special.ndtri(BOUNDS[c.bound][1](rival, c.n, c.alpha)))
 
 
 def _cascades(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:

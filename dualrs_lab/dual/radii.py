@@ -31,10 +31,15 @@ y too. Let t_j be the least ||delta|| at which j is chosen and does not return y
 true radius. max(r_j, R_j) <= t_j where the bounds that enter it hold; how levels add up depends on `top`:
 
 - *guessed on separate draws*: y is fixed then, and so is the j with the least t_j. R > t_j implies
-  max(r_j, R_j) > t_j, a failure of this one route. So levels add up within a route only: at most K bounds
-  with the median, 3 with plurality, one of them the expert's. (A minimum of lower bounds needs no union
-  bound, Berger 1982; for the same reason the published rule could spend alpha on each of its two stages.)
+  max(r_j, R_j) > t_j, a failure of this one route. So levels add up within a route only: those of the expert,
+  and of the cuts, at most three, or two with plurality. (A minimum of lower bounds needs no union bound,
+  Berger 1982; for the same reason the published rule could spend alpha on each of its two stages.) The level
+  of an expert is that of its radius, whatever the rule: two bounds share it (`evidence.radii`).
 - *taken from the votes themselves*: y depends on them, so all bounds have to hold: all levels add up.
+
+With one noise for all cuts F_1 <= … <= F_(K-1), so only one of the earlier cuts matters: r_j is the larger of
+-s Phi^-1(F_j) and s Phi^-1(F_(j-1)), and a route has two bounds of cuts for any K (`Split.monotone`). Cuts of
+different noise have no order, and a route all those up to its own.
 
 In both cases each expert's class is guessed on draws other than the counted ones, estimator and experts may
 share noise, and the split is fixed before any draw. An expert with r_j >= R cannot change R by any votes; not
@@ -44,24 +49,23 @@ Shapes: leading axes of images (or none), then experts (K,) or cuts (K - 1,), co
 the unit of the sigmas. The paper's sigma_e, R_sigma and R_c are s, R_e and R_top.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from math import fsum
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from dualrs_lab.evidence.binomial import lower_bound, upper_bound
-from dualrs_lab.evidence.radii import rs_radius
+from dualrs_lab.dual.split import Split
+from dualrs_lab.evidence.radii import EXACT, Bounds, ruled_radius
+from dualrs_lab.evidence.votes import own_and_rival
+from dualrs_lab.settings import RULE
 
 __all__ = [
     "Routes",
-    "Split",
     "constancy_radius",
     "cuts_entry",
-    "even_split",
+    "expert_radii",
+    "joined",
     "median_entry",
     "median_entry_radii",
     "plurality_entry",
@@ -82,78 +86,20 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 
-Bound = Callable[[ArrayLike, ArrayLike, ArrayLike], Floats]  # successes, trials, alpha
-
-
-EXACT: tuple[Bound, Bound] = (lower_bound, upper_bound)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Split:
-    """The level of each one-sided bound, fixed before any draw; certificates fail with at most `alpha`.
-
-    `lower` and `upper` bound F_1 … F_(K-1) of the median estimator, or p_1 … p_K of the plurality estimator;
-    `experts` bound the K probabilities of the experts' classes. `guessed_apart` says that `top` comes from
-    separate draws, so that levels add up within a route only (see the module). Raises ValueError for levels
-    outside (0, 1), lengths that do not fit, or levels that add up to more than alpha.
-    """
-
-    alpha: float
-    lower: tuple[float, ...]
-    upper: tuple[float, ...]
-    experts: tuple[float, ...]
-    guessed_apart: bool = False
-
-    def __post_init__(self) -> None:
-        count, cuts = len(self.experts), len(self.lower)
-        if count < 1 or len(self.upper) != cuts or cuts not in (count - 1, count):
-            raise ValueError(
-                "Split: wanted K >= 1 experts, and K - 1 (median) or K (plurality) lower and upper levels, "
-                f"got {count} experts, {cuts} lower and {len(self.upper)} upper."
-            )
-        levels = (self.alpha, *self.lower, *self.upper, *self.experts)
-        if not all(0 < level < 1 for level in levels):
-            raise ValueError(f"Split: levels are failure probabilities in (0, 1), got {levels}.")
-        if self.spent > self.alpha * (1 + 1e-12):
-            raise ValueError(f"Split: the levels add up to {self.spent:g}, more than alpha = {self.alpha:g}.")
-
-    @property
-    def spent(self) -> float:
-        """The largest failure probability of a certificate that these levels allow."""
-        if not self.guessed_apart:
-            return fsum((*self.lower, *self.upper, *self.experts))
-        return max(map(fsum, self._routes()))
-
-    def _routes(self) -> list[tuple[float, ...]]:
-        # The levels that enter max(r_j, R_j), for each j; with plurality, for the most costly `top`.
-        count = len(self.experts)
-        if len(self.lower) < count:
-            return [(self.experts[j], *self.lower[:j], *self.upper[j : j + 1]) for j in range(count)]
-        if count == 1:
-            return [self.experts]
-        tops = [max(self.lower[:j] + self.lower[j + 1 :]) for j in range(count)]
-        return list(zip(self.experts, self.upper, tops, strict=True))
-
-
-def even_split(experts: int, alpha: float, *, plurality: bool = False, guessed_apart: bool = False) -> Split:
-    """The same level for all bounds, the largest that `Split` allows for K = `experts`."""
-    cuts = experts if plurality else experts - 1
-    in_a_route = min(3, 2 * experts - 1) if plurality else experts
-    level = alpha / (in_a_route if guessed_apart else 2 * cuts + experts)
-    both = (level,) * cuts
-    return Split(alpha=alpha, lower=both, upper=both, experts=(level,) * experts, guessed_apart=guessed_apart)
-
-
-def median_entry_radii(lower: ArrayLike, upper: ArrayLike, sigma: ArrayLike) -> Floats:
+def median_entry_radii(
+    lower: ArrayLike, upper: ArrayLike, sigma: ArrayLike, *, monotone: bool = False
+) -> Floats:
     """Entry radii (…, K) of the median estimator from bounds (…, K - 1) of F_1 … F_(K-1).
 
     `sigma` is the estimator's noise, one for all cuts or one each (K - 1,). Exact probabilities are passed
-    twice. The F_k need not be ascending: those of cuts with different noise may not be.
+    twice. The F_k need not be ascending: those of cuts with different noise may not be. Where they are known
+    to be, as `monotone` says, the cut before an expert's own is the only earlier one that is looked at.
     """
     low, high = (_probabilities("median_entry_radii", bound) for bound in (lower, upper))
     sigmas = _sigmas("median_entry_radii", sigma, low.shape[-1])
     says_no = -sigmas * special.ndtri(high)  # the cut itself, within this radius
-    says_yes = np.maximum.accumulate(sigmas * special.ndtri(low), axis=-1)  # an earlier cut
+    yes = sigmas * special.ndtri(low)
+    says_yes = yes if monotone else np.maximum.accumulate(yes, axis=-1)  # an earlier cut
     none = np.zeros((*low.shape[:-1], 1))
     terms = [np.maximum(says_no, 0.0), none], [none, says_yes]
     return np.asarray(np.maximum(*(np.concatenate(term, axis=-1) for term in terms)))
@@ -201,18 +147,14 @@ def still_needed(entry: ArrayLike, experts: ArrayLike, certified: ArrayLike) -> 
     return np.asarray(~done & (np.asarray(entry) < so_far))
 
 
-def median_entry(
-    votes: ArrayLike, *, sigma: ArrayLike, split: Split, bounds: tuple[Bound, Bound] = EXACT
-) -> Floats:
+def median_entry(votes: ArrayLike, *, sigma: ArrayLike, split: Split, bounds: Bounds = EXACT) -> Floats:
     """Entry radii (…, K) from votes (…, K) for each expert: the same draws serve all cuts."""
     at_most = np.cumsum(np.asarray(votes), axis=-1)
     cuts = np.stack([at_most, at_most[..., -1:] - at_most], axis=-1)[..., :-1, :]
     return cuts_entry(cuts, sigma=sigma, split=split, bounds=bounds)
 
 
-def cuts_entry(
-    votes: ArrayLike, *, sigma: ArrayLike, split: Split, bounds: tuple[Bound, Bound] = EXACT
-) -> Floats:
+def cuts_entry(votes: ArrayLike, *, sigma: ArrayLike, split: Split, bounds: Bounds = EXACT) -> Floats:
     """Entry radii (…, K) from votes (…, K - 1, 2), at most k and more than k: separate draws for each cut."""
     counts, cuts = np.asarray(votes), len(split.experts) - 1
     if counts.shape[-2:] != (cuts, 2) or len(split.lower) != cuts:
@@ -222,11 +164,12 @@ def cuts_entry(
         )
     yes, trials = counts[..., 0], counts.sum(axis=-1)
     low, high = bounds
-    return median_entry_radii(low(yes, trials, split.lower), high(yes, trials, split.upper), sigma)
+    lower, upper = low(yes, trials, split.lower), high(yes, trials, split.upper)
+    return median_entry_radii(lower, upper, sigma, monotone=split.monotone)
 
 
 def plurality_entry(
-    votes: ArrayLike, top: ArrayLike, *, sigma: float, split: Split, bounds: tuple[Bound, Bound] = EXACT
+    votes: ArrayLike, top: ArrayLike, *, sigma: float, split: Split, bounds: Bounds = EXACT
 ) -> Floats:
     """Entry radii (…, K) from votes (…, K) for each expert; `top` (…,) is the one that is chosen at x."""
     counts, count = np.asarray(votes), len(split.experts)
@@ -251,6 +194,34 @@ class Routes(NamedTuple):
     experts: Floats  # (…, K) R_j; 0 where expert j abstains, gives another class or was not asked
 
 
+def expert_radii(
+    own: ArrayLike,
+    rival: ArrayLike,
+    trials: ArrayLike,
+    *,
+    sigmas: ArrayLike,
+    levels: ArrayLike,
+    rule: str = RULE.names[0],
+    unanimous: ArrayLike = False,
+    bounds: Bounds = EXACT,
+) -> Floats:
+    """R_j (…, K) from counts (…, K) of the class, of its largest rival and of all draws, at `levels` (K,).
+
+    0 for an expert without draws. `unanimous` (…,) says where the draws that guessed the class all did, for
+    the rule that asks.
+    """
+    n = np.asarray(trials)
+    told = own, rival, np.maximum(n, 1), levels, _sigmas("expert_radii", sigmas, n.shape[-1])
+    alike = np.broadcast_to(np.asarray(unanimous)[..., None], n.shape)
+    return np.where(n > 0, ruled_radius(rule, *told, bounds=bounds, unanimous=alike), 0.0)
+
+
+def joined(entry: Floats, experts: Floats, claim: Ints, top: ArrayLike) -> Routes:
+    """Both radii from entry radii (…, K), the experts' radii for y (…, K), y (…,) and `top` (…,)."""
+    routed, published = routed_radius(entry, experts), published_radius(entry, experts, top)
+    return Routes(claim[()], routed, published, constancy_radius(entry, top), entry, experts)
+
+
 def routes(
     entry: ArrayLike,
     votes: ArrayLike,
@@ -259,13 +230,16 @@ def routes(
     classes: ArrayLike,
     sigmas: ArrayLike,
     split: Split,
-    bound: Bound = lower_bound,
+    rule: str = RULE.names[0],
+    unanimous: ArrayLike = False,
+    bounds: Bounds = EXACT,
 ) -> Routes:
     """Both radii from the entry radii (…, K) and the experts' votes (…, K, C) for C classes.
 
     `top` (…,) is the expert chosen at x. `classes` (…, K) are the classes for which the experts are
-    certified, guessed on draws that count neither here nor for `entry`. An expert without votes was not
-    asked. Raises ValueError where shapes, `top` and `split` do not fit together.
+    certified, guessed on draws that count neither here nor for `entry`; `rule` and the rest as of
+    `expert_radii`. An expert without votes was not asked. Raises ValueError where shapes, `top` and `split`
+    do not fit together.
     """
     r, counts, guesses = np.asarray(entry, dtype=np.float64), np.asarray(votes), np.asarray(classes)
     count = len(split.experts)
@@ -274,13 +248,17 @@ def routes(
             f"routes: wanted entry radii and classes (…, {count}), votes (…, {count}, C) for the split over "
             f"{count} experts, got {r.shape}, {guesses.shape} and {counts.shape}."
         )
-    constancy = constancy_radius(r, top)
     claim = _pick(guesses, top)
-    trials, successes = counts.sum(axis=-1), _pick(counts, guesses)
-    p = bound(successes, np.maximum(trials, 1), split.experts)  # 0 for those that were not asked
-    certified = rs_radius(p, _sigmas("routes", sigmas, count))
-    radii = np.where(guesses == claim[..., None], certified, 0.0)
-    return Routes(claim[()], routed_radius(r, radii), published_radius(r, radii, top), constancy, r, radii)
+    certified = expert_radii(
+        *own_and_rival(counts, guesses),
+        counts.sum(axis=-1),
+        sigmas=sigmas,
+        levels=split.experts,
+        rule=rule,
+        unanimous=unanimous,
+        bounds=bounds,
+    )
+    return joined(r, np.where(guesses == claim[..., None], certified, 0.0), claim, top)
 
 
 def _least(values: Any) -> Floats:

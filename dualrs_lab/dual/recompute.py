@@ -7,9 +7,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dualrs_lab.dual.certificate import read_rules
-from dualrs_lab.dual.radii import routes
-from dualrs_lab.evidence.certificate import BOUNDS
+from dualrs_lab.dual.radii import expert_radii, joined
 from dualrs_lab.evidence.claim import answered
+from dualrs_lab.evidence.counts import rule_of
+from dualrs_lab.evidence.radii import BOUNDS
 from dualrs_lab.evidence.rows import check_each
 from dualrs_lab.evidence.votes import level_text, read_column
 
@@ -26,7 +27,7 @@ def recomputed_columns(table: pd.DataFrame) -> dict[str, NDArray[Any]]:
 
 
 def _alike(rows: pd.DataFrame) -> dict[str, NDArray[Any]]:
-    # of rows (N,) with the same estimator and levels; of classes, only whether they are the guess counts
+    # of rows (N,) with the same estimator and levels; of classes, only the guess and its largest rival count
     first = rows.iloc[0]
     names = [str(name) for name in rows if str(name).startswith("votes_")]
     sigmas = np.array([float(name.removeprefix("votes_")) for name in names])
@@ -41,20 +42,23 @@ def _alike(rows: pd.DataFrame) -> dict[str, NDArray[Any]]:
     votes, guess = [read_column(name, rows[name]) for name in names], selection.leaders()
     own = np.stack([each.of(guess) for each in votes], axis=1)
     every = np.stack([each.totals() for each in votes], axis=1)
+    second = np.stack([each.most_besides(guess) for each in votes], axis=1)
     top = estimator.top(looks)
     least = np.minimum(looks.sum(2).min(1), estimates.sum(2).min(1))
     check_each("votes", rows, "votes of all streams", least * selection.totals() > 0, "looks")
     drawn = looks.sum((1, 2)) + estimates.sum((1, 2)) + selection.totals() + every.sum(1)
     check_each("votes", rows, "drawn >= its votes", rows["drawn"].to_numpy() >= drawn, "drawn")
-    found = routes(
-        estimator.entry(estimates, top, split),
-        np.stack([own, every - own], axis=2),
-        top=top,
-        classes=np.zeros_like(own),
+    radii = expert_radii(
+        own,
+        second,
+        every,
         sigmas=sigmas,
-        split=split,
-        bound=BOUNDS[str(first["bound"])],
+        levels=split.experts,
+        rule=rule_of(rows),
+        unanimous=selection.of(guess) == selection.totals(),
+        bounds=BOUNDS[str(first["bound"])],
     )
+    found = joined(estimator.entry(estimates, top, split), radii, guess, top)
     said = {"radius": found.routed, "predict": answered(guess, found.routed), "published": found.published}
     said |= {"constancy": found.constancy, "sigma": sigmas[top]}
     for j, name in enumerate(map(level_text, sigmas)):

@@ -4,16 +4,16 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from dualrs_lab.dual.choice import Estimator
-from dualrs_lab.dual.radii import Split
+from dualrs_lab.dual.split import Split
 from dualrs_lab.smoothing.noise import GridNoise, Noise
-from dualrs_lab.smoothing.spec import Sampling, as_rule
+from dualrs_lab.smoothing.spec import Ruled, as_rule
 from dualrs_lab.smoothing.stopping import AllDraws, Stopping
 
 __all__ = ["DualSpec"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DualSpec(Sampling):
+class DualSpec(Ruled):
     """How a dual system is smoothed and sampled, besides its networks.
 
     `n0` draws guess the expert, and as many its class; an expert that is asked gets `n`.
@@ -34,7 +34,7 @@ class DualSpec(Sampling):
         if not self.sigmas or list(self.sigmas) != sorted(set(self.sigmas)):
             raise ValueError(f"DualSpec: wanted ascending sigmas, one at least; got {self}")
         self.estimator.classes(len(self.sigmas))  # raises where they do not fit
-        even, split = self.estimator.split(len(self.sigmas), self.alpha), self.levels
+        even, split = self._even(), self.levels
         shapes = [(len(one.lower), len(one.experts)) for one in (even, split)]
         if not split.guessed_apart or split.alpha != self.alpha or shapes[0] != shapes[1]:
             raise ValueError(
@@ -46,7 +46,10 @@ class DualSpec(Sampling):
     @property
     def levels(self) -> Split:
         """The split of alpha that is used."""
-        return self.split or self.estimator.split(len(self.sigmas), self.alpha)
+        return self.split or self._even()
+
+    def _even(self) -> Split:
+        return self.estimator.split(len(self.sigmas), self.alpha, self.rule)
 
     def identity(self) -> dict[str, Any]:
         """As `Sampling.identity`."""

@@ -8,9 +8,7 @@ from .binomial import upper_bound as upper_bound
 from .cells import read_cells as read_cells
 from .cells import split_cells as split_cells
 from .cells import typed as typed
-from .certificate import BOUNDS as BOUNDS
 from .certificate import COLUMNS as COLUMNS
-from .certificate import UPPER_BOUNDS as UPPER_BOUNDS
 from .certificate import Certificate as Certificate
 from .certificate import decide as decide
 from .claim import ABSTAIN as ABSTAIN
@@ -23,6 +21,7 @@ from .claim import reach as reach
 from .claim import whole as whole
 from .counts import Counted as Counted
 from .counts import counted as counted
+from .counts import rule_of as rule_of
 from .joins import agree as agree
 from .joins import aligned as aligned
 from .joins import at_sigma as at_sigma
@@ -30,9 +29,14 @@ from .joins import counted_votes as counted_votes
 from .joins import each_once as each_once
 from .joins import origin as origin
 from .joins import shared_origin as shared_origin
+from .radii import BOUNDS as BOUNDS
+from .radii import RULES as RULES
 from .radii import enough_draws as enough_draws
+from .radii import margin_radius as margin_radius
 from .radii import radius_ceiling as radius_ceiling
 from .radii import rs_radius as rs_radius
+from .radii import ruled_bounds as ruled_bounds
+from .radii import ruled_radius as ruled_radius
 from .radii import smoothed_slope as smoothed_slope
 from .recompute import check_evidence as check_evidence
 from .recompute import once_each as once_each
@@ -68,6 +72,8 @@ from .votes import as_votes as as_votes
 from .votes import cell_votes as cell_votes
 from .votes import leader as leader
 from .votes import level_text as level_text
+from .votes import most_besides as most_besides
+from .votes import own_and_rival as own_and_rival
 from .votes import read_column as read_column
 from .votes import read_votes as read_votes
 from .votes import vote_counts as vote_counts

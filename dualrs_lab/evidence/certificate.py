@@ -7,28 +7,26 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dualrs_lab.evidence.anytime import anytime_lower_bound, anytime_upper_bound
-from dualrs_lab.evidence.binomial import lower_bound, upper_bound
 from dualrs_lab.evidence.claim import LOG_COLUMNS, Claim, answered, whole
-from dualrs_lab.evidence.radii import rs_radius
-from dualrs_lab.evidence.votes import Votes, are_votes, leader, read_votes, sparse_votes, votes_text
+from dualrs_lab.evidence.radii import BOUNDS, RULES, ruled_radius
+from dualrs_lab.evidence.votes import (
+    Votes,
+    are_votes,
+    leader,
+    most_besides,
+    read_votes,
+    sparse_votes,
+    votes_text,
+)
 
-__all__ = ["BOUNDS", "COLUMNS", "UPPER_BOUNDS", "Certificate", "decide"]
+__all__ = ["COLUMNS", "Certificate", "decide"]
 
 
 _REQUIRED = (*LOG_COLUMNS, "method", "sigma", "n0", "n", "successes", "alpha", "seed", "selection", "votes")
 
 
-COLUMNS = (*_REQUIRED, "bound", "drawn")  # tables that lack these two are Clopper–Pearson on all draws
-
-
-BOUNDS = {
-    "clopper-pearson": lower_bound,  # at a number of draws that the votes had no say in
-    "betting": anytime_lower_bound,  # wherever the votes made it stop
-}
-
-
-UPPER_BOUNDS = {"clopper-pearson": upper_bound, "betting": anytime_upper_bound}
+COLUMNS = (*_REQUIRED, "bound", "drawn", "rule")
+"""Tables that lack the last three are Clopper–Pearson on all draws, by Cohen's rule."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +34,8 @@ class Certificate(Claim):
     """With probability >= 1 - alpha over the draws the smoothed class is `predict` within `radius`.
 
     The evidence comes along: `selection` guessed the class on n0 draws, separate `votes` on n draws bound its
-    probability, `successes` of them for that class; `bound` names the bound, `drawn` >= n counts every draw
-    that was looked at.
+    probability, `successes` of them for that class; `bound` names the bound, `rule` how the radius follows
+    (see `evidence.radii`), `drawn` >= n counts every draw that was looked at.
     """
 
     method: str
@@ -51,7 +49,9 @@ class Certificate(Claim):
     votes: Votes
     bound: str = "clopper-pearson"
     drawn: int
+    rule: str = RULES[0]
 
+    rules: ClassVar[tuple[str, ...]] = RULES
     counts: ClassVar[tuple[str, ...]] = (*Claim.counts, "n0", "n", "successes", "seed", "drawn")
 
     @property
@@ -59,9 +59,25 @@ class Certificate(Claim):
         """The class that the selection draws chose; the lowest class wins a tie."""
         return leader(self.selection)
 
+    @property
+    def rival(self) -> int:
+        """The largest count of another class than the guess."""
+        return most_besides(self.votes, self.guess)
+
+    @property
+    def unanimous(self) -> bool:
+        """Whether all selection draws chose the guess."""
+        return len(self.selection) == 1
+
     def recomputed(self) -> float:
         """The radius that the votes alone give; what `decide` certifies has exactly this radius."""
-        return float(rs_radius(BOUNDS[self.bound](self.successes, self.n, self.alpha), self.sigma))
+        return float(
+            ruled_radius(*self.counted(), self.sigma, bounds=BOUNDS[self.bound], unanimous=self.unanimous)
+        )
+
+    def counted(self) -> tuple[str, int, int, int, float]:
+        """Rule, counts of the class and of its largest rival, draws and level: what `ruled_bounds` takes."""
+        return self.rule, self.successes, self.rival, self.n, self.alpha
 
     def evidence(self) -> dict[str, object]:
         """As `Claim.evidence`."""
@@ -70,17 +86,17 @@ class Certificate(Claim):
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
-        """As `Claim.from_row`; without `bound` and `drawn`, as first tables: Clopper–Pearson on all draws."""
+        """As `Claim.from_row`; without the last columns, as first tables: see `COLUMNS`."""
         return cls(**cls._fields(row))
 
     @classmethod
     def _fields(cls, row: Mapping[str, Any]) -> dict[str, Any]:
         said = cls._said(row, _REQUIRED)
-        given = {"bound": "clopper-pearson", "drawn": row["n"]} | dict(row)
+        given = {"bound": "clopper-pearson", "drawn": row["n"], "rule": "cohen"} | dict(row)
         said |= {name: whole(given[name]) for name in cls.counts if name not in said}
         said |= {name: float(given[name]) for name in ("sigma", "alpha")}
         said |= {name: read_votes(str(given[name])) for name in ("selection", "votes")}
-        return said | {name: str(given[name]) for name in ("method", "bound")}
+        return said | {name: str(given[name]) for name in ("method", "bound", "rule")}
 
     def _want_evidence(self) -> None:
         self._want(self.method.isprintable() and self.method != "", f"a method name, got {self.method!r}")
@@ -88,6 +104,7 @@ class Certificate(Claim):
         self._want_votes("votes", self.votes, self.n)
         self._want(self.drawn >= self.n, f"at least its {self.n} votes drawn, got {self.drawn}")
         self._want(self.bound in BOUNDS, f"a bound of {', '.join(BOUNDS)}, got {self.bound!r}")
+        self._want(self.rule in self.rules, f"a rule of {', '.join(self.rules)}, got {self.rule!r}")
         counted = dict(self.votes).get(self.guess, 0)
         self._want(self.successes == counted, f"successes {counted}, as in votes, got {self.successes}")
 
@@ -111,13 +128,14 @@ def decide(
     method: str = "rs",
     bound: str = "clopper-pearson",
     drawn: int | None = None,
+    rule: str = RULES[0],
 ) -> Certificate:
     """Cohen's CERTIFY from votes (K,) to a certificate: guess on one set of draws, bound on the other.
 
     The two counts must come from independent draws, or the bound does not hold at level `alpha`. Votes that
     had a say in their own number, or that were picked afterwards from those `drawn` (None: there are no
-    others), need the bound "betting". Raises ValueError for counts that are not counts and for an unknown
-    bound.
+    others), need the bound "betting". The `rule` must be fixed before the votes are looked at. Raises
+    ValueError for counts that are not counts and for an unknown bound or rule.
     """
     if bound not in BOUNDS:
         raise ValueError(f"decide: wanted a bound of {', '.join(BOUNDS)}, got {bound!r}.")
@@ -127,7 +145,8 @@ def decide(
     )
     top = int(np.argmax(np.asarray(selection_counts)))
     n, successes = sum(count for _, count in votes), dict(votes).get(top, 0)
-    radius = float(rs_radius(BOUNDS[bound](successes, n, alpha), sigma))
+    counted = rule, successes, most_besides(votes, top), n, alpha
+    radius = float(ruled_radius(*counted, sigma, bounds=BOUNDS[bound], unanimous=len(selection) == 1))
     return Certificate(
         idx=int(idx),
         label=int(label),
@@ -145,4 +164,5 @@ def decide(
         votes=votes,
         bound=bound,
         drawn=n if drawn is None else int(drawn),
+        rule=rule,
     )

@@ -1,19 +1,19 @@
 """The counts behind a table of one smoothed classifier, and what its rows say by them alone."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dualrs_lab.evidence.certificate import BOUNDS
 from dualrs_lab.evidence.claim import answered
-from dualrs_lab.evidence.radii import rs_radius
+from dualrs_lab.evidence.radii import BOUNDS, RULES, ruled_radius
 from dualrs_lab.evidence.recompute import once_each
 from dualrs_lab.evidence.rows import check_each
 from dualrs_lab.evidence.votes import read_column
 
-__all__ = ["Counted", "counted"]
+__all__ = ["Counted", "counted", "rule_of"]
 
 
 class Counted(NamedTuple):
@@ -25,21 +25,31 @@ class Counted(NamedTuple):
     n0: NDArray[np.int64]
     n: NDArray[np.int64]
     classes: NDArray[np.int64]  # at least, by those that got votes
+    unanimous: NDArray[np.bool_]  # whether all selection draws were for the guess
+    rule: str  # of all rows
     bounds: dict[str, NDArray[np.bool_]]  # the rows of each bound
 
+    def judged(self, table: pd.DataFrame, at: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+        """What radii of the rows `at` follow from: both counts, n, alpha, sigma, and unanimity."""
+        own = self.successes, self.second, self.n, table["alpha"], table["sigma"], self.unanimous
+        return tuple(np.asarray(column)[at] for column in own)
 
-def counted(table: pd.DataFrame) -> Counted:
-    """The counts behind the rows of a table; ValueError for votes, levels or bounds that make no sense."""
+
+def counted(table: pd.DataFrame, rules: Sequence[str] = RULES) -> Counted:
+    """The counts behind the rows of a table; ValueError where votes, level, bound or rule make no sense."""
     selection, votes = (read_column(name, table[name]) for name in ("selection", "votes"))
     guess = selection.leaders()
     names = _bound_names(table)
+    n0 = selection.totals()
     found = Counted(
         guess,
         votes.of(guess),
         votes.most_besides(guess),
-        selection.totals(),
+        n0,
         votes.totals(),
         1 + np.maximum(selection.largest(), votes.largest()),
+        selection.of(guess) == n0,
+        rule_of(table, rules),
         {name: names == name for name in BOUNDS},
     )
     _check_counts(table, found, names)
@@ -51,10 +61,11 @@ def recomputed_columns(table: pd.DataFrame) -> dict[str, NDArray[Any]]:
     found = counted(table)
     radius = np.zeros(len(table))
     for name, at in found.bounds.items():
-        columns = (found.successes, found.n, table["alpha"], table["sigma"])
         radius[at] = once_each(
-            lambda k, n, alpha, sigma, bound=BOUNDS[name]: rs_radius(bound(k, n, alpha), sigma),
-            *(np.asarray(column)[at] for column in columns),
+            lambda k, rival, n, alpha, sigma, alike, name=name: ruled_radius(
+                found.rule, k, rival, n, alpha, sigma, bounds=BOUNDS[name], unanimous=alike == 1
+            ),
+            *found.judged(table, at),
         )
     said = {"n0": found.n0, "n": found.n, "successes": found.successes}
     return said | {"radius": radius, "predict": np.asarray(answered(found.guess, radius))}
@@ -64,6 +75,17 @@ def _bound_names(table: pd.DataFrame) -> NDArray[Any]:
     if "bound" in table:
         return table["bound"].to_numpy()
     return np.full(len(table), "clopper-pearson", dtype=object)  # the first tables
+
+
+def rule_of(table: pd.DataFrame, rules: Sequence[str] = RULES) -> str:
+    """The rule of a table, Cohen's where it does not say; ValueError unless one of `rules` for all rows.
+
+    Otherwise rows could be claimed by whichever rule likes their votes better.
+    """
+    names = sorted({str(name) for name in table["rule"]}) if "rule" in table else ["cohen"]
+    if len(names) != 1 or names[0] not in rules:
+        raise ValueError(f"votes: got rules {names}; wanted one of {', '.join(rules)} for all rows")
+    return names[0]
 
 
 def _check_counts(table: pd.DataFrame, found: Counted, names: NDArray[Any]) -> None:

@@ -1,19 +1,67 @@
-"""Radii of one smoothed classifier: how far a bound on a probability reaches, and what that takes.
+"""Radii of one smoothed classifier: how far bounds on probabilities reach, and what that takes.
 
-R = sigma * Phi^-1(p_lower) (Cohen, Rosenfeld and Kolter 2019, theorem 1), in the unit of sigma. The formula
-adds a relative error of about 1e-15 to its bound.
+**Cohen's rule**: R = sigma Phi^-1(p_lower), which grants a rival all that the class leaves (Cohen, Rosenfeld
+and Kolter 2019, theorem 1). **Two bounds** look at the votes of the rivals as well:
+
+    R = sigma / 2 (Phi^-1(p_lower) - Phi^-1(min(p_upper, 1 - p_lower))),
+
+where p_lower bounds the class y at alpha / 2, and p_upper is the upper bound, at alpha / 2, that the largest
+count of another class gives. There is no union over the other classes. *Proof.* The exact radius of y is R* =
+sigma / 2 (Phi^-1(p_y) - Phi^-1(p_c)) for the most probable other class c (Cohen et al. 2019, theorem 1 in its
+two-sided form). y and c are fixed before the votes are drawn: y by separate draws, c by the classifier. No
+count of another class is above the largest, and bounds rise in their count, so that p_upper >= p_c unless c's
+own bound fails; and 1 - p_lower >= p_c unless y's bound fails. So R > R* only if one of two bounds at alpha /
+2 fails. QED. The same holds at all numbers of draws at once, if both bounds do.
+
+**Selected**: Cohen's rule for images whose selection draws are unanimous, where a rival's votes say the least
+and half of alpha costs the most, and two bounds for the others. The counted votes have no say in it.
+
+The formulas add a relative error of about 1e-15 to their bounds.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from dualrs_lab.evidence.binomial import first_bad, lower_bound
+from dualrs_lab.evidence.anytime import anytime_lower_bound, anytime_upper_bound
+from dualrs_lab.evidence.binomial import first_bad, lower_bound, upper_bound
+from dualrs_lab.settings import RULE
 
-__all__ = ["enough_draws", "radius_ceiling", "rs_radius", "smoothed_slope"]
+__all__ = [
+    "BOUNDS",
+    "RULES",
+    "enough_draws",
+    "margin_radius",
+    "radius_ceiling",
+    "rs_radius",
+    "ruled_bounds",
+    "ruled_radius",
+    "smoothed_slope",
+]
 
 
 Floats = NDArray[np.float64]
+
+
+Bound = Callable[[ArrayLike, ArrayLike, ArrayLike], Floats]  # successes, trials, level
+
+
+Bounds = tuple[Bound, Bound]  # from below, from above
+
+
+EXACT: Bounds = (lower_bound, upper_bound)
+
+
+BOUNDS: dict[str, Bounds] = {
+    "clopper-pearson": EXACT,  # at a number of draws that the votes had no say in
+    "betting": (anytime_lower_bound, anytime_upper_bound),  # wherever the votes made it stop
+}
+
+
+RULES = RULE.names
+"""How a radius follows from the votes; the first is the default, "cohen" that of tables which do not say."""
 
 
 def rs_radius(p_lower: ArrayLike, sigma: ArrayLike) -> Floats:
@@ -30,9 +78,74 @@ def rs_radius(p_lower: ArrayLike, sigma: ArrayLike) -> Floats:
     return np.where(p > 0.5, sigma * special.ndtri(np.maximum(p, 0.5)), 0.0)[()]
 
 
-def radius_ceiling(trials: ArrayLike, alpha: ArrayLike, sigma: ArrayLike) -> Floats:
+def margin_radius(p_lower: ArrayLike, p_upper: ArrayLike, sigma: ArrayLike) -> Floats:
+    """sigma / 2 (Phi^-1(p_lower) - Phi^-1(min(p_upper, 1 - p_lower))), or 0 where that is below it.
+
+    `p_lower` bounds the class, `p_upper` every other one. So it is never below `rs_radius`. Raises as that
+    does.
+    """
+    alone = rs_radius(p_lower, sigma)
+    low, high = np.asarray(p_lower, dtype=np.float64), np.asarray(p_upper, dtype=np.float64)
+    fine = (high >= 0) & (high <= 1)
+    if not fine.all():
+        raise ValueError(f"margin_radius: p_upper is a probability in [0, 1], got {first_bad(high, fine):g}.")
+    with np.errstate(invalid="ignore"):  # infinite less infinite: both 0 or both 1
+        gap = np.asarray(sigma) / 2 * (special.ndtri(low) - special.ndtri(high))
+    return np.asarray(np.fmax(alone, gap))[()]
+
+
+def ruled_bounds(
+    rule: str,
+    own: ArrayLike,
+    rival: ArrayLike,
+    trials: ArrayLike,
+    alpha: ArrayLike,
+    *,
+    bounds: Bounds = EXACT,
+    unanimous: ArrayLike = False,
+) -> tuple[Floats, Floats]:
+    """Bounds (…,) of the class from below and of the others from above, from counts (…,) of both, by a rule.
+
+    `rival` is the largest count of another class, `unanimous` says whether all selection draws were for the
+    class. Raises ValueError for a rule that there is not, and for counts as `lower_bound` does.
+    """
+    alone = cohens(rule, unanimous)
+    level = np.where(alone, 1.0, 0.5) * np.asarray(alpha, dtype=np.float64)
+    low, high = (bound(count, trials, level) for bound, count in zip(bounds, (own, rival), strict=True))
+    rest = 1.0 - low
+    return np.asarray(low)[()], np.where(alone, rest, np.minimum(high, rest))[()]
+
+
+def ruled_radius(
+    rule: str,
+    own: ArrayLike,
+    rival: ArrayLike,
+    trials: ArrayLike,
+    alpha: ArrayLike,
+    sigma: ArrayLike,
+    *,
+    bounds: Bounds = EXACT,
+    unanimous: ArrayLike = False,
+) -> Floats:
+    """The certified l2 radius (…,) in sigma's unit by a rule, at level alpha: see `ruled_bounds`."""
+    low, high = ruled_bounds(rule, own, rival, trials, alpha, bounds=bounds, unanimous=unanimous)
+    alone = cohens(rule, unanimous)
+    return np.where(alone, rs_radius(low, sigma), margin_radius(low, high, sigma))[()]
+
+
+def cohens(rule: str, unanimous: ArrayLike = False) -> NDArray[np.bool_]:
+    """Where (…,) a rule of `RULES` leaves all of alpha to the class."""
+    if rule not in RULES:
+        raise ValueError(f"ruled_radius: wanted a rule of {', '.join(RULES)}, got {rule!r}.")
+    alone = unanimous if rule == "selected" else np.zeros(np.shape(unanimous)) + (rule == "cohen")
+    return np.asarray(alone, dtype=bool)
+
+
+def radius_ceiling(
+    trials: ArrayLike, alpha: ArrayLike, sigma: ArrayLike, *, rule: str = "two-bounds"
+) -> Floats:
     """The radius when all n votes agree: no certificate from n draws at this alpha and sigma is larger."""
-    return rs_radius(lower_bound(trials, trials, alpha), sigma)
+    return ruled_radius(rule, trials, 0, trials, alpha, sigma, unanimous=True)
 
 
 def smoothed_slope(sigma: ArrayLike) -> Floats:
@@ -44,30 +157,43 @@ def smoothed_slope(sigma: ArrayLike) -> Floats:
 
 
 def enough_draws(
-    p: ArrayLike, most: ArrayLike, alpha: ArrayLike, loss: float, *, step: int = 1
+    p: ArrayLike,
+    most: ArrayLike,
+    alpha: ArrayLike,
+    loss: float,
+    *,
+    rival: ArrayLike | None = None,
+    unanimous: ArrayLike = False,
+    rule: str = "two-bounds",
+    step: int = 1,
 ) -> NDArray[np.int64]:
     """Draws that nearly give the radius of `most` draws, where a share p of them votes for the class.
 
-    The smallest multiple of `step` (else `most`) whose Clopper–Pearson radius is positive and at most `loss`
-    times sigma below that of `most` draws; 0 where `most` draws certify nothing. The rule of input-specific
-    sampling (Chen et al. 2022). Raises ValueError for p outside [0, 1], a loss <= 0 and what `lower_bound`
-    refuses.
+    A share `rival` (None: all that is left) votes for the largest other one. The smallest multiple of `step`
+    (else `most`) whose radius by the `rule` is positive and at most `loss` times sigma below that of `most`
+    draws; 0 where `most` draws certify nothing. The rule of input-specific sampling (Chen et al. 2022).
+    Raises ValueError for shares outside [0, 1], a loss <= 0 and what `lower_bound` refuses.
     """
-    share, most, level = np.broadcast_arrays(*(np.asarray(v, dtype=np.float64) for v in (p, most, alpha)))
-    fine = (share >= 0) & (share <= 1)
+    left = 1 - np.asarray(p, dtype=np.float64) if rival is None else rival
+    given = (np.asarray(value, dtype=np.float64) for value in (p, left, most, alpha))
+    share, other, most, level = np.broadcast_arrays(*given)
+    fine = (share >= 0) & (share <= 1) & (other >= 0) & (share + other <= 1 + 1e-9)
     if not fine.all() or not loss > 0 or step < 1:
         raise ValueError(
-            f"enough_draws: wanted p in [0, 1], loss > 0 and step >= 1, got {share}, {loss} and {step}."
+            f"enough_draws: wanted shares in [0, 1], loss > 0 and step >= 1, got {share}, {other}, {loss} "
+            f"and {step}."
         )
 
-    def bound(n: Floats) -> Floats:
-        return lower_bound(np.floor(n * share + 1e-9), n, level)
+    def radius(n: Floats) -> Floats:
+        own = np.floor(n * share + 1e-9)
+        theirs = np.minimum(np.ceil(n * other - 1e-9), n - own)
+        return ruled_radius(rule, own, theirs, n, level, 1.0, unanimous=unanimous)
 
-    goal = bound(most)
-    wish = special.ndtr(np.maximum(special.ndtri(goal) - loss, 0.0))
+    goal = radius(most)
+    wish = np.maximum(goal - loss, 0.0)
     low, high = np.zeros_like(share), np.ceil(most / step)  # in steps
     while (high - low > 1).any():
         middle = np.maximum(np.floor((low + high) / 2), 1.0)
-        enough = bound(np.minimum(middle * step, most)) > wish
+        enough = radius(np.minimum(middle * step, most)) > wish
         low, high = np.where(enough, low, middle), np.where(enough, middle, high)
-    return np.where(goal > 0.5, np.minimum(high * step, most), 0).astype(np.int64)[()]
+    return np.where(goal > 0, np.minimum(high * step, most), 0).astype(np.int64)[()]

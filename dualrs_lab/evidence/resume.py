@@ -33,6 +33,9 @@ __all__ = ["append_groups", "fill", "finished", "keep_table", "rows_at", "sort_r
 Row = Claim | Mapping[str, object]
 
 
+_LATER = (IMAGE, "rule")  # columns that the first tables do not have; of rules they knew Cohen's only
+
+
 def finished(
     call: str, path: Path, identity: Mapping[str, Any], positions: Sequence[int]
 ) -> pd.DataFrame | None:
@@ -188,10 +191,13 @@ def _recorded(
 
 
 def _as_begun(path: Path, groups: Iterable[Sequence[Row]]) -> Iterator[Sequence[Row]]:
-    without = path.exists() and IMAGE not in _first_line(path).decode().rstrip("\r\n").split("\t")
+    # a table that was begun by an earlier version lacks columns
+    known = _first_line(path).decode().rstrip("\r\n").split("\t") if path.exists() else _LATER
+    lacking = {*_LATER} - {*known}
     for group in groups:
-        if without:
-            group = [{name: cell for name, cell in _cells(row).items() if name != IMAGE} for row in group]
+        if lacking:
+            rows = [_cells(row).items() for row in group]
+            group = [{name: cell for name, cell in row if name not in lacking} for row in rows]
         yield group
 
 

@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 
-_TEXTS = ("method", "selection", "votes", "bound", IMAGE)
+_TEXTS = ("method", "selection", "votes", "bound", "rule", IMAGE)
 
 
 _WHOLE = ("idx", "label", "predict", "correct", "n0", "n", "successes", "seed", "drawn")

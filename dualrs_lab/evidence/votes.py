@@ -16,6 +16,8 @@ __all__ = [
     "cell_votes",
     "leader",
     "level_text",
+    "most_besides",
+    "own_and_rival",
     "read_column",
     "read_votes",
     "vote_counts",
@@ -29,6 +31,11 @@ Votes = tuple[tuple[int, int], ...]  # (class, count), classes ascending, counts
 def leader(votes: Votes) -> int:
     """The class with the most votes; the lowest class wins a tie."""
     return max(votes, key=lambda pair: (pair[1], -pair[0]))[0]
+
+
+def most_besides(votes: Votes, kind: int) -> int:
+    """The largest count of another class than `kind`."""
+    return max((count for other, count in votes if other != kind), default=0)
 
 
 def votes_text(votes: Votes) -> str:
@@ -65,6 +72,14 @@ def vote_counts(votes: Sequence[Votes], classes: int) -> NDArray[np.int64]:
         for kind, count in pairs:
             counts[stream, kind] = count
     return counts
+
+
+def own_and_rival(counts: ArrayLike, kinds: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The counts (…,) of the classes `kinds` (…,) among counts (…, C), and the largest of all others."""
+    every, at = np.asarray(counts), np.asarray(kinds)[..., None]
+    others = every.copy()
+    np.put_along_axis(others, at, 0, axis=-1)
+    return np.take_along_axis(every, at, axis=-1)[..., 0], others.max(axis=-1)
 
 
 def level_text(sigma: float) -> str:

@@ -8,11 +8,12 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
-from dualrs_lab.evidence.certificate import BOUNDS, Certificate
+from dualrs_lab.evidence.certificate import Certificate
 from dualrs_lab.evidence.claim import ABSTAIN, Claims
-from dualrs_lab.evidence.radii import rs_radius
+from dualrs_lab.evidence.radii import BOUNDS, margin_radius, ruled_bounds
 from dualrs_lab.evidence.summary import floor_text
 from dualrs_lab.evidence.table import as_table
+from dualrs_lab.evidence.votes import read_column
 from dualrs_lab.figures.style import (
     BLACK,
     BLUE,
@@ -41,12 +42,18 @@ def draws_against_radius(claims: Claims, *, radii: Sequence[float] = (), ax: Axe
     """Where the draws went: draws of each image against the radius that its share of votes stands for.
 
     With early stopping at `radii` (dashed) they pile up there, where the decision is hard. An image whose
-    guessed class has no majority of the votes stands at radius 0.
+    guessed class does not lead the votes stands at radius 0.
     """
     ax = new_axes(ax, PAGE, 2.8)
     table = as_table(claims)
-    share = ((table["successes"] + 0.5) / (table["n"] + 1)).to_numpy(dtype=np.float64)
-    estimate = rs_radius(share, table["sigma"].to_numpy(dtype=np.float64))
+    votes, guess = (
+        read_column("votes", table["votes"]),
+        read_column("selection", table["selection"]).leaders(),
+    )
+    own, rival = (
+        (count + 0.5) / (votes.totals() + 1) for count in (votes.of(guess), votes.most_besides(guess))
+    )
+    estimate = margin_radius(own, rival, table["sigma"].to_numpy(dtype=np.float64))
     right = table["correct"].astype(bool).to_numpy()
     for chosen, colour, marker, label in [
         (right, BLUE, "o", "right"),
@@ -75,10 +82,11 @@ def draws_against_radius(claims: Claims, *, radii: Sequence[float] = (), ax: Axe
 def vote_bars(
     certificate: Certificate, *, classes: Sequence[str] | None = None, ax: Axes | None = None
 ) -> Axes:
-    """Share of the n votes by class, the lower bound of the guessed class's probability, and the 1/2 line.
+    """Share of the n votes by class, the lower bound of the guessed class, and a line to be passed.
 
-    It certifies where the bound is beyond the line; ✓ marks the label. Without names (`classes`), only
-    classes with votes are shown, and at most the 12 with most votes.
+    The line is the upper bound of the largest rival, or 1/2 where its votes were not looked at or bound it no
+    better. It certifies where the lower bound is beyond the line; ✓ marks the label. Without names
+    (`classes`), only classes with votes are shown, and at most the 12 with most votes.
     """
     c, votes = certificate, dict(certificate.votes)
     kinds = list(range(len(classes))) if classes else sorted({*votes, c.guess})
@@ -87,9 +95,12 @@ def vote_bars(
     ax = new_axes(ax, COLUMN, 1.0 + 0.17 * len(kinds))
     colours = [BLUE if kind == c.guess else GREY for kind in kinds]
     ax.barh(range(len(kinds)), [votes.get(kind, 0) / c.n for kind in kinds], color=colours, height=0.75)
-    low, place = float(BOUNDS[c.bound](c.successes, c.n, c.alpha)), kinds.index(c.guess)
+    low, high = map(float, ruled_bounds(*c.counted(), bounds=BOUNDS[c.bound], unanimous=c.unanimous))
+    place, line = kinds.index(c.guess), 0.5 if high == 1 - low else high
     ax.plot([low, low], [place - 0.5, place + 0.5], color=BLACK, linewidth=2.2, label="lower bound")
-    ax.axvline(0.5, color=RED, linestyle="--", linewidth=1.2, label="1/2")
+    ax.axvline(
+        line, color=RED, linestyle="--", linewidth=1.2, label="1/2" if line == 0.5 else "rival at most"
+    )
     names = [classes[kind] if classes else f"class {kind}" for kind in kinds]
     marked = [f"{name} ✓" if kind == c.label else name for kind, name in zip(kinds, names, strict=True)]
     ax.set_yticks(range(len(kinds)), marked)

@@ -7,6 +7,7 @@ from .adaptive import train_mixing as train_mixing
 from .certificate import FORMS as FORMS
 from .certificate import MixCertificate as MixCertificate
 from .certificate import check_mixed as check_mixed
+from .certificate import class_bounds as class_bounds
 from .certificate import mix_curves as mix_curves
 from .certificate import mixed as mixed
 from .certificate import mixed_answers as mixed_answers

@@ -5,29 +5,29 @@ weight a and with any accurate network g: within `radius` the mix answers `predi
 1 - alpha over the draws of h. It is a statement about the mix with the exact smoothed probabilities of h, not
 with an estimate of them.
 
-Nothing is certified that h alone does not certify by the same bounds, which is the mix of weight 1: accuracy
-that g adds is not. By the rest (`others="rest"`) these bounds are those of the table of h, and no row exceeds
-its row there. By the votes of each other class (`others="votes"`, `--classes`) they are sharper where many
-classes share the rest: a row may reach farther than in the table of h, and may be certified where h abstains
-there, because its class has less than half of the votes.
+Nothing is certified that h alone does not certify by the same rule (`evidence.radii`), which is the mix of
+weight 1: accuracy that g adds is not. The radius of a mix falls in the probability of the rival c, and the
+most probable one is fixed before any draw; so two bounds, of h's class and of its largest rival, at half of
+alpha each, suffice here as they do for h alone, without a union over classes.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from dualrs_lab.evidence.certificate import BOUNDS, UPPER_BOUNDS, Certificate
+from dualrs_lab.evidence.certificate import Certificate
 from dualrs_lab.evidence.claim import ABSTAIN, Claims, claimed, whole
+from dualrs_lab.evidence.counts import counted
 from dualrs_lab.evidence.joins import agree, counted_votes
-from dualrs_lab.evidence.radii import smoothed_slope
+from dualrs_lab.evidence.radii import BOUNDS, EXACT, RULES, Bounds, ruled_bounds, smoothed_slope
 from dualrs_lab.evidence.summary import certified_accuracy
 from dualrs_lab.evidence.table import as_table
-from dualrs_lab.evidence.votes import cell_votes, leader, vote_counts
+from dualrs_lab.evidence.votes import cell_votes, vote_counts
 from dualrs_lab.mixing.radii import (
     mix_radius_closed,
     mix_radius_exact,
@@ -39,6 +39,7 @@ __all__ = [
     "FORMS",
     "MixCertificate",
     "check_mixed",
+    "class_bounds",
     "mix_curves",
     "mixed",
     "mixed_answers",
@@ -52,6 +53,13 @@ FORMS = ("closed", "exact", "smoothing", "lipschitz")
 """Which certificate: the sharp one in closed form or as a root, theorem 5, theorem 4 (see `mixing.radii`)."""
 
 
+EACH_CLASS = "each-class"
+"""A rule that only the first tables have: half of alpha for the other classes together, a share for each."""
+
+
+_FIRST_RULES = {"rest": "cohen", "votes": EACH_CLASS}  # what their column `others` says
+
+
 Floats = NDArray[np.float64]
 
 
@@ -59,42 +67,43 @@ Floats = NDArray[np.float64]
 class MixCertificate(Certificate):
     """With probability >= 1 - alpha the mix of `weight` of h answers `predict` within `radius`, for any g.
 
-    The evidence is that of h, whose votes these are. `form` says by which theorem, `others` how the other
-    classes are bounded, see `probability_bounds`; with "votes", `classes` is their number.
+    The evidence is that of h, whose votes these are. `form` says by which theorem, `rule` how h's classes are
+    bounded. The first tables had a rule of their own, "each-class", with a bound for each of the other
+    `classes` - 1.
     """
 
     method: str = "mix"
     weight: float
-    form: str = "closed"
-    others: str = "rest"
+    form: str = "exact"
     classes: int | None = None
+
+    rules: ClassVar[tuple[str, ...]] = (*RULES, EACH_CLASS)
 
     def recomputed(self) -> float:
         """The radius of the mix that the votes of h alone give."""
-        second = max((count for kind, count in self.votes if kind != self.guess), default=0)
-        counted = (self.successes, second, self.n, self.alpha)
-        lower, upper = _bounds(self.bound, *counted, self.classes if self.others == "votes" else None)
+        how = {"bounds": BOUNDS[self.bound], "unanimous": self.unanimous, "classes": self.classes}
+        lower, upper = class_bounds(*self.counted(), **how)  # type: ignore[arg-type]
         return float(_radius(self.form, lower, upper, self.weight, self.sigma))
 
     def evidence(self) -> dict[str, object]:
         """As `Claim.evidence`; `classes` only where they count."""
-        how = {"weight": self.weight, "form": self.form, "others": self.others}
+        how = {"weight": self.weight, "form": self.form}
         return super().evidence() | how | ({} if self.classes is None else {"classes": self.classes})
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
-        """As `Claim.from_row`. With "votes", a table from before there were `classes` is a ValueError."""
-        wanted = ("weight", "form", "others", *(("classes",) if row.get("others") == "votes" else ()))
-        cls._said(row, wanted)
-        known = "classes" in row and not pd.isna(row["classes"])
-        fields = cls._fields(row) | {"weight": float(row["weight"]), "form": str(row["form"])}
-        return cls(**fields, others=str(row["others"]), classes=whole(row["classes"]) if known else None)
+        """As `Claim.from_row`. By "each-class", a table from before there were `classes` is a ValueError."""
+        rule = str(row["rule"]) if "rule" in row else _FIRST_RULES.get(str(row.get("others")), "")
+        cls._said(row, ("weight", "form", *(("classes",) if rule == EACH_CLASS else ())))
+        fields = cls._fields({**row, "rule": rule})
+        fields |= {"weight": float(row["weight"]), "form": str(row["form"])}
+        return cls(**fields, classes=whole(row["classes"]) if rule == EACH_CLASS else None)
 
     def _want_evidence(self) -> None:
         super()._want_evidence()
-        _check_form(f"MixCertificate(idx={self.idx})", self.form, self.others)
+        _check_form(f"MixCertificate(idx={self.idx})", self.form, self.rule)
         least = max(2, *(kind + 1 for kind, _ in (*self.votes, *self.selection)))
-        fine = self.others == "rest" or (self.classes is not None and self.classes >= least)
+        fine = self.rule != EACH_CLASS or (self.classes is not None and self.classes >= least)
         self._want(fine, f"the number of all classes, {least} at least, got {self.classes}")
 
 
@@ -122,106 +131,88 @@ def noise_of(table: pd.DataFrame, *, sigma: float | None = None) -> float:
 
 
 def probability_bounds(
-    table: pd.DataFrame, *, others: str = "rest", classes: int | None = None, sigma: float | None = None
+    table: pd.DataFrame, *, rule: str = RULES[0], sigma: float | None = None
 ) -> tuple[Floats, Floats, NDArray[np.int64]]:
-    """Bounds (N,) of h's largest probability from below and of all others from above, and the class (N,).
+    """Bounds (N,) of h's class from below and of all others from above by a rule, and the class (N,).
 
-    `others="rest"`: the others have what the lower bound leaves. "votes": each other class has its own upper
-    bound; half of alpha is spent on the class and half on the `classes` - 1 others. A published log has no
-    votes: "rest" follows from its radii and `sigma`, and an image that abstains gets p = 1/2 and the class
-    -1.
+    A published log has no votes: by "cohen" the bounds follow from its radii and `sigma`, and an image that
+    abstains gets p = 1/2 and the class -1.
 
-    Raises ValueError where votes, classes or sigma are missing or contradict the table, see `noise_of`, and
-    for radii beyond 6 sigma, for which nobody draws enough: they belong to another noise level.
+    Raises ValueError where votes or sigma are missing or contradict the table, see `noise_of`, and for radii
+    beyond 6 sigma, for which nobody draws enough: they belong to another noise level.
     """
     level = noise_of(table, sigma=sigma)
-    voted = {"votes", "selection", "successes", "n", "alpha"} <= {*table}
-    if others not in ("rest", "votes") or (others == "votes" and not (voted and classes and classes > 1)):
+    if {"votes", "selection", "successes", "n", "alpha"} <= {*table}:
+        return _voted_bounds(table, rule)
+    if rule != "cohen":
         raise ValueError(
-            f"probability_bounds: got others={others!r}, classes={classes} and "
-            f"{'a table with votes' if voted else 'a log without votes'}; wanted 'rest', or 'votes' "
-            "with votes and the number of classes"
+            f"probability_bounds: got rule={rule!r} and a log without votes; wanted 'cohen', which takes "
+            "them from its radii"
         )
-    if not voted:
-        reach = table["radius"].to_numpy(dtype=np.float64) / level
-        if (reach > 6).any():
-            raise ValueError(
-                f"probability_bounds: got a radius of {level * reach.max():g} for sigma {level:g}; wanted at "
-                "most 6 sigma: no number of draws certifies more; is the log of another sigma?"
-            )
-        p = special.ndtr(reach)
-        return p, 1 - p, table["predict"].to_numpy(dtype=np.int64)
-    selection, votes = counted_votes("probability_bounds", table)
-    kinds = np.array([leader(row) for row in selection], dtype=np.int64)
-    most = max((kind for row in (*votes, *selection) for kind, _ in row), default=-1)
-    if classes is not None and most >= classes:
+    reach = table["radius"].to_numpy(dtype=np.float64) / level
+    if (reach > 6).any():
         raise ValueError(
-            f"probability_bounds: got classes={classes}, and votes for class {most}; wanted the number of "
-            "all classes, as the bound of each has its share of alpha"
+            f"probability_bounds: got a radius of {level * reach.max():g} for sigma {level:g}; wanted at "
+            "most 6 sigma: no number of draws certifies more; is the log of another sigma?"
         )
-    second = [
-        max((count for other, count in row if other != kind), default=0)
-        for row, kind in zip(votes, kinds, strict=True)
-    ]
-    successes, n, alpha = (table[name].to_numpy(np.float64) for name in ("successes", "n", "alpha"))
-    bound = table["bound"] if "bound" in table else pd.Series("clopper-pearson", index=table.index)
+    p = special.ndtr(reach)
+    return p, 1 - p, table["predict"].to_numpy(dtype=np.int64)
+
+
+def _voted_bounds(table: pd.DataFrame, rule: str) -> tuple[Floats, Floats, NDArray[np.int64]]:
+    counted_votes("probability_bounds", table)
+    found, alpha = counted(table.assign(rule=rule)), table["alpha"].to_numpy(np.float64)
     lower, upper = np.zeros(len(table)), np.ones(len(table))
-    for name in bound.unique():
-        at = (bound == name).to_numpy()
-        counted = (successes[at], np.array(second)[at], n[at], alpha[at])
-        lower[at], upper[at] = _bounds(name, *counted, classes if others == "votes" else None)
-    return lower, upper, kinds
+    for name, at in found.bounds.items():
+        told = found.successes[at], found.second[at], found.n[at], alpha[at]
+        lower[at], upper[at] = ruled_bounds(rule, *told, bounds=BOUNDS[name], unanimous=found.unanimous[at])
+    return lower, upper, found.guess
 
 
-def _bounds(
-    bound: str,
-    successes: ArrayLike,
-    second: ArrayLike,
-    n: ArrayLike,
+def class_bounds(
+    rule: str,
+    own: ArrayLike,
+    rival: ArrayLike,
+    trials: ArrayLike,
     alpha: ArrayLike,
-    classes: int | None,
+    *,
+    bounds: Bounds = EXACT,
+    unanimous: ArrayLike = False,
+    classes: ArrayLike | None = None,
 ) -> tuple[Floats, Floats]:
-    # of the class from below, of every other one from above: by the rest, or by the votes of the second
-    level = np.asarray(alpha, dtype=np.float64)
-    if classes is None:
-        lower = BOUNDS[bound](successes, n, level)
-        return lower, 1 - lower
-    upper = UPPER_BOUNDS[bound](second, n, level / 2 / (classes - 1))
-    return BOUNDS[bound](successes, n, level / 2), np.minimum(upper, 1.0)
+    """As `evidence.ruled_bounds`, and by the rule of the first tables."""
+    if rule != EACH_CLASS:
+        return ruled_bounds(rule, own, rival, trials, alpha, bounds=bounds, unanimous=unanimous)
+    level = np.asarray(alpha, dtype=np.float64) / 2
+    shared = level / (np.asarray(classes, dtype=np.float64) - 1)
+    return bounds[0](own, trials, level), np.minimum(bounds[1](rival, trials, shared), 1.0)
 
 
 def mixed(
-    claims: Claims,
-    weight: float,
-    *,
-    form: str = "closed",
-    others: str = "rest",
-    classes: int | None = None,
-    sigma: float | None = None,
+    claims: Claims, weight: float, *, form: str = "exact", rule: str = RULES[0], sigma: float | None = None
 ) -> pd.DataFrame:
-    """The table of h, with the radius, predict and correct of the mix, and columns weight, form, others.
+    """The table of h, with the radius, predict and correct of the mix, and columns weight, form and rule.
 
-    A row with votes is that of a `MixCertificate`; with `others="votes"` it has the column classes as well.
-    `weight` is a; with a <= 1/2 every row abstains. `form` is one of FORMS; "closed" knows only what the
-    class itself got, so it wants `others="rest"`, for which, and for `sigma` and errors, see
-    `probability_bounds`. ValueError where an image comes twice.
+    A row with votes is that of a `MixCertificate`. `weight` is a; with a <= 1/2 every row abstains. `form` is
+    one of FORMS; "closed" knows only what the class itself got, so it wants the rule "cohen". For `rule`,
+    `sigma` and errors, see `probability_bounds`. ValueError where an image comes twice.
     """
-    _check_form("mixed", form, others)
+    _check_form("mixed", form, rule)
     table = as_table(claims)
     agree("mixed", {"the table of h": table})
-    lower, upper, kinds = probability_bounds(table, others=others, classes=classes, sigma=sigma)
+    lower, upper, kinds = probability_bounds(table, rule=rule, sigma=sigma)
     radius = _radius(form, lower, upper, weight, noise_of(table, sigma=sigma))
     found = claimed(table, kinds, np.where(kinds == ABSTAIN, 0.0, radius))
     made: dict[str, Any] = {name: found[name].to_numpy() for name in ("radius", "predict", "correct")}
-    made |= {"method": "mix", "weight": float(weight), "form": form, "others": others}
-    return table.assign(**made | ({"classes": classes} if others == "votes" else {}))
+    return table.assign(**made, method="mix", weight=float(weight), form=form, rule=rule)
 
 
-def _check_form(call: str, form: str, others: str) -> None:
-    if form not in FORMS or others not in ("rest", "votes") or (form == "closed" and others != "rest"):
+def _check_form(call: str, form: str, rule: str) -> None:
+    fine = form in FORMS and rule in MixCertificate.rules and (form != "closed" or rule == "cohen")
+    if not fine:
         raise ValueError(
-            f"{call}: got form={form!r} with others={others!r}; wanted a form of {FORMS}, others='rest' or "
-            "'votes', and others='rest' with 'closed'"
+            f"{call}: got form={form!r} with rule={rule!r}; wanted a form of {FORMS} and a rule of {RULES}, "
+            "'cohen' with 'closed'"
         )
 
 
@@ -260,21 +251,20 @@ def mix_curves(
     weights: Sequence[float],
     radii: Sequence[float],
     *,
-    form: str = "closed",
-    others: str = "rest",
-    classes: int | None = None,
+    form: str = "exact",
+    rule: str = RULES[0],
 ) -> pd.DataFrame:
     """What mixes of the h of `table` win and certify, a row for each weight; weight 1 is h itself.
 
-    sigma, weight, form, natural accuracy by `mixed_answers`, and certified accuracy in a column for each
-    radius ("0.25", …). Arguments as of `mixed_answers` and `mixed`.
+    sigma, weight, form, rule, natural accuracy by `mixed_answers`, and certified accuracy in a column for
+    each radius ("0.25", …). Arguments as of `mixed_answers` and `mixed`.
     """
     rows = []
     for weight in weights:
         natural = float((mixed_answers(table, logits, weight) == table["label"]).mean())
-        certified = mixed(table, weight, form=form, others=others, classes=classes)
+        certified = mixed(table, weight, form=form, rule=rule)
         at = zip([f"{r:g}" for r in radii], certified_accuracy(certified, radii).tolist(), strict=True)
-        row = {"sigma": noise_of(table), "weight": weight, "form": form, "natural": natural}
+        row = {"sigma": noise_of(table), "weight": weight, "form": form, "rule": rule, "natural": natural}
         rows.append(row | dict(at))
     return pd.DataFrame(rows)
 
@@ -282,9 +272,8 @@ def mix_curves(
 def check_mixed(table: pd.DataFrame, of: pd.DataFrame) -> None:
     """ValueError where a table of a mix claims more than `of`, the table of its h, which no mix can.
 
-    `of` should rest on the same evidence: the table of h itself, or with `others="votes"` that of
-    `mixed(…, weight=1)` with the same `classes`. Raises as `evidence.agree` does, too: it is about the same
-    images at the same level and noise.
+    `of` should rest on the same evidence: that of `mixed(…, weight=1)`, or a table of h by the same rule.
+    Raises as `evidence.agree` does, too: it is about the same images at the same level and noise.
     """
     agree("check_mixed", {"the mix": table, "the table of h": of}, same=("alpha", "sigma", "seed"))
     if {*table["idx"]} - {*of["idx"]}:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from dualrs_lab import figures
 from dualrs_lab.cascade.from_tables import join_votes
 from dualrs_lab.cascade.radii import Cascade, Steps, first_to_accept, steps
-from dualrs_lab.dual.radii import Routes, even_split, median_entry, routes
+from dualrs_lab.dual.radii import Routes, median_entry, routes
+from dualrs_lab.dual.split import even_split
 from dualrs_lab.evidence.claim import ABSTAIN, Claims, answered, claimed
 from dualrs_lab.evidence.summary import average_radius, floor_text
 from dualrs_lab.evidence.table import as_table
@@ -56,7 +57,7 @@ class DualPanel(Panel):
         rng, point = np.random.default_rng(state["draw"]), np.array([[state["x"], state["y"]]])
         system = lesson_dual(state["sigma_e"])
         count = len(system.sigmas)
-        split = even_split(count, self.alpha, guessed_apart=True)
+        split = even_split(count, self.alpha, monotone=True, guessed_apart=True)
         chance = lesson_estimator().probabilities(point, state["sigma_e"])[0]
         of_experts = np.concatenate([system.base.probabilities(point, sigma) for sigma in system.sigmas])
         first = np.cumsum(rng.multinomial(GUESS, chance))

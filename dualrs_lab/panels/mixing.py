@@ -28,8 +28,8 @@ __all__ = ["BlendPanel", "MixPanel"]
 class MixPanel(Panel):
     """What the weight of the robust network certifies: curves of h and of the mix, and the radii behind.
 
-    `table` is that of the smoothed h; with `classes`, each other class may be bounded by its own votes. A log
-    that does not say its noise needs `sigma`.
+    `table` is that of the smoothed h, whose votes bound its class and the largest rival; of a log without
+    votes, Cohen's rule remains. A log that does not say its noise needs `sigma`.
     """
 
     def __init__(
@@ -37,12 +37,12 @@ class MixPanel(Panel):
         table: Claims,
         *,
         weight: float = 0.76,
-        classes: int | None = None,
         sigma: float | None = None,
     ) -> None:
-        self.rows, self.classes = as_table(table), classes
+        self.rows = as_table(table)
         self.sigma = noise_of(self.rows, sigma=sigma)
-        forms = [*FORMS, *(["exact, votes of all classes"] if classes else [])]
+        sharp = [f"{form}, two-bounds" for form in FORMS if form != "closed" and "votes" in self.rows]
+        forms = [*sharp, *(f"{form}, cohen" for form in FORMS)]
         super().__init__(
             "mix",
             weight=float_slider("weight of h", weight, 0.5, 1.0, 0.01, ".2f"),
@@ -51,10 +51,9 @@ class MixPanel(Panel):
 
     def certified(self, state: State) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Tables of h alone and of the mix, on the same evidence."""
-        form, _, votes = state["form"].partition(", ")
-        how: dict[str, Any] = {"form": form, "others": "votes" if votes else "rest", "sigma": self.sigma}
-        how["classes"] = self.classes if votes else None
-        alone = mixed(self.rows, 1.0, **how).assign(method="rs") if votes else self.rows
+        form, _, rule = state["form"].partition(", ")
+        how: dict[str, Any] = {"form": form, "rule": rule, "sigma": self.sigma}
+        alone = mixed(self.rows, 1.0, **how).assign(method="rs")
         return alone, mixed(self.rows, state["weight"], **how)
 
     def render(self, state: State) -> figures.Page:

@@ -58,7 +58,7 @@ class VotesPanel(Panel):
             "share": share,
             "lower": lower,
             "radius": rs_radius(lower, state["sigma"]),
-            "ceiling": radius_ceiling(n, state["alpha"], state["sigma"]),
+            "ceiling": radius_ceiling(n, state["alpha"], state["sigma"], rule="cohen"),
             "limit": rs_radius(share, state["sigma"]),
         }
         return pd.DataFrame(columns)

@@ -40,6 +40,7 @@ from .settings import Draws as Draws
 from .settings import FastPath as FastPath
 from .soft import draw_in as draw_in
 from .soft import soft_expert_radius as soft_expert_radius
+from .spec import Ruled as Ruled
 from .spec import Sampling as Sampling
 from .spec import Spec as Spec
 from .spec import as_rule as as_rule

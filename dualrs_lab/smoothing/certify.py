@@ -127,7 +127,7 @@ def _certify_waves(
         start = time.perf_counter()
         selected = count_votes(voter, x, selection, n=n0, classes=voter.classes)
         each = (time.perf_counter() - start) / len(x)
-        watch = spec.stop.watch(selected, n=spec.n, alpha=spec.alpha, sigma=spec.noise.sigma)
+        watch = spec.stop.watch(selected, n=spec.n, alpha=spec.alpha, sigma=spec.noise.sigma, rule=spec.rule)
         for finished in sample(voter, x, estimation, draws=watch.draws, done=watch.done):
             yield [
                 decide(
@@ -141,6 +141,7 @@ def _certify_waves(
                     seconds=each + seconds,
                     bound=spec.stop.bound,
                     drawn=int(counts.sum()),
+                    rule=spec.rule,
                 )
                 for i, counts, seconds in finished
             ]

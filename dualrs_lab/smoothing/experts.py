@@ -17,6 +17,7 @@ from dualrs_lab.data.images import Images
 from dualrs_lab.evidence.joins import counted_votes, each_once
 from dualrs_lab.evidence.table import read_table
 from dualrs_lab.evidence.votes import vote_counts
+from dualrs_lab.settings import RULE
 from dualrs_lab.smoothing.engine import Voter, count_votes, sample
 from dualrs_lab.smoothing.noise import NoiseBlocks
 from dualrs_lab.smoothing.noted import note, reason_to_stop
@@ -46,8 +47,10 @@ class SampledVotes:
         n0: int,
         n: int,
         stop: Stopping = AllDraws(),  # noqa: B008  # frozen
+        rule: str = RULE.names[0],
     ) -> None:
         self.voter, self.classes, self.stop, self.n = voter, voter.classes, stop, n
+        self.rule = rule
         self.n0 = stop.selection(n0)
         self.guesses, self.counts = (
             NoiseBlocks(voter.noise, shape, seed=seed, stream=stream, device=device)
@@ -63,7 +66,9 @@ class SampledVotes:
         """Votes (N, classes) that count as evidence at this level, and the draws (N,) that they took."""
         del idx
         votes, drawn = np.zeros_like(selection), np.zeros(len(x), dtype=np.int64)
-        watch = self.stop.watch(selection, n=self.n, alpha=level, sigma=self.voter.noise.sigma)
+        watch = self.stop.watch(
+            selection, n=self.n, alpha=level, sigma=self.voter.noise.sigma, rule=self.rule
+        )
         for finished in sample(self.voter, x, self.counts, draws=watch.draws, done=watch.done):
             for position, counts, _ in finished:
                 votes[position], drawn[position] = watch.evidence(position, counts), counts.sum()
@@ -118,7 +123,8 @@ def recorded_steps(
     its frozen network was another classifier.
     """
     wanted, found = identify(model, images, spec), read_record(path).get("identity") or {}
-    del wanted["alpha"]  # votes do not depend on it
+    for free in ("alpha", "rule"):  # votes do not depend on them
+        wanted.pop(free, None)
     refuse_other(call, path, {key: found[key] for key in wanted if key in found}, wanted)
     noted = note([model], [spec.noise], images, seed=spec.seed, device=next(model.parameters()).device)
     if reason := reason_to_stop(read_record(path), noted, complete=True):

@@ -12,12 +12,13 @@ from torch import nn
 
 from dualrs_lab.data.images import Images
 from dualrs_lab.models.checkpoints import fingerprint
+from dualrs_lab.settings import RULE, setting
 from dualrs_lab.smoothing.noise import Noise
 from dualrs_lab.smoothing.settings import Draws, FastPath
 from dualrs_lab.smoothing.stopping import AllDraws, Stopping
 from dualrs_lab.store import plain
 
-__all__ = ["Sampling", "Spec", "as_rule", "identify"]
+__all__ = ["Ruled", "Sampling", "Spec", "as_rule", "identify"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +41,24 @@ class Sampling(Draws):
         return {name: getattr(self, name) for name in (*self.draws, "alpha", "seed")}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ruled(Sampling):
+    """Sampling for radii that follow from votes by a rule, fixed before any draw."""
+
+    rule: str = setting(RULE.names[0], "how a radius follows from the votes", RULE)
+
+    def identity(self) -> dict[str, Any]:
+        """As `Sampling.identity`; tables from before there was a choice are Cohen's."""
+        return super().identity() | ({} if self.rule == "cohen" else {"rule": self.rule})
+
+
 def as_rule(rule: Any) -> dict[str, Any]:
     """A rule, a dataclass, by its name and settings: for the identity of a table."""
     return {"rule": type(rule).__name__, **asdict(rule)}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spec(Sampling):
+class Spec(Ruled):
     """How to smooth and how much to sample; everything a certificate depends on besides network and image.
 
     `n0` draws guess the class, `n` others bound its probability.

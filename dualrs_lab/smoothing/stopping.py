@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dualrs_lab.evidence.anytime import anytime_lower_bound
-from dualrs_lab.evidence.binomial import upper_bound
-from dualrs_lab.evidence.radii import enough_draws, rs_radius
+from dualrs_lab.evidence.binomial import lower_bound, upper_bound
+from dualrs_lab.evidence.radii import cohens, enough_draws, margin_radius, rs_radius
 from dualrs_lab.settings import COUNT, Range, check_settings, setting
 from dualrs_lab.smoothing.noise import BLOCK
 
@@ -25,6 +25,9 @@ __all__ = ["AllDraws", "AtRadii", "InputSpecific", "Stopping", "Watch"]
 
 
 Counts = NDArray[np.int64]
+
+
+Floats = NDArray[np.float64]
 
 
 class Watch:
@@ -56,9 +59,9 @@ class AllDraws:
         """Draws that select the class."""
         return n0
 
-    def watch(self, selection: Counts, *, n: int, alpha: float, sigma: float) -> Watch:
+    def watch(self, selection: Counts, *, n: int, alpha: float, sigma: float, rule: str) -> Watch:
         """A watch over images with these `selection` counts (I, K)."""
-        del alpha, sigma
+        del alpha, sigma, rule
         return Watch(np.full(len(selection), n))
 
 
@@ -66,8 +69,8 @@ class AllDraws:
 class AtRadii:
     """Draws until it is settled which of the `radii` are certified, or n are used (Voráček 2024, betting).
 
-    A radius is certified as soon as the anytime bound at level alpha reaches it. It is given up when even the
-    anytime upper bound, at level `futility`, falls short of it, or when a class of that probability would not
+    A radius is certified as soon as the anytime bounds reach it by the rule. It is given up when even the
+    opposite bounds, at level `futility`, fall short of it, or when classes of those probabilities would not
     reach it with the draws that are left: this can cost power, never the guarantee. Raises ValueError unless
     the radii are >= 0, finite and ascending.
     """
@@ -89,49 +92,67 @@ class AtRadii:
         """Draws that select the class."""
         return n0
 
-    def watch(self, selection: Counts, *, n: int, alpha: float, sigma: float) -> Watch:
+    def watch(self, selection: Counts, *, n: int, alpha: float, sigma: float, rule: str) -> Watch:
         """A watch over images with these `selection` counts (I, K)."""
-        return _RadiiWatch(self, selection, n=n, alpha=alpha, sigma=sigma)
+        return _RadiiWatch(self, selection, n=n, alpha=alpha, sigma=sigma, rule=rule)
 
 
 class _RadiiWatch(Watch):
-    """Keeps, for each image, the best lower and upper bound so far and the counts that gave the lower one.
+    """Keeps, for each image, the largest radius so far and the counts that gave it.
 
-    Both hold at all numbers of draws at once, so the best is as valid as the last, and nothing that was
-    certified is lost by drawing on for a larger radius.
+    Its bounds hold at all numbers of draws at once, so that the best radius is as valid as the last, and
+    nothing that was certified is lost by drawing on for a larger one.
     """
 
-    def __init__(self, rule: AtRadii, selection: Counts, *, n: int, alpha: float, sigma: float) -> None:
+    def __init__(
+        self, watching: AtRadii, selection: Counts, *, n: int, alpha: float, sigma: float, rule: str
+    ) -> None:
         super().__init__(np.full(len(selection), n))
-        self._radii, self._sigma, self._n = np.asarray(rule.radii), sigma, n
-        self._levels = np.array([[alpha], [rule.futility], [alpha]])
+        self._radii, self._sigma, self._n = np.asarray(watching.radii), sigma, n
         self._top = selection.argmax(axis=1)
-        self._low, self._high = np.full(len(selection), -1.0), np.ones(len(selection))
+        self._alone = np.broadcast_to(cohens(rule, selection.max(1) == selection.sum(1)), len(selection))
+        self._alpha, self._futility = np.where(self._alone, alpha, alpha / 2), watching.futility
+        self._radius, self._most = np.zeros(len(selection)), np.full(len(selection), np.inf)
+        self._high, self._theirs = np.ones(len(selection)), np.zeros(len(selection))
         self._best = np.zeros_like(selection)
 
     def done(self, images: Counts, counts: Counts) -> NDArray[np.bool_]:
-        drawn, votes = counts.sum(axis=1), counts[np.arange(len(images)), self._top[images]]
+        drawn, own = counts.sum(axis=1), counts[np.arange(len(images)), self._top[images]]
+        rival = np.where(np.arange(counts.shape[1]) == self._top[images, None], 0, counts).max(axis=1)
         left = np.maximum(self._n - drawn, 0)
-        low, high = self._low[images], self._high[images]
-        at_best = votes + np.ceil(left * high)  # of all n draws, at the upper bound so far
-        now, against, hope = anytime_lower_bound(
-            [votes, drawn - votes, at_best], [drawn, drawn, drawn + left], self._levels
+        at_best = own + np.ceil(left * self._high[images])  # of all n draws, at the bounds so far
+        at_worst = np.minimum(rival + np.floor(left * self._theirs[images]), drawn + left - at_best)
+        alpha, futility = self._alpha[images], np.full(len(images), self._futility)
+        low, rest, against, theirs, hoped, left_over = anytime_lower_bound(
+            [own, drawn - rival, drawn - own, rival, at_best, drawn + left - at_worst],
+            [drawn, drawn, drawn, drawn, drawn + left, drawn + left],
+            [alpha, alpha, futility, futility, alpha, alpha],
         )
-        better = now > low
+        now, hope = self._reach(images, low, 1 - rest), self._reach(images, hoped, 1 - left_over)
+        self._high[images] = np.minimum(self._high[images], 1 - against)
+        self._theirs[images] = np.maximum(self._theirs[images], theirs)
+        most = self._reach(images, self._high[images], self._theirs[images])
+        better = now > self._radius[images]
         self._best[images[better]] = counts[better]
-        self._low[images] = low = np.maximum(low, now)
-        self._high[images] = high = np.minimum(high, 1 - against)
-        settled = self._reached(low) >= self._reached(np.minimum(high, hope))
+        first = self._best[images].sum(axis=1) == 0  # nothing yet: these are as good as any
+        self._best[images[first]] = counts[first]
+        self._radius[images] = radius = np.maximum(self._radius[images], now)
+        settled = self._reached(radius) >= self._reached(np.minimum(most, hope))
         return np.asarray(settled | (left == 0))
 
     def evidence(self, image: int, counts: Counts) -> Counts:
         del counts
         return np.array(self._best[image])
 
-    def _reached(self, p: NDArray[np.float64]) -> NDArray[np.int64]:
-        # how many of the radii a probability p of the class gives
-        count = np.searchsorted(self._radii, rs_radius(p, self._sigma), side="right")
-        return np.where(p > 0.5, count, 0)
+    def _reach(self, images: Counts, low: Floats, high: Floats) -> Floats:
+        # the radius from a bound of the class and one of its largest rival
+        p = np.clip(low, 0.0, 1.0)
+        alone, both = rs_radius(p, self._sigma), margin_radius(p, np.clip(high, 0.0, 1.0), self._sigma)
+        return np.where(self._alone[images], alone, both)
+
+    def _reached(self, radius: Floats) -> Counts:
+        # how many of the radii this one gives
+        return np.where(radius > 0, np.searchsorted(self._radii, radius, side="right"), 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,12 +178,15 @@ class InputSpecific:
         """Draws that select the class and the number of draws."""
         return max(n0, self.pilot)
 
-    def watch(self, selection: Counts, *, n: int, alpha: float, sigma: float) -> Watch:
+    def watch(self, selection: Counts, *, n: int, alpha: float, sigma: float, rule: str) -> Watch:
         """A watch over images with these `selection` counts (I, K)."""
         del sigma  # cancels: radius and loss are both in units of sigma
-        votes, drawn = selection.max(axis=1), selection.sum(axis=1)
-        likely = enough_draws(votes / drawn, n, alpha, self.loss, step=BLOCK)
-        at_best = enough_draws(upper_bound(votes, drawn, alpha), n, alpha, self.loss, step=BLOCK)
+        drawn, (second, votes) = selection.sum(axis=1), np.sort(np.pad(selection, ((0, 0), (1, 0))))[:, -2:].T
+        high = upper_bound(votes, drawn, alpha)
+        low = np.minimum(lower_bound(second, drawn, alpha), 1 - high)
+        how = {"unanimous": votes == drawn, "rule": rule, "step": BLOCK}
+        likely = enough_draws(votes / drawn, n, alpha, self.loss, rival=second / drawn, **how)
+        at_best = enough_draws(high, n, alpha, self.loss, rival=low, **how)
         return Watch(np.maximum(np.where(likely > 0, likely, at_best), min(BLOCK, n)))
 
 
