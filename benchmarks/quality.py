@@ -23,7 +23,6 @@ from dualrs_lab.dual import (
     certify_dual_table,
     compare,
     curves,
-    label_votes,
     mapped_radii,
     numbered,
     train_router,
@@ -32,7 +31,7 @@ from dualrs_lab.experiment import Experiment
 from dualrs_lab.files import replace_text
 from dualrs_lab.models import Classifier, load_checkpoint, with_head
 from dualrs_lab.runtime import pick_device, pick_dtype
-from dualrs_lab.smoothing import FastPath, GridNoise, Spec, certify_table
+from dualrs_lab.smoothing import FastPath, GridNoise, Spec, certify_table, label_votes
 from dualrs_lab.training import TrainConfig, train_together
 
 __all__ = ["main"]

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from dualrs_lab.attacks import Threat, evaluate_table
 from dualrs_lab.cascade import Cascade, CascadeSpec, certify_cascade_table, from_tables
 from dualrs_lab.data import Images, pixel_digests
-from dualrs_lab.dual import Cuts, DualSpec, Median, Plurality, Split, certify_dual_table, label_votes
+from dualrs_lab.dual import Cuts, DualSpec, Median, Plurality, Split, certify_dual_table
 from dualrs_lab.evidence import IMAGE, lower_bound, read_table, rs_radius
 from dualrs_lab.mixing import mixed
-from dualrs_lab.smoothing import AtRadii, FastPath, GridNoise, InputSpecific, Spec, certify_table
+from dualrs_lab.smoothing import AtRadii, FastPath, GridNoise, InputSpecific, Spec, certify_table, label_votes
 from dualrs_lab.training import Consistency, TrainConfig, Warmup, settings, state_path
 
 BEGUN = Path(__file__).parent / "data" / "begun"

@@ -27,7 +27,6 @@ from dualrs_lab.dual import (
     DualSpec,
     RoutedRadius,
     certify_dual_table,
-    label_votes,
     mapped_radii,
     numbered,
     train_router,
@@ -52,6 +51,7 @@ from dualrs_lab.smoothing import (
     count_votes,
     disagreement,
     freeze,
+    label_votes,
 )
 from dualrs_lab.training import (
     INNER,

@@ -13,7 +13,7 @@ from torch import nn
 from dualrs_lab.attacks import PGD, Threat, evaluate, evaluate_table
 from dualrs_lab.cascade import Cascade, CascadeSpec, certify_cascade_table
 from dualrs_lab.data import Images, load_images
-from dualrs_lab.dual import DualSpec, Median, certify_dual_table, label_votes
+from dualrs_lab.dual import DualSpec, Median, certify_dual_table
 from dualrs_lab.files import replace_json
 from dualrs_lab.mixing import (
     AdaptiveMix,
@@ -25,7 +25,7 @@ from dualrs_lab.mixing import (
     train_mixing,
 )
 from dualrs_lab.models import Classifier, make_model
-from dualrs_lab.smoothing import GridNoise, Spec, certify_table
+from dualrs_lab.smoothing import GridNoise, Spec, certify_table, label_votes
 from dualrs_lab.store import (
     check_place,
     plain,

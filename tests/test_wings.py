@@ -36,13 +36,16 @@ ARROWS = {
     "training": "attacks data files models pixels runtime settings store",
     "smoothing": "attacks data evidence files locks models runtime settings store",
     "cascade": "data evidence models runtime settings smoothing store training",
+    "combine": "data evidence files locks models runtime settings smoothing store",
     "mixing": "attacks data evidence files models runtime store training",
     "dual": "cascade data evidence files models runtime smoothing store training",
     "lessons": "mixing",
-    "figures": "cascade dual evidence files mixing",
-    "panels": "attacks cascade data dual evidence figures lessons mixing models pixels runtime smoothing",
+    "figures": "cascade combine dual evidence files mixing",
+    "panels": "attacks cascade combine data dual evidence figures lessons mixing models pixels runtime "
+    "smoothing",
     "headless": "files settings",
-    "cli": "attacks cascade data evidence files headless mixing models runtime settings smoothing store",
+    "cli": "attacks cascade combine data evidence files headless mixing models runtime settings smoothing "
+    "store",
 }
 # Libraries that belong to one place only.
 ONLY = {"matplotlib": "figures", "seaborn": "figures", "ipywidgets": "panels", "papermill": "headless"}

@@ -24,7 +24,7 @@ from benchmarks.gpu.stage import Clock, halve, parser, parts, stage
 from benchmarks.gpu.trainer import Recipe, Trainer
 from dualrs_lab.cascade import Cascade, from_tables
 from dualrs_lab.data import Images, load_images
-from dualrs_lab.dual import compare, count_images, curves
+from dualrs_lab.dual import compare, curves
 from dualrs_lab.evidence import read_table
 from dualrs_lab.files import replace_bytes, replace_json, replace_text
 from dualrs_lab.models import Classifier, fingerprint, load_checkpoint, make_model, save_checkpoint
@@ -37,6 +37,7 @@ from dualrs_lab.smoothing import (
     Spec,
     certify,
     certify_table,
+    count_images,
     flops,
     freeze,
 )
@@ -359,7 +360,7 @@ def count_labels(
     sampling: Sampling,
     enough: Callable[[int], bool],
 ) -> int:
-    """Write what `dual.label_votes` of the images at `index` would, which takes the file for its own.
+    """Write what `smoothing.label_votes` of the images at `index` would, which takes the file for its own.
 
     Beside `votes` are `counts` (N, K, C) of all classes, and `index`. Counts some hundred images at a time
     while there is time `enough` for so many, and returns how many there are.

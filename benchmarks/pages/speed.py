@@ -6,7 +6,8 @@ import pandas as pd
 from benchmarks.pages.certificates import SYSTEMS, shipped
 from benchmarks.pages.text import DATA, Facts, markdown, percent, read_info, significant
 from benchmarks.quality import ALPHA, SIGMAS
-from dualrs_lab.cascade import Cascade, first_to_accept, join_votes, steps
+from dualrs_lab.cascade import Cascade, first_to_accept, steps
+from dualrs_lab.evidence import join_votes
 
 __all__ = ["Bench", "facts", "thinned_cascade"]
 

@@ -3,10 +3,7 @@ from .certificate import CascadeCertificate as CascadeCertificate
 from .certify import CascadeSpec as CascadeSpec
 from .certify import certify_cascade as certify_cascade
 from .certify import certify_cascade_table as certify_cascade_table
-from .from_tables import Joined as Joined
 from .from_tables import from_tables as from_tables
-from .from_tables import holds_all_draws as holds_all_draws
-from .from_tables import join_votes as join_votes
 from .radii import CASCADE_RULES as CASCADE_RULES
 from .radii import Cascade as Cascade
 from .radii import Steps as Steps

@@ -17,10 +17,6 @@ from .compare import compare as compare
 from .compare import curves as curves
 from .compare import regret as regret
 from .compare import regret_table as regret_table
-from .labels import count_images as count_images
-from .labels import label_votes as label_votes
-from .labels import mapped_radii as mapped_radii
-from .labels import numbered as numbered
 from .objectives import RoutedRadius as RoutedRadius
 from .objectives import SoftTarget as SoftTarget
 from .objectives import Stakes as Stakes
@@ -40,6 +36,8 @@ from .radii import published_radius as published_radius
 from .radii import routed_radius as routed_radius
 from .radii import routes as routes
 from .radii import still_needed as still_needed
+from .router import mapped_radii as mapped_radii
+from .router import numbered as numbered
 from .router import train_router as train_router
 from .spec import DualSpec as DualSpec
 from .split import Split as Split

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 from dualrs_lab.data.images import Images
 from dualrs_lab.dual.choice import Cuts
-from dualrs_lab.dual.labels import count_images, label_votes, mapped_radii, numbered
 from dualrs_lab.dual.objectives import Stakes
-from dualrs_lab.dual.router import train_router
+from dualrs_lab.dual.router import mapped_radii, numbered, train_router
 from dualrs_lab.models.networks import Classifier
 from dualrs_lab.models.suited import suited
 from dualrs_lab.smoothing.frozen import freeze, settle
+from dualrs_lab.smoothing.labels import count_images, label_votes
 from dualrs_lab.smoothing.noise import GridNoise
 from dualrs_lab.smoothing.settings import FastPath
 from dualrs_lab.training.checkpoints import train_checkpoint

@@ -22,12 +22,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dualrs_lab.cascade.from_tables import holds_all_draws
 from dualrs_lab.data.images import Group, Images
 from dualrs_lab.dual.ask import Looks, ask_experts, by_expert, check_systems, check_voters
 from dualrs_lab.dual.certificate import DualCertificate, judge
 from dualrs_lab.dual.spec import DualSpec
-from dualrs_lab.evidence.joins import agree, at_sigma
+from dualrs_lab.evidence.joins import agree, at_sigma, holds_all_draws
 from dualrs_lab.evidence.votes import level_text
 from dualrs_lab.models.checkpoints import fingerprint
 from dualrs_lab.models.suited import suited, suited_each

@@ -12,12 +12,12 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import special
 
-from dualrs_lab.cascade.from_tables import from_tables, holds_all_draws
+from dualrs_lab.cascade.from_tables import from_tables
 from dualrs_lab.cascade.radii import Cascade
 from dualrs_lab.dual.certificate import DualCertificate
 from dualrs_lab.evidence.certificate import Certificate
 from dualrs_lab.evidence.claim import ABSTAIN, Claims, claimed, reach
-from dualrs_lab.evidence.joins import aligned, at_sigma
+from dualrs_lab.evidence.joins import aligned, at_sigma, holds_all_draws
 from dualrs_lab.evidence.radii import BOUNDS
 from dualrs_lab.evidence.summary import average_radius, certified_accuracy
 

@@ -22,11 +22,14 @@ from .claim import whole as whole
 from .counts import Counted as Counted
 from .counts import counted as counted
 from .counts import rule_of as rule_of
+from .joins import Joined as Joined
 from .joins import agree as agree
 from .joins import aligned as aligned
 from .joins import at_sigma as at_sigma
 from .joins import counted_votes as counted_votes
 from .joins import each_once as each_once
+from .joins import holds_all_draws as holds_all_draws
+from .joins import join_votes as join_votes
 from .joins import origin as origin
 from .joins import shared_origin as shared_origin
 from .radii import BOUNDS as BOUNDS

@@ -23,6 +23,7 @@ HOMES = {
     "rs": "dualrs_lab.evidence.counts",
     "dual": "dualrs_lab.dual.recompute",
     "cascade": "dualrs_lab.cascade.recompute",
+    "combine": "dualrs_lab.combine.recompute",
     "mix": "dualrs_lab.mixing.recompute",
 }
 

@@ -8,11 +8,11 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from dualrs_lab import figures
-from dualrs_lab.cascade.from_tables import join_votes
 from dualrs_lab.cascade.radii import Cascade, Steps, first_to_accept, steps
 from dualrs_lab.dual.radii import Routes, median_entry, routes
 from dualrs_lab.dual.split import even_split
 from dualrs_lab.evidence.claim import ABSTAIN, Claims, answered, claimed
+from dualrs_lab.evidence.joins import join_votes
 from dualrs_lab.evidence.summary import average_radius, floor_text
 from dualrs_lab.evidence.table import as_table
 from dualrs_lab.lessons.problems import lesson_dual, lesson_estimator

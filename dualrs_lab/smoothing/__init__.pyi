@@ -27,6 +27,9 @@ from .job import Job as Job
 from .job import Sampled as Sampled
 from .job import freeze_each as freeze_each
 from .job import steps_of as steps_of
+from .labels import count_images as count_images
+from .labels import image_votes as image_votes
+from .labels import label_votes as label_votes
 from .noise import BLOCK as BLOCK
 from .noise import GaussianNoise as GaussianNoise
 from .noise import GridNoise as GridNoise

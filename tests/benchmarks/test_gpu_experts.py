@@ -15,9 +15,9 @@ from benchmarks.gpu import experts as stage3
 from benchmarks.gpu.stage import Clock, pack, parser, unpack
 from benchmarks.gpu.trainer import Recipe, Trainer, crop, rate
 from dualrs_lab.data import Images, load_images
-from dualrs_lab.dual import label_votes
 from dualrs_lab.evidence import Certificate, read_table
 from dualrs_lab.models import Classifier, fingerprint, load_checkpoint, make_model
+from dualrs_lab.smoothing import label_votes
 
 
 def digits(count: int = 64) -> Images:

@@ -16,11 +16,10 @@ from dualrs_lab.cascade import (
     certify_cascade,
     certify_cascade_table,
     from_tables,
-    holds_all_draws,
 )
 from dualrs_lab.cascade import certify as cascade_tables
 from dualrs_lab.data import Images, load_images
-from dualrs_lab.evidence import ABSTAIN, frame, read_table
+from dualrs_lab.evidence import ABSTAIN, frame, holds_all_draws, read_table
 from dualrs_lab.lessons import sample_points
 from dualrs_lab.models import make_model
 from dualrs_lab.smoothing import AtRadii, GaussianNoise, GridNoise, Spec, Voter, certify_table

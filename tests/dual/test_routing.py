@@ -21,7 +21,6 @@ from dualrs_lab.dual import (
     SoftTarget,
     Stakes,
     judge,
-    label_votes,
     mapped_radii,
     median_entry_radii,
     numbered,
@@ -33,7 +32,7 @@ from dualrs_lab.dual import labels as routing
 from dualrs_lab.evidence import lower_bound, rs_radius
 from dualrs_lab.models import make_model
 from dualrs_lab.runtime import make_generator
-from dualrs_lab.smoothing import GridNoise, NoiseBlocks, count_votes, soft
+from dualrs_lab.smoothing import GridNoise, NoiseBlocks, count_votes, label_votes, soft
 from dualrs_lab.training import Pool, TrainConfig, settings, together, train, train_together
 from dualrs_lab.training import loop as training
 

@@ -13,9 +13,9 @@ from torch import nn
 
 from dualrs_lab.attacks import Threat, evaluate_table, read_evaluation
 from dualrs_lab.data import Images, load_images
-from dualrs_lab.dual import label_votes
 from dualrs_lab.evidence import append_rows, keep_table, read_table, repair_table, write_table
 from dualrs_lab.files import replace_bytes
+from dualrs_lab.smoothing import label_votes
 from tests.faults.deaths import COUNT, certificate, make, whole
 from tests.faults.trees import tree
 from tests.test_store import G, H

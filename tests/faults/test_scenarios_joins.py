@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from dualrs_lab.__main__ import main
-from dualrs_lab.cascade import Cascade, from_tables, holds_all_draws, join_votes
+from dualrs_lab.cascade import Cascade, from_tables
 from dualrs_lab.data import Images
 from dualrs_lab.dual import DualSpec, Median, certify_dual_table, compare, judge, regret_table
 from dualrs_lab.evidence import (
@@ -29,6 +29,8 @@ from dualrs_lab.evidence import (
     decide,
     each_once,
     frame,
+    holds_all_draws,
+    join_votes,
     origin,
     read_table,
     shared_origin,

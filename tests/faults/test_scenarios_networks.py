@@ -20,7 +20,7 @@ from dualrs_lab.attacks import Threat, attacked_batches, evaluate_table, robust_
 from dualrs_lab.attacks.pgd import PGD
 from dualrs_lab.cascade import Cascade, CascadeSpec, certify_cascade, certify_cascade_table
 from dualrs_lab.data import Images
-from dualrs_lab.dual import Cuts, DualSpec, certify_dual, certify_dual_table, label_votes, numbered
+from dualrs_lab.dual import Cuts, DualSpec, certify_dual, certify_dual_table, numbered
 from dualrs_lab.mixing import Mix, evaluate_systems
 from dualrs_lab.models import (
     Classifier,
@@ -53,6 +53,7 @@ from dualrs_lab.smoothing import (
     drawing_device,
     first_draws,
     freeze,
+    label_votes,
     noise,
     note,
     predict,

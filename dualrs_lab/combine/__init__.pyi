@@ -1,0 +1,12 @@
+from .certificate import CombinedCertificate as CombinedCertificate
+from .from_tables import combine_tables as combine_tables
+from .lattice import Combiner as Combiner
+from .radii import combined_margin as combined_margin
+from .radii import combined_radius as combined_radius
+from .radii import lengths as lengths
+from .radii import reach_of_each as reach_of_each
+from .radii import surest_class as surest_class
+from .train import Learning as Learning
+from .train import learn_combiner as learn_combiner
+from .train import read_combiner as read_combiner
+from .train import soft_margin as soft_margin
