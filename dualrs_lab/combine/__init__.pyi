@@ -6,7 +6,9 @@ from .radii import combined_radius as combined_radius
 from .radii import lengths as lengths
 from .radii import reach_of_each as reach_of_each
 from .radii import surest_class as surest_class
+from .search import Pairs as Pairs
+from .search import Search as Search
 from .train import Learning as Learning
 from .train import learn_combiner as learn_combiner
 from .train import read_combiner as read_combiner
-from .train import soft_margin as soft_margin
+from .train import worth as worth

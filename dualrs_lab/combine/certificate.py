@@ -80,15 +80,15 @@ class CombinedCertificate(Claim):
         )
 
     @cached_property
-    def guess(self) -> int:  # type: ignore[override]
+    def guess(self) -> int:
         """The class that the combiner gives by the selection draws."""
         return int(surest_class(self._counts(self.selection), self.combiner))
 
     @cached_property
     def reaches(self) -> NDArray[np.float64]:
         """How far each expert (K,) by itself keeps the guessed class; below 0 it says another one."""
-        how = {"combiner": self.combiner, "alpha": self.alpha}
-        return reach_of_each(self._counts(self.votes), np.int64(self.guess), **how)
+        votes, y = self._counts(self.votes), np.int64(self.guess)
+        return reach_of_each(votes, y, combiner=self.combiner, alpha=self.alpha)
 
     def recomputed(self) -> float:
         """The radius that the votes alone give."""

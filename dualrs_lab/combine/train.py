@@ -1,9 +1,9 @@
 """Learning a combiner from votes about training images, for the radii that it would certify.
 
 Lengths come from the bounds that the draws of the certification would give for the same shares of votes,
-so that learning sees what is certified. The share of images that a soft radius certifies, weighted over
-radii, is raised by gradients through a softened lattice, from several starts; the start that certifies most
-on images that were held out is kept. Nothing here needs to be sound: whatever is learnt, the theorem holds.
+so that learning sees what is certified. The share of images that is certified, weighted over radii, is raised
+from several starts (`combine.search`); the start that certifies most on images that were held out is kept.
+Nothing here needs to be sound: whatever is learnt, the theorem holds for it.
 """
 
 import json
@@ -13,19 +13,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
 from dualrs_lab.combine.lattice import Combiner
-from dualrs_lab.combine.radii import combined_margin, lengths
+from dualrs_lab.combine.radii import lengths
+from dualrs_lab.combine.search import Pairs, Search
 from dualrs_lab.evidence.binomial import lower_bound, upper_bound
 from dualrs_lab.files import replace_json, want_regular
 from dualrs_lab.locks import writing
 from dualrs_lab.settings import ALPHA, COUNT, LEVEL, SEED, SHARE, check_settings, required, setting
 from dualrs_lab.store import plain, refuse_other
 
-__all__ = ["Learning", "learn_combiner", "read_combiner", "soft_margin"]
+__all__ = ["Learning", "learn_combiner", "read_combiner", "worth"]
 
 
 Floats = NDArray[np.float64]
@@ -48,13 +47,12 @@ class Learning:
     radii: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
     weights: tuple[float, ...] = ()
     terms: int = setting(16, "terms of the lattice", COUNT)
-    starts: int = setting(8, "random starts, of which the best is kept", COUNT)
-    steps: int = setting(600, "steps of gradient descent from each start", COUNT)
-    batch: int = setting(1000, "images a step", COUNT)
+    starts: int = setting(4, "searches, of which the best is kept", COUNT)
+    changes: int = setting(100_000, "changes that each search tries", COUNT)
     held_out: float = setting(0.25, "share of the images that chooses between starts", SHARE)
     draws: int = setting(10_000, "of the certification that is learnt for", COUNT)
     alpha: float = setting(ALPHA, "failure probability of its certificates", LEVEL)
-    seed: int = required("of starts, batches and held-out images", SEED)
+    seed: int = required("of searches and held-out images", SEED)
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -133,16 +131,9 @@ def _begun(path: Path, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     return list(found["tried"])
 
 
-class _Pairs(NamedTuple):
-    """Lengths of the label and of its rivals, by the bounds that are learnt for."""
-
-    own: Floats  # (N, K)
-    rivals: Floats  # (N, R, K)
-
-
 class _Data(NamedTuple):
-    learning: _Pairs
-    choosing: _Pairs
+    learning: Pairs
+    choosing: Pairs
 
 
 def _prepared(votes: Ints, labels: Ints, sigmas: tuple[float, ...], learning: Learning) -> _Data:
@@ -161,74 +152,25 @@ def _prepared(votes: Ints, labels: Ints, sigmas: tuple[float, ...], learning: Le
     order = np.random.default_rng(learning.seed).permutation(len(votes))
     cut = min(len(votes) - 1, max(1, round(learning.held_out * len(votes))))
     held, kept = order[:cut], order[cut:]
-    return _Data(_Pairs(mine[kept], theirs[kept]), _Pairs(mine[held], theirs[held]))
-
-
-def worth(combiner: Combiner, pairs: _Pairs, learning: Learning) -> float:
-    """The weighted share of images that a combiner certifies, over the radii."""
-    radius = combined_margin(pairs.own[:, None], pairs.rivals, combiner).min(axis=1)
-    certified = (radius[:, None] > np.asarray(learning.radii)).mean(axis=0)
-    return sum(float(share) * weight for share, weight in zip(certified, learning.weights, strict=True))
+    return _Data(Pairs(mine[kept], theirs[kept]), Pairs(mine[held], theirs[held]))
 
 
 def _from_start(data: _Data, sigmas: tuple[float, ...], learning: Learning, start: int) -> Combiner:
-    """A lattice from random shifts; temperatures of the lattice and of the steps fall as it is learnt."""
-    generator = torch.Generator().manual_seed(learning.seed * 1_000_003 + start)
-    width = 3 * len(sigmas) + 1
-    shifts = (max(sigmas) * torch.rand((learning.terms, width), generator=generator)).requires_grad_()
-    own, rivals = (torch.from_numpy(part).float() for part in data.learning)
-    radii, weights = torch.tensor(learning.radii), torch.tensor(learning.weights)
-    optimizer = torch.optim.Adam([shifts], lr=_RATE)
-    for step in range(learning.steps):
-        done = step / learning.steps
-        optimizer.param_groups[0]["lr"] = _RATE * (1 - done) + _RATE / 100
-        some = torch.randint(len(own), (min(learning.batch, len(own)),), generator=generator)
-        soft = _cooled(_LATTICE, done)
-        each = soft_margin(own[some, None], rivals[some], shifts, soft)
-        radius = -soft * torch.logsumexp(-each / soft, dim=1)
-        gained = torch.sigmoid((radius[:, None] - radii) / _cooled(_STEPS, done)) @ weights
-        optimizer.zero_grad()
-        (-gained.mean()).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-    return _pruned(Combiner.of(sigmas, shifts.detach().numpy()), data.learning)
+    # from each expert alone in turn, the one that is worth most first
+    singles = [Combiner.single(sigmas, i) for i in range(len(sigmas))]
+    ranked = sorted(singles, key=lambda one: -worth(one, data.learning, learning))
+    search = Search(
+        data.learning,
+        ranked[start % len(ranked)],
+        radii=learning.radii,
+        weights=learning.weights,
+        terms=learning.terms,
+        seed=learning.seed * 1_000_003 + start,
+    )
+    return search.run(learning.changes)
 
 
-_RATE = 0.02
-
-
-_LATTICE = (0.05, 0.003)  # temperatures, in the unit of a radius: at first and at last
-
-
-_STEPS = (0.15, 0.05)
-
-
-def _cooled(span: tuple[float, float], done: float) -> float:
-    return span[0] * (span[1] / span[0]) ** done
-
-
-def soft_margin(own: Tensor, rival: Tensor, shifts: Tensor, t: float) -> Tensor:
-    """M_yc (…,) of a lattice with `shifts` (A, 3 K + 1) from lengths (…, K), softened by `t`."""
-    a, b = own.expand_as(rival), -rival
-    half, zero = (a + b) / 2, a.new_zeros((*a.shape[:-1], 1))
-    forth = torch.cat([half, a, b, zero], dim=-1)
-    back = torch.cat([-half, -b, -a, zero], dim=-1)
-    return (_soft_largest(forth, shifts, t) - _soft_largest(back, shifts, t)) / 2
-
-
-def _soft_largest(v: Tensor, shifts: Tensor, t: float) -> Tensor:
-    least = -t * torch.logsumexp(-(v[..., None, :] + shifts) / t, dim=-1)
-    return t * torch.logsumexp(least / t, dim=-1)
-
-
-def _pruned(combiner: Combiner, pairs: _Pairs) -> Combiner:
-    """Without the entries that decide nothing about these pairs, nor about any turned round, rounded."""
-    a, b = np.broadcast_arrays(pairs.own[:, None], -pairs.rivals)
-    half, zero = (a + b) / 2, np.zeros((*a.shape[:-1], 1))
-    shifts, used = combiner.array.round(3), np.zeros(combiner.array.shape, dtype=bool)
-    for v in ([half, a, b, zero], [-half, -b, -a, zero]):
-        flat = np.concatenate(v, axis=-1).reshape(-1, shifts.shape[1])
-        for start in range(0, len(flat), 10_000):
-            sums = flat[start : start + 10_000, None] + shifts
-            term = sums.min(axis=2).argmax(axis=1)
-            used[term, sums[np.arange(len(sums)), term].argmin(axis=1)] = True
-    return Combiner.of(combiner.sigmas, np.where(used, shifts, np.inf)[used.any(axis=1)])
+def worth(combiner: Combiner, pairs: Pairs, learning: Learning) -> float:
+    """The weighted share of images that a combiner certifies, over the radii."""
+    certified = (pairs.radii(combiner)[:, None] > np.asarray(learning.radii)).mean(axis=0)
+    return sum(float(share) * weight for share, weight in zip(certified, learning.weights, strict=True))
