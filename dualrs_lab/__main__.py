@@ -1,4 +1,4 @@
-"""The command line: `dualrs-lab run | status | certify | attack | cascade | mix | summary | lab`.
+"""The command line: `dualrs-lab run | status | certify | attack | cascade | combine | mix | summary | lab`.
 
 Ends with 0 if all is well, 1 if a run failed, 2 with one line on stderr for bad input, 70 with one line for a
 fault of this package, 130 after Ctrl-C. With DUALRS_TRACEBACK=1 a traceback comes before the line. Only the
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dualrs_lab import __version__
 from dualrs_lab.cli.attack import ATTACK
 from dualrs_lab.cli.certify import CERTIFY
+from dualrs_lab.cli.combine import COMBINE
 from dualrs_lab.cli.faults import explain, one_line_warnings
 from dualrs_lab.cli.parser import Parser
 from dualrs_lab.cli.run import LAB, RUN, STATUS
@@ -21,7 +22,7 @@ from dualrs_lab.cli.tables import CASCADE, MIX, SUMMARY
 
 __all__ = ["COMMANDS", "main", "make_parser"]
 
-COMMANDS = (RUN, STATUS, CERTIFY, ATTACK, CASCADE, MIX, SUMMARY, LAB)
+COMMANDS = (RUN, STATUS, CERTIFY, ATTACK, CASCADE, COMBINE, MIX, SUMMARY, LAB)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

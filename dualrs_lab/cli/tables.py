@@ -13,7 +13,19 @@ from dualrs_lab.settings import ALPHA, LEVEL, RADIUS, RULE, SHARE, SIGMA, Range
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-__all__ = ["CASCADE", "MIX", "RADII", "SUMMARY", "add_out", "as_text"]
+__all__ = [
+    "CASCADE",
+    "MIX",
+    "RADII",
+    "SUMMARY",
+    "add_out",
+    "add_radii",
+    "as_text",
+    "by_sigma",
+    "check_out",
+    "keep",
+    "made_from",
+]
 
 RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 
@@ -25,7 +37,7 @@ def as_text(summary: "DataFrame") -> str:
     return summary.to_string(float_format=floor_text)
 
 
-def _add_radii(parser: Parser) -> None:
+def add_radii(parser: Parser) -> None:
     shown = ",".join(f"{radius:g}" for radius in RADII)
     parser.add_argument(
         "--radii", type=some_numbers(RADIUS), default=shown,
@@ -52,7 +64,7 @@ def _check_tables(name: str, paths: Iterable[Path]) -> None:
         want_file(name, "table", path)
 
 
-def _check_out(name: str, path: Path) -> None:
+def check_out(name: str, path: Path) -> None:
     from dualrs_lab.store import check_place
 
     want_place(name, path)
@@ -61,14 +73,14 @@ def _check_out(name: str, path: Path) -> None:
         raise ValueError(f"{name}: {path} is there already; choose another file or remove it")
 
 
-def _keep(name: str, path: Path, table: "DataFrame", identity: Mapping[str, object]) -> None:
+def keep(name: str, path: Path, table: "DataFrame", identity: Mapping[str, object]) -> None:
     from dualrs_lab.evidence.resume import keep_table
     from dualrs_lab.files import provenance
 
     keep_table(name, path, table, {"identity": dict(identity), "provenance": provenance()})
 
 
-def _made_from(paths: Iterable[Path]) -> dict[str, str]:
+def made_from(paths: Iterable[Path]) -> dict[str, str]:
     from dualrs_lab.files import digest
 
     return {path.name: digest(path.read_text()) for path in paths}
@@ -86,13 +98,13 @@ def _cascade_options(parser: Parser) -> None:
         "--alpha", type=a_number(LEVEL), default=ALPHA,
         help="failure probability of each certificate (default: %(default)s)",
     )  # fmt: skip
-    _add_radii(parser)
+    add_radii(parser)
     add_out(parser)
 
 
 def _cascade(options: Namespace) -> int:
     _check_tables("cascade", options.tables)
-    _check_out("cascade", options.out)
+    check_out("cascade", options.out)
     from dualrs_lab.cascade.from_tables import from_tables
     from dualrs_lab.cascade.radii import Cascade
     from dualrs_lab.evidence.joins import origin
@@ -102,15 +114,15 @@ def _cascade(options: Namespace) -> int:
         raise ValueError(
             f"cascade: --thresholds: want a finite threshold for each of {len(options.tables)} experts"
         )
-    tables = _by_sigma(options.tables)
+    tables = by_sigma(options.name, options.tables)
     cascade = Cascade(tuple(sorted(tables, reverse=True)), tuple(options.thresholds))
     found = from_tables(tables, cascade=cascade, alpha=options.alpha)
     identity = {"method": "cascade", "sigmas": cascade.sigmas, "thresholds": cascade.limits, **origin(found)}
-    _keep(
+    keep(
         options.name,
         options.out,
         found,
-        identity | {"alpha": options.alpha, "tables": _made_from(options.tables)},
+        identity | {"alpha": options.alpha, "tables": made_from(options.tables)},
     )
     singles = {f"σ = {sigma:g}": table for sigma, table in sorted(tables.items())}
     if {alpha for table in singles.values() for alpha in table["alpha"]} != {options.alpha}:
@@ -120,17 +132,17 @@ def _cascade(options: Namespace) -> int:
     return 0
 
 
-def _by_sigma(paths: Iterable[Path]) -> "dict[float, DataFrame]":
+def by_sigma(name: str, paths: Iterable[Path]) -> "dict[float, DataFrame]":
     from dualrs_lab.evidence.table import read_table
 
     tables: dict[float, DataFrame] = {}
     for path in paths:
         table = read_table(path)
         if "sigma" not in table or "votes" not in table:
-            raise ValueError(f"cascade: {path} holds no votes; wanted a table that certify made")
+            raise ValueError(f"{name}: {path} holds no votes; wanted a table that certify made")
         levels = sorted({*table["sigma"]})
         if len(levels) != 1 or levels[0] in tables:
-            raise ValueError(f"cascade: {path} is of sigma {levels}; wanted one table for each of several")
+            raise ValueError(f"{name}: {path} is of sigma {levels}; wanted one table for each of several")
         tables[levels[0]] = table
     return tables
 
@@ -149,13 +161,13 @@ def _mix_options(parser: Parser) -> None:
     )  # fmt: skip
     _add_rule(parser, "; of a log without votes and for the closed form: cohen")
     parser.add_argument("--sigma", type=a_number(SIGMA), help="of a log that has no column sigma")
-    _add_radii(parser)
+    add_radii(parser)
     add_out(parser)
 
 
 def _mix(options: Namespace) -> int:
     _check_tables("mix", [options.table])
-    _check_out("mix", options.out)
+    check_out("mix", options.out)
     if options.form == "closed" and options.rule != "cohen":
         raise ValueError("mix: --form closed knows no rival; wanted --rule cohen with it")
     from dualrs_lab.evidence.joins import shared_origin
@@ -172,7 +184,7 @@ def _mix(options: Namespace) -> int:
     alone = mixed(table, 1.0, **how, sigma=options.sigma)
     check_mixed(found, alone)
     identity = {"method": "mix", "weight": options.weight, **how, "sigma": sigma, **shared_origin(table)}
-    _keep(options.name, options.out, found, identity | {"table": _made_from([options.table])})
+    keep(options.name, options.out, found, identity | {"table": made_from([options.table])})
     shown = {"the robust network": alone, f"mix, weight {options.weight:g}": found}
     print(as_text(summarise(shown, options.radii)))
     return 0
@@ -180,7 +192,7 @@ def _mix(options: Namespace) -> int:
 
 def _summary_options(parser: Parser) -> None:
     parser.add_argument("tables", nargs="+", type=a_path, metavar="TABLE", help="ours, or a published log")
-    _add_radii(parser)
+    add_radii(parser)
 
 
 def _summary(options: Namespace) -> int:

@@ -116,7 +116,7 @@ class Search:
         return float(np.mean(steps @ self._weights))
 
     def _pruned(self) -> Combiner:
-        # entries that are nowhere the least of their term decide nothing, nor terms that are nowhere the largest
+        # what is nowhere the least of its term, or nowhere the largest of all terms, decides nothing
         least = np.zeros(self._shifts.shape, dtype=bool)
         largest = np.zeros(len(self._shifts), dtype=bool)
         for side, values in zip(self._sides, self._values, strict=True):

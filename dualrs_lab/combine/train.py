@@ -8,7 +8,7 @@ Nothing here needs to be sound: whatever is learnt, the theorem holds for it.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,15 +16,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dualrs_lab.combine.lattice import Combiner
+from dualrs_lab.combine.learning import Learning
 from dualrs_lab.combine.radii import lengths
 from dualrs_lab.combine.search import Pairs, Search
 from dualrs_lab.evidence.binomial import lower_bound, upper_bound
 from dualrs_lab.files import replace_json, want_regular
 from dualrs_lab.locks import writing
-from dualrs_lab.settings import ALPHA, COUNT, LEVEL, SEED, SHARE, check_settings, required, setting
-from dualrs_lab.store import plain, refuse_other
+from dualrs_lab.store import plain, read_record, refuse_other, unchanged
 
-__all__ = ["Learning", "learn_combiner", "read_combiner", "worth"]
+__all__ = ["learn_combiner", "read_combiner", "read_image_votes", "worth"]
 
 
 Floats = NDArray[np.float64]
@@ -34,36 +34,6 @@ Ints = NDArray[np.int64]
 
 
 _RIVALS = 4  # classes that learning looks at, besides the label
-
-
-@dataclass(frozen=True, kw_only=True)
-class Learning:
-    """What a combiner is learnt for, and how hard it is tried.
-
-    `weights` say what an image is worth that is certified at each of `radii`: the dial between accuracy and
-    large radii. Raises ValueError for settings out of their range, and for radii or weights that do not fit.
-    """
-
-    radii: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
-    weights: tuple[float, ...] = ()
-    terms: int = setting(16, "terms of the lattice", COUNT)
-    starts: int = setting(4, "searches, of which the best is kept", COUNT)
-    changes: int = setting(100_000, "changes that each search tries", COUNT)
-    held_out: float = setting(0.25, "share of the images that chooses between starts", SHARE)
-    draws: int = setting(10_000, "of the certification that is learnt for", COUNT)
-    alpha: float = setting(ALPHA, "failure probability of its certificates", LEVEL)
-    seed: int = required("of searches and held-out images", SEED)
-
-    def __post_init__(self) -> None:
-        check_settings(self)
-        fine = list(self.radii) == sorted({*self.radii}) and all(0 <= r < np.inf for r in self.radii)
-        given = self.weights or (1.0,) * len(self.radii)
-        if not fine or len(given) != len(self.radii) or not (min(given) >= 0 < max(given) < np.inf):
-            raise ValueError(
-                f"Learning: wanted ascending radii >= 0 and as many weights >= 0, not all 0; got "
-                f"{self.radii} and {self.weights}"
-            )
-        object.__setattr__(self, "weights", tuple(map(float, given)))
 
 
 def learn_combiner(
@@ -105,6 +75,31 @@ def read_combiner(path: Path | str) -> Combiner:
     path = Path(path)
     found = _loaded("read_combiner", path)
     return Combiner.of_text(found["settings"]["sigmas"], found["combiner"])
+
+
+def read_image_votes(path: Path | str, sigmas: tuple[float, ...]) -> tuple[Ints, Ints, dict[str, Any]]:
+    """Counts (N, K, C) in the order of `sigmas` and labels (N,) of a file of `smoothing.image_votes`.
+
+    And what tells that file from others. Raises ValueError where it is none, holds votes for the label only,
+    or is of other noise levels.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    path = Path(path)
+    try:
+        held = load(unchanged("read_image_votes", path))
+    except SafetensorError:
+        held = {}
+    known = read_record(path).get("identity") or {}
+    if not {"counts", "labels"} <= {*held} or sorted(known.get("sigmas", [])) != sorted(sigmas):
+        raise ValueError(
+            f"read_image_votes: {path} holds {', '.join(sorted(held)) or 'no tensors'} for the sigmas "
+            f"{known.get('sigmas')}; wanted counts and labels for {list(sigmas)}, as image_votes keeps them"
+        )
+    order = [known["sigmas"].index(sigma) for sigma in sigmas]
+    about = {name: known[name] for name in ("experts", "images", "n", "seed") if name in known}
+    return held["counts"].astype(np.int64)[:, order], held["labels"].astype(np.int64), about
 
 
 def _loaded(call: str, path: Path) -> dict[str, Any]:

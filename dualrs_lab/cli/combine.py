@@ -1,0 +1,102 @@
+"""`dualrs-lab combine`: one certified classifier from the tables of several experts, without drawing."""
+
+from argparse import Namespace
+from typing import TYPE_CHECKING
+
+from dualrs_lab.cli.inputs import want_file
+from dualrs_lab.cli.options import add_option
+from dualrs_lab.cli.parser import Command, Parser, a_number, a_path, some_numbers
+from dualrs_lab.cli.tables import add_out, add_radii, as_text, by_sigma, check_out, keep, made_from
+from dualrs_lab.settings import ALPHA, LEVEL, SEED, Range
+
+if TYPE_CHECKING:
+    from dualrs_lab.combine.lattice import Combiner
+
+__all__ = ["COMBINE"]
+
+
+def _options(parser: Parser) -> None:
+    from dualrs_lab.combine.learning import Learning
+
+    parser.add_argument(
+        "tables", nargs="+", type=a_path, metavar="TABLE", help="one per noise level, with all draws"
+    )
+    how = parser.add_mutually_exclusive_group(required=True)
+    how.add_argument(
+        "--train", type=a_path, metavar="VOTES.safetensors",
+        help="learn the combiner from votes of these experts about training images",
+    )  # fmt: skip
+    how.add_argument("--combiner", type=a_path, metavar="FILE.json", help="one that was learnt before")
+    how.add_argument(
+        "--surest", type=some_numbers(Range()), metavar="T,T,…",
+        help="who is surest answers, with a handicap for each, from the largest sigma on",
+    )  # fmt: skip
+    parser.add_argument(
+        "--radii-weights", type=some_numbers(Range(least=0)), default=(), metavar="W,W,…",
+        help="what it is worth to certify at 0, 0.25, 0.5, 0.75, 1, 1.25, 1.5 and 2 (default: all alike)",
+    )  # fmt: skip
+    for name in ("starts", "changes"):
+        add_option(parser, Learning, name)
+    parser.add_argument("--seed", type=a_number(SEED), default=0, help="of the search (default: %(default)s)")
+    parser.add_argument(
+        "--alpha", type=a_number(LEVEL), default=ALPHA,
+        help="failure probability of each certificate (default: %(default)s)",
+    )  # fmt: skip
+    add_radii(parser)
+    add_out(parser)
+
+
+def _combine(options: Namespace) -> int:
+    for path in options.tables:
+        want_file(options.name, "table", path)
+    check_out(options.name, options.out)
+    from dualrs_lab.combine.from_tables import combine_tables
+    from dualrs_lab.evidence.joins import origin
+    from dualrs_lab.evidence.summary import summarise
+
+    tables = by_sigma(options.name, options.tables)
+    combiner = _combiner(options, tuple(sorted(tables, reverse=True)))
+    found = combine_tables(tables, combiner=combiner, alpha=options.alpha)
+    identity = {"method": "combine", "sigmas": combiner.sigmas, "combiner": combiner.text, **origin(found)}
+    identity |= {"alpha": options.alpha, "tables": made_from(options.tables)}
+    keep(options.name, options.out, found, identity)
+    print(as_text(summarise({"combiner": found}, options.radii)))
+    return 0
+
+
+def _combiner(options: Namespace, sigmas: tuple[float, ...]) -> "Combiner":
+    from dualrs_lab.combine.lattice import Combiner
+    from dualrs_lab.combine.learning import Learning
+    from dualrs_lab.combine.train import learn_combiner, read_combiner, read_image_votes
+
+    if options.surest is not None:
+        if len(options.surest) != len(sigmas):
+            raise ValueError(f"combine: --surest: want a handicap for each of {len(sigmas)} experts")
+        return Combiner.surest(sigmas, options.surest)
+    if options.combiner is not None:
+        found = read_combiner(options.combiner)
+        if found.sigmas != sigmas:
+            raise ValueError(
+                f"combine: {options.combiner} is of sigmas {found.sigmas}; the tables of {sigmas}"
+            )
+        return found
+    want_file(options.name, "file of votes", options.train)
+    counts, labels, about = read_image_votes(options.train, sigmas)
+    learning = Learning(
+        seed=options.seed,
+        starts=options.starts,
+        changes=options.changes,
+        weights=tuple(options.radii_weights),
+        alpha=options.alpha,
+    )
+    kept = options.out.with_name(f"{options.out.stem}_learnt.json")
+    print(f"learning from {len(labels)} images into {kept}")
+    return learn_combiner(counts, labels, sigmas, learning=learning, path=kept, about=about)
+
+
+COMBINE = Command(
+    name="combine",
+    help="certify a combiner of experts from their tables; learn it from votes about training images",
+    options=_options,
+    run=_combine,
+)
