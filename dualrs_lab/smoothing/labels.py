@@ -44,7 +44,7 @@ def image_votes(
     fast: FastPath = FastPath(),  # noqa: B008  # frozen
     replace: bool = False,
 ) -> dict[str, Tensor]:
-    """`counts` int32 (N, K, C) of `n` draws by each expert about each image, its `labels` (N,) and `votes`.
+    """`counts` (N, K, C) of `n` draws by each expert about each image, its `labels` (N,) and `votes`.
 
     `votes` (N, K) are those for the label. Cached in the file at `path`. The experts are frozen on the device
     of the first one. A file that was made with other settings, or by experts that answer otherwise, is
@@ -97,7 +97,7 @@ def _cached(
         settled = settle(fast, experts[0], images.shape, inputs=n * len(images))
         voters = freeze_each(networks, images.shape, device, spec, settled)
         each = [count_images(v, images, n=n, seed=seed, stream="labels", device=device) for v in voters]
-        found = _kept(np.stack(each, axis=1), images.labels)
+        found = _kept(np.stack(each, axis=1), images.labels, n)
         data = save(found)
         record = {"identity": identity, "fast": [voter.steps for voter in voters], "probe": probed}
         record |= {"provenance": describe(device), "sha256": hashlib.sha256(data).hexdigest()}
@@ -106,16 +106,16 @@ def _cached(
         return found
 
 
-def _kept(counts: NDArray[np.int64], labels: Tensor) -> dict[str, Tensor]:
+def _kept(counts: NDArray[np.int64], labels: Tensor, n: int) -> dict[str, Tensor]:
     own = torch.as_tensor(labels).cpu().to(torch.int64)
-    every = torch.from_numpy(counts).to(torch.int32)
+    every = torch.from_numpy(counts).to(torch.int16 if n < 2**15 else torch.int32)
     votes = every.gather(2, own[:, None, None].expand(-1, every.shape[1], 1)).squeeze(2)
     return {"counts": every, "labels": own, "votes": votes.contiguous()}
 
 
 def label_votes(experts: Sequence[nn.Module], images: Images, path: Path | str, **how: Any) -> Tensor:
     """Votes int32 (N, K) for the label of each image; everything else as of `image_votes`."""
-    return _cached("label_votes", experts, images, Path(path), **how)["votes"]
+    return _cached("label_votes", experts, images, Path(path), **how)["votes"].to(torch.int32)
 
 
 def count_images(
