@@ -39,7 +39,7 @@ ARROWS = {
     "combine": "data evidence files locks models runtime settings smoothing store",
     "mixing": "attacks data evidence files models runtime store training",
     "dual": "cascade data evidence files models runtime smoothing store training",
-    "lessons": "mixing",
+    "lessons": "combine mixing",
     "figures": "cascade combine dual evidence files mixing",
     "panels": "attacks cascade combine data dual evidence figures lessons mixing models pixels runtime "
     "smoothing",

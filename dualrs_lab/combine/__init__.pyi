@@ -7,6 +7,7 @@ from .certify import certify_combined_table as certify_combined_table
 from .from_tables import combine_tables as combine_tables
 from .lattice import Combiner as Combiner
 from .learning import Learning as Learning
+from .radii import class_margins as class_margins
 from .radii import combined_margin as combined_margin
 from .radii import combined_radius as combined_radius
 from .radii import lengths as lengths

@@ -48,7 +48,7 @@ from dualrs_lab.combine.lattice import Combiner
 from dualrs_lab.evidence.radii import EXACT, Bounds
 from dualrs_lab.evidence.votes import own_and_rival
 
-__all__ = ["combined_margin", "combined_radius", "lengths", "reach_of_each", "surest_class"]
+__all__ = ["class_margins", "combined_margin", "combined_radius", "lengths", "reach_of_each", "surest_class"]
 
 
 Floats = NDArray[np.float64]
@@ -81,9 +81,14 @@ def surest_class(votes: ArrayLike, combiner: Combiner) -> Ints:
     counts = np.asarray(votes, dtype=np.float64)
     trials = counts.sum(axis=-1, keepdims=True)
     share = np.where(trials > 0, (counts + 0.5) / (trials + 1), 1 / counts.shape[-1])
-    z = lengths(share, combiner.sigmas)
-    every = [_least_margin(z[..., y], z, np.asarray(y), combiner) for y in range(counts.shape[-1])]
-    return np.asarray(np.stack(every, axis=-1).argmax(axis=-1))
+    return np.asarray(class_margins(lengths(share, combiner.sigmas), combiner).argmax(axis=-1))
+
+
+def class_margins(z: ArrayLike, combiner: Combiner) -> Floats:
+    """h_y (…, C) of every class y from lengths (…, K, C): at most one is above 0, and that one answers."""
+    known = np.asarray(z, dtype=np.float64)
+    every = [_least_margin(known[..., y], known, np.asarray(y), combiner) for y in range(known.shape[-1])]
+    return np.stack(every, axis=-1)
 
 
 def combined_radius(

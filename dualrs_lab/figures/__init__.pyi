@@ -8,6 +8,7 @@ from .board import points as points
 from .board import points_at as points_at
 from .board import read_points as read_points
 from .board import write_points as write_points
+from .combined import expert_reaches as expert_reaches
 from .dual import cascade_steps as cascade_steps
 from .dual import entry_and_expert_radii as entry_and_expert_radii
 from .dual import images_by_level as images_by_level

@@ -1,3 +1,4 @@
+from .combined import CombinedPlane as CombinedPlane
 from .plane import Boxes as Boxes
 from .plane import DualPlane as DualPlane
 from .plane import LargestRadius as LargestRadius

@@ -8,7 +8,7 @@ are `(N, 2)` in the unit square; l2 radii in the same unit.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol, TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -186,6 +186,15 @@ class DualPlane:
         return _nearest(self.predict, _frontier(self), points, NEAR, 20)
 
 
+class System(Protocol):
+    """What answers everywhere in the plane, and can be told from others."""
+
+    def predict(self, points: Floats, /) -> Ints:
+        """Class (N,)."""
+
+    def __hash__(self) -> int: ...
+
+
 class _Boundary(NamedTuple):
     points: Floats  # (B, 2)
     tree: cKDTree
@@ -269,7 +278,7 @@ def _boundary(boxes: Boxes, sigma: float) -> _Boundary:
 
 
 @lru_cache(maxsize=4)
-def _frontier(system: DualPlane) -> _Boundary:
+def _frontier(system: "System") -> _Boundary:
     ticks = np.arange(-NEAR, 1 + NEAR + STEP / 2, STEP)
     grid = np.stack(np.meshgrid(ticks, ticks, indexing="ij"), axis=-1)
     return _changes(system.predict, ticks, np.stack([system.predict(column) for column in grid]), 20)

@@ -1,3 +1,4 @@
+from .combined import CombinerPanel as CombinerPanel
 from .dual import CascadePanel as CascadePanel
 from .dual import DualPanel as DualPanel
 from .mixing import BlendPanel as BlendPanel
