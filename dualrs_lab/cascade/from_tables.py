@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dualrs_lab.cascade.certificate import CascadeCertificate
-from dualrs_lab.cascade.radii import Cascade
+from dualrs_lab.cascade.radii import CASCADE_RULES, Cascade
 from dualrs_lab.evidence.claim import Claims
 from dualrs_lab.evidence.joins import aligned, at_sigma, counted_votes, origin, shared_origin
 from dualrs_lab.evidence.table import as_table
@@ -24,11 +24,17 @@ Ints = NDArray[np.int64]
 _ALL = {"rule": "AllDraws"}  # what a record from before there were rules would say
 
 
-def from_tables(tables: Mapping[float, Claims], *, cascade: Cascade, alpha: float = ALPHA) -> pd.DataFrame:
+def from_tables(
+    tables: Mapping[float, Claims],
+    *,
+    cascade: Cascade,
+    alpha: float = ALPHA,
+    rule: str = CASCADE_RULES[0],
+) -> pd.DataFrame:
     """The table of a cascade from those of its experts by `smoothing.certify_table`, without a draw.
 
-    Raises as `join_votes` does. Digests of the images, and what the experts' records say of the data set and
-    of the noise, come along.
+    Only their votes count, by whatever rule their own radii were claimed. Raises as `join_votes` does.
+    Digests of the images, and what the experts' records say of the data set and of the noise, come along.
     """
     joined = join_votes(tables, cascade.sigmas)
     certificates = [
@@ -41,6 +47,7 @@ def from_tables(tables: Mapping[float, Claims], *, cascade: Cascade, alpha: floa
             seed=joined.seed,
             alpha=alpha,
             seconds=joined.seconds[i],
+            rule=rule,
         )
         for i in range(len(joined.idx))
     ]

@@ -192,9 +192,9 @@ def judge(
     seconds: float,
     bound: str,
     drawn: int,
-    rule: str,
+    rule: str = RULES[0],
 ) -> DualCertificate:
-    """From votes to a certificate.
+    """From votes to a certificate; `split` and `rule` are fixed before them.
 
     `looks` and `estimator_votes` are (S, C) for S streams, `selection` (classes,) are votes of the expert
     that `looks` chose, `votes` (K, classes) those of each expert; one without votes was not asked. `looks`
@@ -258,8 +258,7 @@ def read_rules(row: Mapping[str, Any]) -> tuple[Estimator, Split]:
         )
     lower, upper, experts = (_numbers(part) for part in str(row["levels"]).split(";"))
     levels = {"lower": lower, "upper": upper, "experts": experts}
-    monotone = kind == "median"  # one noise for all cuts
-    split = Split(alpha=float(row["alpha"]), **levels, guessed_apart=True, monotone=monotone)
+    split = Split(alpha=float(row["alpha"]), **levels, guessed_apart=True)
     return _ESTIMATORS[kind](_numbers(str(row["estimator_sigmas"]))), split
 
 

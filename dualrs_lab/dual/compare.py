@@ -18,7 +18,7 @@ from dualrs_lab.dual.certificate import DualCertificate
 from dualrs_lab.evidence.certificate import Certificate
 from dualrs_lab.evidence.claim import ABSTAIN, Claims, claimed, reach
 from dualrs_lab.evidence.joins import aligned, at_sigma
-from dualrs_lab.evidence.radii import BOUNDS
+from dualrs_lab.evidence.radii import BOUNDS, rs_radius
 from dualrs_lab.evidence.summary import average_radius, certified_accuracy
 
 __all__ = ["cascade", "compare", "curves", "regret", "regret_table"]
@@ -105,9 +105,14 @@ def cascade(certificates: Sequence[Certificate]) -> tuple[int, float]:
         )
     for place, c in enumerate(ordered):
         if 2 * dict(c.selection)[c.guess] > c.n0:
-            radius = min([c.recomputed(), *(_keeps(earlier, c.guess) for earlier in ordered[:place])])
+            radius = min([_majority(c), *(_keeps(earlier, c.guess) for earlier in ordered[:place])])
             return (c.guess, radius) if radius > 0 else (ABSTAIN, 0.0)
     return ABSTAIN, 0.0
+
+
+def _majority(c: Certificate) -> float:
+    # up to which distance the guess has a majority, whatever the rule of its own radius
+    return float(rs_radius(BOUNDS[c.bound][0](c.successes, c.n, c.alpha), c.sigma))
 
 
 def _keeps(c: Certificate, y: int) -> float:

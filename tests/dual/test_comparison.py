@@ -174,12 +174,24 @@ def test_the_cascade_by_hand() -> None:
     assert cascade([small, large, middle]) == (1, pytest.approx(min(own, kept), rel=1e-12))
     assert kept < own
     assert cascade([small, middle]) == (1, pytest.approx(own, rel=1e-12))
-    assert cascade([middle]) == (middle.predict, middle.radius)  # one expert alone is plain smoothing
+    alone = certificate([10, 80, 10], [100, 850, 50], rule="cohen")
+    assert cascade([middle]) == (alone.predict, alone.radius)  # one expert alone is plain smoothing
     assert cascade([large]) == (ABSTAIN, 0.0)
     against = certificate([45, 40, 15], [480, 500, 20], sigma=1.0)  # a rival may have the majority
     assert cascade([middle, against]) == (ABSTAIN, 0.0)
     of_same = certificate([30, 45, 25], [10, 985, 5], sigma=1.0)  # y itself may have it: that is no harm
     assert cascade([middle, of_same]) == (1, pytest.approx(own, rel=1e-12))
+
+
+def test_a_cascade_wants_majorities_whatever_the_rule_of_its_experts() -> None:
+    """Two bounds keep a class ahead of its rivals, not above one half: there the next expert would answer."""
+    votes = [[55, 45, 0], [500, 300, 200]], [[90, 10, 0], [100, 900, 0]]
+    for rule in ("two-bounds", "selected"):
+        large, small = (
+            certificate(*each, sigma=sigma, rule=rule) for each, sigma in zip(votes, (1.0, 0.25), strict=True)
+        )
+        assert large.radius > 0.1
+        assert cascade([large, small]) == (ABSTAIN, 0.0)
 
 
 def test_the_cascade_takes_votes_that_stopped_early_with_bounds_that_allow_it() -> None:
@@ -215,7 +227,8 @@ ALPHA = 0.001
 def single(sigma: float, place: int) -> pd.DataFrame:
     rows = [(i, label, *each[place]) for i, label, *each in IMAGES]
     return frame(
-        certificate(GUESS[guess], votes, idx=i, label=label, sigma=sigma) for i, label, guess, votes in rows
+        certificate(GUESS[guess], votes, idx=i, label=label, sigma=sigma, rule="cohen")
+        for i, label, guess, votes in rows
     )
 
 

@@ -305,7 +305,7 @@ def spent() -> tuple[float, list[DualCertificate]]:
 
     Left of x - d the estimator takes the small sigma, and there, but no sooner, its expert gives another
     class; the other expert gives class 1 everywhere. Both bounds of the route are spent to the last bit at d,
-    on separate draws: 1 - (1 - alpha/2)^2 of certificates claim more, just below alpha.
+    on separate draws, by Cohen's rule: 1 - (1 - alpha/2)^2 of certificates claim more, just below alpha.
     """
     level = ALPHA / 2
     d = float(rs_radius(lower_bound(80, 100, level), NOISE)) * (1 - 1e-6)
@@ -317,6 +317,7 @@ def spent() -> tuple[float, list[DualCertificate]]:
         n_estimator=100,
         alpha=ALPHA,
         noise=GaussianNoise,
+        rule="cohen",
     )
     assert spec.levels.experts == spec.levels.upper * 2 == (level, level)
     half, always = right_of(0.5), lambda x: torch.stack([-torch.ones(len(x)), torch.ones(len(x))], dim=1)

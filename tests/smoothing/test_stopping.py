@@ -17,7 +17,8 @@ from dualrs_lab.evidence import (
 )
 from dualrs_lab.smoothing import AllDraws, AtRadii, InputSpecific, Stopping, Watch
 
-SETTINGS = {"n": 20_000, "alpha": 0.001, "sigma": 0.5}
+SETTINGS = {"n": 20_000, "alpha": 0.001, "sigma": 0.5, "rule": "cohen"}
+TWO = SETTINGS | {"rule": "two-bounds"}
 RULES = [AllDraws(), AtRadii(), InputSpecific()]
 
 
@@ -170,7 +171,7 @@ def test_input_specific_draws_follow_the_pilot() -> None:
     pilot = np.array([[0, 1000], [10, 990], [200, 800], [480, 520], [510, 490], [600, 400], [995, 5]])
     votes = pilot.max(axis=1)
     watch = InputSpecific(loss=0.05).watch(pilot, **SETTINGS)
-    expected = enough_draws(votes / 1000, 20_000, 0.001, 0.05, step=100)
+    expected = enough_draws(votes / 1000, 20_000, 0.001, 0.05, step=100, rule="cohen")
     np.testing.assert_array_equal(watch.draws[votes > 530], expected[votes > 530])
     assert np.all(watch.draws % 100 == 0)
 
@@ -186,7 +187,7 @@ def test_input_specific_draws_follow_the_pilot() -> None:
 def test_input_specific_gives_the_unclear_a_chance_and_the_hopeless_a_block() -> None:
     pilot = np.array([[300, 300, 400], [505, 495, 0]])
     watch = InputSpecific().watch(pilot, **SETTINGS)
-    unclear = enough_draws(upper_bound(505, 1000, 0.001), 20_000, 0.001, 0.05, step=100)
+    unclear = enough_draws(upper_bound(505, 1000, 0.001), 20_000, 0.001, 0.05, step=100, rule="cohen")
     assert watch.draws.tolist() == [100, unclear]
     assert unclear > 1000
     drawn, evidence = _run(watch, _blocks([0.2, 0.5]))
