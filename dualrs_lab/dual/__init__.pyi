@@ -5,6 +5,7 @@ from .alternation import choices as choices
 from .attack import attack_dual as attack_dual
 from .certificate import DualCertificate as DualCertificate
 from .certificate import judge as judge
+from .certificate import levels_text as levels_text
 from .certificate import read_rules as read_rules
 from .certify import certify_dual as certify_dual
 from .certify import certify_dual_table as certify_dual_table

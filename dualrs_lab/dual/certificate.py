@@ -29,7 +29,7 @@ from dualrs_lab.evidence.votes import (
     votes_text,
 )
 
-__all__ = ["DualCertificate", "judge", "read_rules"]
+__all__ = ["DualCertificate", "judge", "levels_text", "read_rules"]
 
 
 Ints = NDArray[np.int64]
@@ -110,7 +110,7 @@ class DualCertificate(Claim):
             "constancy": float(found.constancy),
             "estimator": type(self.estimator).__name__.lower(),
             "estimator_sigmas": _numbers_text(self.estimator.sigmas),
-            "levels": ";".join(map(_numbers_text, (self.split.lower, self.split.upper, self.split.experts))),
+            "levels": levels_text(self.split),
             "looks": ";".join(map(votes_text, self.looks)),
             "estimator_votes": ";".join(map(votes_text, self.estimator_votes)),
             "selection": votes_text(self.selection),
@@ -248,6 +248,11 @@ def _routes(c: DualCertificate) -> Routes:
         unanimous=len(c.selection) == 1,
         bounds=BOUNDS[c.bound],
     )
+
+
+def levels_text(split: Split) -> str:
+    """The levels of a split as tables hold them; `read_rules` reads them back."""
+    return ";".join(map(_numbers_text, (split.lower, split.upper, split.experts)))
 
 
 def read_rules(row: Mapping[str, Any]) -> tuple[Estimator, Split]:

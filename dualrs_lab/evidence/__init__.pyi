@@ -40,6 +40,8 @@ from .radii import ruled_radius as ruled_radius
 from .radii import smoothed_slope as smoothed_slope
 from .recompute import check_evidence as check_evidence
 from .recompute import once_each as once_each
+from .recompute import reclaimed as reclaimed
+from .recompute import rules_behind as rules_behind
 from .resume import append_groups as append_groups
 from .resume import fill as fill
 from .resume import finished as finished

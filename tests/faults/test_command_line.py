@@ -111,7 +111,7 @@ OPTIONS = {
     "attack": "--eps --norm --restarts --batch --skip --max --seed --device --split --data --checkpoint "
     "--out",
     "cascade": "--thresholds --alpha --radii --out",
-    "mix": "--weight --classes --form --radii --sigma --out",
+    "mix": "--weight --form --rule --radii --sigma --out",
     "summary": "--radii",
     "run": "--jobs --timeout --shard --devices --profile --sweep --junit -p",
 }
@@ -304,10 +304,10 @@ LINES = (
     ("mix votes.tsv fewer.tsv --weight 1 --out new.tsv", "fewer.tsv"),
     ("mix log.tsv --weight 0.8 --out new.tsv", "log.tsv"),
     ("mix log.tsv --weight 0.8 --sigma 0.01 --out new.tsv", "log.tsv"),
-    ("mix log.tsv --weight 0.8 --sigma 0.5 --form exact --classes 10 --out new.tsv", "log.tsv"),
+    ("mix log.tsv --weight 0.8 --sigma 0.5 --form exact --out new.tsv", "log.tsv"),
     ("mix votes.tsv --weight 0.8 --sigma 0.5 --out new.tsv", "votes.tsv"),
-    ("mix votes.tsv --weight 0.8 --classes 10 --out new.tsv", "--classes"),
-    ("mix votes.tsv --weight 0.8 --form exact --classes 2 --out new.tsv", "votes.tsv"),
+    ("mix votes.tsv --weight 0.8 --form closed --out new.tsv", "--rule cohen"),
+    ("mix votes.tsv --weight 0.8 --rule best --out new.tsv", "best"),
     ("mix votes.tsv --weight 0.8 --out votes.tsv", "votes.tsv"),
     ("certify", "--checkpoint"),
     ("certify --checkpoint net.safetensors", "--data"),

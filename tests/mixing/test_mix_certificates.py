@@ -14,6 +14,7 @@ from dualrs_lab.evidence import (
     decide,
     frame,
     lower_bound,
+    margin_radius,
     read_table,
     rs_radius,
     upper_bound,
@@ -122,8 +123,20 @@ def test_a_log_without_votes_gives_the_same_radii(own) -> None:
     with pytest.raises(ValueError, match="no column sigma"):
         mixed(log, 0.8, **COHENS)
     for rule in ("two-bounds", "selected"):
-        with pytest.raises(ValueError, match=f"rule='{rule}' and a log without votes; wanted 'cohen'"):
+        with pytest.raises(ValueError, match=f"rule='{rule}' and a log without votes, .*; wanted 'cohen'"):
             mixed(log, 0.8, rule=rule, sigma=SIGMA)
+        with pytest.raises(ValueError, match=rf"claimed by \['{rule}'\]; wanted 'cohen' for both"):
+            mixed(log.assign(rule=rule), 0.8, rule="cohen", sigma=SIGMA)
+
+
+def test_a_radius_by_two_bounds_is_no_probability() -> None:
+    """Why a log of such radii is no ground for a mix: it would claim what is not true."""
+    p, rival = 0.45, 0.01
+    radius = float(margin_radius(p, rival, SIGMA))
+    taken = float(stats.norm.cdf(radius / SIGMA))  # for a probability of the class
+    assert taken > 0.8
+    true = mix_radius_exact(p, rival, 0.7, SIGMA)
+    assert mix_radius_closed(taken, 0.7, SIGMA) > 2 * true
 
 
 def test_only_tables_of_one_smoothed_network_are_mixed(own) -> None:
