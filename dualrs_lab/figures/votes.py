@@ -96,7 +96,7 @@ def vote_bars(
     colours = [BLUE if kind == c.guess else GREY for kind in kinds]
     ax.barh(range(len(kinds)), [votes.get(kind, 0) / c.n for kind in kinds], color=colours, height=0.75)
     low, high = map(float, ruled_bounds(*c.counted(), bounds=BOUNDS[c.bound], unanimous=c.unanimous))
-    place, line = kinds.index(c.guess), 0.5 if high == 1 - low else high
+    place, line = kinds.index(c.guess), 0.5 if np.isclose(high, 1 - low) else high
     ax.plot([low, low], [place - 0.5, place + 0.5], color=BLACK, linewidth=2.2, label="lower bound")
     ax.axvline(
         line, color=RED, linestyle="--", linewidth=1.2, label="1/2" if line == 0.5 else "rival at most"

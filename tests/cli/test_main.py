@@ -337,7 +337,7 @@ def test_certify_writes_a_table_and_goes_on(lab: Path, capsys: pytest.CaptureFix
     assert [line.split("\t")[0] for line in first.splitlines()] == ["idx", "0", "50", "100", "150"]
     assert main(command) == 0
     assert (lab / "t.tsv").read_text().startswith(first)
-    assert capsys.readouterr().out.splitlines()[-1].split()[:2] == ["t", "10"]
+    assert capsys.readouterr().out.splitlines()[-1].split()[:3] == ["t", "two-bounds", "10"]
     assert main([*command, "--seed", "1"]) == 2
     assert "t.tsv was made with other settings (seed)" in capsys.readouterr().err
     assert main(["summary", "t.tsv"]) == 0
@@ -392,7 +392,7 @@ def test_certify_reads_a_published_checkpoint(lab: Path, capsys: pytest.CaptureF
     command = ["certify", "--checkpoint", "checkpoint.pth.tar", "--data", "folder:images", "--sigma", "0.5"]
     with pytest.warns(UserWarning, match="does not name its classes"):
         assert main([*command, "--n", "100", "--max", "2", "--device", "cpu", "--out", "t.tsv"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1].split()[:2] == ["t", "2"]
+    assert capsys.readouterr().out.splitlines()[-1].split()[:3] == ["t", "two-bounds", "2"]
 
 
 def test_relative_image_folders_are_the_users_not_the_notebooks(
