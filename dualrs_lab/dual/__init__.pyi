@@ -27,6 +27,7 @@ from .objectives import SoftTarget as SoftTarget
 from .objectives import Stakes as Stakes
 from .objectives import soft_choice_radii as soft_choice_radii
 from .objectives import soft_entry_radii as soft_entry_radii
+from .predict import predict_by_two_tests as predict_by_two_tests
 from .predict import predict_dual as predict_dual
 from .radii import Routes as Routes
 from .radii import constancy_radius as constancy_radius

@@ -1,6 +1,7 @@
 from .anytime import anytime_lower_bound as anytime_lower_bound
 from .anytime import anytime_upper_bound as anytime_upper_bound
 from .anytime import log_wealth as log_wealth
+from .binomial import ahead_pvalue as ahead_pvalue
 from .binomial import lower_bound as lower_bound
 from .binomial import top_two_pvalue as top_two_pvalue
 from .binomial import two_sided_pvalue as two_sided_pvalue

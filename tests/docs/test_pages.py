@@ -32,7 +32,7 @@ PROSE = [
 # Every number that is typed into a page, and why it is not read from a table.
 TYPED = {
     "results": {
-        "0 0.12 0.25 0.5 1 1.25 1.5": "radii and noise levels",
+        "0 0.12 0.25 0.5 0.75 1 1.25 1.5": "radii and noise levels",
         "0.3 0.15": "stricter thresholds of benchmarks.quality and benchmarks.gpu.experts",
         "0.001 100,000 90 110 1.7 2019": "what Cohen et al. say of their networks and logs",
         "0.01": "the level that their logs fit",
@@ -140,8 +140,8 @@ def test_both_bounds_hold_together_at_their_level() -> None:
     cells = [" ".join(f"{k}:{count}" for k, count in enumerate(row) if count) for row in votes]
     rows = {
         "idx": range(4000), "label": 0, "predict": -1, "radius": 0.0, "correct": 0,
-        "method": "rs", "sigma": sigma, "n0": 10, "n": n, "successes": votes[:, 0], "alpha": alpha, "selection": "0:10",
-        "votes": cells,
+        "method": "rs", "sigma": sigma, "n0": 10, "n": n, "successes": votes[:, 0], "alpha": alpha,
+        "selection": "0:10", "votes": cells,
     }  # fmt: skip
     exact = sigma / 2 * (stats.norm.ppf(p[0]) - stats.norm.ppf(p[1]))
     table = pd.DataFrame(rows)

@@ -6,6 +6,7 @@ import pytest
 from scipy import special, stats
 
 from dualrs_lab.evidence import (
+    ahead_pvalue,
     anytime_lower_bound,
     anytime_upper_bound,
     enough_draws,
@@ -110,6 +111,22 @@ def test_two_sided_test_agrees_with_scipy() -> None:
     for k, n in [(5, 10), (6, 10), (0, 1), (9, 10), (100, 100), (480, 1000), (55_000, 100_000)]:
         assert two_sided_pvalue(k, n) == pytest.approx(stats.binomtest(k, n, 0.5).pvalue, rel=1e-9)
         assert two_sided_pvalue(k, n) == two_sided_pvalue(n - k, n)
+
+
+def test_one_class_ahead_of_another_is_a_one_sided_binomial_test() -> None:
+    own, rival = np.array([0, 5, 9, 60, 100]), np.array([0, 5, 1, 40, 0])
+    wanted = [
+        1.0,
+        *(
+            stats.binomtest(int(k), int(k + r), 0.5, "greater").pvalue
+            for k, r in zip(own[1:], rival[1:], strict=True)
+        ),
+    ]
+    np.testing.assert_allclose(ahead_pvalue(own, rival), wanted, rtol=1e-9)
+    many = ahead_pvalue(50, np.arange(60))
+    assert (np.diff(many) > 0).all()  # so that the largest rival stands for a fixed one
+    with pytest.raises(ValueError, match="ahead_pvalue: wants whole counts"):
+        ahead_pvalue(5, -1)
 
 
 def _exact_log_wealth(k: int, n: int, p0: float) -> float:
