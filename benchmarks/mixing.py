@@ -47,10 +47,10 @@ SCALES = (2.0, 4.0)  # by which the logits of h are multiplied
 CERTIFIED_WEIGHTS = (0.0, 0.5, 0.55, 0.6, 0.67, 0.76, 0.85, 0.9, 0.95, 1.0)
 RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
 FORMS = {
-    "closed": {"form": "closed"},
-    "votes": {"form": "exact", "others": "votes"},
-    "smoothing": {"form": "smoothing"},
-    "lipschitz": {"form": "lipschitz"},
+    "closed": {"form": "closed", "rule": "cohen"},
+    "two-bounds": {"form": "exact", "rule": "two-bounds"},
+    "smoothing": {"form": "smoothing", "rule": "cohen"},
+    "lipschitz": {"form": "lipschitz", "rule": "cohen"},
 }
 RANGES = ((0.5, 1.0), (0.6, 0.95), (0.7, 0.99))  # of the adaptive weight
 AUTO = ("weight 0.8", "adaptive 0.5-1", "adaptive 0.7-0.99", "MixedNUTS")
@@ -148,8 +148,7 @@ def _certified(bench: Bench) -> pd.DataFrame:
         with torch.no_grad():
             logits = bench.accurate(to_float(pixels.to(bench.device))).float().cpu().numpy()
         for form, how in FORMS.items():
-            classes = len(bench.test.classes)
-            rows = mix_curves(table, logits, CERTIFIED_WEIGHTS, RADII, **how, classes=classes)
+            rows = mix_curves(table, logits, CERTIFIED_WEIGHTS, RADII, **how)
             parts.append(rows.assign(form=form))
     found = pd.concat(parts).sort_values(["sigma", "weight"], kind="stable")
     text = found.round(6).to_csv(index=False, lineterminator="\n")

@@ -27,6 +27,7 @@ from dualrs_lab.dual import (
     numbered,
     train_router,
 )
+from dualrs_lab.evidence import reclaimed
 from dualrs_lab.experiment import Experiment
 from dualrs_lab.files import replace_text
 from dualrs_lab.models import Classifier, load_checkpoint, with_head
@@ -41,6 +42,7 @@ SIGMAS, ALPHA, N = (0.25, 0.5, 1.0), 0.001, SHIPPED.n
 RADII = [0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5]
 # Majorities only, and a cascade that leaves more to small sigmas.
 PLAIN, STRICTER, DIAL = Cascade(SIGMAS[::-1]), Cascade(SIGMAS[::-1], (0.3, 0.0, 0.0)), ", t = 0.3"
+BOTH = ", two bounds"  # how names of systems end whose radii look at the rival's votes, too
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, pd.DataFrame]:
@@ -69,13 +71,18 @@ def board(singles: dict[float, pd.DataFrame], dual: pd.DataFrame) -> pd.DataFram
 
 def tuned_board(singles: dict[float, pd.DataFrame], own: dict[float, pd.DataFrame]) -> pd.DataFrame:
     """The experts trained together, alone and in their cascade, beside the shipped ones on their images."""
-    alone = {f"tuned, σ = {s:g}": own[s] for s in sorted(own)}
+    alone = {
+        f"tuned, σ = {s:g}{end}": reclaimed(own[s], rule)
+        for rule, end in (("cohen", ""), ("two-bounds", BOTH))
+        for s in sorted(own)
+    }
     cascades = {
         f"tuned cascade, routed{dial}": from_tables(own, cascade=cascade, alpha=ALPHA)
         for dial, cascade in {"": PLAIN, DIAL: STRICTER}.items()
     }
     found = _curves(compare(singles, others=alone | cascades))
-    found.loc["tuned, oracle"] = _curves(compare(own)).loc["oracle"]
+    for oracle in ("oracle", f"oracle{BOTH}"):
+        found.loc[f"tuned, {oracle}"] = _curves(compare(own)).loc[oracle]
     return found
 
 

@@ -21,7 +21,7 @@ __all__ = [
     "SEED",
     "SHARE",
     "SIGMA",
-    "Choice",
+    "OneOf",
     "Range",
     "Subset",
     "check_settings",
@@ -73,7 +73,7 @@ class Range:
 
 
 @dataclass(frozen=True)
-class Choice:
+class OneOf:
     """The names that a setting may be."""
 
     names: tuple[str, ...]
@@ -119,7 +119,7 @@ SECONDS = Range(above=0, most=10**9)
 """A time that something may take."""
 
 
-RULE = Choice(("two-bounds", "cohen", "selected"))
+RULE = OneOf(("two-bounds", "cohen", "selected"))
 """How a radius follows from votes, see `evidence.radii`; the first is the default."""
 
 
@@ -130,7 +130,7 @@ RADIUS = Range(least=0, below=math.inf)
 T = TypeVar("T")
 
 
-def setting(default: T, help: str, within: Range | Choice | None = None) -> T:
+def setting(default: T, help: str, within: Range | OneOf | None = None) -> T:
     """A field of a dataclass, with what it means to the person who sets it, and what it may be.
 
     A default of None is allowed beside the range.

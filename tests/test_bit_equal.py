@@ -1,8 +1,9 @@
 """Tables are those of earlier versions: digests of every kind, of their identities, and runs begun long ago.
 
 The networks have whole-number weights and see whole numbers: their votes are the same on every machine, in
-any order of summation. Digests are of all cells but the seconds, and the digest of each image, which tables
-of then lack; floats count to ten digits, as another SciPy may differ in the last ones.
+any order of summation. Tables of then had one rule, Cohen's, which is asked for here by name. Digests are of
+all cells but the seconds, the digest of each image and the rule, which tables of then lack; floats count to
+ten digits, as another SciPy may differ in the last ones.
 """
 
 import hashlib
@@ -20,8 +21,16 @@ from dualrs_lab.attacks import Threat, evaluate_table
 from dualrs_lab.cascade import Cascade, CascadeSpec, certify_cascade_table, from_tables
 from dualrs_lab.data import Images, pixel_digests
 from dualrs_lab.dual import Cuts, DualSpec, Median, Plurality, Split, certify_dual_table
-from dualrs_lab.evidence import IMAGE, lower_bound, read_table, rs_radius
-from dualrs_lab.mixing import mixed
+from dualrs_lab.evidence import (
+    IMAGE,
+    claimed,
+    lower_bound,
+    read_column,
+    read_table,
+    rs_radius,
+    write_table,
+)
+from dualrs_lab.mixing import class_bounds, mix_radius_exact, mixed
 from dualrs_lab.smoothing import AtRadii, FastPath, GridNoise, InputSpecific, Spec, certify_table, label_votes
 from dualrs_lab.training import Consistency, TrainConfig, Warmup, settings, state_path
 
@@ -96,7 +105,8 @@ def text(cell: object) -> str:
 def digest(value: pd.DataFrame | object) -> str:
     """Of a table without its seconds and the digests of its images, or of what json holds."""
     if isinstance(value, pd.DataFrame):
-        kept = [name for name in value if name not in ("time", IMAGE) and not name.endswith("_seconds")]
+        later = ("time", IMAGE, "rule")
+        kept = [name for name in value if name not in later and not name.endswith("_seconds")]
         rows = value[kept].astype(object).itertuples(index=False)
         lines = ["\t".join(kept), *("\t".join(map(text, row)) for row in rows)]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
@@ -106,6 +116,8 @@ def digest(value: pd.DataFrame | object) -> str:
 # Each case makes a table in a folder; what it has in common with its kin is said once.
 
 GIVEN = {"seed": 5, "n0": 60, "n": 500, "alpha": 0.01}
+RULED = {"rule": "cohen", **GIVEN}
+CLOSED = {"form": "closed", "rule": "cohen"}
 QUIET = {"progress": False}
 CASCADE = Cascade((0.5, 0.25, 0.12), (0.1, -0.05, 0.0))
 EXPERTS = [quarters(j) for j in range(3)]
@@ -113,20 +125,20 @@ EXPERTS = [quarters(j) for j in range(3)]
 
 def plain(images: Images, path: Path, *, sigma: float = 0.25, j: int = 0, **more) -> pd.DataFrame:
     told = {name: more.pop(name) for name in ("skip", "max_images") if name in more}
-    spec = Spec(noise=GridNoise(sigma), **{**GIVEN, **more})
+    spec = Spec(noise=GridNoise(sigma), **{**RULED, **more})
     return certify_table(EXPERTS[j], images, path, spec=spec, **QUIET, **told)
 
 
 def dual(images: Images, path: Path, *, estimator=None, choosers=None, **more) -> pd.DataFrame:
     told = {name: more.pop(name) for name in ("skip", "max_images", "recorded") if name in more}
-    given = {"estimator": estimator or Cuts((0.25, 0.5)), "sigmas": SIGMAS, "n_estimator": 400, **GIVEN}
+    given = {"estimator": estimator or Cuts((0.25, 0.5)), "sigmas": SIGMAS, "n_estimator": 400, **RULED}
     networks = choosers or [cut(100), cut(160)]
     return certify_dual_table(networks, EXPERTS, images, path, spec=DualSpec(**given | more), **QUIET, **told)
 
 
 def cascade(images: Images, path: Path, **more) -> pd.DataFrame:
     told = {name: more.pop(name) for name in ("skip", "max_images") if name in more}
-    spec = CascadeSpec(**{"cascade": CASCADE, "n_side": 200, **GIVEN} | more)
+    spec = CascadeSpec(**{"cascade": CASCADE, "n_side": 200, "rule": "own-votes", **GIVEN} | more)
     return certify_cascade_table(EXPERTS, images, path, spec=spec, **QUIET, **told)
 
 
@@ -149,14 +161,28 @@ def split(images: Images, path: Path) -> pd.DataFrame:
 
 def joined(images: Images, path: Path) -> pd.DataFrame:
     singles = {s: plain(images, path.with_name(f"single{s}.tsv"), sigma=s) for s in SIGMAS}
-    return from_tables(singles, cascade=CASCADE, alpha=0.02)
+    return from_tables(singles, cascade=CASCADE, alpha=0.02, rule="own-votes")
 
 
 def mix(images: Images, path: Path, *, weight: float = 0.8, log: bool = False, **how) -> pd.DataFrame:
-    table = plain(images, path).drop(columns=IMAGE)
+    """Tables of then said whether `others` were bounded by the rest, where later ones have a rule."""
+    table = plain(images, path).drop(columns=[IMAGE, "rule"])
     if log:
-        return mixed(table.iloc[:, :6], weight, sigma=0.25, **how)
-    return mixed(table, weight, **how).iloc[:, :20]
+        return mixed(table.iloc[:, :6], weight, sigma=0.25, **CLOSED | how).assign(others="rest")
+    return mixed(table, weight, **CLOSED | how).assign(others="rest")
+
+
+def mix_by_class(images: Images, path: Path) -> pd.DataFrame:
+    """A bound for each other class: what only tables of then have, and later ones are read by."""
+    table = plain(images, path).drop(columns=[IMAGE, "rule"])
+    votes, selection = (read_column(name, table[name]) for name in ("votes", "selection"))
+    guess = selection.leaders()
+    told = votes.of(guess), votes.most_besides(guess), table["n"], table["alpha"]
+    radius = mix_radius_exact(*class_bounds("each-class", *told, classes=4), 0.8, table["sigma"])
+    made = claimed(table, guess, radius)[["predict", "radius", "correct"]]
+    how = {"method": "mix", "weight": 0.8, "form": "exact", "others": "votes"}
+    write_table(path.with_name("first.tsv"), table.assign(**made, **how, classes=4))
+    return read_table(path.with_name("first.tsv")).drop(columns="classes")
 
 
 CASES: dict[str, Callable[[Images, Path], pd.DataFrame]] = {
@@ -176,7 +202,7 @@ CASES: dict[str, Callable[[Images, Path], pd.DataFrame]] = {
     "cascade, some": lambda i, p: cascade(i, p, skip=4, max_images=2),
     "cascade, joined": joined,
     "mix, closed": mix,
-    "mix, exact": lambda i, p: mix(i, p, form="exact", others="votes", classes=4),
+    "mix, exact": mix_by_class,
     "mix, smoothing": lambda i, p: mix(i, p, form="smoothing"),
     "mix, lipschitz": lambda i, p: mix(i, p, form="lipschitz", weight=0.95),
     "mix, log": lambda i, p: mix(i, p, log=True),

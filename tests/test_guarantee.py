@@ -40,8 +40,11 @@ def _most(runs: int, alpha: float) -> int:
     return int(stats.binom.isf(ERROR, runs, alpha))
 
 
-def _certificate(selection: np.ndarray, votes: np.ndarray, alpha: float = ALPHA) -> Certificate:
-    return decide(selection, votes, idx=0, label=-1, sigma=SIGMA, alpha=alpha, seed=0, seconds=0.0)
+def _certificate(
+    selection: np.ndarray, votes: np.ndarray, alpha: float = ALPHA, rule: str = "cohen"
+) -> Certificate:
+    given = {"idx": 0, "label": -1, "sigma": SIGMA, "alpha": alpha, "seed": 0, "seconds": 0.0}
+    return decide(selection, votes, rule=rule, **given)
 
 
 Claim = tuple[int, float]  # the certified class (or ABSTAIN) and radius
@@ -50,6 +53,21 @@ Rule = Callable[[np.ndarray, np.ndarray], Claim]
 
 def _valid(selection: np.ndarray, votes: np.ndarray) -> Claim:
     c = _certificate(selection, votes)
+    return c.predict, c.radius
+
+
+def _by_two_bounds(selection: np.ndarray, votes: np.ndarray) -> Claim:
+    c = _certificate(selection, votes, rule="two-bounds")
+    return c.predict, c.radius
+
+
+def _selected(selection: np.ndarray, votes: np.ndarray) -> Claim:
+    c = _certificate(selection, votes, rule="selected")
+    return c.predict, c.radius
+
+
+def _two_bounds_at_twice_alpha_each(selection: np.ndarray, votes: np.ndarray) -> Claim:
+    c = _certificate(selection, votes, alpha=4 * ALPHA, rule="two-bounds")
     return c.predict, c.radius
 
 
@@ -136,14 +154,19 @@ POINTS = [TIGHT, BOUNDARY, NEAR_GRID, HalfSpace(0.05, 1000), HalfSpace(0.4, 1000
 
 
 @pytest.mark.parametrize("point", POINTS)
-@pytest.mark.parametrize("rule", [_valid, _rounded_down])
+@pytest.mark.parametrize("rule", [_valid, _by_two_bounds, _selected, _rounded_down])
 def test_certificates_claim_too_much_with_probability_at_most_alpha(point: HalfSpace, rule: Rule) -> None:
     assert point.rate(rule) <= ALPHA
     assert point.violations(rule, seed=1) <= _most(RUNS, ALPHA)
 
 
 @pytest.mark.parametrize(
-    ("point", "fault"), [(TIGHT, _doubled_alpha), (BOUNDARY, _reused_draws), (NEAR_GRID, _rounded_up)]
+    ("point", "fault"),
+    [
+        *((TIGHT, fault) for fault in (_doubled_alpha, _two_bounds_at_twice_alpha_each)),
+        (BOUNDARY, _reused_draws),
+        (NEAR_GRID, _rounded_up),
+    ],
 )
 def test_a_fault_is_caught(point: HalfSpace, fault: Rule) -> None:
     """Negative control: the same procedure refutes a doubled alpha, reused draws and radii rounded up."""
@@ -244,7 +267,7 @@ def test_stopping_at_radii_keeps_the_level_and_peeking_with_a_fixed_bound_does_n
     runs, distance = 10_000, float(rs_radius(p, SIGMA)) * (1 - 1e-9)
     votes = np.random.default_rng(6).binomial(100, p, (runs, 100)).cumsum(axis=1)
     rule = AtRadii(radii=(distance * (1 + 2e-9), distance + 0.1))
-    watch = rule.watch(np.tile([0, 100], (runs, 1)), n=10_000, alpha=ALPHA, sigma=SIGMA)
+    watch = rule.watch(np.tile([0, 100], (runs, 1)), n=10_000, alpha=ALPHA, sigma=SIGMA, rule="cohen")
     successes, draws, drawn = _stop(watch, votes)
     assert drawn.mean() < 8000
     assert (rs_radius(ANYTIME(successes, draws), SIGMA) > distance).sum() <= _most(runs, ALPHA)
@@ -265,7 +288,7 @@ class Pilot:
     def threshold(self, pilot: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """For pilots with these votes for class 1: fresh draws, the guess's p, and the votes that violate."""
         counts = np.stack([self.rule.pilot - pilot, pilot], axis=1)
-        fresh = self.rule.watch(counts, n=100_000, alpha=ALPHA, sigma=SIGMA).draws
+        fresh = self.rule.watch(counts, n=100_000, alpha=ALPHA, sigma=SIGMA, rule="cohen").draws
         p = np.where(counts.argmax(axis=1) == 1, self.p, 1 - self.p)
         again = counts.max(axis=1) * self.reuse
         # a certificate needs a bound beyond 1/2, and violates where it exceeds p as well
@@ -320,7 +343,8 @@ def test_stopping_at_radii_takes_many_times_fewer_draws_for_the_same_accuracy(pa
     p = np.array([c.successes / c.n for c in certificates])
     right = np.array([c.guess == c.label for c in certificates])
     votes = np.random.default_rng(9).binomial(100, p[:, None], (len(p), 1000)).cumsum(axis=1)
-    watch = AtRadii().watch(np.tile([0, 100], (len(p), 1)), n=100_000, alpha=ALPHA, sigma=sigma)
+    told = {"n": 100_000, "alpha": ALPHA, "sigma": sigma, "rule": "cohen"}
+    watch = AtRadii().watch(np.tile([0, 100], (len(p), 1)), **told)
     successes, draws, drawn = _stop(watch, votes)
 
     early = rs_radius(ANYTIME(successes, draws), sigma) * right
@@ -386,18 +410,23 @@ def test_certificates_that_stop_early_stay_within_the_distance(stop: AtRadii | I
     assert np.mean([certificate.drawn for certificate in certificates]) < 25_000
 
 
+@pytest.mark.parametrize("rule", ["cohen", "two-bounds"])
 @pytest.mark.parametrize("sigma", [0.02, 0.07, 0.25])
-def test_certificates_in_the_plane_stay_within_the_exact_radius(sigma: float) -> None:
+def test_certificates_in_the_plane_stay_within_the_exact_radius(sigma: float, rule: str) -> None:
     """Three classes and curved boundaries; alpha = 1e-6 over 180 points: failing is no bad luck."""
     plane = lesson_plane()
     points, labels = sample_points(plane, 60, seed=4)
-    spec = Spec(noise=GaussianNoise(sigma), n=2000, alpha=1e-6, seed=5, batch=4000, dtype=torch.float64)
+    spec = Spec(
+        noise=GaussianNoise(sigma), n=2000, alpha=1e-6, seed=5, batch=4000, dtype=torch.float64, rule=rule
+    )
     table = frame(certify(plane, torch.tensor(points), classes=3, spec=spec, labels=labels.tolist()))
     certified = table["predict"] != ABSTAIN
     assert certified.mean() > 0.3
     assert (table["predict"] == plane.smoothed(points, sigma))[certified].all()
     assert (table["radius"] <= plane.exact_radius(points, sigma)).all()
-    assert (table["radius"] <= plane.rs_radius_exact(points, sigma)).all()
+    p = np.sort(plane.probabilities(points, sigma), axis=1)
+    ahead = sigma / 2 * (stats.norm.ppf(p[:, -1]) - stats.norm.ppf(p[:, -2]))
+    assert (table["radius"] <= (plane.rs_radius_exact(points, sigma) if rule == "cohen" else ahead)).all()
 
 
 CHAIN_ALPHA, CHAIN_RUNS = 0.2, 300  # a level at which few runs tell it from its double
@@ -415,7 +444,7 @@ def test_the_chain_keeps_the_level_and_its_faults_are_caught() -> None:
     """One point where the level is spent to the last bit, and one on the boundary, where nothing is true."""
     d = float(rs_radius(lower_bound(80, 100, CHAIN_ALPHA), SIGMA)) * (1 - 1e-6)
     x = torch.tensor([[0.5 + d], [0.5]], dtype=torch.float64)
-    settings = {"n": 100, "alpha": CHAIN_ALPHA, "dtype": torch.float64}
+    settings = {"n": 100, "alpha": CHAIN_ALPHA, "dtype": torch.float64, "rule": "cohen"}
     specs = [Spec(noise=GaussianNoise(SIGMA), seed=seed, **settings) for seed in range(CHAIN_RUNS)]
     tight, tie = zip(*(certify(_right_of(0.5), x, classes=2, spec=spec) for spec in specs), strict=True)
     assert [_again(c) for c in tie] == [dataclasses.replace(c, idx=0, seed=0, seconds=0.0) for c in tie]

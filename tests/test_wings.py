@@ -30,7 +30,7 @@ GROUND = {
 ARROWS = {
     "data": "settings",
     "models": "files settings store",
-    "evidence": "files locks store",
+    "evidence": "files locks settings store",
     "attacks": "data evidence files locks models runtime settings store",
     "pixels": "attacks data models runtime",
     "training": "attacks data files models pixels runtime settings store",

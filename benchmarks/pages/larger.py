@@ -4,10 +4,11 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.gpu.experts import ALPHA, SEED, SIGMAS
-from benchmarks.pages.certificates import curve_table, two_bounds
+from benchmarks.pages.certificates import curve_table
 from benchmarks.pages.text import DATA, Facts, markdown, millions, percent, read_info
+from benchmarks.quality import BOTH
 from dualrs_lab.cascade import Cascade, from_tables
-from dualrs_lab.evidence import read_table
+from dualrs_lab.evidence import read_table, reclaimed
 
 __all__ = ["METHODS", "WIDE", "board", "cascade_beyond", "facts", "points", "published"]
 
@@ -16,12 +17,13 @@ METHODS = ("Cohen 2019", "Consistency", "SmoothAdv", "MACER", "CAT-RS")
 ROWS = {
     **{f"σ = {s:g}": f"σ = {s:g}, Cohen’s radius" for s in SIGMAS},
     "envelope": "their envelope (no classifier)",
-    **{f"two bounds, σ = {s:g}": f"σ = {s:g}, two bounds" for s in SIGMAS},
-    "two bounds, envelope": "their envelope (no classifier)",
+    **{f"σ = {s:g}{BOTH}": f"σ = {s:g}, two bounds" for s in SIGMAS},
+    f"envelope{BOTH}": "their envelope (no classifier)",
     "cascade, routed": "cascade, routed certificate",
     "cascade, routed, t = 0.15": "the same, t = 0.15 at σ = 1",
     "cascade, routed, t = 0.3": "the same, t = 0.3 at σ = 1",
-    "oracle": "oracle (no classifier)",
+    "oracle": "oracle (no classifier), Cohen’s radius",
+    f"oracle{BOTH}": "oracle (no classifier), two bounds",
 }
 
 
@@ -109,7 +111,8 @@ def cascade_beyond() -> np.ndarray:
     tables = _tables()
     cascade = from_tables(tables, cascade=Cascade(SIGMAS[::-1]), alpha=ALPHA)
     mine, other = (
-        (table["radius"] * table["correct"]).to_numpy() for table in (cascade, two_bounds(tables[1.0]))
+        (table["radius"] * table["correct"]).to_numpy()
+        for table in (cascade, reclaimed(tables[1.0], "two-bounds"))
     )
     return np.asarray(mine - other)
 
@@ -118,7 +121,7 @@ def _cascade() -> Facts:
     found, beyond = board(), cascade_beyond()
     inner = [f"{r:g}" for r in (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)]
     below, above = (
-        sign * points(found.loc["cascade, routed"], found.loc[f"two bounds, σ = {s:g}"])[inner]
+        sign * points(found.loc["cascade, routed"], found.loc[f"σ = {s:g}{BOTH}"])[inner]
         for sign, s in ((-1, 0.5), (1, 1.0))
     )
     return {

@@ -61,10 +61,12 @@ class CascadeCertificate(Claim):
         alpha: float,
         seed: int,
         seconds: float,
+        rule: str = CASCADE_RULES[0],
     ) -> Self:
         """From votes (K, C) of each kind to a certificate, of the class that `selection` gives."""
         _, y = first_to_accept(selection, cascade)
-        radius = _radius(steps(votes, np.maximum(y, 0), cascade=cascade, alpha=alpha), int(y))
+        found = steps(votes, np.maximum(y, 0), cascade=cascade, alpha=alpha, rule=rule)
+        radius = _radius(found, int(y))
         return cls(
             idx=int(idx),
             label=int(label),
@@ -77,6 +79,7 @@ class CascadeCertificate(Claim):
             selection=tuple(map(as_votes, selection)),
             votes=tuple(map(as_votes, votes)),
             drawn=int(selection.sum() + votes.sum()),
+            rule=rule,
         )
 
     @cached_property

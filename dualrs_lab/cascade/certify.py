@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dualrs_lab.cascade.certificate import CascadeCertificate
-from dualrs_lab.cascade.radii import Cascade, cascade_radius, first_to_accept, steps
+from dualrs_lab.cascade.radii import CASCADE_RULES, Cascade, cascade_radius, first_to_accept, steps
 from dualrs_lab.data.images import Group, Images
 from dualrs_lab.evidence.claim import ABSTAIN
 from dualrs_lab.models.checkpoints import fingerprint
 from dualrs_lab.models.suited import suited_each
+from dualrs_lab.settings import OneOf, setting
 from dualrs_lab.smoothing.engine import Voter
 from dualrs_lab.smoothing.experts import SampledVotes
 from dualrs_lab.smoothing.job import Job, Sampled
@@ -48,13 +49,18 @@ class CascadeSpec(Sampling):
 
     cascade: Cascade
     n_side: int = 1_000  # draws of each other expert that could raise the radius
+    rule: str = setting(
+        CASCADE_RULES[0], "how rivals are bounded at thresholds below 0", OneOf(CASCADE_RULES)
+    )
     noise: type[Noise] = GridNoise
 
     draws: ClassVar[tuple[str, ...]] = ("n0", "n", "n_side")
 
     def identity(self) -> dict[str, Any]:
-        """As `Sampling.identity`."""
-        return super().identity() | {"noise": self.noise.__name__, "cascade": asdict(self.cascade)}
+        """As `Sampling.identity`; the rule where it matters and is not that of the first tables."""
+        ruled = min(self.cascade.limits) < 0 and self.rule == CASCADE_RULES[0]
+        own = {"noise": self.noise.__name__, "cascade": asdict(self.cascade)}
+        return super().identity() | own | ({"rule": self.rule} if ruled else {})
 
 
 def certify_cascade(
@@ -133,10 +139,9 @@ class _Pool:
             [SampledVotes(v, shape, device, seed=spec.seed, n0=spec.n0, n=n) for v in voters]
             for n in (spec.n, spec.n_side)
         )
-        all_of_them = steps(
-            np.full((len(voters), 1), spec.n_side), np.int64(0), cascade=spec.cascade, alpha=spec.alpha
-        )
-        self.at_best = all_of_them.accepts  # (K,) of unanimous side votes
+        self.how: dict[str, Any] = {"alpha": spec.alpha, "rule": spec.rule}
+        all_of_them = np.full((len(voters), 1), spec.n_side)
+        self.at_best = steps(all_of_them, np.int64(0), cascade=spec.cascade, **self.how).accepts  # (K,)
 
     def certify(self, x: Tensor, labels: Sequence[int], idx: Sequence[int]) -> list[CascadeCertificate]:
         start, number = time.perf_counter(), np.asarray(idx, dtype=np.int64)
@@ -153,8 +158,8 @@ class _Pool:
                 idx=idx[i],
                 label=labels[i],
                 seed=spec.seed,
-                alpha=spec.alpha,
                 seconds=each,
+                **self.how,
             )
             for i in range(len(x))
         ]
@@ -184,7 +189,7 @@ class _Pool:
 
     def _gains(self, votes: Ints, y: Ints, j: int) -> NDArray[np.bool_]:
         # (N,): could votes of expert j, with those of all after it, still raise the radius?
-        found = steps(votes, np.maximum(y, 0), cascade=self.spec.cascade, alpha=self.spec.alpha)
+        found = steps(votes, np.maximum(y, 0), cascade=self.spec.cascade, **self.how)
         absent = (votes.sum(axis=2) == 0) & (np.arange(votes.shape[1]) >= j)
         accepts = np.where(absent, self.at_best, found.accepts)
         best = cascade_radius(accepts, np.where(absent, np.inf, found.errs))

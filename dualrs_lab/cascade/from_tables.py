@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from dualrs_lab.cascade.certificate import CascadeCertificate
-from dualrs_lab.cascade.radii import Cascade
+from dualrs_lab.cascade.radii import CASCADE_RULES, Cascade
 from dualrs_lab.evidence.claim import Claims
 from dualrs_lab.evidence.joins import join_votes
 from dualrs_lab.settings import ALPHA
@@ -13,11 +13,17 @@ from dualrs_lab.settings import ALPHA
 __all__ = ["from_tables"]
 
 
-def from_tables(tables: Mapping[float, Claims], *, cascade: Cascade, alpha: float = ALPHA) -> pd.DataFrame:
+def from_tables(
+    tables: Mapping[float, Claims],
+    *,
+    cascade: Cascade,
+    alpha: float = ALPHA,
+    rule: str = CASCADE_RULES[0],
+) -> pd.DataFrame:
     """The table of a cascade from those of its experts by `smoothing.certify_table`, without a draw.
 
-    Raises as `join_votes` does. Digests of the images, and what the experts' records say of the data set and
-    of the noise, come along.
+    Only their votes count, by whatever rule their own radii were claimed. Raises as `join_votes` does.
+    Digests of the images, and what the experts' records say of the data set and of the noise, come along.
     """
     joined = join_votes(tables, cascade.sigmas)
     certificates = [
@@ -30,6 +36,7 @@ def from_tables(tables: Mapping[float, Claims], *, cascade: Cascade, alpha: floa
             seed=joined.seed,
             alpha=alpha,
             seconds=joined.seconds[i],
+            rule=rule,
         )
         for i in range(len(joined.idx))
     ]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from dualrs_lab.cli.inputs import add_inputs, choose_device, read_model
 from dualrs_lab.cli.outputs import want_place
 from dualrs_lab.cli.parser import Command, Parser, a_number, some_numbers
-from dualrs_lab.cli.tables import RADII, add_out, as_text
+from dualrs_lab.cli.tables import RADII, add_out, add_rule, summed_up
 from dualrs_lab.settings import RADIUS, SIGMA, Range
 
 if TYPE_CHECKING:
@@ -34,14 +34,15 @@ def _options(parser: Parser) -> None:
     )  # fmt: skip
     for name in ("n", "n0", "alpha", "batch"):
         add_option(parser, Draws, name)
+    add_rule(parser)
     add_out(parser)
     fewer = parser.add_argument_group("fewer draws, same guarantee (default: n for every image)")
-    rule = fewer.add_mutually_exclusive_group()
-    rule.add_argument(
+    stop = fewer.add_mutually_exclusive_group()
+    stop.add_argument(
         "--at-radii", type=some_numbers(RADIUS), metavar="R,R,…",
         help="stop an image once these radii are decided",
     )  # fmt: skip
-    rule.add_argument(
+    stop.add_argument(
         "--loss", type=a_number(Range(above=0, most=1000)), metavar="X",
         help="give an image as few draws as cost X * sigma of its radius",
     )  # fmt: skip
@@ -57,7 +58,6 @@ def _options(parser: Parser) -> None:
 def _certify(options: Namespace) -> int:
     want_place(options.name, options.out)
     from dualrs_lab.data.sets import load_images
-    from dualrs_lab.evidence.summary import summarise
     from dualrs_lab.smoothing.certify import certify_table
 
     device = choose_device(options)
@@ -72,7 +72,7 @@ def _certify(options: Namespace) -> int:
         max_images=options.max,
         info={"checkpoint": options.checkpoint.name, "trained_sigma": info.get("sigma", options.sigma)},
     )
-    print(as_text(summarise({options.out.stem: table}, RADII)))
+    print(summed_up({options.out.stem: table}, RADII))
     return 0
 
 
@@ -90,6 +90,7 @@ def _spec(options: Namespace, device: "torch.device") -> "Spec":
         n=options.n,
         alpha=options.alpha,
         seed=options.seed,
+        rule=options.rule,
         stop=_stopping(options),
         dtype=_dtype(options.dtype, device),
         fast=FastPath(**{step.name: getattr(options, step.name) for step in fields(FastPath)}),

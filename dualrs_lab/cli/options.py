@@ -11,7 +11,7 @@ from types import NoneType
 from typing import Any, get_args
 
 from dualrs_lab.cli.parser import a_number, a_path
-from dualrs_lab.settings import Choice, Range
+from dualrs_lab.settings import OneOf, Range
 
 __all__ = ["add_option"]
 
@@ -49,7 +49,7 @@ def _taken(one: "Field[Any]", default: object) -> dict[str, Any]:
     if kind is bool:
         return {"action": "store_true" if default is False else argparse.BooleanOptionalAction}
     within = one.metadata.get("within")
-    if isinstance(within, Choice):
+    if isinstance(within, OneOf):
         return {"choices": within.names}
     readers: dict[Any, Callable[[str], Any]] = {
         int: a_number(within or Range(whole=True)),

@@ -1,7 +1,7 @@
 """`dualrs-lab cascade | mix | summary`: what tables of certificates say, without drawing anything."""
 
 from argparse import Namespace
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,11 +20,13 @@ __all__ = [
     "SUMMARY",
     "add_out",
     "add_radii",
+    "add_rule",
     "as_text",
     "by_sigma",
     "check_out",
     "keep",
     "made_from",
+    "summed_up",
 ]
 
 RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
@@ -35,6 +37,16 @@ def as_text(summary: "DataFrame") -> str:
     from dualrs_lab.evidence.summary import floor_text
 
     return summary.to_string(float_format=floor_text)
+
+
+def summed_up(tables: "Mapping[str, DataFrame]", radii: Sequence[float]) -> str:
+    """What tables certify at radii, for a person, and by which rule each was claimed."""
+    from dualrs_lab.evidence.recompute import rules_behind
+    from dualrs_lab.evidence.summary import summarise
+
+    found = summarise(tables, radii)
+    found.insert(0, "rule", [rules_behind(table) for table in tables.values()])
+    return as_text(found)
 
 
 def add_radii(parser: Parser) -> None:
@@ -52,7 +64,8 @@ def add_out(parser: Parser) -> None:
     )
 
 
-def _add_rule(parser: Parser, more: str = "") -> None:
+def add_rule(parser: Parser, more: str = "") -> None:
+    """The option for the rule by which a radius follows."""
     parser.add_argument(
         "--rule", choices=RULE.names, default=RULE.names[0],
         help=f"how a radius follows from the votes{more} (default: %(default)s)",
@@ -108,7 +121,6 @@ def _cascade(options: Namespace) -> int:
     from dualrs_lab.cascade.from_tables import from_tables
     from dualrs_lab.cascade.radii import Cascade
     from dualrs_lab.evidence.joins import origin
-    from dualrs_lab.evidence.summary import summarise
 
     if options.thresholds and len(options.thresholds) != len(options.tables):
         raise ValueError(
@@ -128,7 +140,7 @@ def _cascade(options: Namespace) -> int:
     if {alpha for table in singles.values() for alpha in table["alpha"]} != {options.alpha}:
         print(f"alpha of the cascade is {options.alpha:g}; its experts, of another level, are not beside it")
         singles = {}
-    print(as_text(summarise(singles | {"cascade": found}, options.radii)))
+    print(summed_up(singles | {"cascade": found}, options.radii))
     return 0
 
 
@@ -159,7 +171,7 @@ def _mix_options(parser: Parser) -> None:
         "--form", choices=("exact", "closed", "smoothing", "lipschitz"), default="exact",
         help="exact and closed are sharp, smoothing and lipschitz theorems 5 and 4 (default: %(default)s)",
     )  # fmt: skip
-    _add_rule(parser, "; of a log without votes and for the closed form: cohen")
+    add_rule(parser, "; of a log without votes and for the closed form: cohen")
     parser.add_argument("--sigma", type=a_number(SIGMA), help="of a log that has no column sigma")
     add_radii(parser)
     add_out(parser)
@@ -171,7 +183,6 @@ def _mix(options: Namespace) -> int:
     if options.form == "closed" and options.rule != "cohen":
         raise ValueError("mix: --form closed knows no rival; wanted --rule cohen with it")
     from dualrs_lab.evidence.joins import shared_origin
-    from dualrs_lab.evidence.summary import summarise
     from dualrs_lab.evidence.table import read_table
     from dualrs_lab.mixing.certificate import check_mixed, mixed, noise_of
 
@@ -186,23 +197,30 @@ def _mix(options: Namespace) -> int:
     identity = {"method": "mix", "weight": options.weight, **how, "sigma": sigma, **shared_origin(table)}
     keep(options.name, options.out, found, identity | {"table": made_from([options.table])})
     shown = {"the robust network": alone, f"mix, weight {options.weight:g}": found}
-    print(as_text(summarise(shown, options.radii)))
+    print(summed_up(shown, options.radii))
     return 0
 
 
 def _summary_options(parser: Parser) -> None:
     parser.add_argument("tables", nargs="+", type=a_path, metavar="TABLE", help="ours, or a published log")
+    parser.add_argument(
+        "--rule",
+        choices=RULE.names,
+        help="claim all of them by this rule, from their votes (default: as claimed)",
+    )
     add_radii(parser)
 
 
 def _summary(options: Namespace) -> int:
     _check_tables("summary", options.tables)
-    from dualrs_lab.evidence.summary import summarise
+    from dualrs_lab.evidence.recompute import reclaimed
     from dualrs_lab.evidence.table import read_table
 
     short = len({path.stem for path in options.tables}) == len(options.tables)
     tables = {path.stem if short else str(path): read_table(path) for path in options.tables}
-    print(as_text(summarise(tables, options.radii)))
+    if options.rule is not None:
+        tables = {name: reclaimed(table, options.rule) for name, table in tables.items()}
+    print(summed_up(tables, options.radii))
     return 0
 
 

@@ -5,6 +5,7 @@ from .alternation import choices as choices
 from .attack import attack_dual as attack_dual
 from .certificate import DualCertificate as DualCertificate
 from .certificate import judge as judge
+from .certificate import levels_text as levels_text
 from .certificate import read_rules as read_rules
 from .certify import certify_dual as certify_dual
 from .certify import certify_dual_table as certify_dual_table
@@ -22,6 +23,7 @@ from .objectives import SoftTarget as SoftTarget
 from .objectives import Stakes as Stakes
 from .objectives import soft_choice_radii as soft_choice_radii
 from .objectives import soft_entry_radii as soft_entry_radii
+from .predict import predict_by_two_tests as predict_by_two_tests
 from .predict import predict_dual as predict_dual
 from .radii import Routes as Routes
 from .radii import constancy_radius as constancy_radius

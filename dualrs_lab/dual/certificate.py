@@ -29,7 +29,7 @@ from dualrs_lab.evidence.votes import (
     votes_text,
 )
 
-__all__ = ["DualCertificate", "judge", "read_rules"]
+__all__ = ["DualCertificate", "judge", "levels_text", "read_rules"]
 
 
 Ints = NDArray[np.int64]
@@ -110,7 +110,7 @@ class DualCertificate(Claim):
             "constancy": float(found.constancy),
             "estimator": type(self.estimator).__name__.lower(),
             "estimator_sigmas": _numbers_text(self.estimator.sigmas),
-            "levels": ";".join(map(_numbers_text, (self.split.lower, self.split.upper, self.split.experts))),
+            "levels": levels_text(self.split),
             "looks": ";".join(map(votes_text, self.looks)),
             "estimator_votes": ";".join(map(votes_text, self.estimator_votes)),
             "selection": votes_text(self.selection),
@@ -192,9 +192,9 @@ def judge(
     seconds: float,
     bound: str,
     drawn: int,
-    rule: str,
+    rule: str = RULES[0],
 ) -> DualCertificate:
-    """From votes to a certificate.
+    """From votes to a certificate; `split` and `rule` are fixed before them.
 
     `looks` and `estimator_votes` are (S, C) for S streams, `selection` (classes,) are votes of the expert
     that `looks` chose, `votes` (K, classes) those of each expert; one without votes was not asked. `looks`
@@ -250,6 +250,11 @@ def _routes(c: DualCertificate) -> Routes:
     )
 
 
+def levels_text(split: Split) -> str:
+    """The levels of a split as tables hold them; `read_rules` reads them back."""
+    return ";".join(map(_numbers_text, (split.lower, split.upper, split.experts)))
+
+
 def read_rules(row: Mapping[str, Any]) -> tuple[Estimator, Split]:
     """The estimator and the levels that a row of a table names; ValueError for those that there are not."""
     if (kind := str(row["estimator"])) not in _ESTIMATORS:
@@ -258,8 +263,7 @@ def read_rules(row: Mapping[str, Any]) -> tuple[Estimator, Split]:
         )
     lower, upper, experts = (_numbers(part) for part in str(row["levels"]).split(";"))
     levels = {"lower": lower, "upper": upper, "experts": experts}
-    monotone = kind == "median"  # one noise for all cuts
-    split = Split(alpha=float(row["alpha"]), **levels, guessed_apart=True, monotone=monotone)
+    split = Split(alpha=float(row["alpha"]), **levels, guessed_apart=True)
     return _ESTIMATORS[kind](_numbers(str(row["estimator_sigmas"]))), split
 
 

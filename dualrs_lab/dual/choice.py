@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dualrs_lab.dual.radii import cuts_entry, median_entry, plurality_entry
 from dualrs_lab.dual.split import Split, even_split
-from dualrs_lab.settings import RULE
+from dualrs_lab.evidence.radii import RULES
 
 __all__ = ["Cuts", "Estimator", "Median", "Plurality"]
 
@@ -44,7 +44,7 @@ class _Vote:
 class Median(_Vote):
     """The median vote for an expert, under noise of one `sigma`."""
 
-    def split(self, experts: int, alpha: float, rule: str = RULE.names[0]) -> Split:
+    def split(self, experts: int, alpha: float, rule: str = RULES[0]) -> Split:
         """The even split of `alpha` over all bounds."""
         return even_split(experts, alpha, monotone=True, guessed_apart=True, rule=rule)
 
@@ -77,7 +77,7 @@ class Cuts:
             )
         return 2
 
-    def split(self, experts: int, alpha: float, rule: str = RULE.names[0]) -> Split:
+    def split(self, experts: int, alpha: float, rule: str = RULES[0]) -> Split:
         """The even split of `alpha` over all bounds."""
         return even_split(experts, alpha, guessed_apart=True, rule=rule)
 
@@ -97,7 +97,7 @@ class Cuts:
 class Plurality(_Vote):
     """The most frequent vote for an expert, under noise of one `sigma`: the published estimator."""
 
-    def split(self, experts: int, alpha: float, rule: str = RULE.names[0]) -> Split:
+    def split(self, experts: int, alpha: float, rule: str = RULES[0]) -> Split:
         """The even split of `alpha` over all bounds."""
         return even_split(experts, alpha, plurality=True, guessed_apart=True, rule=rule)
 

@@ -1,4 +1,8 @@
-"""Every rule on the same images and total alpha: single noise levels, dual system, cascade, oracle, envelope.
+"""Every system on the same images and total alpha: single noise levels, dual, cascade, oracle, envelope.
+
+Radii follow from votes by two rules, see `evidence.radii`, and each is fair only beside radii of the same: so
+single noise levels, dual system, oracle and envelope come by Cohen's rule, and once more, named "…, two
+bounds", by the other. A cascade is claimed by majorities and gains nothing from it.
 
 Two of them are not classifiers: the `oracle` takes for each image the sigma that certifies most, which no
 certified rule may choose after looking at the votes, and the `envelope` takes the best single sigma at each
@@ -18,7 +22,8 @@ from dualrs_lab.dual.certificate import DualCertificate
 from dualrs_lab.evidence.certificate import Certificate
 from dualrs_lab.evidence.claim import ABSTAIN, Claims, claimed, reach
 from dualrs_lab.evidence.joins import aligned, at_sigma, holds_all_draws
-from dualrs_lab.evidence.radii import BOUNDS
+from dualrs_lab.evidence.radii import BOUNDS, rs_radius
+from dualrs_lab.evidence.recompute import reclaimed
 from dualrs_lab.evidence.summary import average_radius, certified_accuracy
 
 __all__ = ["cascade", "compare", "curves", "regret", "regret_table"]
@@ -30,18 +35,22 @@ Floats = NDArray[np.float64]
 _SINGLE = "σ = "  # how names of single noise levels begin
 
 
+_RULES = {"cohen": "", "two-bounds": ", two bounds"}  # how names end
+
+
 def compare(
     singles: Mapping[float, Claims],
     dual: Claims | None = None,
     *,
     others: Mapping[str, Claims] | None = None,
 ) -> dict[str, pd.DataFrame]:
-    """A table (idx, label, predict, radius, correct) for each rule, on the images that all tables hold.
+    """A table (idx, label, predict, radius, correct) for each system, on the images that all tables hold.
 
     `singles` are tables of `smoothing.certify_table` by sigma, `dual` is one of `dual.certify_dual_table`,
-    `others` are any tables by name, such as `cascade.from_tables` makes. Both cascades rest on the votes of
-    `singles`. Raises ValueError where a sigma is not that of its table, and as `evidence.aligned` does, where
-    alphas differ as well.
+    both by whatever rule, as only their votes count here. `others` are any tables by name, such as
+    `cascade.from_tables` makes, as they were claimed. Both cascades rest on the votes of `singles`. Raises
+    ValueError where a sigma is not that of its table, and as `evidence.aligned` does, where alphas differ as
+    well.
     """
     known = {f"{_SINGLE}{sigma:g}": singles[sigma] for sigma in sorted(singles)}
     given = ({} if dual is None else {"dual": dual}) | known | dict(others or {})
@@ -51,33 +60,45 @@ def compare(
     for sigma in sorted(singles):
         at_sigma("compare", name := f"{_SINGLE}{sigma:g}", same[name], sigma)
     system = same.pop("dual", None)
-    single = {name: claimed(same[name], same[name]["predict"], same[name]["radius"]) for name in known}
-    found = dict(single)
+    single = {
+        end: {name + end: _claims(reclaimed(same[name], rule)) for name in known}
+        for rule, end in _RULES.items()
+    }
+    found = {name: table for tables in single.values() for name, table in tables.items()}
     if system is not None:
-        found["dual, published"] = claimed(system, system["predict"], system["published"])
-        found["dual, routed"] = claimed(system, system["predict"], system["radius"])
+        for rule, end in _RULES.items():
+            ruled = reclaimed(system, rule)
+            found[f"dual, published{end}"] = _claims(ruled, "published")
+            found[f"dual, routed{end}"] = _claims(ruled)
     found["cascade"] = _cascades([same[name] for name in known])
     if all(holds_all_draws(same[name]) for name in known):
         order = Cascade(tuple(sorted(singles, reverse=True)))
         own: dict[float, Claims] = {sigma: same[f"{_SINGLE}{sigma:g}"] for sigma in singles}
         alpha = float(same[next(iter(known))]["alpha"].iloc[0])
-        routed = from_tables(own, cascade=order, alpha=alpha)
-        found["cascade, routed"] = claimed(routed, routed["predict"], routed["radius"])
-    more = {name: claimed(same[name], same[name]["predict"], same[name]["radius"]) for name in others or {}}
-    return {**found, **more, "oracle": _oracle(list(single.values()))}
+        found["cascade, routed"] = _claims(from_tables(own, cascade=order, alpha=alpha))
+    more = {name: _claims(same[name]) for name in others or {}}
+    return found | more | {f"oracle{end}": _oracle([*tables.values()]) for end, tables in single.items()}
+
+
+def _claims(table: pd.DataFrame, radius: str = "radius") -> pd.DataFrame:
+    return claimed(table, table["predict"], table[radius])
 
 
 def curves(tables: Mapping[str, Claims], radii: Sequence[float]) -> pd.DataFrame:
-    """One tidy table of `compare`: a row per rule, certified accuracy at `radii` (columns "0.25", …) and acr.
+    """One tidy table of `compare`: a row per system, certified accuracy at `radii` (columns "0.25", …), acr.
 
-    The envelope comes after the single sigmas; it has no acr.
+    The envelope of the single sigmas comes after them, one by each rule; it has no acr.
     """
     names = [f"{r:g}" for r in radii]
     rows = [[*certified_accuracy(table, radii), average_radius(table)] for table in tables.values()]
     found = pd.DataFrame(rows, index=list(tables), columns=[*names, "acr"])
-    single = [name for name in tables if name.startswith(_SINGLE)]
-    found.loc["envelope"] = found.loc[single, names].max()
-    return found.loc[[*single, "envelope", *(name for name in tables if name not in single)]]
+    first: list[str] = []
+    for end in _RULES.values():
+        single = [name for name in tables if name.startswith(_SINGLE) and name.partition(",")[2] == end[1:]]
+        if single:
+            found.loc[f"envelope{end}"] = found.loc[single, names].max()
+            first += [*single, f"envelope{end}"]
+    return found.loc[[*first, *(name for name in tables if name not in first)]]
 
 
 def cascade(certificates: Sequence[Certificate]) -> tuple[int, float]:
@@ -105,9 +126,14 @@ def cascade(certificates: Sequence[Certificate]) -> tuple[int, float]:
         )
     for place, c in enumerate(ordered):
         if 2 * dict(c.selection)[c.guess] > c.n0:
-            radius = min([c.recomputed(), *(_keeps(earlier, c.guess) for earlier in ordered[:place])])
+            radius = min([_majority(c), *(_keeps(earlier, c.guess) for earlier in ordered[:place])])
             return (c.guess, radius) if radius > 0 else (ABSTAIN, 0.0)
     return ABSTAIN, 0.0
+
+
+def _majority(c: Certificate) -> float:
+    # up to which distance the guess has a majority, whatever the rule of its own radius
+    return float(rs_radius(BOUNDS[c.bound][0](c.successes, c.n, c.alpha), c.sigma))
 
 
 def _keeps(c: Certificate, y: int) -> float:

@@ -38,8 +38,8 @@ true radius. max(r_j, R_j) <= t_j where the bounds that enter it hold; how level
 - *taken from the votes themselves*: y depends on them, so all bounds have to hold: all levels add up.
 
 With one noise for all cuts F_1 <= … <= F_(K-1), so only one of the earlier cuts matters: r_j is the larger of
--s Phi^-1(F_j) and s Phi^-1(F_(j-1)), and a route has two bounds of cuts for any K (`Split.monotone`). Cuts of
-different noise have no order, and a route all those up to its own.
+-s Phi^-1(F_j) and s Phi^-1(F_(j-1)), and a route has two bounds of cuts for any K (`Split.nearest`). Cuts of
+different noise have no order, and a route has all those up to its own, or loses something.
 
 In both cases each expert's class is guessed on draws other than the counted ones, estimator and experts may
 share noise, and the split is fixed before any draw. An expert with r_j >= R cannot change R by any votes; not
@@ -56,9 +56,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from dualrs_lab.dual.split import Split
-from dualrs_lab.evidence.radii import EXACT, Bounds, ruled_radius
+from dualrs_lab.evidence.radii import EXACT, RULES, Bounds, ruled_radius
 from dualrs_lab.evidence.votes import own_and_rival
-from dualrs_lab.settings import RULE
 
 __all__ = [
     "Routes",
@@ -87,19 +86,19 @@ Bools = NDArray[np.bool_]
 
 
 def median_entry_radii(
-    lower: ArrayLike, upper: ArrayLike, sigma: ArrayLike, *, monotone: bool = False
+    lower: ArrayLike, upper: ArrayLike, sigma: ArrayLike, *, nearest: bool = False
 ) -> Floats:
     """Entry radii (…, K) of the median estimator from bounds (…, K - 1) of F_1 … F_(K-1).
 
     `sigma` is the estimator's noise, one for all cuts or one each (K - 1,). Exact probabilities are passed
-    twice. The F_k need not be ascending: those of cuts with different noise may not be. Where they are known
-    to be, as `monotone` says, the cut before an expert's own is the only earlier one that is looked at.
+    twice. The F_k need not be ascending: those of cuts with different noise may not be. With `nearest`, of
+    the cuts before an expert's own only the last one is looked at.
     """
     low, high = (_probabilities("median_entry_radii", bound) for bound in (lower, upper))
     sigmas = _sigmas("median_entry_radii", sigma, low.shape[-1])
     says_no = -sigmas * special.ndtri(high)  # the cut itself, within this radius
     yes = sigmas * special.ndtri(low)
-    says_yes = yes if monotone else np.maximum.accumulate(yes, axis=-1)  # an earlier cut
+    says_yes = yes if nearest else np.maximum.accumulate(yes, axis=-1)  # an earlier cut
     none = np.zeros((*low.shape[:-1], 1))
     terms = [np.maximum(says_no, 0.0), none], [none, says_yes]
     return np.asarray(np.maximum(*(np.concatenate(term, axis=-1) for term in terms)))
@@ -165,7 +164,7 @@ def cuts_entry(votes: ArrayLike, *, sigma: ArrayLike, split: Split, bounds: Boun
     yes, trials = counts[..., 0], counts.sum(axis=-1)
     low, high = bounds
     lower, upper = low(yes, trials, split.lower), high(yes, trials, split.upper)
-    return median_entry_radii(lower, upper, sigma, monotone=split.monotone)
+    return median_entry_radii(lower, upper, sigma, nearest=split.nearest)
 
 
 def plurality_entry(
@@ -201,7 +200,7 @@ def expert_radii(
     *,
     sigmas: ArrayLike,
     levels: ArrayLike,
-    rule: str = RULE.names[0],
+    rule: str = RULES[0],
     unanimous: ArrayLike = False,
     bounds: Bounds = EXACT,
 ) -> Floats:
@@ -230,7 +229,7 @@ def routes(
     classes: ArrayLike,
     sigmas: ArrayLike,
     split: Split,
-    rule: str = RULE.names[0],
+    rule: str = RULES[0],
     unanimous: ArrayLike = False,
     bounds: Bounds = EXACT,
 ) -> Routes:

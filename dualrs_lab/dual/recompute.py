@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dualrs_lab.dual.certificate import read_rules
+from dualrs_lab.dual.certificate import levels_text, read_rules
 from dualrs_lab.dual.radii import expert_radii, joined
 from dualrs_lab.evidence.claim import answered
 from dualrs_lab.evidence.counts import rule_of
@@ -24,6 +24,15 @@ def recomputed_columns(table: pd.DataFrame) -> dict[str, NDArray[Any]]:
         for name, values in _alike(rows).items():
             found.setdefault(name, np.zeros(len(table), dtype=values.dtype))[rows.index] = values
     return found
+
+
+def ruled(table: pd.DataFrame, rule: str) -> pd.DataFrame:
+    """The rows, to be claimed by a rule: with the even split of their alpha by it."""
+    levels = []
+    for row in table[["estimator", "estimator_sigmas", "levels", "alpha"]].to_dict("records"):
+        estimator, split = read_rules({str(name): cell for name, cell in row.items()})
+        levels.append(levels_text(estimator.split(len(split.experts), split.alpha, rule)))
+    return table.assign(levels=levels, rule=rule)
 
 
 def _alike(rows: pd.DataFrame) -> dict[str, NDArray[Any]]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from math import fsum
 
-from dualrs_lab.settings import RULE
+from dualrs_lab.evidence.radii import RULES
 
 __all__ = ["Split", "even_split"]
 
@@ -14,9 +14,8 @@ class Split:
 
     `lower` and `upper` bound F_1 … F_(K-1) of the median estimator, or p_1 … p_K of the plurality estimator;
     `experts` are the levels of the K radii of the experts. `guessed_apart` says that `top` comes from
-    separate draws, so that levels add up within a route only, and `monotone` that all cuts have the same
-    draws (see the module). Raises ValueError for levels outside (0, 1), lengths that do not fit, or levels
-    that add up to more than alpha.
+    separate draws, so that levels add up within a route only. Raises ValueError for levels outside (0, 1),
+    lengths that do not fit, or levels that add up to more than alpha.
     """
 
     alpha: float
@@ -24,7 +23,6 @@ class Split:
     upper: tuple[float, ...]
     experts: tuple[float, ...]
     guessed_apart: bool = False
-    monotone: bool = False
 
     def __post_init__(self) -> None:
         count, cuts = len(self.experts), len(self.lower)
@@ -36,7 +34,7 @@ class Split:
         levels = (self.alpha, *self.lower, *self.upper, *self.experts)
         if not all(0 < level < 1 for level in levels):
             raise ValueError(f"Split: levels are failure probabilities in (0, 1), got {levels}.")
-        if self.spent > self.alpha * (1 + 1e-12):
+        if self.spent > self._most:
             raise ValueError(f"Split: the levels add up to {self.spent:g}, more than alpha = {self.alpha:g}.")
 
     @property
@@ -44,13 +42,25 @@ class Split:
         """The largest failure probability of a certificate that these levels allow."""
         if not self.guessed_apart:
             return fsum((*self.lower, *self.upper, *self.experts))
-        return max(map(fsum, self._routes()))
+        return max(map(fsum, self._routes(nearest=self.nearest)))
 
-    def _routes(self) -> list[tuple[float, ...]]:
+    @property
+    def nearest(self) -> bool:
+        """Whether a route has, of the cuts before its own, only the nearest: where all would cost too much.
+
+        To leave out cuts only makes entry radii smaller, and those of one noise are ascending anyway.
+        """
+        return self.guessed_apart and max(map(fsum, self._routes(nearest=False))) > self._most
+
+    @property
+    def _most(self) -> float:
+        return self.alpha * (1 + 1e-12)
+
+    def _routes(self, *, nearest: bool) -> list[tuple[float, ...]]:
         # The levels that enter max(r_j, R_j), for each j; with plurality, for the most costly `top`.
         count = len(self.experts)
         if len(self.lower) < count:
-            first = [max(0, j - 1) if self.monotone else 0 for j in range(count)]
+            first = [max(0, j - 1) if nearest else 0 for j in range(count)]
             return [
                 (self.experts[j], *self.lower[first[j] : j], *self.upper[j : j + 1]) for j in range(count)
             ]
@@ -67,11 +77,12 @@ def even_split(
     plurality: bool = False,
     monotone: bool = False,
     guessed_apart: bool = False,
-    rule: str = RULE.names[0],
+    rule: str = RULES[0],
 ) -> Split:
     """The same level for all bounds, the largest that `Split` allows for K = `experts`.
 
-    By the `rule`, the radius of an expert has one bound or, but for Cohen's, two.
+    By the `rule`, the radius of an expert has one bound or, but for Cohen's, two. `monotone` says that the
+    cuts share their draws: then a route has two bounds of cuts at most.
     """
     own, cuts = (1 if rule == "cohen" else 2), (experts if plurality else experts - 1)
     of_cuts = min(2, experts - 1 if monotone else 2 * (experts - 1)) if plurality or monotone else cuts
@@ -83,5 +94,4 @@ def even_split(
         upper=both,
         experts=(own * level,) * experts,
         guessed_apart=guessed_apart,
-        monotone=monotone,
     )

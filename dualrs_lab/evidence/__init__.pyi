@@ -1,6 +1,7 @@
 from .anytime import anytime_lower_bound as anytime_lower_bound
 from .anytime import anytime_upper_bound as anytime_upper_bound
 from .anytime import log_wealth as log_wealth
+from .binomial import ahead_pvalue as ahead_pvalue
 from .binomial import lower_bound as lower_bound
 from .binomial import top_two_pvalue as top_two_pvalue
 from .binomial import two_sided_pvalue as two_sided_pvalue
@@ -43,6 +44,8 @@ from .radii import ruled_radius as ruled_radius
 from .radii import smoothed_slope as smoothed_slope
 from .recompute import check_evidence as check_evidence
 from .recompute import once_each as once_each
+from .recompute import reclaimed as reclaimed
+from .recompute import rules_behind as rules_behind
 from .resume import append_groups as append_groups
 from .resume import fill as fill
 from .resume import finished as finished

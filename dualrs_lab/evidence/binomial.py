@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-__all__ = ["lower_bound", "top_two_pvalue", "two_sided_pvalue", "upper_bound"]
+__all__ = ["ahead_pvalue", "lower_bound", "top_two_pvalue", "two_sided_pvalue", "upper_bound"]
 
 
 Floats = NDArray[np.float64]
@@ -63,6 +63,17 @@ def top_two_pvalue(votes: ArrayLike) -> Floats:
         return np.zeros(counts.shape[:-1])[()]
     first, second = counts[..., -1], counts[..., -2]
     return two_sided_pvalue(first, first + second)
+
+
+def ahead_pvalue(own: ArrayLike, rival: ArrayLike) -> Floats:
+    """Exact one-sided test (…,) that a class is not ahead of another, from their counts; 1 without votes.
+
+    P[Binomial(own + rival, 1/2) >= own]: it grows with the rival's count, falls with one's own.
+    """
+    k = np.asarray(own, dtype=np.float64)
+    k, n, _ = checked_counts("ahead_pvalue", k, k + np.asarray(rival, dtype=np.float64), 0.5, least=0)
+    tail = special.betainc(np.maximum(k, 1.0), n - k + 1.0, 0.5)
+    return np.where(k > 0, tail, 1.0)[()]
 
 
 def _settle(p: Floats, too_bold: Callable[[Floats], NDArray[np.bool_]], *, towards: float) -> Floats:

@@ -89,9 +89,15 @@ def margin_radius(p_lower: ArrayLike, p_upper: ArrayLike, sigma: ArrayLike) -> F
     fine = (high >= 0) & (high <= 1)
     if not fine.all():
         raise ValueError(f"margin_radius: p_upper is a probability in [0, 1], got {first_bad(high, fine):g}.")
+    return np.maximum(alone, signed_margin(low, high, sigma))[()]
+
+
+def signed_margin(p_lower: ArrayLike, p_upper: ArrayLike, sigma: ArrayLike) -> Floats:
+    """As `margin_radius`, of probabilities that nobody checks, and also below 0; `rs_radius` at p_upper 1."""
+    own = special.ndtri(np.asarray(p_lower, dtype=np.float64))
     with np.errstate(invalid="ignore"):  # infinite less infinite: both 0 or both 1
-        gap = np.asarray(sigma) / 2 * (special.ndtri(low) - special.ndtri(high))
-    return np.asarray(np.fmax(alone, gap))[()]
+        gap = (own - special.ndtri(np.asarray(p_upper, dtype=np.float64))) / 2
+    return np.asarray(np.asarray(sigma) * np.fmax(own, gap))
 
 
 def ruled_bounds(

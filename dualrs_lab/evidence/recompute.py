@@ -3,6 +3,8 @@
 A method says how in a module of its own wing: `recomputed_columns(table)` gives the columns that follow
 from the votes of its rows, all rows together. The module is loaded when such a row is read, so that tables of
 all methods are checked here, and this wing imports none of those that build on it.
+
+By the same way a table is claimed by another rule (`reclaimed`): its votes do not depend on it.
 """
 
 import importlib
@@ -13,9 +15,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from dualrs_lab.evidence.claim import ABSTAIN
 from dualrs_lab.evidence.rows import check_each
 
-__all__ = ["check_evidence", "once_each"]
+__all__ = ["check_evidence", "once_each", "reclaimed", "rules_behind"]
 
 
 # Where a method says how.
@@ -29,6 +32,10 @@ HOMES = {
 
 
 Columns = Mapping[str, NDArray[Any]]
+
+
+_FIRST = {"cascade": "own-votes"}  # the rule of tables that do not say; all others: Cohen's
+_OTHERS = {"rest": "cohen", "votes": "each-class"}  # what first tables of mixes say instead
 
 
 def check_evidence(call: str, table: pd.DataFrame) -> None:
@@ -51,6 +58,44 @@ def check_evidence(call: str, table: pd.DataFrame) -> None:
             _compare(call, rows, found)
 
 
+def reclaimed(table: pd.DataFrame, rule: str) -> pd.DataFrame:
+    """What a table of one method claims by another rule, from the same votes, at the same level.
+
+    Each claim is valid, if the rule was decided before anybody looked at what the two claim. Early stopping
+    is no obstacle: its bounds hold whenever the votes made it stop. A dual table gets the even split of its
+    alpha by that rule; an expert that was not asked by the first rule counts nothing by the other, which is
+    sound and may cost radius. A published log is Cohen's and says nothing else. Raises ValueError for tables
+    of several methods and for rules that the method does not have.
+    """
+    methods = sorted({*table["method"]}) if "method" in table else ["published"]
+    if len(methods) != 1:
+        raise ValueError(f"reclaimed: got a table of {', '.join(methods)}; wanted one method at a time")
+    module = _module(methods[0], table)
+    if module is None:
+        if rule != rules_behind(table):
+            raise ValueError(f"reclaimed: a log without votes is Cohen's; wanted 'cohen', got {rule!r}")
+        return table
+    rows = table.reset_index(drop=True)
+    ready = module.ruled(rows, rule) if hasattr(module, "ruled") else rows.assign(rule=rule)
+    found = {name: values for name, values in module.recomputed_columns(ready).items() if name in ready}
+    right = (found["predict"] == ready["label"]) & (found["predict"] != ABSTAIN)
+    made = ready.assign(**found, correct=right.astype(np.int64))
+    if known := table.attrs.get("identity"):
+        made.attrs = table.attrs | {"identity": known | {"rule": rule}}
+    return made
+
+
+def rules_behind(table: pd.DataFrame) -> str:
+    """The rule by which a table was claimed; several, of several methods, after commas."""
+    if "rule" in table:
+        names = table["rule"].dropna()
+    elif "others" in table:
+        names = table["others"].map(_OTHERS)
+    else:
+        names = table.get("method", pd.Series(["published"])).map(lambda name: _FIRST.get(name, "cohen"))
+    return ", ".join(sorted({*map(str, names)}))
+
+
 def once_each(function: Callable[..., Any], *columns: Any) -> NDArray[np.float64]:
     """`function(*columns)` of numbers (N,), computed once for rows that are equal in all of them."""
     each = np.stack([np.asarray(column, dtype=np.float64) for column in columns], axis=1)
@@ -59,11 +104,16 @@ def once_each(function: Callable[..., Any], *columns: Any) -> NDArray[np.float64
 
 
 def _home(method: str, rows: pd.DataFrame) -> Callable[[pd.DataFrame], Columns] | None:
+    module = _module(method, rows)
+    return module.recomputed_columns if module else None
+
+
+def _module(method: str, rows: pd.DataFrame) -> Any:
     voted = {"selection", "votes", "n0", "n", "successes", "sigma", "alpha"} <= {*rows}
     if method == "mix" and not voted:
         return None
     module = HOMES.get(method, HOMES["rs"] if voted else "")
-    return importlib.import_module(module).recomputed_columns if module else None
+    return importlib.import_module(module) if module else None
 
 
 def _compare(call: str, rows: pd.DataFrame, found: Columns) -> None:

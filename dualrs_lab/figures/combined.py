@@ -1,6 +1,7 @@
 """Figures of combiners: who was surest about an image, and who was overruled."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import seaborn as sns
@@ -29,12 +30,12 @@ def expert_reaches(
     for j, sigma in enumerate(sigmas):
         if known[j]:
             against = values[j] < 0
-            look = {"color": sigma_look(sigma).colour, "alpha": 0.45 if against else 1.0}
+            look: dict[str, Any] = {"color": sigma_look(sigma).colour, "alpha": 0.45 if against else 1.0}
             ax.barh(j, values[j], height=0.6, hatch="///" if against else "", edgecolor="white", **look)
         else:
             ax.text(0, j, " not asked", va="center", fontsize=8)
     ax.axvline(0, color=BLACK, linewidth=0.8)
-    handles: list[object] = [
+    handles: list[Any] = [
         Patch(facecolor="0.4", label="keeps the class"),
         Patch(facecolor="0.75", hatch="///", edgecolor="white", label="says another: overruled"),
     ]

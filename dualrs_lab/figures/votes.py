@@ -96,7 +96,7 @@ def vote_bars(
     colours = [BLUE if kind == c.guess else GREY for kind in kinds]
     ax.barh(range(len(kinds)), [votes.get(kind, 0) / c.n for kind in kinds], color=colours, height=0.75)
     low, high = map(float, ruled_bounds(*c.counted(), bounds=BOUNDS[c.bound], unanimous=c.unanimous))
-    place, line = kinds.index(c.guess), 0.5 if high == 1 - low else high
+    place, line = kinds.index(c.guess), 0.5 if np.isclose(high, 1 - low) else high
     ax.plot([low, low], [place - 0.5, place + 0.5], color=BLACK, linewidth=2.2, label="lower bound")
     ax.axvline(
         line, color=RED, linestyle="--", linewidth=1.2, label="1/2" if line == 0.5 else "rival at most"
@@ -154,25 +154,32 @@ def noisy_strip(
 
 @style()
 def bound_against_n(curves: pd.DataFrame, n: int, *, ax: Axes | None = None) -> Axes:
-    """What n buys: the lower bound of a probability against the draws, for one share of the votes.
+    """What n buys: the bounds of two probabilities against the draws, for shares of the votes.
 
-    `curves` has rows of increasing `n`, and `share` and `lower`; a dot marks the row at `n`.
+    `curves` has rows of increasing `n`, `share` and `lower` of the class, `second` and `upper` of its largest
+    rival; a dot marks the row at `n`. Two bounds certify where they do not cross, Cohen's rule above 1/2.
     """
-    ax = _against_n(curves, n, "lower", "lower bound", ax)
-    ax.plot(curves["n"], curves["share"], color=BLACK, linestyle=":", label="share of votes")
+    ax = _against_n(curves, n, "lower", "class at least", ax)
+    ax.plot(curves["n"], curves["upper"], color=ORANGE, label="rival at most")
+    for share in ("share", "second"):
+        ax.plot(curves["n"], curves[share], color=BLACK, linestyle=":", label="shares of votes")
     ax.axhline(0.5, color=RED, linestyle="--", linewidth=1.2, label="1/2")
-    ax.set(ylabel="probability of the class", ylim=(0.4, 1.02))
-    ax.legend(loc="lower right")
+    ax.set(ylabel="probability", ylim=(0, 1.02))
+    lines, names = ax.get_legend_handles_labels()
+    shown = dict(zip(names, lines, strict=True))  # each name once
+    ax.legend(shown.values(), shown, loc="center right")
     return ax
 
 
 @style()
 def radius_against_n(curves: pd.DataFrame, n: int, *, ax: Axes | None = None) -> Axes:
-    """What n buys: the certified radius against the draws, for one share of the votes.
+    """What n buys: the certified radius by both rules against the draws, for shares of the votes.
 
-    `curves` also has `ceiling`, the radius if all draws agreed, and `limit`, the radius from infinitely many.
+    `curves` has `radius` by two bounds and `cohen` by Cohen's rule, `ceiling`, the most that any rule gives
+    if all draws agreed, and `limit`, the radius from infinitely many.
     """
-    ax = _against_n(curves, n, "radius", "certified", ax)
+    ax = _against_n(curves, n, "radius", "two bounds", ax)
+    ax.plot(curves["n"], curves["cohen"], color=ORANGE, label="Cohen's rule")
     ax.plot(curves["n"], curves["ceiling"], color=GREY, linestyle="--", label="if all votes agreed")
     ax.plot(curves["n"], curves["limit"], color=BLACK, linestyle=":", label="with endless draws")
     ax.set(ylabel=RADIUS, ylim=(0, 1.05 * float(curves["ceiling"].max())))

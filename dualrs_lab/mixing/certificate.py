@@ -136,7 +136,8 @@ def probability_bounds(
     """Bounds (N,) of h's class from below and of all others from above by a rule, and the class (N,).
 
     A published log has no votes: by "cohen" the bounds follow from its radii and `sigma`, and an image that
-    abstains gets p = 1/2 and the class -1.
+    abstains gets p = 1/2 and the class -1. Its radii must be Cohen's, as those of the literature are: from
+    two bounds no probability of the class follows.
 
     Raises ValueError where votes or sigma are missing or contradict the table, see `noise_of`, and for radii
     beyond 6 sigma, for which nobody draws enough: they belong to another noise level.
@@ -144,10 +145,10 @@ def probability_bounds(
     level = noise_of(table, sigma=sigma)
     if {"votes", "selection", "successes", "n", "alpha"} <= {*table}:
         return _voted_bounds(table, rule)
-    if rule != "cohen":
+    if {rule, *table.get("rule", [])} != {"cohen"}:
         raise ValueError(
-            f"probability_bounds: got rule={rule!r} and a log without votes; wanted 'cohen', which takes "
-            "them from its radii"
+            f"probability_bounds: got rule={rule!r} and a log without votes, claimed by "
+            f"{sorted({*table.get('rule', ['cohen'])})}; wanted 'cohen' for both: bounds are from its radii"
         )
     reach = table["radius"].to_numpy(dtype=np.float64) / level
     if (reach > 6).any():

@@ -36,6 +36,11 @@ def recomputed_columns(table: pd.DataFrame) -> dict[str, NDArray[Any]]:
     return counts | {"radius": radius, "predict": np.asarray(answered(found.guess, radius))}
 
 
+def ruled(table: pd.DataFrame, rule: str) -> pd.DataFrame:
+    """The rows, to be claimed by a rule; what only the first rules said is dropped."""
+    return table.drop(columns=["others", "classes"], errors="ignore").assign(rule=rule)
+
+
 def _radii(
     rows: pd.DataFrame, found: Counted, at: NDArray[np.int64], form: str, bound: str
 ) -> NDArray[np.float64]:

@@ -11,10 +11,9 @@ from torch import nn
 
 from dualrs_lab import figures
 from dualrs_lab.data.images import Images
-from dualrs_lab.evidence.binomial import lower_bound
 from dualrs_lab.evidence.certificate import Certificate
 from dualrs_lab.evidence.claim import Claims
-from dualrs_lab.evidence.radii import radius_ceiling, rs_radius
+from dualrs_lab.evidence.radii import RULES, margin_radius, radius_ceiling, ruled_bounds, ruled_radius
 from dualrs_lab.evidence.summary import average_radius, certified_accuracy, floor_text
 from dualrs_lab.evidence.table import as_table
 from dualrs_lab.lessons.plane import Boxes
@@ -33,14 +32,24 @@ _ALPHAS = (0.0001, 0.001, 0.01, 0.05, 0.1)
 
 
 class VotesPanel(Panel):
-    """What n buys: bound and radius from a share of the votes, against the number of draws."""
+    """What n buys: bounds and radii by both rules from shares of the votes, against the number of draws.
+
+    `rival` is the part of the other votes that the largest of the other classes gets.
+    """
 
     def __init__(
-        self, *, share: float = 0.9, n: int = 1000, alpha: float = 0.001, sigma: float = 0.5
+        self,
+        *,
+        share: float = 0.9,
+        rival: float = 0.5,
+        n: int = 1000,
+        alpha: float = 0.001,
+        sigma: float = 0.5,
     ) -> None:
         super().__init__(
             "votes",
-            share=float_slider("share of votes", share, 0.5, 1.0, 0.005, ".3f"),
+            share=float_slider("share of votes", share, 0.3, 1.0, 0.005, ".3f"),
+            rival=float_slider("rival's part of the rest", rival, 0.1, 1.0, 0.05, ".2f"),
             n=dropdown("draws n", DRAWS, n, "{:,}"),
             alpha=dropdown("alpha", _ALPHAS, alpha, "{:g}"),
             sigma=float_slider("σ", sigma, 0.05, 1.0, 0.05, ".2f"),
@@ -48,18 +57,26 @@ class VotesPanel(Panel):
 
     @staticmethod
     def curves(state: State) -> pd.DataFrame:
-        """Columns n, share, lower, radius, ceiling, limit; the share is rounded down to whole votes."""
+        """Columns n, share, second, lower, upper, radius, cohen, ceiling, limit.
+
+        Votes are whole: shares of the class are rounded down, those of its rival up.
+        """
         n = np.unique(np.r_[DRAWS, state["n"], np.geomspace(1, 1000, 120).round() * 100])
-        successes = np.floor(n * state["share"] + 1e-6)
-        lower = lower_bound(successes, n, state["alpha"])
-        share = np.broadcast_to(state["share"], n.shape)
+        share, second = state["share"], state["rival"] * (1 - state["share"])
+        own = np.floor(n * share + 1e-6)
+        theirs = np.minimum(np.ceil(n * second - 1e-6), n - own)
+        counted, sigma = (own, theirs, n, state["alpha"]), state["sigma"]
+        lower, upper = ruled_bounds(RULES[0], *counted)
         columns = {
             "n": n.astype(int),
             "share": share,
+            "second": second,
             "lower": lower,
-            "radius": rs_radius(lower, state["sigma"]),
-            "ceiling": radius_ceiling(n, state["alpha"], state["sigma"], rule="cohen"),
-            "limit": rs_radius(share, state["sigma"]),
+            "upper": upper,
+            "radius": ruled_radius(RULES[0], *counted, sigma),
+            "cohen": ruled_radius("cohen", *counted, sigma),
+            "ceiling": radius_ceiling(n, state["alpha"], sigma, rule="cohen"),
+            "limit": margin_radius(share, second, sigma),
         }
         return pd.DataFrame(columns)
 
@@ -72,9 +89,14 @@ class VotesPanel(Panel):
     def describe(self, state: State) -> str:
         curves = self.curves(state)
         row = curves[curves["n"] == state["n"]].iloc[0]
-        found = Markup("radius <b>{}</b>").format(floor_text(row["radius"]))
-        verdict = found if row["radius"] else Markup("<b>abstain</b>")
-        return Markup("lower bound <b>{}</b>, {}").format(floor_text(row["lower"]), verdict)
+        most = np.ceil(1000 * row["upper"]) / 1000  # what bounds from above is rounded up
+        told = "class at least <b>{}</b>, rival at most <b>{:.3f}</b>"
+        bounds = Markup(told).format(floor_text(row["lower"]), most)
+        return Markup("{}: {}; by Cohen's rule {}").format(bounds, *map(_verdict, row[["radius", "cohen"]]))
+
+
+def _verdict(radius: float) -> Markup:
+    return Markup("radius <b>{}</b>").format(floor_text(radius)) if radius else Markup("<b>abstain</b>")
 
 
 class PlanePanel(Panel):

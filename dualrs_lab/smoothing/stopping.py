@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from dualrs_lab.evidence.anytime import anytime_lower_bound
 from dualrs_lab.evidence.binomial import lower_bound, upper_bound
-from dualrs_lab.evidence.radii import cohens, enough_draws, margin_radius, rs_radius
+from dualrs_lab.evidence.radii import RULES, cohens, enough_draws, signed_margin
 from dualrs_lab.settings import COUNT, Range, check_settings, setting
 from dualrs_lab.smoothing.noise import BLOCK
 
@@ -28,6 +28,9 @@ Counts = NDArray[np.int64]
 
 
 Floats = NDArray[np.float64]
+
+
+_FAR = 1e9  # no radius is below minus this
 
 
 class Watch:
@@ -59,7 +62,7 @@ class AllDraws:
         """Draws that select the class."""
         return n0
 
-    def watch(self, selection: Counts, *, n: int, alpha: float, sigma: float, rule: str) -> Watch:
+    def watch(self, selection: Counts, *, n: int, alpha: float, sigma: float, rule: str = RULES[0]) -> Watch:
         """A watch over images with these `selection` counts (I, K)."""
         del alpha, sigma, rule
         return Watch(np.full(len(selection), n))
@@ -92,7 +95,7 @@ class AtRadii:
         """Draws that select the class."""
         return n0
 
-    def watch(self, selection: Counts, *, n: int, alpha: float, sigma: float, rule: str) -> Watch:
+    def watch(self, selection: Counts, *, n: int, alpha: float, sigma: float, rule: str = RULES[0]) -> Watch:
         """A watch over images with these `selection` counts (I, K)."""
         return _RadiiWatch(self, selection, n=n, alpha=alpha, sigma=sigma, rule=rule)
 
@@ -112,7 +115,7 @@ class _RadiiWatch(Watch):
         self._top = selection.argmax(axis=1)
         self._alone = np.broadcast_to(cohens(rule, selection.max(1) == selection.sum(1)), len(selection))
         self._alpha, self._futility = np.where(self._alone, alpha, alpha / 2), watching.futility
-        self._radius, self._most = np.zeros(len(selection)), np.full(len(selection), np.inf)
+        self._radius = np.full(len(selection), -np.inf)
         self._high, self._theirs = np.ones(len(selection)), np.zeros(len(selection))
         self._best = np.zeros_like(selection)
 
@@ -134,8 +137,6 @@ class _RadiiWatch(Watch):
         most = self._reach(images, self._high[images], self._theirs[images])
         better = now > self._radius[images]
         self._best[images[better]] = counts[better]
-        first = self._best[images].sum(axis=1) == 0  # nothing yet: these are as good as any
-        self._best[images[first]] = counts[first]
         self._radius[images] = radius = np.maximum(self._radius[images], now)
         settled = self._reached(radius) >= self._reached(np.minimum(most, hope))
         return np.asarray(settled | (left == 0))
@@ -145,10 +146,9 @@ class _RadiiWatch(Watch):
         return np.array(self._best[image])
 
     def _reach(self, images: Counts, low: Floats, high: Floats) -> Floats:
-        # the radius from a bound of the class and one of its largest rival
-        p = np.clip(low, 0.0, 1.0)
-        alone, both = rs_radius(p, self._sigma), margin_radius(p, np.clip(high, 0.0, 1.0), self._sigma)
-        return np.where(self._alone[images], alone, both)
+        # the radius from a bound of the class and one of its largest rival; what is below 0 can be compared
+        theirs = np.where(self._alone[images], 1.0, high)
+        return np.maximum(signed_margin(low, theirs, self._sigma), -_FAR)
 
     def _reached(self, radius: Floats) -> Counts:
         # how many of the radii this one gives
@@ -178,7 +178,7 @@ class InputSpecific:
         """Draws that select the class and the number of draws."""
         return max(n0, self.pilot)
 
-    def watch(self, selection: Counts, *, n: int, alpha: float, sigma: float, rule: str) -> Watch:
+    def watch(self, selection: Counts, *, n: int, alpha: float, sigma: float, rule: str = RULES[0]) -> Watch:
         """A watch over images with these `selection` counts (I, K)."""
         del sigma  # cancels: radius and loss are both in units of sigma
         drawn, (second, votes) = selection.sum(axis=1), np.sort(np.pad(selection, ((0, 0), (1, 0))))[:, -2:].T

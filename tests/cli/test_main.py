@@ -208,23 +208,28 @@ def test_mix_makes_certificates_from_a_table(lab: Path, capsys: pytest.CaptureFi
     expected = mixed(read_table(shipped), 0.76)
     assert read_table("m.tsv")["radius"].tolist() == expected["radius"].tolist()
     record = json.loads((lab / "m.json").read_text())["identity"]
-    assert (record["weight"], record["form"], record["others"]) == (0.76, "closed", "rest")
+    assert (record["weight"], record["form"], record["rule"]) == (0.76, "exact", "two-bounds")
     assert list(record["table"]) == [shipped.name]
-    votes = ["--form", "exact", "--classes", "10", "--out", "v.tsv"]
-    assert main(["mix", str(shipped), "--weight", "0.76", *votes]) == 0
-    assert (read_table("v.tsv")["radius"] > 0).sum() > (read_table("m.tsv")["radius"] > 0).sum()
+    cohens = ["--form", "closed", "--rule", "cohen", "--out", "v.tsv"]
+    assert main(["mix", str(shipped), "--weight", "0.76", *cohens]) == 0
+    assert (read_table("v.tsv")["radius"] > 0).sum() < (read_table("m.tsv")["radius"] > 0).sum()
     (lab / "cohen.tsv").write_text(LOG)
     capsys.readouterr()
     for words, message in (
         (["mix", "cohen.tsv", "--weight", "0.8", "--out", "m.tsv"], "m.tsv is there already"),
         (["mix", "cohen.tsv", "--weight", "0.8", "--out", "o.tsv"], "no column sigma"),
-        (["mix", str(shipped), "--weight", "0.8", "--classes", "10", "--out", "o.tsv"], "--form exact"),
+        (["mix", str(shipped), "--weight", "0.8", "--form", "closed", "--out", "o.tsv"], "--rule cohen"),
+        (["mix", "cohen.tsv", "--weight", "0.8", "--sigma", "0.5", "--out", "o.tsv"], "--rule cohen"),
         (["mix", str(shipped), "--weight", "0.8", "--sigma", "0.25", "--out", "o.tsv"], "leave it out"),
-        (["mix", "cohen.tsv", "--weight", "0.8", "--sigma", "0.05", "--out", "o.tsv"], "6 sigma"),
+        (
+            ["mix", "cohen.tsv", "--weight", "0.8", "--sigma", "0.05", "--rule", "cohen", "--out", "o.tsv"],
+            "6 sigma",
+        ),
         (["mix", str(dual), "--weight", "0.9", "--sigma", "0.5", "--out", "o.tsv"], "a table of dual"),
     ):
         assert message in complaint(capsys, *words)
-    assert main(["mix", "cohen.tsv", "--weight", "0.8", "--sigma", "0.5", "--out", "o.tsv"]) == 0
+    logged = ["--sigma", "0.5", "--rule", "cohen", "--out", "o.tsv"]
+    assert main(["mix", "cohen.tsv", "--weight", "0.8", *logged]) == 0
 
 
 def test_lab_starts_jupyterlab_with_the_shipped_settings(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -332,7 +337,7 @@ def test_certify_writes_a_table_and_goes_on(lab: Path, capsys: pytest.CaptureFix
     assert [line.split("\t")[0] for line in first.splitlines()] == ["idx", "0", "50", "100", "150"]
     assert main(command) == 0
     assert (lab / "t.tsv").read_text().startswith(first)
-    assert capsys.readouterr().out.splitlines()[-1].split()[:2] == ["t", "10"]
+    assert capsys.readouterr().out.splitlines()[-1].split()[:3] == ["t", "two-bounds", "10"]
     assert main([*command, "--seed", "1"]) == 2
     assert "t.tsv was made with other settings (seed)" in capsys.readouterr().err
     assert main(["summary", "t.tsv"]) == 0
@@ -387,7 +392,7 @@ def test_certify_reads_a_published_checkpoint(lab: Path, capsys: pytest.CaptureF
     command = ["certify", "--checkpoint", "checkpoint.pth.tar", "--data", "folder:images", "--sigma", "0.5"]
     with pytest.warns(UserWarning, match="does not name its classes"):
         assert main([*command, "--n", "100", "--max", "2", "--device", "cpu", "--out", "t.tsv"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1].split()[:2] == ["t", "2"]
+    assert capsys.readouterr().out.splitlines()[-1].split()[:3] == ["t", "two-bounds", "2"]
 
 
 def test_relative_image_folders_are_the_users_not_the_notebooks(

@@ -174,12 +174,24 @@ def test_the_cascade_by_hand() -> None:
     assert cascade([small, large, middle]) == (1, pytest.approx(min(own, kept), rel=1e-12))
     assert kept < own
     assert cascade([small, middle]) == (1, pytest.approx(own, rel=1e-12))
-    assert cascade([middle]) == (middle.predict, middle.radius)  # one expert alone is plain smoothing
+    alone = certificate([10, 80, 10], [100, 850, 50], rule="cohen")
+    assert cascade([middle]) == (alone.predict, alone.radius)  # one expert alone is plain smoothing
     assert cascade([large]) == (ABSTAIN, 0.0)
     against = certificate([45, 40, 15], [480, 500, 20], sigma=1.0)  # a rival may have the majority
     assert cascade([middle, against]) == (ABSTAIN, 0.0)
     of_same = certificate([30, 45, 25], [10, 985, 5], sigma=1.0)  # y itself may have it: that is no harm
     assert cascade([middle, of_same]) == (1, pytest.approx(own, rel=1e-12))
+
+
+def test_a_cascade_wants_majorities_whatever_the_rule_of_its_experts() -> None:
+    """Two bounds keep a class ahead of its rivals, not above one half: there the next expert would answer."""
+    votes = [[55, 45, 0], [500, 300, 200]], [[90, 10, 0], [100, 900, 0]]
+    for rule in ("two-bounds", "selected"):
+        large, small = (
+            certificate(*each, sigma=sigma, rule=rule) for each, sigma in zip(votes, (1.0, 0.25), strict=True)
+        )
+        assert large.radius > 0.1
+        assert cascade([large, small]) == (ABSTAIN, 0.0)
 
 
 def test_the_cascade_takes_votes_that_stopped_early_with_bounds_that_allow_it() -> None:
@@ -212,15 +224,16 @@ IMAGES = [
 ALPHA = 0.001
 
 
-def single(sigma: float, place: int) -> pd.DataFrame:
+def single(sigma: float, place: int, rule: str = "cohen") -> pd.DataFrame:
     rows = [(i, label, *each[place]) for i, label, *each in IMAGES]
     return frame(
-        certificate(GUESS[guess], votes, idx=i, label=label, sigma=sigma) for i, label, guess, votes in rows
+        certificate(GUESS[guess], votes, idx=i, label=label, sigma=sigma, rule=rule)
+        for i, label, guess, votes in rows
     )
 
 
-def system() -> pd.DataFrame:
-    rule = Median(0.5)
+def system(rule: str = "cohen") -> pd.DataFrame:
+    median = Median(0.5)
     return pd.DataFrame(
         judge(
             np.array([[small // 10, 100 - small // 10]]),
@@ -229,9 +242,10 @@ def system() -> pd.DataFrame:
             np.array([first[1], second[1]]),
             idx=i,
             label=label,
-            estimator=rule,
+            estimator=median,
             sigmas=(0.25, 0.5),
-            split=rule.split(2, ALPHA),
+            split=median.split(2, ALPHA, rule),
+            rule=rule,
             seed=0,
             seconds=0.0,
             bound="clopper-pearson",
@@ -248,8 +262,9 @@ def tables() -> dict[str, pd.DataFrame]:
 
 def test_all_rules_are_compared_on_the_same_images(tables: dict[str, pd.DataFrame]) -> None:
     assert list(tables) == [
-        *("σ = 0.25", "σ = 0.5", "dual, published", "dual, routed"),
-        *("cascade", "cascade, routed", "oracle"),
+        *("σ = 0.25", "σ = 0.5", "σ = 0.25, two bounds", "σ = 0.5, two bounds"),
+        *("dual, published", "dual, routed", "dual, published, two bounds", "dual, routed, two bounds"),
+        *("cascade", "cascade, routed", "oracle", "oracle, two bounds"),
     ]
     for table in tables.values():
         assert list(table) == ["idx", "label", "predict", "radius", "correct"]
@@ -257,14 +272,24 @@ def test_all_rules_are_compared_on_the_same_images(tables: dict[str, pd.DataFram
         assert table["label"].tolist() == [1, 0, 1, 2]
         assert ((table["predict"] == ABSTAIN) == (table["radius"] == 0)).all()
         assert ((table["predict"] == table["label"]) == (table["correct"] == 1)).all()
-    radii = (table["radius"].to_numpy() for table in tables.values())
-    small, large, published, routed, found, ours, oracle = radii
+    radii = {name: table["radius"].to_numpy() for name, table in tables.items()}
+    small, large, found, ours, oracle = (
+        radii[name] for name in ("σ = 0.25", "σ = 0.5", "cascade", "cascade, routed", "oracle")
+    )
+    for rule, end in (
+        ("cohen", ""),
+        ("two-bounds", ", two bounds"),
+    ):  # the votes, whatever they were claimed by
+        for sigma, place in ((0.25, 0), (0.5, 1)):
+            own = single(sigma, place, rule=rule)["radius"]
+            np.testing.assert_array_equal(radii[f"σ = {sigma:g}{end}"], own)
+        own = system(rule=rule)
+        published, routed = (radii[f"dual, {what}{end}"] for what in ("published", "routed"))
+        np.testing.assert_array_equal(published, own["published"])
+        np.testing.assert_array_equal(routed, own["radius"])
+        assert (published <= routed).all()
     np.testing.assert_array_equal(small, single(0.25, 0)["radius"])
     np.testing.assert_array_equal(large, single(0.5, 1)["radius"])
-    own = system()
-    np.testing.assert_array_equal(published, own["published"])
-    np.testing.assert_array_equal(routed, own["radius"])
-    assert (published <= routed).all()
     np.testing.assert_array_equal(found, large)  # each guess at 0.5 has a majority
     singles = {0.25: single(0.25, 0), 0.5: single(0.5, 1)}
     joined = from_tables(singles, cascade=Cascade((0.5, 0.25)), alpha=ALPHA)
@@ -274,12 +299,22 @@ def test_all_rules_are_compared_on_the_same_images(tables: dict[str, pd.DataFram
     assert tables["oracle"]["correct"].tolist() == [1, 1, 1, 0]
 
 
+@pytest.mark.parametrize("rule", ["cohen", "selected", "two-bounds"])
+def test_by_which_rule_the_tables_were_claimed_makes_no_difference(rule: str, tables: dict) -> None:
+    found = compare({0.25: single(0.25, 0, rule=rule), 0.5: single(0.5, 1, rule=rule)}, system(rule=rule))
+    assert list(found) == list(tables)
+    for name, table in found.items():
+        pd.testing.assert_frame_equal(table, tables[name])
+
+
 def test_curves_and_envelope_by_hand(tables: dict[str, pd.DataFrame]) -> None:
     found = curves(tables, (0.0, 0.45, 0.7))
     assert list(found) == ["0", "0.45", "0.7", "acr"]
     assert list(found.index) == [
         *("σ = 0.25", "σ = 0.5", "envelope"),
-        *("dual, published", "dual, routed", "cascade", "cascade, routed", "oracle"),
+        *("σ = 0.25, two bounds", "σ = 0.5, two bounds", "envelope, two bounds"),
+        *("dual, published", "dual, routed", "dual, published, two bounds", "dual, routed, two bounds"),
+        *("cascade", "cascade, routed", "oracle", "oracle, two bounds"),
     ]
     # right at 0.25: images 3 (radius 0.62) and 5 (0.49); at 0.5: 3 (0.72) and 8 (0.24)
     share = {name: row.tolist() for name, row in found[["0", "0.45", "0.7"]].iterrows()}
@@ -288,6 +323,8 @@ def test_curves_and_envelope_by_hand(tables: dict[str, pd.DataFrame]) -> None:
     assert share["envelope"] == [0.5, 0.5, 0.25]
     assert share["oracle"] == [0.75, 0.5, 0.25]
     assert np.isnan(found.loc["envelope", "acr"])
+    both = found.loc[["σ = 0.25, two bounds", "σ = 0.5, two bounds"], ["0", "0.45", "0.7"]]
+    assert found.loc["envelope, two bounds", ["0", "0.45", "0.7"]].tolist() == both.max().tolist()
     oracle = tables["oracle"]
     assert found.loc["oracle", "acr"] == pytest.approx((oracle["radius"] * oracle["correct"]).mean())
 
@@ -296,10 +333,13 @@ def test_without_a_dual_table_and_with_others_by_name() -> None:
     singles = {0.25: single(0.25, 0), 0.5: single(0.5, 1)}
     stricter = from_tables(singles, cascade=Cascade((0.5, 0.25), (0.4, 0.0)), alpha=ALPHA)
     found = compare(singles, others={"stricter": stricter[1:]})
-    assert list(found) == ["σ = 0.25", "σ = 0.5", "cascade", "cascade, routed", "stricter", "oracle"]
+    named = ["cascade", "cascade, routed", "stricter", "oracle", "oracle, two bounds"]
+    assert list(found)[4:] == named
     assert all(table["idx"].tolist() == [5, 8, 9] for table in found.values())
     assert found["stricter"]["radius"].tolist() == stricter["radius"].tolist()[1:]
-    assert list(curves(found, (0.0,)).index)[2:] == ["envelope", *list(found)[2:]]
+    assert list(curves(found, (0.0,)).index)[6:] == named
+    alone = {name: table for name, table in found.items() if "two bounds" not in name}
+    assert list(curves(alone, (0.0,)).index)[:4] == ["σ = 0.25", "σ = 0.5", "envelope", "cascade"]
 
 
 def test_images_that_are_not_in_all_tables_are_left_out() -> None:

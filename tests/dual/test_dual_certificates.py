@@ -97,7 +97,7 @@ def unasked(c: DualCertificate) -> DualCertificate:
     return dataclasses.replace(c, votes=((), (), ()))
 
 
-def by_hand(**changes) -> DualCertificate:
+def by_hand(*, rule: str = "cohen", **changes) -> DualCertificate:
     """K = 2, median: 900 of 1000 for the first expert, which gives class 1 950 of 1000, the second 700."""
     split = Split(alpha=0.1, lower=(0.05,), upper=(0.05,), experts=(0.05, 0.05), guessed_apart=True)
     made = judge(
@@ -114,6 +114,7 @@ def by_hand(**changes) -> DualCertificate:
         seconds=0.0,
         bound="clopper-pearson",
         drawn=3100,
+        rule=rule,
     )
     return dataclasses.replace(made, **changes)
 
@@ -127,6 +128,12 @@ def test_both_radii_by_hand() -> None:
     assert certificate.radius == pytest.approx(min(first, max(entry, second)), rel=1e-9)
     assert certificate.published == pytest.approx(min(entry, first), rel=1e-9)
     assert (certificate.predict, certificate.top, certificate.correct) == (1, 0, True)
+    two = by_hand(rule="two-bounds").routes
+    halved = stats.norm.ppf(
+        stats.beta.ppf(0.025, [950, 700], [51, 301])
+    )  # two classes: the rest is the rival
+    np.testing.assert_allclose(two.experts, np.array([0.25, 0.5]) * halved, rtol=1e-9)
+    np.testing.assert_array_equal(two.entry, found.entry)
     assert not by_hand(label=0).correct
     assert not by_hand(label=-1).correct
 
@@ -155,6 +162,7 @@ def test_an_expert_that_the_votes_rule_out_need_not_be_asked() -> None:
         ({"idx": -1}, "idx >= 0"),
         ({"seconds": -1.0}, "seconds >= 0"),
         ({"bound": "normal"}, "a bound of clopper-pearson, betting, got 'normal'"),
+        ({"rule": "best"}, "a rule of two-bounds, cohen, selected, got 'best'"),
         ({"sigmas": (0.5, 0.25)}, "ascending sigmas"),
         ({"sigmas": (0.25, 0.25)}, "ascending sigmas"),
         ({"drawn": 3099}, "at least its 3100 votes drawn, got 3099"),

@@ -434,15 +434,20 @@ def test_one_fewer_expert_would_be_too_few() -> None:
     assert (alone > routed_radius(entry, experts)).mean() > 0.1
 
 
-def test_counts_give_both_radii_along_a_second_path() -> None:
+@pytest.mark.parametrize("rule", ["cohen", "two-bounds", "selected"])
+def test_counts_give_both_radii_along_a_second_path(rule: str) -> None:
     """One image in full, each number written out; then the same image among others."""
+    told = {"sigmas": (0.25, 0.5, 1.0), "rule": rule, "unanimous": rule == "selected"}
     split = Split(alpha=0.01, lower=(0.001, 0.002), upper=(0.0015, 0.0005), experts=(0.001, 0.002, 0.002))
     votes = np.array([[900, 60, 40], [700, 200, 100], [0, 0, 0]])
     entry = median_entry([820, 150, 30], sigma=0.6, split=split)
-    got = routes(entry, votes, top=0, classes=[0, 0, 0], sigmas=(0.25, 0.5, 1.0), split=split)
+    got = routes(entry, votes, top=0, classes=[0, 0, 0], split=split, **told)
     r2 = 0.6 * ndtri(lower_bound(820, 1000, 0.001))
     r3 = max(r2, 0.6 * ndtri(lower_bound(970, 1000, 0.002)))
     big = [rs_radius(lower_bound(900, 1000, 0.001), 0.25), rs_radius(lower_bound(700, 1000, 0.002), 0.5)]
+    if rule == "two-bounds":  # the rivals of the first have 60 at most, the others' 200
+        low, high = lower_bound([900, 700], 1000, [5e-4, 1e-3]), upper_bound([60, 200], 1000, [5e-4, 1e-3])
+        big = (np.array([0.25, 0.5]) / 2 * (ndtri(low) - ndtri(high))).tolist()
     np.testing.assert_allclose(got.entry, [0, r2, r3])
     np.testing.assert_allclose(got.experts, [*big, 0])
     assert got.claim == 0
@@ -457,8 +462,8 @@ def test_counts_give_both_radii_along_a_second_path() -> None:
         np.stack([votes, votes]),
         top=[1, 0],
         classes=[[0, 1, 0], [0, 0, 0]],
-        sigmas=(0.25, 0.5, 1.0),
         split=split,
+        **told,
     )
     assert other.claim.tolist() == [1, 0]
     assert other.routed[1] == got.routed
@@ -487,10 +492,56 @@ def test_levels_add_up_within_a_route_where_top_is_guessed_apart() -> None:
             assert joint.spent == pytest.approx(0.001)
             assert apart.spent == pytest.approx(0.001)
             assert apart.experts[0] >= joint.experts[0]
-    assert even_split(3, 0.001).experts[0] == pytest.approx(0.001 / 7)
-    assert even_split(3, 0.001, guessed_apart=True).experts[0] == pytest.approx(0.001 / 3)
+    cohens = {"rule": "cohen"}
+    assert even_split(3, 0.001, **cohens).experts[0] == pytest.approx(0.001 / 7)
+    assert even_split(3, 0.001, guessed_apart=True, **cohens).experts[0] == pytest.approx(0.001 / 3)
+    for rule in ("two-bounds", "selected"):  # an expert has two bounds: its level is that of two cuts
+        assert even_split(3, 0.001, rule=rule).experts[0] == pytest.approx(2 * 0.001 / 10)
+        apart = even_split(3, 0.001, guessed_apart=True, rule=rule)
+        assert (apart.experts[0], apart.lower[0]) == pytest.approx((2 * 0.001 / 4, 0.001 / 4))
 
 
+@pytest.mark.parametrize("rule", ["cohen", "two-bounds"])
+def test_ascending_cuts_cost_two_bounds_for_any_number_of_experts(rule: str) -> None:
+    own = 1 if rule == "cohen" else 2
+    for count, cuts in ((1, 0), (2, 1), (3, 2), (4, 2), (9, 2)):
+        split = even_split(count, 0.001, monotone=True, guessed_apart=True, rule=rule)
+        assert split.experts[0] == pytest.approx(own * 0.001 / (own + cuts))
+        assert split.spent == pytest.approx(0.001)
+        assert split.nearest == (count > 3)
+        with pytest.raises(ValueError, match="more than alpha"):
+            Split(
+                alpha=0.00099,
+                lower=split.lower,
+                upper=split.upper,
+                experts=split.experts,
+                guessed_apart=True,
+            )
+    assert not Split(alpha=0.004, guessed_apart=True, **LEVELS).nearest  # all earlier cuts are paid for
+    assert Split(alpha=0.0039, guessed_apart=True, **LEVELS).nearest
+    assert not Split(alpha=0.01, **LEVELS).nearest  # all levels add up anyway
+
+
+def test_a_route_of_two_cuts_looks_at_no_other() -> None:
+    """Otherwise it would rest on bounds that it does not pay for."""
+    low, high = np.array([0.99, 0.6, 0.7]), np.array([0.995, 0.7, 0.8])
+    whole = median_entry_radii(low, high, 1.0)
+    near = median_entry_radii(low, high, 1.0, nearest=True)
+    np.testing.assert_allclose(whole, [0, ndtri(0.99), ndtri(0.99), ndtri(0.99)])
+    np.testing.assert_allclose(near, [0, ndtri(0.99), ndtri(0.6), ndtri(0.7)])
+    for cuts in (
+        np.array([[990, 10], [600, 400], [700, 300]]),
+        np.array([[600, 400], [700, 300], [990, 10]]),
+    ):
+        few, all_ = (
+            cuts_entry(cuts, sigma=1.0, split=Split(alpha=a, guessed_apart=True, **LEVELS))
+            for a in (0.0039, 0.004)
+        )
+        assert (few <= all_).all()
+        assert (few < all_).any() == (cuts[0, 0] > cuts[2, 0])
+
+
+LEVELS = {"lower": (0.001,) * 3, "upper": (0.001,) * 3, "experts": (0.001,) * 4}
 N, ALPHA, RUNS, ERROR = 200, 0.05, 20_000, 1e-3
 
 
@@ -510,11 +561,12 @@ class Tight:
     """The estimator turns to the last expert at distance 1, and it to another class there; others never do.
 
     The noise is such that each bound at `level` fails with probability `level`, and the votes are
-    independent, so that nothing is left of a split that spends all of alpha.
+    independent, so that nothing is left of a split that spends all of alpha by Cohen's rule.
     """
 
     cuts: int
     level: float
+    rule: str = "cohen"
 
     def violations(self, split: Split, *, seed: int) -> tuple[int, int]:
         """How many of RUNS routed, and published, radii exceed 1; `split` may be any, sound or not."""
@@ -532,6 +584,7 @@ class Tight:
             classes=none,
             sigmas=(*(100.0,) * self.cuts, 1 / z),
             split=split,
+            rule=self.rule,
         )
         return int((got.routed > 1).sum()), int((got.published > 1).sum())
 
@@ -547,11 +600,13 @@ def unsplit(cuts: int, level: float) -> Split:
 @pytest.mark.parametrize("cuts", [1, 2, 3])
 def test_the_level_is_kept_where_every_bound_of_a_route_is_spent(cuts: int) -> None:
     """Each route of K bounds: 1 - (1 - alpha / K)^K of the certificates fail, just below alpha."""
-    split = even_split(cuts + 1, ALPHA, guessed_apart=True)
+    split = even_split(cuts + 1, ALPHA, guessed_apart=True, rule="cohen")
     routed, published = Tight(cuts, split.lower[0]).violations(split, seed=4)
     assert published <= routed <= _most(RUNS, ALPHA)
     assert routed >= 0.9 * ALPHA * RUNS  # nothing was given away
     print(f"{cuts} cuts: {routed / RUNS:.4f} of certificates fail, alpha = {ALPHA}")
+    two = even_split(cuts + 1, ALPHA, guessed_apart=True)
+    assert Tight(cuts, two.lower[0], "two-bounds").violations(two, seed=4)[0] <= _most(RUNS, ALPHA)
 
 
 @pytest.mark.parametrize("cuts", [1, 2, 3])
@@ -567,14 +622,14 @@ def test_alpha_for_every_bound_is_caught(cuts: int) -> None:
 
 def test_the_class_guessed_on_the_counted_votes_is_caught() -> None:
     """Two classes tie at x in the only expert: to claim either is wrong, and the guess follows the votes."""
-    split = even_split(1, ALPHA)
+    split = even_split(1, ALPHA, rule="cohen")
     votes = np.random.default_rng(5).binomial(N, 0.5, RUNS)
     counts = np.stack([votes, N - votes], axis=-1)[:, None]
     entry = median_entry(np.full((RUNS, 1), N), sigma=1.0, split=split)
     top = np.zeros(RUNS, dtype=int)
 
     def failing(classes: np.ndarray) -> int:
-        got = routes(entry, counts, top=top, classes=classes, sigmas=1.0, split=split)
+        got = routes(entry, counts, top=top, classes=classes, sigmas=1.0, split=split, rule="cohen")
         return int((got.routed > 0).sum())
 
     assert failing(np.random.default_rng(6).integers(0, 2, (RUNS, 1))) <= _most(RUNS, ALPHA)
@@ -587,9 +642,10 @@ def sample(rng: np.random.Generator, n: int, p: np.ndarray) -> np.ndarray:
 
 
 @CASES
+@pytest.mark.parametrize("rule", ["cohen", "two-bounds", "selected"])
 @pytest.mark.parametrize("guessed_apart", [False, True])
 def test_sampled_certificates_keep_the_level_from_end_to_end(
-    dim: int, kind: str, guessed_apart: bool
+    dim: int, kind: str, guessed_apart: bool, rule: str
 ) -> None:
     """Votes sampled from the exact probabilities, at points of random systems, near boundaries as well."""
     rng = np.random.default_rng([7, dim])
@@ -598,9 +654,11 @@ def test_sampled_certificates_keep_the_level_from_end_to_end(
         near = np.argsort(about.distance)[: len(about.distance) // 4]
         where = rng.choice(near, 100)
         points, count = _inner(dim)[where], len(system.experts)
-        split = even_split(count, ALPHA, plurality=system.plurality, guessed_apart=guessed_apart)
+        how = {"plurality": system.plurality, "monotone": kind == "median" and guessed_apart, "rule": rule}
+        split = even_split(count, ALPHA, guessed_apart=guessed_apart, **how)
         p = system.classes(points)
-        classes = sample(rng, 30, p).argmax(axis=2)
+        selection = sample(rng, 30, p)
+        classes = selection.argmax(axis=2)
         votes, sigma = sample(rng, N, p), system.sigma_e
         if kind == "cuts":
             yes, guess = (rng.binomial(n, np.clip(system.cuts(points), 0, 1)) for n in (N, 31))
@@ -613,9 +671,11 @@ def test_sampled_certificates_keep_the_level_from_end_to_end(
             half = np.cumsum(told, axis=1) * 2 >= told.sum(axis=1, keepdims=True)
             top = told.argmax(axis=1) if system.plurality else half.argmax(axis=1)
             args = (estimator, top) if system.plurality else (estimator,)
-            rule = plurality_entry if system.plurality else median_entry
-            entry = rule(*args, sigma=sigma[0], split=split)
-        got = routes(entry, votes, top=top, classes=classes, sigmas=system.sigmas, split=split)
+            entries = plurality_entry if system.plurality else median_entry
+            entry = entries(*args, sigma=sigma[0], split=split)
+        unanimous = np.take_along_axis(selection.max(axis=2) == 30, top[:, None], axis=1)[:, 0]
+        told = {"sigmas": system.sigmas, "split": split, "rule": rule, "unanimous": unanimous}
+        got = routes(entry, votes, top=top, classes=classes, **told)
         assert (got.routed >= got.published).all()
         wrong = (got.claim != about.claim[where, 0]) | (got.routed > about.distance[where])
         failing += int((wrong & (got.routed > 0)).sum())

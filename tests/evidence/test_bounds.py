@@ -6,6 +6,7 @@ import pytest
 from scipy import special, stats
 
 from dualrs_lab.evidence import (
+    ahead_pvalue,
     anytime_lower_bound,
     anytime_upper_bound,
     enough_draws,
@@ -87,10 +88,13 @@ def test_more_votes_a_larger_alpha_and_more_draws_raise_the_bound() -> None:
 
 
 def test_ceilings_of_the_literature() -> None:
-    """R / sigma where every vote agrees, at alpha = 0.001 and at its half."""
+    """R / sigma where every vote agrees, at alpha = 0.001 and at its half, which is left by two bounds."""
     n = np.array([100, 1000, 10_000, 100_000])
-    np.testing.assert_allclose(radius_ceiling(n, 0.001, 1.0), [1.500, 2.463, 3.199, 3.812], atol=6e-4)
-    np.testing.assert_allclose(radius_ceiling(n, 0.0005, 1.0), [1.452, 2.429, 3.171, 3.788], atol=6e-4)
+    whole, half = [1.500, 2.463, 3.199, 3.812], [1.452, 2.429, 3.171, 3.788]
+    np.testing.assert_allclose(radius_ceiling(n, 0.001, 1.0, rule="cohen"), whole, atol=6e-4)
+    np.testing.assert_allclose(radius_ceiling(n, 0.0005, 1.0, rule="cohen"), half, atol=6e-4)
+    np.testing.assert_allclose(radius_ceiling(n, 0.001, 1.0), half, atol=6e-4)
+    assert np.all(radius_ceiling(n, 0.001, 1.0, rule="selected") >= radius_ceiling(n, 0.001, 1.0))
 
 
 def test_radius_scales_with_sigma_and_abstains_at_one_half() -> None:
@@ -107,6 +111,22 @@ def test_two_sided_test_agrees_with_scipy() -> None:
     for k, n in [(5, 10), (6, 10), (0, 1), (9, 10), (100, 100), (480, 1000), (55_000, 100_000)]:
         assert two_sided_pvalue(k, n) == pytest.approx(stats.binomtest(k, n, 0.5).pvalue, rel=1e-9)
         assert two_sided_pvalue(k, n) == two_sided_pvalue(n - k, n)
+
+
+def test_one_class_ahead_of_another_is_a_one_sided_binomial_test() -> None:
+    own, rival = np.array([0, 5, 9, 60, 100]), np.array([0, 5, 1, 40, 0])
+    wanted = [
+        1.0,
+        *(
+            stats.binomtest(int(k), int(k + r), 0.5, "greater").pvalue
+            for k, r in zip(own[1:], rival[1:], strict=True)
+        ),
+    ]
+    np.testing.assert_allclose(ahead_pvalue(own, rival), wanted, rtol=1e-9)
+    many = ahead_pvalue(50, np.arange(60))
+    assert (np.diff(many) > 0).all()  # so that the largest rival stands for a fixed one
+    with pytest.raises(ValueError, match="ahead_pvalue: wants whole counts"):
+        ahead_pvalue(5, -1)
 
 
 def _exact_log_wealth(k: int, n: int, p0: float) -> float:
@@ -181,14 +201,23 @@ def test_anytime_bounds_do_not_depend_on_what_else_is_asked() -> None:
     np.testing.assert_allclose(together, alone, rtol=1e-14)
 
 
+@pytest.mark.parametrize("rule", ["cohen", "two-bounds"])
 @pytest.mark.parametrize("loss", [0.01, 0.05, 0.5])
-def test_enough_draws_lose_no_more_than_allowed_and_fewer_would(loss: float) -> None:
+def test_enough_draws_lose_no_more_than_allowed_and_fewer_would(loss: float, rule: str) -> None:
     most, p = 100_000, np.array([0.51, 0.6, 0.8, 0.9, 0.95, 0.99, 0.999, 1.0])
+    rival = np.minimum(0.3, 1 - p)
 
     def radius(draws: np.ndarray | int) -> np.ndarray:
-        return rs_radius(lower_bound(np.floor(p * draws + 1e-9), draws, 0.001), 1.0)
+        own, theirs = np.floor(p * draws + 1e-9), np.ceil(rival * draws - 1e-9)
+        if rule == "cohen":
+            return rs_radius(lower_bound(own, draws, 0.001), 1.0)
+        low, high = (
+            lower_bound(own, draws, 0.0005),
+            upper_bound(np.minimum(theirs, draws - own), draws, 0.0005),
+        )
+        return np.maximum(special.ndtri(low) - special.ndtri(np.minimum(high, 1 - low)), 0.0) / 2
 
-    enough = enough_draws(p, most, 0.001, loss, step=100)
+    enough = enough_draws(p, most, 0.001, loss, rival=rival, rule=rule, step=100)
     assert np.all(enough % 100 == 0)
     assert np.all(radius(most) - radius(enough) <= loss)
     assert np.all(radius(enough) > 0)
@@ -225,8 +254,8 @@ def test_scalars_give_scalars_and_arrays_broadcast() -> None:
         (lambda: anytime_lower_bound(3, 2, 0.1), r"anytime_lower_bound: .*trials >= 0, got 3 of 2"),
         (lambda: anytime_upper_bound(1, 2, 0.0), r"anytime_upper_bound: alpha .* got 0"),
         (lambda: log_wealth(1, 2, 1.0), r"log_wealth: p0 is a probability in \(0, 1\), got 1"),
-        (lambda: enough_draws(1.5, 100, 0.001, 0.05), r"enough_draws: wanted p in \[0, 1\].* got 1.5"),
-        (lambda: enough_draws(0.5, 100, 0.001, 0.0), r"enough_draws: .* got 0.5, 0.0 and 1"),
+        (lambda: enough_draws(1.5, 100, 0.001, 0.05), r"enough_draws: wanted shares in \[0, 1\].* got 1.5"),
+        (lambda: enough_draws(0.5, 100, 0.001, 0.0), r"enough_draws: .* got 0.5, 0.5, 0.0 and 1"),
         (lambda: rs_radius(1.2, 0.25), r"rs_radius: p_lower is a probability in \[0, 1\], got 1.2"),
         (lambda: rs_radius(0.9, 0.0), r"rs_radius: sigma must be positive and finite, got 0.0"),
     ],

@@ -13,6 +13,7 @@ from dualrs_lab.evidence import (
     Certificate,
     agreement,
     anytime_lower_bound,
+    anytime_upper_bound,
     append_rows,
     average_radius,
     certified_accuracy,
@@ -21,6 +22,7 @@ from dualrs_lab.evidence import (
     floor_text,
     frame,
     lower_bound,
+    margin_radius,
     read_table,
     repair_table,
     rs_radius,
@@ -39,11 +41,18 @@ def _decide(selection=(3, 97, 0), votes=(10, 985, 5), **changes) -> Certificate:
     return decide(np.array(selection), np.array(votes), **given)
 
 
-def _many(count: int = 40) -> list[Certificate]:
+def _many(count: int = 40, rule: str = "two-bounds") -> list[Certificate]:
     rng = np.random.default_rng(5)
     chances = rng.dirichlet([1.0, 1.0, 6.0], size=count)
     return [
-        _decide(rng.multinomial(100, p), rng.multinomial(1000, p), idx=20 * i, label=2, seconds=rng.random())
+        _decide(
+            rng.multinomial(100, p),
+            rng.multinomial(1000, p),
+            idx=20 * i,
+            label=2,
+            seconds=rng.random(),
+            rule=rule,
+        )
         for i, p in enumerate(chances)
     ]
 
@@ -54,13 +63,21 @@ def test_decide_is_cohens_certify() -> None:
     assert (certificate.n0, certificate.n, certificate.successes) == (100, 1000, 985)
     assert certificate.votes == ((0, 10), (1, 985), (2, 5))
     assert certificate.selection == ((0, 3), (1, 97))
-    assert certificate.radius == rs_radius(lower_bound(985, 1000, 0.001), 0.25) == certificate.recomputed()
+    low, high = lower_bound(985, 1000, 0.0005), upper_bound(10, 1000, 0.0005)
+    assert certificate.rule == "two-bounds"
+    assert certificate.radius == margin_radius(low, high, 0.25) == certificate.recomputed()
+    cohens = _decide(rule="cohen")
+    assert cohens.radius == rs_radius(lower_bound(985, 1000, 0.001), 0.25) == cohens.recomputed()
+    assert 0 < cohens.radius < certificate.radius
 
 
 def test_votes_that_chose_when_to_stop_are_bounded_at_every_number_of_draws() -> None:
     stopped = _decide(bound="betting", drawn=4000)
     assert (stopped.bound, stopped.n, stopped.drawn) == ("betting", 1000, 4000)
-    assert stopped.radius == rs_radius(anytime_lower_bound(985, 1000, 0.001), 0.25) == stopped.recomputed()
+    low, high = anytime_lower_bound(985, 1000, 0.0005), anytime_upper_bound(10, 1000, 0.0005)
+    assert stopped.radius == margin_radius(low, high, 0.25) == stopped.recomputed()
+    cohens = _decide(bound="betting", drawn=4000, rule="cohen")
+    assert cohens.radius == rs_radius(anytime_lower_bound(985, 1000, 0.001), 0.25) == cohens.recomputed()
     assert stopped.radius < _decide().radius
     with pytest.raises(ValueError, match=r"at most the radius 0.4.* of its votes"):
         dataclasses.replace(stopped, radius=_decide().radius)
@@ -81,8 +98,22 @@ def test_abstains_exactly_up_to_one_half() -> None:
     bounds = lower_bound(votes, 1000, 0.001)
     assert bounds[0] < 0.5 < bounds[-1]
     for k, p_lower in zip(votes, bounds, strict=True):
-        certificate = _decide(votes=(1000 - k, k, 0))
+        certificate = _decide(votes=(1000 - k, k, 0), rule="cohen")
         assert (certificate.predict == ABSTAIN) == (certificate.radius == 0) == (p_lower <= 0.5)
+
+
+def test_two_bounds_abstain_exactly_where_they_do_not_part() -> None:
+    """One half for two classes; far below it for three, where no majority is needed."""
+    for k in range(530, 580):
+        certificate = _decide(votes=(1000 - k, k, 0))
+        assert (certificate.predict == ABSTAIN) == (certificate.radius == 0)
+        assert (certificate.radius == 0) == (lower_bound(k, 1000, 0.0005) <= 0.5)
+    for k in range(330, 460):
+        others = (1000 - k) // 2
+        certificate = _decide(votes=(others, k, 1000 - k - others))
+        parted = lower_bound(k, 1000, 0.0005) > upper_bound(1000 - k - others, 1000, 0.0005)
+        assert (certificate.predict == ABSTAIN) == (certificate.radius == 0) == (not parted)
+        assert _decide(votes=(others, k, 1000 - k - others), rule="cohen").radius == 0
 
 
 def test_a_radius_is_that_of_its_votes_but_for_the_last_digits() -> None:
@@ -117,6 +148,7 @@ def test_an_unknown_label_is_never_correct() -> None:
         ({"drawn": 999}, "at least its 1000 votes drawn, got 999"),
         ({"drawn": None}, "Python ints"),
         ({"bound": "normal"}, "a bound of clopper-pearson, betting, got 'normal'"),
+        ({"rule": "best"}, "a rule of two-bounds, cohen, selected, got 'best'"),
         ({"votes": ((1, 985), (0, 15))}, "votes with each class once, ascending"),
         ({"votes": ((0, 15), (1, 985), (2, 0))}, "positive counts"),
         ({"alpha": 0.0}, "alpha is a failure probability"),
@@ -151,11 +183,11 @@ def test_rows_and_tables_come_back_bit_for_bit(tmp_path: Path) -> None:
     assert (tmp_path / "whole.tsv").read_bytes() == (tmp_path / "t.tsv").read_bytes()
 
 
-def test_tables_without_bound_and_drawn_are_clopper_pearson_on_all_draws(tmp_path: Path) -> None:
-    certificates = _many()
-    write_table(tmp_path / "old.tsv", frame(certificates).drop(columns=["bound", "drawn"]))
+def test_tables_without_the_last_columns_are_cohens_on_all_draws(tmp_path: Path) -> None:
+    certificates = _many(rule="cohen")
+    write_table(tmp_path / "old.tsv", frame(certificates).drop(columns=["bound", "drawn", "rule"]))
     table = read_table(tmp_path / "old.tsv")
-    assert tuple(table.columns) == COLUMNS[:-2]
+    assert tuple(table.columns) == COLUMNS[:-3]
     assert [Certificate.from_row(row) for row in table.to_dict("records")] == certificates
     assert len(TABLES) == 3
     for path in TABLES:
@@ -168,8 +200,8 @@ def test_the_file_is_the_log_format_of_the_field(tmp_path: Path) -> None:
     lines = (tmp_path / "t.tsv").read_text().splitlines()
     assert lines[0].split("\t") == list(COLUMNS)
     assert lines[1].split("\t")[:6] == ["7", "1", "1", repr(_decide().radius), "1", "0.125"]
-    assert lines[1].split("\t")[-2:] == ["clopper-pearson", "1000"]
-    assert lines[1].split("\t")[-4:-2] == ["0:3 1:97", "0:10 1:985 2:5"]
+    assert lines[1].split("\t")[-3:] == ["clopper-pearson", "1000", "two-bounds"]
+    assert lines[1].split("\t")[-5:-3] == ["0:3 1:97", "0:10 1:985 2:5"]
     assert lines[2].split("\t")[:6] == ["8", "1", "-1", "0.0", "0", "0.125"]
     # as the analysis scripts of the field read it
     table = pd.read_csv(tmp_path / "t.tsv", delimiter="\t")

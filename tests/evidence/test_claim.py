@@ -151,8 +151,6 @@ MIX = MixCertificate(
     | {"method": "mix", "radius": 0.5},
     weight=0.8,
     form="exact",
-    others="votes",
-    classes=3,
 )
 RULE = Cuts((0.5,))
 DUAL = judge(
@@ -249,8 +247,8 @@ def recompute(kind: type[Claim], table: pd.DataFrame) -> None:
 def test_shipped_tables_and_their_mixes_recompute(path: Path) -> None:
     table = read_table(path)
     recompute(Certificate, table)
-    recompute(MixCertificate, mixed(table, 0.76))
-    recompute(MixCertificate, mixed(table[:100], 0.76, form="exact", others="votes", classes=10))
+    recompute(MixCertificate, mixed(table, 0.76, form="closed", rule="cohen"))
+    recompute(MixCertificate, mixed(table[:100], 0.76, form="exact"))
 
 
 def test_the_shipped_dual_table_recomputes() -> None:

@@ -32,19 +32,24 @@ SIX = "\t".join(LOG_COLUMNS)
 ROOT = Path(__file__).parent.parent.parent
 
 
-def plain(count: int, seed: int = 0, bound: str = "clopper-pearson") -> list[Certificate]:
+def plain(
+    count: int, seed: int = 0, bound: str = "clopper-pearson", rule: str = "two-bounds"
+) -> list[Certificate]:
     """Certificates of random votes, some of which abstain."""
     chance = np.random.default_rng(seed)
     return [
         decide(
             chance.multinomial(50, p := chance.dirichlet([0.3] * 4)), chance.multinomial(500, p),
             idx=i, label=i % 4, sigma=0.25, alpha=0.01, seed=1, seconds=0.1, bound=bound, drawn=600,
+            rule=rule,
         )
         for i in range(count)
     ]  # fmt: skip
 
 
-def dual(count: int, seed: int = 0, estimator=None, bound: str = "clopper-pearson") -> list[DualCertificate]:
+def dual(
+    count: int, seed: int = 0, estimator=None, bound: str = "clopper-pearson", rule: str = "two-bounds"
+) -> list[DualCertificate]:
     chance, estimator = np.random.default_rng(seed), estimator or Cuts((0.25, 0.5))
     streams, kinds = len(estimator.sigmas), estimator.classes(3)
     found = []
@@ -55,8 +60,8 @@ def dual(count: int, seed: int = 0, estimator=None, bound: str = "clopper-pearso
         found.append(
             judge(
                 *parts, chance.multinomial(50, p), votes, idx=i, label=i % 4, estimator=estimator,
-                sigmas=(0.12, 0.25, 0.5), split=estimator.split(3, 0.01), seed=1, seconds=0.1, bound=bound,
-                drawn=5000,
+                sigmas=(0.12, 0.25, 0.5), split=estimator.split(3, 0.01, rule), seed=1, seconds=0.1,
+                bound=bound, drawn=5000, rule=rule,
             )
         )  # fmt: skip
     return found
@@ -87,8 +92,12 @@ METHODS: dict[str, Callable[[int], object]] = {
     "dual, betting": lambda n: dual(n, bound="betting"),
     "cascade": cascade,
     "cascade, majority": lambda n: cascade(n, limits=()),
-    "mix, closed": mix,
-    "mix, exact": lambda n: mix(n, form="exact", others="votes", classes=4),
+    "rs, cohen": lambda n: plain(n, rule="cohen"),
+    "rs, selected": lambda n: plain(n, rule="selected"),
+    "dual, cohen": lambda n: dual(n, rule="cohen"),
+    "mix, closed": lambda n: mix(n, form="closed", rule="cohen"),
+    "mix, exact": lambda n: mix(n, form="exact"),
+    "mix, selected": lambda n: mix(n, form="exact", rule="selected"),
     "mix, smoothing": lambda n: mix(n, form="smoothing"),
     "mix, lipschitz": lambda n: mix(n, form="lipschitz", weight=0.95),
 }
@@ -232,7 +241,7 @@ def test_published_logs_are_read_and_say_that_they_are_published(tmp_path: Path)
         assert set(table["method"]) == {"published"}
     write_table(tmp_path / "again.tsv", table)
     pd.testing.assert_frame_equal(read_table(tmp_path / "again.tsv"), table)
-    log = mixed(table, 0.8, sigma=1.0)  # no votes, no more than the log itself
+    log = mixed(table, 0.8, sigma=1.0, rule="cohen")  # no votes, no more than the log itself
     write_table(tmp_path / "mix.tsv", log)
     assert read_table(tmp_path / "mix.tsv")["radius"].tolist() == log["radius"].tolist()
 

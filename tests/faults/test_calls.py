@@ -129,14 +129,14 @@ def of_numbers() -> Calls:
     for changes in (
         {"form": "x"},
         {"form": ""},
-        {"others": "x"},
+        {"rule": "x"},
+        {"rule": ""},
         {"weight": -1},
         {"weight": 2},
         {"weight": NAN},
         {"sigma": 0.25},
         {"sigma": NAN},
-        {"others": "votes", "form": "exact", "classes": 1},
-        {"others": "votes"},
+        {"form": "closed"},
     ):
         yield "", lambda changes=changes: mixing.mixed(table(), **{"weight": 0.8} | changes)
     yield "noise_of", lambda: mixing.mixed(table().drop(columns="sigma"), 0.8)

@@ -67,7 +67,7 @@ def values(option: str) -> Sequence[str]:
         "--eps": (*POSITIVE, "8/0", "8/", "/255", "8/x", "0/255", "-8/255", "8/255/2", "8/255", "1e30", "8"),
         "--restarts": (*WHOLE, "0"),
         "--weight": (*TEXT, "-0.1", "1.1", "2", "1e30", "1/2"),
-        "--classes": (*WHOLE, "0", "1"),
+        "--rule": ("best", "Cohen", "", "two bounds"),
         "--jobs": (*WHOLE, "0"),
         "--timeout": (*POSITIVE, "1h"),
         "--shard": ("", "1", "/", "1/", "/2", "0/2", "3/2", "-1/2", "1/0", "1/x", "a/b", "1/2/3", "1.0/2",
@@ -106,13 +106,13 @@ GOOD = {
     "status": "",
 }
 OPTIONS = {
-    "certify": "--sigma --n --n0 --batch --skip --max --seed --alpha --loss --at-radii --device --split "
-    "--noise --dtype --data --checkpoint --out",
+    "certify": "--sigma --rule --n --n0 --batch --skip --max --seed --alpha --loss --at-radii --device "
+    "--split --noise --dtype --data --checkpoint --out",
     "attack": "--eps --norm --restarts --batch --skip --max --seed --device --split --data --checkpoint "
     "--out",
     "cascade": "--thresholds --alpha --radii --out",
-    "mix": "--weight --classes --form --radii --sigma --out",
-    "summary": "--radii",
+    "mix": "--weight --form --rule --radii --sigma --out",
+    "summary": "--radii --rule",
     "run": "--jobs --timeout --shard --devices --profile --sweep --junit -p",
 }
 FINE = {("attack", "--eps", "8/255"), ("run", "-p", "n="), ("mix", "--sigma", "0.25")}
@@ -304,10 +304,10 @@ LINES = (
     ("mix votes.tsv fewer.tsv --weight 1 --out new.tsv", "fewer.tsv"),
     ("mix log.tsv --weight 0.8 --out new.tsv", "log.tsv"),
     ("mix log.tsv --weight 0.8 --sigma 0.01 --out new.tsv", "log.tsv"),
-    ("mix log.tsv --weight 0.8 --sigma 0.5 --form exact --classes 10 --out new.tsv", "log.tsv"),
+    ("mix log.tsv --weight 0.8 --sigma 0.5 --form exact --out new.tsv", "log.tsv"),
     ("mix votes.tsv --weight 0.8 --sigma 0.5 --out new.tsv", "votes.tsv"),
-    ("mix votes.tsv --weight 0.8 --classes 10 --out new.tsv", "--classes"),
-    ("mix votes.tsv --weight 0.8 --form exact --classes 2 --out new.tsv", "votes.tsv"),
+    ("mix votes.tsv --weight 0.8 --form closed --out new.tsv", "--rule cohen"),
+    ("mix votes.tsv --weight 0.8 --rule best --out new.tsv", "best"),
     ("mix votes.tsv --weight 0.8 --out votes.tsv", "votes.tsv"),
     ("certify", "--checkpoint"),
     ("certify --checkpoint net.safetensors", "--data"),

@@ -289,7 +289,7 @@ def test_counts_that_the_votes_beside_them_refute_are_refused(
     changed = change(table())
     for read in (
         lambda: mixed(changed, 0.8),
-        lambda: mixed(changed, 0.8, form="exact", others="votes", classes=3),
+        lambda: mixed(changed, 0.8, rule="cohen"),
         lambda: probability_bounds(changed),
         lambda: from_tables({0.25: changed}, cascade=Cascade((0.25,))),
         lambda: counted_votes("call", changed),
@@ -303,9 +303,6 @@ def test_votes_that_agree_with_their_counts_are_read() -> None:
     assert selection[1] == ((0, 5), (1, 90), (2, 5))
     assert sum(count for _, count in votes[1]) == 1000
     counted_votes("call", table().drop(columns=["successes", "n", "n0"]))
-    rows = table().assign(votes="0:950 1:50", successes=950, selection="0:90 2:10")
-    with pytest.raises(ValueError, match="classes=2, and votes for class 2"):  # the guess counts as well
-        probability_bounds(rows, others="votes", classes=2)
 
 
 def test_an_image_that_comes_twice_does_not_count_twice() -> None:
@@ -357,29 +354,30 @@ def test_rows_of_a_mix_by_votes_recompute_from_themselves(
     files: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     for form in ("exact", "smoothing", "lipschitz"):
-        words = ["--weight", "0.8", "--form", form, "--classes", "3", "--out", f"{form}.tsv"]
+        words = ["--weight", "0.8", "--form", form, "--out", f"{form}.tsv"]
         assert main(["mix", files[0], *words]) == 0
         found = read_table(f"{form}.tsv")
         claims = [MixCertificate.from_row(row) for row in found.to_dict("records")]
         assert [claim.recomputed() for claim in claims] == found["radius"].tolist()
-        assert {claim.classes for claim in claims} == {3}
+        assert {claim.rule for claim in claims} == {"two-bounds"}
         assert read_record(f"{form}.tsv")["identity"]["images"] == IDENTITY["images"]
     capsys.readouterr()
 
 
 def test_what_a_mix_certifies_beyond_the_table_of_h() -> None:
-    """By the rest nothing; by votes an image where h has no majority, yet never beyond h by these votes."""
+    """By the rest nothing; by the rival an image where h has no majority, yet never beyond h by that rule."""
     votes = np.array([900, *[100] * 11])
-    one = decide(votes // 10, 10 * votes, idx=0, label=0, sigma=0.5, alpha=0.001, seed=0, seconds=0.0)
-    h = frame([one])
+    given = {"idx": 0, "label": 0, "sigma": 0.5, "alpha": 0.001, "seed": 0, "seconds": 0.0}
+    h = frame([decide(votes // 10, 10 * votes, rule="cohen", **given)])
     assert h["radius"].item() == 0
-    by_rest, by_votes = mixed(h, 0.9, form="exact"), mixed(h, 0.9, form="exact", others="votes", classes=12)
+    by_rest, by_votes = mixed(h, 0.9, rule="cohen"), mixed(h, 0.9)
     assert by_rest["radius"].item() == 0
     assert by_votes["radius"].item() > 0
     with pytest.raises(ValueError, match="certified further than by h itself"):
         check_mixed(by_votes, h)
-    whole = mixed(h, 1.0, form="exact", others="votes", classes=12)
+    whole = mixed(h, 1.0)
     check_mixed(by_votes, whole)
+    check_mixed(by_votes, frame([decide(votes // 10, 10 * votes, **given)]))
     assert by_votes["radius"].item() < whole["radius"].item()
 
 

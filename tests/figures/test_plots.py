@@ -24,6 +24,7 @@ from dualrs_lab.evidence import (
     decide,
     frame,
     lower_bound,
+    upper_bound,
 )
 from dualrs_lab.lessons import lesson_plane
 
@@ -63,11 +64,12 @@ def curve(ax: Axes, label: str) -> matplotlib.lines.Line2D:
 
 def test_draws_stand_over_the_radius_of_their_share_of_votes(ax: Axes) -> None:
     made = pd.DataFrame(
-        {"successes": [90, 4000, 10], "n": [100, 5000, 100], "drawn": [100, 7000, 100], "sigma": 0.5}
-    ).assign(correct=[1, 1, 0])
+        {"votes": ["0:90 1:4 2:6", "0:1000 2:4000", "0:90 2:10"], "drawn": [100, 7000, 100], "sigma": 0.5}
+    ).assign(correct=[1, 1, 0], selection=["0:9", "2:9", "2:9"])
     figures.draws_against_radius(made, radii=[0.25, 0.5], ax=ax)
     right, wrong = curve(ax, "right"), curve(ax, "wrong or abstains")
-    expected = 0.5 * stats.norm.ppf([90.5 / 101, 4000.5 / 5001])
+    first = 0.25 * (stats.norm.ppf(90.5 / 101) - stats.norm.ppf(6.5 / 101))
+    expected = [first, 0.5 * stats.norm.ppf(4000.5 / 5001)]
     np.testing.assert_allclose(right.get_xdata(), expected)
     assert list(right.get_ydata()) == [100, 7000]
     assert list(wrong.get_xdata()) == [0.0]
@@ -79,7 +81,7 @@ def test_vote_bars_show_the_bound_that_the_certificate_rests_on(ax: Axes) -> Non
     settings = {"idx": 0, "label": 1, "sigma": 0.5, "alpha": 0.001, "seed": 0, "seconds": 0.0}
     figures.vote_bars(decide(np.array([1, 99]), np.array([100, 900]), bound="betting", **settings), ax=ax)
     low = curve(ax, "lower bound").get_xdata()[0]
-    assert low == anytime_lower_bound(900, 1000, 0.001) < lower_bound(900, 1000, 0.001)
+    assert low == anytime_lower_bound(900, 1000, 0.0005) < lower_bound(900, 1000, 0.0005)
 
 
 def test_importing_changes_no_setting_and_opens_no_figure() -> None:
@@ -237,8 +239,8 @@ def test_the_histogram_accounts_for_every_image() -> None:
 
 
 def test_vote_bars_show_shares_bound_and_half() -> None:
-    made = decide(np.array([1, 9]), np.array([5, 90, 5]), idx=0, label=2, sigma=0.5, alpha=0.01,
-                  seed=0, seconds=0.0)  # fmt: skip
+    settings = {"idx": 0, "label": 2, "sigma": 0.5, "alpha": 0.01, "seed": 0, "seconds": 0.0}
+    made = decide(np.array([1, 9]), np.array([5, 90, 5]), rule="cohen", **settings)
     ax = figures.vote_bars(made, classes=["cat", "dog", "frog", "owl"])
     assert [bar.get_width() for bar in ax.patches] == [0.05, 0.9, 0.05, 0.0]
     bound, half = ax.lines
@@ -246,6 +248,11 @@ def test_vote_bars_show_shares_bound_and_half() -> None:
     assert list(half.get_xdata()) == [0.5, 0.5]
     assert [t.get_text() for t in ax.get_yticklabels()] == ["cat", "dog", "frog ✓", "owl"]
     assert "dog within radius 0.4" in ax.get_title()
+    two = figures.vote_bars(decide(np.array([1, 9]), np.array([5, 90, 5]), **settings))
+    assert curve(two, "lower bound").get_xdata()[0] == lower_bound(90, 100, 0.005)
+    assert curve(two, "rival at most").get_xdata()[0] == upper_bound(5, 100, 0.005)
+    tight = figures.vote_bars(decide(np.array([1, 9]), np.array([10, 90, 0]), **settings))
+    assert list(curve(tight, "1/2").get_xdata()) == [0.5, 0.5]  # the rest is all the rival's
 
 
 def test_of_many_classes_the_guess_and_the_label_are_among_those_shown() -> None:
@@ -326,14 +333,20 @@ def test_tables_that_are_not_shown_still_keep_the_looks_and_the_axis() -> None:
 
 
 def test_curves_against_n_mark_the_chosen_row() -> None:
-    columns = {"n": [100, 1000], "lower": [0.7, 0.8], "radius": [0.2, 0.4], "share": 0.9}
-    curves = pd.DataFrame(columns | {"ceiling": [0.6, 0.9], "limit": 0.5})
+    columns = {"n": [100, 1000], "lower": [0.7, 0.8], "radius": [0.2, 0.4], "share": 0.9, "second": 0.1}
+    others = {"upper": [0.2, 0.15], "cohen": [0.1, 0.3], "ceiling": [0.6, 0.9], "limit": 0.5}
+    curves = pd.DataFrame(columns | others)
     for draw, column in ((figures.bound_against_n, "lower"), (figures.radius_against_n, "radius")):
         ax = draw(curves, 1000)
         line, dot = ax.lines[:2]
         assert line.get_ydata().tolist() == curves[column].tolist()
         assert [*dot.get_xdata(), *dot.get_ydata()] == [1000, curves[column][1]]
         assert ax.get_xscale() == "log"
+    bounds, radii = figures.bound_against_n(curves, 1000), figures.radius_against_n(curves, 1000)
+    assert curve(bounds, "rival at most").get_ydata().tolist() == [0.2, 0.15]
+    assert legend(bounds) == ["class at least", "rival at most", "shares of votes", "1/2"]
+    assert curve(radii, "Cohen's rule").get_ydata().tolist() == [0.1, 0.3]
+    assert legend(radii) == ["two bounds", "Cohen's rule", "if all votes agreed", "with endless draws"]
 
 
 def test_axes_in_a_row_share_a_page() -> None:

@@ -14,6 +14,7 @@ from dualrs_lab.evidence import (
     decide,
     frame,
     lower_bound,
+    margin_radius,
     read_table,
     rs_radius,
     upper_bound,
@@ -23,8 +24,10 @@ from dualrs_lab.mixing import (
     FORMS,
     MixCertificate,
     check_mixed,
+    class_bounds,
     mix_curves,
     mix_radius_closed,
+    mix_radius_exact,
     mixed,
     mixed_answers,
     probability_bounds,
@@ -38,14 +41,14 @@ SIGMA, ALPHA = 0.5, 0.001
 
 
 def table_of(
-    shares: np.ndarray, *, n: int = 1000, seed: int = 0, bound: str = "clopper-pearson"
+    shares: np.ndarray, *, n: int = 1000, seed: int = 0, bound: str = "clopper-pearson", rule: str = "cohen"
 ) -> pd.DataFrame:
     """Rows whose class probabilities are those of `shares` (N, K), label 0."""
     rng = np.random.default_rng(seed)
     rows = [
         decide(
             rng.multinomial(100, p), rng.multinomial(n, p), idx=i, label=0, sigma=SIGMA, alpha=ALPHA, seed=0,
-            seconds=0.0, bound=bound,
+            seconds=0.0, bound=bound, rule=rule,
         )
         for i, p in enumerate(shares)
     ]  # fmt: skip
@@ -56,6 +59,26 @@ def table_of(
 def own() -> pd.DataFrame:
     shares = np.random.default_rng(1).dirichlet([4, 1, 0.5, 0.3], 300)
     return table_of(shares)
+
+
+NOISE = {"sigma": SIGMA}
+COHENS, CLOSED = {"rule": "cohen"}, {"form": "closed", "rule": "cohen"}
+
+
+def first_table(table: pd.DataFrame, weight: float, classes: int) -> pd.DataFrame:
+    """As the first versions mixed by the votes of all classes: a bound for each of the others."""
+    counts = table["votes"].map(lambda text: dict(tuple(map(int, pair.split(":"))) for pair in text.split()))
+    kinds = probability_bounds(table, rule="cohen")[2]
+    second = [
+        max((n for kind, n in row.items() if kind != y), default=0)
+        for row, y in zip(counts, kinds, strict=True)
+    ]
+    told = table["successes"], second, table["n"], table["alpha"]
+    radius = mix_radius_exact(*class_bounds("each-class", *told, classes=classes), weight, table["sigma"])
+    predict = np.where(radius > 0, kinds, ABSTAIN)
+    made = {"radius": radius, "predict": predict, "correct": (predict == table["label"]).astype(int)}
+    how = {"method": "mix", "weight": weight, "form": "exact", "others": "votes", "classes": classes}
+    return table.drop(columns="rule").assign(**made | how)
 
 
 def test_golden_numbers_on_published_logs() -> None:
@@ -71,15 +94,16 @@ def test_golden_numbers_on_published_logs() -> None:
     for level, sigma, radii, five, exact in wanted:
         table = log(level)
         for form, percent in (("closed", exact), ("exact", exact), ("smoothing", five)):
-            found = mixed(table, 0.76, form=form, sigma=sigma)
+            found = mixed(table, 0.76, form=form, sigma=sigma, rule="cohen")
             check_mixed(found, table)
             np.testing.assert_allclose(100 * certified_accuracy(found, radii), percent, atol=0.11)
 
 
 def test_the_radius_is_that_of_h_less_a_constant(own) -> None:
     price = SIGMA * stats.norm.ppf(1 / 1.52)
-    found = mixed(own, 0.76)
+    found = mixed(own, 0.76, **CLOSED)
     np.testing.assert_allclose(found["radius"], np.maximum(own["radius"] - price, 0), atol=1e-12)
+    np.testing.assert_allclose(found["radius"], mixed(own, 0.76, **COHENS)["radius"], atol=1e-12)
     assert (found["radius"] > 0).any()
     assert ((found["predict"] == ABSTAIN) == (found["radius"] == 0)).all()
     assert (found["correct"] == ((found["predict"] == 0) & (found["radius"] > 0))).all()
@@ -92,14 +116,27 @@ def test_the_radius_is_that_of_h_less_a_constant(own) -> None:
 def test_a_log_without_votes_gives_the_same_radii(own) -> None:
     log = own[["idx", "label", "predict", "radius", "correct", "time"]]
     for form in FORMS:
-        known, logged = mixed(own, 0.8, form=form), mixed(log, 0.8, form=form, sigma=SIGMA)
+        known, logged = (mixed(t, 0.8, form=form, **how) for t, how in ((own, COHENS), (log, COHENS | NOISE)))
         certified = own["predict"] != ABSTAIN
         np.testing.assert_allclose(known["radius"][certified], logged["radius"][certified], atol=1e-9)
         assert (logged["radius"][~certified] == 0).all()
     with pytest.raises(ValueError, match="no column sigma"):
-        mixed(log, 0.8)
-    with pytest.raises(ValueError, match="a log without votes"):
-        mixed(log, 0.8, form="exact", others="votes", classes=4, sigma=SIGMA)
+        mixed(log, 0.8, **COHENS)
+    for rule in ("two-bounds", "selected"):
+        with pytest.raises(ValueError, match=f"rule='{rule}' and a log without votes, .*; wanted 'cohen'"):
+            mixed(log, 0.8, rule=rule, sigma=SIGMA)
+        with pytest.raises(ValueError, match=rf"claimed by \['{rule}'\]; wanted 'cohen' for both"):
+            mixed(log.assign(rule=rule), 0.8, rule="cohen", sigma=SIGMA)
+
+
+def test_a_radius_by_two_bounds_is_no_probability() -> None:
+    """Why a log of such radii is no ground for a mix: it would claim what is not true."""
+    p, rival = 0.45, 0.01
+    radius = float(margin_radius(p, rival, SIGMA))
+    taken = float(stats.norm.cdf(radius / SIGMA))  # for a probability of the class
+    assert taken > 0.8
+    true = mix_radius_exact(p, rival, 0.7, SIGMA)
+    assert mix_radius_closed(taken, 0.7, SIGMA) > 2 * true
 
 
 def test_only_tables_of_one_smoothed_network_are_mixed(own) -> None:
@@ -123,60 +160,73 @@ def test_a_sigma_that_is_not_that_of_the_table_is_refused(own) -> None:
     log = own[["idx", "label", "predict", "radius", "correct", "time"]]
     for sigma in (0.0, -1.0, np.inf, np.nan):
         with pytest.raises(ValueError, match="wanted a positive number"):
-            mixed(log, 0.9, sigma=sigma)
+            mixed(log, 0.9, sigma=sigma, rule="cohen")
     for form in FORMS:  # no finite number of draws gives these radii: they would all become infinite
         with pytest.raises(ValueError, match="at most 6 sigma"):
-            mixed(log, 0.9, form=form, sigma=0.05)
+            mixed(log, 0.9, form=form, sigma=0.05, rule="cohen")
 
 
-def test_all_classes_share_alpha(own) -> None:
-    with pytest.raises(ValueError, match=r"classes=3, and votes for class 3"):
-        mixed(own, 0.9, form="exact", others="votes", classes=3)
-    few, many = (mixed(own, 0.9, form="exact", others="votes", classes=k)["radius"] for k in (4, 400))
+def test_a_bound_for_each_class_costs_what_the_largest_rival_spares(own) -> None:
+    """The rule of the first tables: never above two bounds, and the less the more classes there are."""
+    few, many = (first_table(own, 0.9, k)["radius"] for k in (4, 400))
     assert (many <= few).all()
     assert many.sum() < few.sum()
+    two = mixed(own, 0.9)["radius"]
+    assert (few <= two + 1e-12).all()
+    assert few.sum() < two.sum()
 
 
 def test_nothing_for_half_and_less_and_h_itself_at_one(own) -> None:
     for weight in (0.0, 0.3, 0.5):
         for form in FORMS:
-            found = mixed(own, weight, form=form)
+            found = mixed(own, weight, form=form, rule="cohen")
             assert (found["predict"] == ABSTAIN).all()
             assert not found["correct"].any()
-    whole = mixed(own, 1.0)
+            assert form == "closed" or (mixed(own, weight, form=form)["predict"] == ABSTAIN).all()
+    whole = mixed(own, 1.0, **CLOSED)
     np.testing.assert_allclose(whole["radius"], own["radius"], atol=1e-14)
     assert whole["predict"].equals(own["predict"])
 
 
-@pytest.mark.parametrize("others", ["rest", "votes"])
-def test_forms_are_ordered_and_never_above_h(own, others) -> None:
+@pytest.mark.parametrize("rule", ["two-bounds", "selected"])
+def test_a_mix_of_weight_one_is_h_by_the_same_rule(rule: str) -> None:
+    shares = np.random.default_rng(2).dirichlet([4, 1, 0.5, 0.3], 100)
+    own = table_of(shares, rule=rule)
+    whole = mixed(own, 1.0, rule=rule)
+    np.testing.assert_allclose(whole["radius"], own["radius"], atol=1e-12)
+    assert (whole["predict"] == own["predict"]).all()
+    check_mixed(mixed(own, 0.8, rule=rule), own)
+
+
+@pytest.mark.parametrize("rule", ["cohen", "two-bounds", "selected"])
+def test_forms_are_ordered_and_never_above_h(own, rule) -> None:
     last = None
     for weight in (0.55, 0.7, 0.85, 1.0):
-        tables = {form: mixed(own, weight, form=form, others=others, classes=4) for form in FORMS[1:]}
+        tables = {form: mixed(own, weight, form=form, rule=rule) for form in FORMS[1:]}
         exact = tables["exact"]["radius"]
         assert (exact >= tables["smoothing"]["radius"] - 1e-12).all()
         assert (exact >= tables["lipschitz"]["radius"] - 1e-12).all()
         if last is not None:
             assert (exact >= last - 1e-12).all()  # more weight on h, never less certified
         last = exact
-    alone = mixed(own, 1.0, form="exact", others=others, classes=4)
+    alone = mixed(own, 1.0, form="exact", rule=rule)
     for weight in (0.6, 0.9):
-        check_mixed(mixed(own, weight, form="exact", others=others, classes=4), alone)
+        check_mixed(mixed(own, weight, form="exact", rule=rule), alone)
 
 
-def test_votes_of_the_others_certify_where_the_rest_does_not() -> None:
+def test_the_votes_of_the_rival_certify_where_the_rest_does_not() -> None:
     """Many classes share the rest: p = 0.55 against ten others of 0.045 each."""
     shares = np.full((40, 11), 0.045)
     shares[:, 0] = 0.55
     table = table_of(shares, n=10_000)
-    assert not mixed(table, 0.76)["radius"].any()
-    found = mixed(table, 0.76, form="exact", others="votes", classes=11)
+    assert not mixed(table, 0.76, **COHENS)["radius"].any()
+    found = mixed(table, 0.76)
     assert (found["radius"] > 0).all()
-    p, q, _ = probability_bounds(table, others="votes", classes=11)
+    p, q, _ = probability_bounds(table)
     np.testing.assert_allclose(p, lower_bound(table["successes"], 10_000, ALPHA / 2))
     counts = [dict(pair.split(":") for pair in votes.split()) for votes in table["votes"]]
     most = [max(int(count) for kind, count in row.items() if kind != "0") for row in counts]
-    np.testing.assert_allclose(q, upper_bound(most, 10_000, ALPHA / 20))
+    np.testing.assert_allclose(q, upper_bound(most, 10_000, ALPHA / 2))
 
 
 def test_both_bounds_hold_together_at_their_level() -> None:
@@ -191,7 +241,7 @@ def test_both_bounds_hold_together_at_their_level() -> None:
         for i in range(4000)
     ]  # fmt: skip
     table = frame(rows)
-    lower, upper, kinds = probability_bounds(table, others="votes", classes=4)
+    lower, upper, kinds = probability_bounds(table)
     second = np.array([np.delete(p, kind).max() for kind in kinds])
     missed = (lower > p[kinds]) | (upper < second)
     assert missed.mean() <= alpha + 3.5 * np.sqrt(alpha * (1 - alpha) / 4000)
@@ -202,14 +252,14 @@ def test_both_bounds_hold_together_at_their_level() -> None:
 def test_betting_tables_use_their_own_bounds() -> None:
     shares = np.random.default_rng(1).dirichlet([8, 1, 1], 50)
     fixed, betting = table_of(shares), table_of(shares, bound="betting")
-    for others, form in (("rest", "closed"), ("votes", "exact")):
-        a, b = (mixed(t, 0.8, form=form, others=others, classes=3)["radius"] for t in (fixed, betting))
+    for rule, form in (("cohen", "closed"), ("two-bounds", "exact")):
+        a, b = (mixed(t, 0.8, form=form, rule=rule)["radius"] for t in (fixed, betting))
         assert (b <= a).all()
         assert (b > 0).any()
 
 
 def test_tables_above_those_of_h_are_refused(own) -> None:
-    found = mixed(own, 0.8)
+    found = mixed(own, 0.8, **COHENS)
     check_mixed(found, own)
     row = int(np.argmax(found["radius"] > 0))
     further = found.assign(radius=found["radius"].where(found.index != row, own["radius"] + 0.01))
@@ -222,21 +272,26 @@ def test_tables_above_those_of_h_are_refused(own) -> None:
         check_mixed(pd.concat([found, found]), own)
     with pytest.raises(ValueError, match="form='sharp'"):
         mixed(own, 0.8, form="sharp")
-    with pytest.raises(ValueError, match="others='rest' with"):
-        mixed(own, 0.8, others="votes", classes=4)
+    with pytest.raises(ValueError, match="'cohen' with 'closed'"):
+        mixed(own, 0.8, form="closed")
+    with pytest.raises(ValueError, match="rule='best'"):
+        mixed(own, 0.8, rule="best")
 
 
 def test_shipped_tables_mix_and_read_back(tmp_path) -> None:
     for path in OWN:
         table = read_table(path)
-        found = mixed(table, 0.76)
+        found = mixed(table, 0.76, rule="cohen")
         check_mixed(found, table)
         radii = [0.0, 0.25, 0.5, 1.0]
         assert (certified_accuracy(found, radii) <= certified_accuracy(table, radii)).all()
         write_table(tmp_path / "mix.tsv", found)
         again = read_table(tmp_path / "mix.tsv")
         assert again["radius"].tolist() == found["radius"].tolist()
-        assert {*again["form"]} == {"closed"}
+        assert ({*again["form"]}, {*again["rule"]}) == ({"exact"}, {"cohen"})
+        two = mixed(table, 0.76)
+        check_mixed(two, mixed(table, 1.0))
+        assert certified_accuracy(two, 0.0) > certified_accuracy(found, 0.0)
     assert OWN
 
 
@@ -259,15 +314,14 @@ def test_answers_of_the_mix_come_from_votes_and_logits(own) -> None:
 def test_curves_of_mixes_are_what_single_calls_say(own) -> None:
     logits = np.random.default_rng(0).normal(size=(len(own), 4))
     found = mix_curves(own, logits, (0.76, 1.0), (0.0, 0.25))
-    assert list(found) == ["sigma", "weight", "form", "natural", "0", "0.25"]
+    assert list(found) == ["sigma", "weight", "form", "rule", "natural", "0", "0.25"]
     assert found["sigma"].tolist() == [SIGMA, SIGMA]
     for row in found.to_dict("records"):
         assert row["natural"] == (mixed_answers(own, logits, row["weight"]) == own["label"]).mean()
         at = certified_accuracy(mixed(own, row["weight"]), [0.0, 0.25])
         assert [row["0"], row["0.25"]] == at.tolist()
-    exact = mix_curves(own, logits, (0.76,), (0.25,), form="exact", others="votes", classes=4)
-    at = certified_accuracy(mixed(own, 0.76, form="exact", others="votes", classes=4), 0.25)
-    assert exact["0.25"].item() == at
+    closed = mix_curves(own, logits, (0.76,), (0.25,), **CLOSED)
+    assert closed["0.25"].item() == certified_accuracy(mixed(own, 0.76, **CLOSED), 0.25)
 
 
 def test_the_smallest_weight_for_a_radius() -> None:
@@ -280,20 +334,21 @@ def test_the_smallest_weight_for_a_radius() -> None:
 
 
 HOW = [
-    {"form": "closed"},
-    {"form": "smoothing"},
-    {"form": "lipschitz", "classes": 4},
-    {"form": "exact"},
-    {"form": "exact", "others": "votes", "classes": 4},
+    {"form": "closed", "rule": "cohen"},
+    {"form": "smoothing", "rule": "cohen"},
+    {"form": "lipschitz", "rule": "two-bounds"},
+    {"form": "exact", "rule": "cohen"},
+    {"form": "exact", "rule": "selected"},
+    {"form": "exact", "rule": "two-bounds"},
 ]
 
 
-@pytest.mark.parametrize("how", HOW, ids=lambda how: f"{how['form']}-{how.get('others', 'rest')}")
+@pytest.mark.parametrize("how", HOW, ids=lambda how: f"{how['form']}-{how['rule']}")
 @pytest.mark.parametrize("bound", ["clopper-pearson", "betting"])
 def test_every_row_of_a_mix_is_a_certificate_that_recomputes(tmp_path, how: dict, bound: str) -> None:
     shares = np.random.default_rng(1).dirichlet([8, 1, 0.5, 0.3], 60)
     found = mixed(table_of(shares, bound=bound), 0.9, **how)
-    assert ("classes" in found) == (how.get("others") == "votes")
+    assert {*found["rule"]} == {how["rule"]}
     write_table(tmp_path / "mix.tsv", found)
     for table in (found, read_table(tmp_path / "mix.tsv")):
         claims = [MixCertificate.from_row(row) for row in table.to_dict("records")]
@@ -308,15 +363,28 @@ def test_mixed_takes_certificates_one_by_one(own) -> None:
     assert mixed(certificates, 0.8)["radius"].tolist() == mixed(own, 0.8)["radius"].tolist()
 
 
-def test_a_row_of_a_mix_from_before_classes_were_kept_reads_where_it_can(own) -> None:
-    closed, votes = (
-        mixed(own, 0.8, form="closed"),
-        mixed(own, 0.8, form="exact", others="votes", classes=4).drop(columns="classes"),
-    )
-    for row in closed.to_dict("records"):
-        assert MixCertificate.from_row(row).classes is None
+def test_the_first_tables_read_as_they_were_made(own, tmp_path) -> None:
+    """They say `others` where later ones say `rule`; without `classes`, only those that need none."""
+    rest = mixed(own, 0.8, **CLOSED).drop(columns="rule").assign(others="rest")
+    votes = first_table(own, 0.8, 4)
+    assert (votes["radius"] > 0).mean() > 0.2
+    for first, rule in ((rest, "cohen"), (votes, "each-class")):
+        write_table(tmp_path / "first.tsv", first)
+        table = read_table(tmp_path / "first.tsv")
+        assert table["radius"].tolist() == first["radius"].tolist()
+        claims = [MixCertificate.from_row(row) for row in table.to_dict("records")]
+        assert {claim.rule for claim in claims} == {rule}
+        assert [claim.recomputed() for claim in claims] == pytest.approx(first["radius"].tolist(), rel=1e-12)
+        write_table(tmp_path / "first.tsv", first.assign(radius=first["radius"] * 1.001))
+        with pytest.raises(ValueError, match="its votes give"):
+            read_table(tmp_path / "first.tsv")
+    assert {MixCertificate.from_row(row).classes for row in rest.to_dict("records")} == {None}
+    votes = votes.drop(columns="classes")
     with pytest.raises(ValueError, match=r"MixCertificate.from_row: no classes in the row"):
         MixCertificate.from_row(votes.iloc[0].to_dict())
+    write_table(tmp_path / "first.tsv", votes)
+    with pytest.raises(ValueError, match="no column classes"):
+        read_table(tmp_path / "first.tsv")
 
 
 @pytest.mark.parametrize(
@@ -325,18 +393,19 @@ def test_a_row_of_a_mix_from_before_classes_were_kept_reads_where_it_can(own) ->
         ({"weight": 0.7}, "at most the radius"),
         ({"weight": 1.5}, "weight is a share in"),
         ({"form": "lipschitz"}, "at most the radius"),
-        ({"classes": 50}, "at most the radius"),
-        ({"classes": 3}, "the number of all classes, 4 at least, got 3"),
+        ({"rule": "cohen"}, "at most the radius"),
+        ({"rule": "each-class", "classes": 50}, "at most the radius"),
+        ({"rule": "each-class", "classes": 3}, "the number of all classes, 4 at least, got 3"),
         ({"form": "sharp"}, "form='sharp'"),
-        ({"others": "some"}, "others='some'"),
-        ({"form": "closed"}, "others='rest' with 'closed'"),
+        ({"rule": "some"}, "got 'some'"),
+        ({"form": "closed"}, "'cohen' with 'closed'"),
         ({"successes": 1}, "as in votes, got 1"),
         ({"predict": 2}, r"predict 0 or -1, got 2"),
     ],
 )
 def test_a_row_of_a_mix_that_was_changed_is_refused(change: dict, message: str) -> None:
     table = table_of(np.array([[0.9, 0.05, 0.03, 0.02]]), n=5000)
-    row = mixed(table, 0.8, form="exact", others="votes", classes=4).iloc[0].to_dict()
+    row = mixed(table, 0.8).iloc[0].to_dict()
     assert MixCertificate.from_row(row).radius > 0
     with pytest.raises(ValueError, match=message):
         MixCertificate.from_row(row | change)

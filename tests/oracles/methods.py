@@ -12,7 +12,15 @@ import pandas as pd
 
 from dualrs_lab.cascade import Cascade, first_to_accept, steps
 from dualrs_lab.dual import Cuts, Estimator, Plurality, cuts_entry, median_entry, plurality_entry, routes
-from dualrs_lab.evidence import anytime_lower_bound, lower_bound, rs_radius, votes_text
+from dualrs_lab.evidence import (
+    BOUNDS,
+    lower_bound,
+    margin_radius,
+    rs_radius,
+    ruled_radius,
+    upper_bound,
+    votes_text,
+)
 from dualrs_lab.mixing import (
     mix_radius_closed,
     mix_radius_exact,
@@ -39,8 +47,23 @@ def high(successes: np.ndarray, trials: np.ndarray, level: object) -> np.ndarray
     return np.maximum(np.asarray(successes) / trials, SURE)
 
 
+EXACT, FIXED = (low, high), (lower_bound, upper_bound)
+
+
 def _at(values: np.ndarray, where: np.ndarray) -> np.ndarray:
     return np.take_along_axis(values, where[:, None], axis=1)[:, 0]
+
+
+def _ahead(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The probabilities (N,) of the two most probable classes."""
+    return tuple(np.sort(p, axis=1)[:, [-1, -2]].T)
+
+
+def _of_another(votes: np.ndarray, y: np.ndarray, fault: str) -> np.ndarray:
+    """Votes (N,) of the largest class other than y; with a fault, of one that is fixed beforehand."""
+    if fault == "the last other class for a rival":
+        return _at(votes, (y - 1) % votes.shape[1])
+    return np.where(np.arange(votes.shape[1]) == y[:, None], 0, votes).max(axis=1)
 
 
 @dataclass(frozen=True)
@@ -51,25 +74,33 @@ class Plain:
     sigma: float
     stop: Stopping = AllDraws()  # noqa: RUF009
     n: int = 400
+    rule: str = "cohen"
 
     def answer(self, points: np.ndarray) -> np.ndarray:
         return self.cells.probabilities(points, self.sigma).argmax(axis=-1)
 
     def exact(self, x: np.ndarray) -> Claimed:
         p = self.cells.probabilities(x[:, None], self.sigma)[:, 0]
-        return p.argmax(axis=1), rs_radius(np.minimum(p.max(axis=1), 1 - SURE), self.sigma)
+        first, second = _ahead(p)
+        if self.rule == "cohen":
+            return p.argmax(axis=1), rs_radius(np.minimum(first, 1 - SURE), self.sigma)
+        return p.argmax(axis=1), margin_radius(
+            np.minimum(first, 1 - SURE), np.maximum(second, SURE), self.sigma
+        )
 
     def voted(self, rng: np.random.Generator, x: np.ndarray, alpha: float, *, fault: str = "") -> Claimed:
         p = self.cells.probabilities(x[:, None], self.sigma)[:, 0]
         selection = draws(rng, p, self.stop.selection(50))
-        watch = self.stop.watch(selection, n=self.n, alpha=alpha, sigma=self.sigma)
+        told = {"n": self.n, "alpha": alpha, "sigma": self.sigma, "rule": self.rule}
+        watch = self.stop.watch(selection, **told)
         votes = self._watched(rng, p, watch) if isinstance(self.stop, AtRadii) else draws(rng, p, watch.draws)
         y = (votes if fault == "guessed on counted draws" else selection).argmax(axis=1)
-        bound = anytime_lower_bound if self.stop.bound == "betting" else lower_bound
-        bound = lower_bound if fault == "a bound for one look" else bound
-        level = 2 * alpha if fault == "twice the level" else alpha
-        k, n = _at(votes, y), votes.sum(axis=1)
-        return y, rs_radius(bound(k, n, level), self.sigma)
+        bounds = FIXED if fault.startswith("a bound for one look") else BOUNDS[self.stop.bound]
+        doubled = ("twice the level", "a bound for one look, at twice the level")
+        level = alpha * (2 if fault in doubled else 4 if fault == "four times the level" else 1)
+        alike = selection.max(axis=1) == selection.sum(axis=1)
+        k, n, rival = _at(votes, y), votes.sum(axis=1), _of_another(votes, y, fault)
+        return y, ruled_radius(self.rule, k, rival, n, level, self.sigma, bounds=bounds, unanimous=alike)
 
     def _watched(self, rng: np.random.Generator, p: np.ndarray, watch: Watch) -> np.ndarray:
         counts, evidence = np.zeros((2, *p.shape), dtype=np.int64)
@@ -92,6 +123,7 @@ class Dual:
     experts: tuple[Cells, ...]
     sigmas: tuple[float, ...]
     published: bool = False
+    ruled: str = "cohen"  # how the experts' radii follow
 
     def _looks(self, points: np.ndarray) -> np.ndarray:  # (N, P, S, kinds)
         found = [c.probabilities(points, s) for c, s in zip(self.streams, self.rule.sigmas, strict=True)]
@@ -114,14 +146,15 @@ class Dual:
         chosen = self._choice(self._looks(points))
         return np.take_along_axis(said, chosen[..., None], axis=-1)[..., 0]
 
-    def _certified(self, entry: np.ndarray, votes: np.ndarray, top: np.ndarray, y: np.ndarray, split, bound):
+    def _certified(self, entry: np.ndarray, votes: np.ndarray, top: np.ndarray, y: np.ndarray, split, **how):
         classes = np.repeat(y[:, None], len(self.sigmas), axis=1)
-        found = routes(entry, votes, top=top, classes=classes, sigmas=self.sigmas, split=split, bound=bound)
+        told = {"sigmas": self.sigmas, "split": split, "rule": self.ruled, **how}
+        found = routes(entry, votes, top=top, classes=classes, **told)
         return y, (found.published if self.published else found.routed)
 
     def exact(self, x: np.ndarray) -> Claimed:
         looks, shares = self._looks(x[:, None])[:, 0], self._shares(x[:, None])[:, 0]
-        split, bounds = self.rule.split(len(self.sigmas), 0.05), (low, high)
+        split, bounds = self.rule.split(len(self.sigmas), 0.05, self.ruled), EXACT
         top = self._choice(looks)
         if isinstance(self.rule, Plurality):
             entry = plurality_entry(looks[:, 0], top, sigma=self.rule.sigma, split=split, bounds=bounds)
@@ -130,22 +163,24 @@ class Dual:
         else:
             entry = median_entry(looks[:, 0], sigma=self.rule.sigma, split=split, bounds=bounds)
         y = _at(shares.argmax(axis=-1), top)
-        return self._certified(entry, shares, top, y, split, low)
+        return self._certified(entry, shares, top, y, split, bounds=EXACT)
 
     def voted(self, rng: np.random.Generator, x: np.ndarray, alpha: float, *, fault: str = "") -> Claimed:
         looks, shares = self._looks(x[:, None])[:, 0], self._shares(x[:, None])[:, 0]
         guess, counted = (np.stack([draws(rng, p, n) for p in looks.swapaxes(0, 1)], 1) for n in (50, 400))
         selection, votes = (np.stack([draws(rng, p, n) for p in shares.swapaxes(0, 1)], 1) for n in (50, 400))
-        split = self.rule.split(len(self.sigmas), alpha)
+        split = self.rule.split(len(self.sigmas), alpha, self.ruled)
         if fault == "all of alpha for each bound":
-            whole = {name: (alpha,) * len(getattr(split, name)) for name in ("lower", "upper", "experts")}
-            split = _Unchecked(**whole)
+            both = {"experts": 1 if self.ruled == "cohen" else 2}
+            names = ("lower", "upper", "experts")
+            split = _Unchecked(**{k: (both.get(k, 1) * alpha,) * len(getattr(split, k)) for k in names})
         top = self.rule.top(guess)
         y = _at(selection.argmax(axis=-1), top)
         entry = self.rule.entry(counted, top, split)
         if fault == "the others are not certified":
             entry = np.where(np.arange(len(self.sigmas)) == top[:, None], entry, np.inf)
-        return self._certified(entry, votes, top, y, split, lower_bound)
+        alike = _at(selection.max(axis=-1), top) == 50
+        return self._certified(entry, votes, top, y, split, unanimous=alike)
 
 
 @dataclass(frozen=True)
@@ -155,6 +190,7 @@ class _Unchecked:
     lower: tuple[float, ...]
     upper: tuple[float, ...]
     experts: tuple[float, ...]
+    nearest: bool = False
 
 
 @dataclass(frozen=True)
@@ -164,6 +200,7 @@ class Asked:
     experts: tuple[Cells, ...]
     cascade: Cascade
     n: int = 400
+    rule: str = "two-bounds"
 
     def _shares(self, points: np.ndarray) -> np.ndarray:  # (N, P, K, C)
         pairs = zip(self.experts, self.cascade.sigmas, strict=True)
@@ -179,7 +216,7 @@ class Asked:
     def exact(self, x: np.ndarray) -> Claimed:
         y, shares = self.answer(x[:, None])[:, 0], self._shares(x[:, None])[:, 0]
         with mock.patch.multiple("dualrs_lab.cascade.radii", lower_bound=low, upper_bound=high):
-            found = steps(shares, np.maximum(y, 0), cascade=self.cascade, alpha=0.05)
+            found = steps(shares, np.maximum(y, 0), cascade=self.cascade, alpha=0.05, rule=self.rule)
         return y, np.where(y >= 0, np.maximum(found.radius, 0), 0)
 
     def voted(self, rng: np.random.Generator, x: np.ndarray, alpha: float, *, fault: str = "") -> Claimed:
@@ -190,7 +227,7 @@ class Asked:
             alpha = alpha * alpha / self.cascade.level(alpha)
         else:  # experts that are not asked, whatever the guess, cost nothing
             votes[(selection.argmax(axis=-1) % 3 == 2) & (np.arange(len(shares)) > 0)] = 0
-        found = steps(votes, np.maximum(y, 0), cascade=self.cascade, alpha=alpha)
+        found = steps(votes, np.maximum(y, 0), cascade=self.cascade, alpha=alpha, rule=self.rule)
         return y, np.where(y >= 0, np.maximum(found.radius, 0), 0)
 
 
@@ -202,7 +239,7 @@ class Mix:
     sigma: float
     weight: float
     form: str
-    others: str = "rest"
+    rule: str = "cohen"
     n: int = 2000
 
     def answer(self, points: np.ndarray) -> np.ndarray:
@@ -216,7 +253,7 @@ class Mix:
         p = self.cells.probabilities(x[:, None], self.sigma)[:, 0]
         first, second = np.sort(p, axis=1)[:, -1], np.sort(p, axis=1)[:, -2]
         lower = np.minimum(first, 1 - SURE)
-        upper = np.maximum(1 - first if self.others == "rest" else second, SURE)
+        upper = np.maximum(1 - first if self.rule == "cohen" else second, SURE)
         if self.form == "closed":
             return p.argmax(axis=1), mix_radius_closed(lower, self.weight, self.sigma)
         if self.form == "lipschitz":
@@ -227,9 +264,9 @@ class Mix:
 
     def voted(self, rng: np.random.Generator, x: np.ndarray, alpha: float, *, fault: str = "") -> Claimed:
         p = self.cells.probabilities(x[:, None], self.sigma)[:, 0]
-        table = self._table(draws(rng, p, 50), draws(rng, p, self.n), 2 * alpha if fault else alpha)
-        classes = self.cells.classes if self.others == "votes" else None
-        found = mixed(table, self.weight, form=self.form, others=self.others, classes=classes)
+        level = alpha * {"twice the level": 2, "four times the level": 4}.get(fault, 1)
+        table = self._table(draws(rng, p, 50), draws(rng, p, self.n), level)
+        found = mixed(table, self.weight, form=self.form, rule=self.rule)
         return found["predict"].to_numpy(), found["radius"].to_numpy()
 
     def _table(self, selection: np.ndarray, votes: np.ndarray, alpha: float) -> pd.DataFrame:

@@ -6,6 +6,7 @@ fault that somebody might make, must be refuted on the same systems or on those 
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -37,48 +38,63 @@ def _plain(rng: np.random.Generator, count: int, dims: int, **how) -> Plain:
     return Plain(some_cells(rng, count, dims, CLASSES), _levels(rng)[1], **how)
 
 
-def _dual(kind: str, *, published: bool) -> Made:
+def _dual(kind: str, *, published: bool, ruled: str = "cohen") -> Made:
     def made(rng: np.random.Generator, count: int, dims: int) -> Dual:
         levels = tuple(rng.choice([0.1, 0.25, 0.5], 2).tolist())
         rule = {"median": Median(levels[0]), "cuts": Cuts(levels), "plurality": Plurality(levels[0])}[kind]
         kinds, streams = (2, 2) if kind == "cuts" else (3, 1)
         looks = tuple(some_cells(rng, count, dims, kinds) for _ in range(streams))
-        return Dual(looks, rule, _experts(rng, count, dims), _levels(rng), published)
+        return Dual(looks, rule, _experts(rng, count, dims), _levels(rng), published, ruled)
 
     return made
 
 
-def _cascade(limits: tuple[float, ...]) -> Made:
+def _cascade(limits: tuple[float, ...], rule: str = "two-bounds") -> Made:
     def made(rng: np.random.Generator, count: int, dims: int) -> Asked:
-        return Asked(_experts(rng, count, dims), Cascade(_levels(rng)[::-1], limits))
+        return Asked(_experts(rng, count, dims), Cascade(_levels(rng)[::-1], limits), rule=rule)
 
     return made
 
 
-def _mix(form: str, others: str = "rest") -> Made:
+def _mix(form: str, rule: str = "cohen") -> Made:
     def made(rng: np.random.Generator, count: int, dims: int) -> Mix:
         cells = some_cells(rng, count, dims, CLASSES)
-        return Mix(cells, _levels(rng)[1], rng.choice([0.6, 0.76, 0.9]).item(), form, others)
+        return Mix(cells, _levels(rng)[1], rng.choice([0.6, 0.76, 0.9]).item(), form, rule)
 
     return made
 
 
 AT_RADII, BY_IMAGE = AtRadii(radii=(0.05, 0.1, 0.2, 0.4)), InputSpecific(pilot=100, loss=0.2)
+KINDS = ("median", "cuts", "plurality")
+STOPS = {
+    "plain": {},
+    "at radii": {"stop": AT_RADII, "n": 2000},
+    "input-specific": {"stop": BY_IMAGE, "n": 3000},
+}
 METHODS: dict[str, Made] = {
-    "plain": _plain,
-    "at radii": lambda *a: _plain(*a, stop=AT_RADII, n=2000),
-    "input-specific": lambda *a: _plain(*a, stop=BY_IMAGE, n=3000),
-    **{f"dual, {kind}, routed": _dual(kind, published=False) for kind in ("median", "cuts", "plurality")},
-    **{f"dual, {kind}, published": _dual(kind, published=True) for kind in ("median", "cuts", "plurality")},
+    **{
+        f"{name}, {rule}": partial(_plain, rule=rule, **how)
+        for rule in ("cohen", "two-bounds", "selected")
+        for name, how in STOPS.items()
+    },
+    **{
+        f"dual, {kind}, routed, {rule}": _dual(kind, published=False, ruled=rule)
+        for rule in ("cohen", "two-bounds")
+        for kind in KINDS
+    },
+    **{f"dual, {kind}, published": _dual(kind, published=True, ruled="two-bounds") for kind in KINDS},
+    "dual, median, routed, selected": _dual("median", published=False, ruled="selected"),
     "cascade": _cascade(()),
     "cascade, thresholds": _cascade((0.1, -0.05, 0.0)),
+    "cascade, thresholds, own votes": _cascade((0.1, -0.05, 0.0), "own-votes"),
+    "cascade, below": _cascade((-0.2, -0.1, -0.3)),
     "mix, closed": _mix("closed"),
-    "mix, exact": _mix("exact"),
-    "mix, exact, votes": _mix("exact", "votes"),
-    "mix, smoothing": _mix("smoothing"),
-    "mix, smoothing, votes": _mix("smoothing", "votes"),
-    "mix, lipschitz": _mix("lipschitz"),
-    "mix, lipschitz, votes": _mix("lipschitz", "votes"),
+    **{
+        f"mix, {form}, {rule}": _mix(form, rule)
+        for form in ("exact", "smoothing", "lipschitz")
+        for rule in ("cohen", "two-bounds")
+    },
+    "mix, exact, selected": _mix("exact", "selected"),
 }
 SHARP = [name for name in METHODS if "smoothing" not in name and "lipschitz" not in name]
 
@@ -143,15 +159,22 @@ def _tight_plain(rng: np.random.Generator, **how) -> Plain:
     return Plain(half_line(0.25 * _near(rng, 0.3, 1.2), 0, 1, 2), 0.25, **how)
 
 
+def _tight_margin(rng: np.random.Generator, **how) -> Plain:
+    """A class between a near rival and a far one."""
+    near = _near(rng, 0.3, 1.0) * 0.25
+    edges = np.stack([-near, near + 0.25], axis=1)[:, None]
+    return Plain(Cells(edges, np.tile([1, 0, 2], (COUNT, 1)), CLASSES), 0.25, **how)
+
+
 def _tie(rng: np.random.Generator) -> Plain:
     return Plain(half_line(np.full(COUNT, 1e-7), 0, 1, 2), 0.25)
 
 
-def _tight_dual(rng: np.random.Generator) -> Dual:
+def _tight_dual(rng: np.random.Generator, ruled: str = "cohen") -> Dual:
     """Where the router turns, the expert that it turns to has just changed its answer: two may fail."""
     edge = _near(rng, 0.1, 0.25)
     always, other = half_line(np.full(COUNT, FAR), 0, 1, 2), half_line(edge, 0, 1, 2)
-    return Dual((other,), Median(0.3), (always, other), (0.12, 0.3))
+    return Dual((other,), Median(0.3), (always, other), (0.12, 0.3), ruled=ruled)
 
 
 def _tight_cascade(rng: np.random.Generator) -> Asked:
@@ -162,18 +185,30 @@ def _tight_cascade(rng: np.random.Generator) -> Asked:
     return Asked((first, half_line(edge, 0, 1, CLASSES)), Cascade((0.3, 0.2)))
 
 
-def _tight_mix(rng: np.random.Generator) -> Mix:
-    return Mix(half_line(0.25 * _near(rng, 0.7, 1.2), 0, 1, 2), 0.25, 0.8, "closed")
+def _tight_mix(rng: np.random.Generator, form: str = "closed", rule: str = "cohen") -> Mix:
+    return Mix(half_line(0.25 * _near(rng, 0.7, 1.2), 0, 1, 2), 0.25, 0.8, form, rule)
 
 
 TIGHT: dict[str, tuple[Callable[[np.random.Generator], Method], str]] = {
     "plain, level": (_tight_plain, "twice the level"),
     "plain, draws": (_tie, "guessed on counted draws"),
+    "two bounds, level": (partial(_tight_plain, rule="two-bounds"), "four times the level"),
+    "two bounds, rival": (partial(_tight_margin, rule="two-bounds"), "the last other class for a rival"),
+    "at radii, two bounds": (
+        lambda rng: _tight_plain(rng, stop=AT_RADII, n=2000, rule="two-bounds"),
+        "a bound for one look, at twice the level",
+    ),
+    "input-specific, two bounds": (
+        lambda rng: _tight_plain(rng, stop=BY_IMAGE, n=3000, rule="two-bounds"),
+        "four times the level",
+    ),
     "at radii": (lambda rng: _tight_plain(rng, stop=AT_RADII, n=2000), "a bound for one look"),
     "input-specific": (lambda rng: _tight_plain(rng, stop=BY_IMAGE, n=3000), "twice the level"),
     "dual": (_tight_dual, "all of alpha for each bound"),
+    "dual, two bounds": (partial(_tight_dual, ruled="two-bounds"), "all of alpha for each bound"),
     "cascade": (_tight_cascade, "all of alpha for each bound"),
     "mix": (_tight_mix, "twice the level"),
+    "mix, two bounds": (partial(_tight_mix, form="exact", rule="two-bounds"), "four times the level"),
 }
 
 

@@ -23,7 +23,10 @@ from dualrs_lab.evidence import (
     decide,
     frame,
     lower_bound,
+    margin_radius,
+    reclaimed,
     rs_radius,
+    upper_bound,
 )
 from dualrs_lab.lessons import lesson_dual, lesson_plane
 from dualrs_lab.mixing import Mix, mixed
@@ -85,13 +88,13 @@ def cascade_panel() -> CascadePanel:
     return CascadePanel(tables)
 
 
-def votes_table(count: int = 12) -> pd.DataFrame:
+def votes_table(count: int = 12, rule: str = "two-bounds") -> pd.DataFrame:
     rng = np.random.default_rng(0)
     p = rng.dirichlet([5, 1, 1], size=count)
     return frame(
         decide(
             rng.multinomial(100, p[i]), rng.multinomial(1000, p[i]), idx=i, label=0, sigma=0.5, alpha=0.001,
-            seed=0, seconds=0.0,
+            seed=0, seconds=0.0, rule=rule,
         )
         for i in range(count)
     )  # fmt: skip
@@ -107,9 +110,9 @@ def blend_panel() -> BlendPanel:
 
 
 PANELS: dict[str, tuple[Callable[[], Panel], dict[str, Any]]] = {
-    "mix": (lambda: MixPanel(votes_table(), classes=3), {"weight": 0.9, "form": "smoothing"}),
+    "mix": (lambda: MixPanel(votes_table()), {"weight": 0.9, "form": "smoothing, cohen"}),
     "blend": (blend_panel, {"image": 2, "weight": 0.3, "input": "attack on the mix"}),
-    "votes": (VotesPanel, {"share": 0.7, "n": 10_000, "alpha": 0.1, "sigma": 0.25}),
+    "votes": (VotesPanel, {"share": 0.7, "rival": 0.3, "n": 10_000, "alpha": 0.1, "sigma": 0.25}),
     "plane": (lambda: PlanePanel(n=100), {"sigma": 0.1, "x": 0.2, "y": 0.8, "n": 200, "draw": 3}),
     "dual": (lambda: DualPanel(n=1000), {"sigma_e": 0.05, "x": 0.5, "y": 0.7, "n": 200, "draw": 3}),
     "certified": (
@@ -212,15 +215,22 @@ def test_callbacks_from_many_threads_draw_one_after_another() -> None:
 
 
 def test_the_votes_panel_rounds_down_to_whole_votes() -> None:
-    curves = VotesPanel.curves({"share": 0.755, "n": 100, "alpha": 0.01, "sigma": 0.5})
+    curves = VotesPanel.curves({"share": 0.755, "rival": 0.5, "n": 100, "alpha": 0.01, "sigma": 0.5})
     row = curves[curves["n"] == 100].iloc[0]
-    assert row["lower"] == lower_bound(75, 100, 0.01)
-    assert row["radius"] == rs_radius(row["lower"], 0.5)
-    assert row["limit"] == rs_radius(0.755, 0.5)
+    assert row["lower"] == lower_bound(75, 100, 0.005)
+    assert row["upper"] == upper_bound(13, 100, 0.005)
+    assert row["radius"] == margin_radius(row["lower"], row["upper"], 0.5)
+    assert row["cohen"] == rs_radius(lower_bound(75, 100, 0.01), 0.5) < row["radius"]
+    assert row["limit"] == margin_radius(0.755, row["second"], 0.5)
     whole = curves[curves["n"] == 1000].iloc[0]
-    assert whole["lower"] == lower_bound(755, 1000, 0.01)
-    panel = VotesPanel(share=0.5)
-    assert "abstain" in panel.note.value
+    assert whole["lower"] == lower_bound(755, 1000, 0.005)
+    alone = VotesPanel.curves({"share": 0.755, "rival": 1.0, "n": 100, "alpha": 0.01, "sigma": 0.5})
+    assert (
+        alone["cohen"] >= alone["radius"]
+    ).all()  # where the rest is all the rival's, half of alpha is lost
+    panel = VotesPanel(share=0.5, rival=1.0)
+    assert panel.note.value.count("abstain") == 2
+    assert VotesPanel(share=0.5, rival=0.5).note.value.count("abstain") == 1
 
 
 def test_the_plane_panel_certifies_the_point_from_its_own_votes() -> None:
@@ -298,21 +308,25 @@ def test_the_pixel_panel_shows_what_its_sliders_say_and_leaves_the_network_alone
 
 
 def test_the_mix_panel_takes_published_logs() -> None:
-    log = votes_table(40)[["idx", "label", "predict", "radius", "correct", "time"]]
+    table = votes_table(40, rule="cohen")
+    log = table[["idx", "label", "predict", "radius", "correct", "time"]]
     with pytest.raises(ValueError, match="no column sigma; pass sigma="):
         MixPanel(log)
-    panel = MixPanel(log, sigma=float(votes_table(40)["sigma"].iloc[0]))
-    _, mix = panel.certified({"weight": 0.8, "form": "closed"})
-    np.testing.assert_allclose(mix["radius"], mixed(votes_table(40), 0.8)["radius"], atol=1e-9)
+    panel = MixPanel(log, sigma=float(table["sigma"].iloc[0]))
+    _, mix = panel.certified({"weight": 0.8, "form": "closed, cohen"})
+    by_votes = mixed(table, 0.8, form="closed", rule="cohen")
+    certified = log["radius"] > 0
+    np.testing.assert_allclose(mix["radius"][certified], by_votes["radius"][certified], atol=1e-9)
+    assert all(name.endswith(", cohen") for name in panel.controls["form"].options)
 
 
 def test_the_mix_panel_shows_what_tables_say() -> None:
     table = votes_table(40)
-    panel = MixPanel(table, classes=3)
+    panel = MixPanel(table)
     for form, how in {
-        "closed": {},
-        "smoothing": {"form": "smoothing"},
-        "exact, votes of all classes": {"form": "exact", "others": "votes", "classes": 3},
+        "closed, cohen": {"form": "closed", "rule": "cohen"},
+        "smoothing, cohen": {"form": "smoothing", "rule": "cohen"},
+        "exact, two-bounds": {},
     }.items():
         alone, mix = panel.certified({"weight": 0.8, "form": form})
         assert mix["radius"].tolist() == mixed(table, 0.8, **how)["radius"].tolist()
@@ -327,7 +341,9 @@ def test_panels_take_claims_one_by_one() -> None:
     assert listed.readout(listed.state).equals(framed.readout(framed.state))
     assert listed.picture.value == framed.picture.value
     assert MixPanel(claims).note.value == MixPanel(table).note.value
-    assert CascadePanel({0.5: claims}).table({"image": 0})["radius"].tolist() == table["radius"].tolist()
+    assert CascadePanel({0.5: claims}).table({"image": 0})["radius"].tolist() == (
+        reclaimed(table, "cohen")["radius"].tolist()  # majorities, whatever the rule of the expert
+    )
 
 
 def test_the_blend_panel_shows_the_mix_and_computes_once(monkeypatch) -> None:

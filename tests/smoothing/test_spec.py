@@ -22,7 +22,7 @@ from dualrs_lab.store import plain
 SPECS = [
     Spec(noise=GridNoise(0.25), seed=1),
     DualSpec(estimator=Median(0.5), sigmas=(0.25, 0.5), seed=1),
-    CascadeSpec(cascade=Cascade((0.5, 0.25)), seed=1),
+    CascadeSpec(cascade=Cascade((0.5, 0.25), (-0.1, 0.0)), seed=1),
 ]
 OWN_SPLIT = Split(alpha=0.001, lower=(1e-4,), upper=(1e-4,), experts=(9e-4,) * 2, guessed_apart=True)
 OTHER = {
@@ -37,7 +37,7 @@ OTHER = {
     "estimator": Plurality(0.5),
     "split": OWN_SPLIT,
     "lazy": False,
-    "cascade": Cascade((0.5, 0.25), (0.1, 0.0)),
+    "cascade": Cascade((0.5, 0.25), (-0.2, 0.0)),
 }
 SPEED = {"batch": 100, "dtype": torch.bfloat16, "fast": FastPath.plain()}
 each_spec = pytest.mark.parametrize("spec", SPECS, ids=lambda spec: type(spec).__name__)
@@ -51,12 +51,28 @@ def test_the_identity_holds_every_setting_that_rows_depend_on(spec: Sampling) ->
         if field.name in SPEED:
             assert dataclasses.replace(spec, **{field.name: SPEED[field.name]}).identity() == identity
             continue
+        if field.name == "rule":  # see the next test
+            continue
         other = OTHER.get(field.name, GaussianNoise(0.25) if isinstance(spec, Spec) else GaussianNoise)
         changed = plain(dataclasses.replace(spec, **{field.name: other}).identity())
         assert changed != plain(identity), field.name
         assert changed.keys() == identity.keys()
     if isinstance(spec, Spec):
         assert dataclasses.replace(spec, noise=GridNoise(0.5)).identity() == identity | {"sigma": 0.5}
+
+
+@each_spec
+def test_an_identity_without_a_rule_is_that_of_the_first_tables(spec: Sampling) -> None:
+    """They knew one rule only, and go on by its name; a cascade whose rule makes no difference has none."""
+    first = "own-votes" if isinstance(spec, CascadeSpec) else "cohen"
+    assert spec.identity()["rule"] == spec.rule == "two-bounds"
+    assert "rule" not in dataclasses.replace(spec, rule=first).identity()
+    if isinstance(spec, CascadeSpec):
+        assert "rule" not in dataclasses.replace(spec, cascade=Cascade((0.5, 0.25))).identity()
+    else:
+        assert dataclasses.replace(spec, rule="selected").identity()["rule"] == "selected"
+    with pytest.raises(ValueError, match=f"{type(spec).__name__}: got rule 'best'; wanted one of two-bounds"):
+        dataclasses.replace(spec, rule="best")
 
 
 @each_spec

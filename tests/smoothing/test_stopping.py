@@ -13,11 +13,13 @@ from dualrs_lab.evidence import (
     enough_draws,
     lower_bound,
     rs_radius,
+    ruled_radius,
     upper_bound,
 )
 from dualrs_lab.smoothing import AllDraws, AtRadii, InputSpecific, Stopping, Watch
 
-SETTINGS = {"n": 20_000, "alpha": 0.001, "sigma": 0.5}
+SETTINGS = {"n": 20_000, "alpha": 0.001, "sigma": 0.5, "rule": "cohen"}
+TWO = SETTINGS | {"rule": "two-bounds"}
 RULES = [AllDraws(), AtRadii(), InputSpecific()]
 
 
@@ -123,6 +125,70 @@ def test_an_image_is_done_when_every_radius_is_settled_and_not_before(futility: 
         )
 
 
+@pytest.mark.parametrize("rule", ["two-bounds", "selected"])
+def test_two_bounds_settle_radii_and_their_evidence_reproduces_them(rule: str) -> None:
+    """An image is done when every radius is reached or out of reach, and not a block before; the votes that
+    it leaves give the largest radius that any prefix gave.
+    """
+    counts, told = _blocks(SHARES), SETTINGS | {"rule": rule}
+    selection = _selection(len(SHARES))
+    selection[::2] = [0, 100, 0]  # unanimous
+    drawn, evidence = _run(AtRadii(radii=RADII).watch(selection, **told), counts)
+    bounds = anytime_lower_bound, anytime_upper_bound
+    both = {"bounds": bounds, "unanimous": selection.max(axis=1) == 100}
+
+    def radii(votes: np.ndarray) -> np.ndarray:
+        own, rival = votes[..., 1], votes[..., [0, 2]].max(axis=-1)
+        return ruled_radius(rule, own, rival, votes.sum(axis=-1), 0.001, 0.5, **both)
+
+    each = radii(counts)  # (blocks, I)
+    blocks = drawn // 100
+    best = np.array([each[:b, i].max() for i, b in enumerate(blocks)])
+    np.testing.assert_allclose(radii(evidence), best, rtol=1e-12)
+    whole = np.maximum.accumulate(each)[-1]
+    assert drawn.mean() < 0.6 * counts[-1].sum(axis=1).mean()
+    grid = np.array(RADII)
+    lost = (whole[:, None] >= grid).sum(axis=1) - (best[:, None] >= grid).sum(axis=1)
+    assert (lost <= 1).all()  # given up in vain seldom, and one radius at most
+    assert (lost > 0).mean() < 0.2
+    enough = grid.max() <= best
+    assert all(each[b - 2, i] < grid.max() for i, b in enumerate(blocks) if enough[i] and b > 1)
+
+
+def test_two_bounds_settle_what_the_rest_cannot() -> None:
+    """A class with 0.55 of the votes, the others with half of the rest each: two bounds reach 0.1, soon."""
+    chance = np.random.default_rng(1)
+    counts = chance.multinomial(100, [[0.225, 0.55, 0.225]], size=(200, 1)).cumsum(axis=0)
+    found = {
+        told["rule"]: _run(AtRadii(radii=(0.1,)).watch(_selection(1), **told), counts)
+        for told in (SETTINGS, TWO)
+    }
+    assert found["two-bounds"][0][0] < found["cohen"][0][0]
+    bounds = anytime_lower_bound, anytime_upper_bound
+    reached = {
+        rule: ruled_radius(rule, votes[0, 1], votes[0, [0, 2]].max(), votes.sum(), 0.001, 0.5, bounds=bounds)
+        for rule, (_, votes) in found.items()
+    }
+    assert reached["two-bounds"] >= 0.1 > reached["cohen"]
+
+
+@pytest.mark.parametrize("loss", [0.05, 0.3])
+def test_input_specific_draws_by_two_bounds_lose_at_most_the_loss(loss: float) -> None:
+    pilot = np.array([[0, 1000, 0], [10, 980, 10], [100, 800, 100], [200, 450, 350], [300, 520, 180]])
+    watch = InputSpecific(loss=loss).watch(pilot, **TWO)
+    share, rival = pilot[:, 1] / 1000, pilot[:, [0, 2]].max(axis=1) / 1000
+
+    def radius(draws: np.ndarray | int) -> np.ndarray:
+        own, theirs = np.floor(share * draws + 1e-9), np.ceil(rival * draws - 1e-9)
+        return ruled_radius("two-bounds", own, theirs, draws, 0.001, 1.0)
+
+    assert np.all(radius(watch.draws) >= radius(20_000) - loss)
+    assert np.all(radius(watch.draws) > 0)
+    fewer = np.maximum(watch.draws - 100, 1)
+    assert np.all((radius(20_000) - radius(fewer) > loss) | (radius(fewer) == 0))
+    assert np.any(watch.draws < InputSpecific(loss=loss).watch(pilot, **SETTINGS).draws)
+
+
 def test_what_was_certified_is_kept_when_the_votes_turn() -> None:
     """1000 votes for the class, then none: the claim of the first thousand holds at all times."""
     good = np.tile([0, 100, 0], (10, 1))
@@ -170,7 +236,7 @@ def test_input_specific_draws_follow_the_pilot() -> None:
     pilot = np.array([[0, 1000], [10, 990], [200, 800], [480, 520], [510, 490], [600, 400], [995, 5]])
     votes = pilot.max(axis=1)
     watch = InputSpecific(loss=0.05).watch(pilot, **SETTINGS)
-    expected = enough_draws(votes / 1000, 20_000, 0.001, 0.05, step=100)
+    expected = enough_draws(votes / 1000, 20_000, 0.001, 0.05, step=100, rule="cohen")
     np.testing.assert_array_equal(watch.draws[votes > 530], expected[votes > 530])
     assert np.all(watch.draws % 100 == 0)
 
@@ -186,7 +252,7 @@ def test_input_specific_draws_follow_the_pilot() -> None:
 def test_input_specific_gives_the_unclear_a_chance_and_the_hopeless_a_block() -> None:
     pilot = np.array([[300, 300, 400], [505, 495, 0]])
     watch = InputSpecific().watch(pilot, **SETTINGS)
-    unclear = enough_draws(upper_bound(505, 1000, 0.001), 20_000, 0.001, 0.05, step=100)
+    unclear = enough_draws(upper_bound(505, 1000, 0.001), 20_000, 0.001, 0.05, step=100, rule="cohen")
     assert watch.draws.tolist() == [100, unclear]
     assert unclear > 1000
     drawn, evidence = _run(watch, _blocks([0.2, 0.5]))
