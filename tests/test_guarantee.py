@@ -9,7 +9,7 @@ computes that it misses its fault no more often; with the seeds fixed, nothing h
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +43,11 @@ def _most(runs: int, alpha: float) -> int:
 def _certificate(
     selection: np.ndarray, votes: np.ndarray, alpha: float = ALPHA, rule: str = "cohen"
 ) -> Certificate:
+    return _decided(tuple(selection.tolist()), tuple(votes.tolist()), alpha, rule)
+
+
+@cache  # the same votes come again, for the rule beside this one and in its rate
+def _decided(selection: tuple[int, ...], votes: tuple[int, ...], alpha: float, rule: str) -> Certificate:
     given = {"idx": 0, "label": -1, "sigma": SIGMA, "alpha": alpha, "seed": 0, "seconds": 0.0}
     return decide(selection, votes, rule=rule, **given)
 

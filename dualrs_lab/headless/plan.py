@@ -57,6 +57,7 @@ class Run:
     asked: bool  # named by the person, not added because another run needs it
     folder: Path  # of this run's status, notebook, page, log and records
     files: Path | None  # where its `folder` parameter points
+    seconds: float = 1.0  # about as long as profiles.toml says that its notebook takes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +69,7 @@ class _Entry:
     inputs: Mapping[str, str]  # what each file is called in the key, and its digest
     profile: Mapping[str, Value]
     asked: bool
+    seconds: float
 
 
 def find_notebooks(start: Path | None = None) -> Path:
@@ -204,6 +206,7 @@ def _entry(path: Path, profile: str, asked: bool) -> _Entry:
         inputs=dict(_inputs(path, table.get("inputs", []))),
         profile={name: parameters[name].check(value) for name, value in table.get(profile, {}).items()},
         asked=asked,
+        seconds=table.get("seconds", 1.0),
     )
 
 
@@ -217,14 +220,17 @@ def _profile_table(notebook: Path) -> Mapping[str, Any]:
     table = tables.get(notebook.stem, {})
     where = f"profiles.toml, {notebook.stem}"
     if not isinstance(table, dict):
-        raise ValueError(f"{where}: want a table of needs, inputs and profiles, got {table!r}")
-    known = ("needs", "inputs", *PROFILES)
+        raise ValueError(f"{where}: want a table of needs, inputs, seconds and profiles, got {table!r}")
+    known = ("needs", "inputs", "seconds", *PROFILES)
     if unknown := sorted(set(table) - {*known}):
         raise ValueError(f"{where}: unknown entry {unknown[0]!r}; {nearest(unknown[0], known)}")
     for key in ("needs", "inputs"):
         value = table.get(key, [])
         if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
             raise ValueError(f"{where}: {key} wants a list of names, got {value!r}")
+    seconds = table.get("seconds", 1.0)
+    if type(seconds) not in (int, float) or not 0 < seconds < float("inf"):
+        raise ValueError(f"{where}: seconds wants a positive number, got {seconds!r}")
     for key in PROFILES:
         if not isinstance(table.get(key, {}), dict):
             raise ValueError(f"{where}: {key} wants name = value, got {table[key]!r}")
@@ -281,6 +287,7 @@ def _run(
         asked=entry.asked,
         folder=out / _run_name(name, point),
         files=files,
+        seconds=entry.seconds,
     )
 
 

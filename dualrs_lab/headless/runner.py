@@ -9,7 +9,6 @@ import os
 import platform
 import signal
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,7 +140,7 @@ class _Execution:
         force, made_by = self.options.force, provenance()
         try:
             with alone(self.out):
-                for run in _most_waited_for(self.runs):
+                for run in _longest_first(self.runs):
                     if not (force and run.asked) and is_done(run):
                         self.finished[run.name] = read_status(run.folder) | {"earlier": True}
                     else:
@@ -278,13 +277,14 @@ class _Execution:
         return f"[{len(self.finished)}/{len(self.runs)}] {run.name}: {text}"
 
 
-def _most_waited_for(runs: Sequence[Run]) -> list[Run]:
-    """First what most others need, also through others: then jobs seldom wait for each other."""
-    needed: dict[str, set[str]] = {}
-    for run in runs:
-        needed[run.name] = {*run.needs}.union(*(needed.get(need, set()) for need in run.needs))
-    waiting = Counter(name for names in needed.values() for name in names)
-    return sorted(runs, key=lambda run: -waiting[run.name])
+def _longest_first(runs: Sequence[Run]) -> list[Run]:
+    """First what begins the longest way to the end: then jobs seldom wait, for each other or for the last."""
+    way: dict[str, float] = {}  # seconds from the start of a run to the end of the last that waits for it
+    for run in reversed(runs):  # needs come first
+        way[run.name] = run.seconds + way.get(run.name, 0.0)
+        for need in run.needs:
+            way[need] = max(way.get(need, 0.0), way[run.name])
+    return sorted(runs, key=lambda run: -way[run.name])
 
 
 def _ok(status: Status | None) -> bool:

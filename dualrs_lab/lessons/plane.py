@@ -88,7 +88,9 @@ class Boxes:
         points = _points("probabilities", points)
         xs, ys, member = _cells(self)
         mx, my = _masses(points[:, 0], xs, sigma), _masses(points[:, 1], ys, sigma)
-        return np.asarray(np.einsum("nx,xyk,ny->nk", mx, member, my))
+        # In two steps: one sum over both axes takes thirty times as long.
+        rows = (mx @ member.reshape(mx.shape[1], -1)).reshape(*my.shape, self.classes)  # (N, Y, K)
+        return np.asarray(np.einsum("nyk,ny->nk", rows, my))
 
     def smoothed(self, points: Floats, sigma: float) -> Ints:
         """Class (N,) of the exact smoothed classifier; the lowest class wins a tie."""
@@ -264,8 +266,10 @@ def _masses(at: Floats, edges: Floats, sigma: float) -> Floats:
     if not (sigma > 0 and np.isfinite(sigma)):
         raise ValueError(f"Boxes: sigma must be positive and finite, got {sigma}.")
     z = np.pad((edges - at[:, None]) / sigma, ((0, 0), (1, 1)), constant_values=(-np.inf, np.inf))
-    below, above = np.asarray(ndtr(z)), np.asarray(ndtr(-z))
-    return np.where(z[:, :-1] > 0, above[:, :-1] - above[:, 1:], below[:, 1:] - below[:, :-1])
+    above = z > 0
+    tail = np.asarray(ndtr(-np.abs(z)))  # of the side that an edge lies on
+    below = np.where(above, 1 - tail, tail)
+    return np.where(above[:, :-1], tail[:, :-1] - tail[:, 1:], below[:, 1:] - below[:, :-1])
 
 
 @lru_cache(maxsize=16)

@@ -354,7 +354,7 @@ def test_mixes_are_made_judged_and_resumed(tmp_path: Path, monkeypatch: pytest.M
     options = ["--data", "digits", "--model", "digits_narrow"]
     options += ["--robust", str(tmp_path / "robust.safetensors")]
     options += ["--epochs", "1", "--head-epochs", "1", "--steps", "1", "--images", "12", "--held-out", "1200"]
-    options += ["--fitted", "1200", "--batch", "64", "--out", str(tmp_path)]
+    options += ["--fitted", "300", "--batch", "64", "--out", str(tmp_path)]
     judged = mixing.main([*options, "--parts", "margins,l2,systems"])
     assert judged.index.tolist() == [
         "weight 0", "weight 0.7", "weight 1", "logits 0.5", "adaptive 0.6-0.95", "MixedNUTS"

@@ -2,12 +2,11 @@
 
 import os
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from jupyter_server.auth.identity import IdentityProvider
-from jupyter_server.serverapp import ServerApp
 from traitlets.config import Config
 
 from dualrs_lab.__main__ import main
@@ -43,6 +42,11 @@ def test_the_lab_is_served_on_this_machine_only_and_asks_for_a_token(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The command leaves both to the server, whose defaults they are."""
+    # Here, as it takes seconds to import: less without a grammar of internationalised URLs.
+    monkeypatch.setitem(sys.modules, "rfc3987_syntax", None)
+    from jupyter_server.auth.identity import IdentityProvider
+    from jupyter_server.serverapp import ServerApp
+
     seen: list[str] = []
 
     def execute(_: str, command: list[str], __: dict[str, str]) -> None:

@@ -35,7 +35,7 @@ from dualrs_lab.headless import (
     source_hash,
     update_source,
 )
-from dualrs_lab.headless.runner import _most_waited_for, raise_on_terminate
+from dualrs_lab.headless.runner import _longest_first, raise_on_terminate
 
 PICTURE = (
     "import base64\nfrom IPython.display import Image\nhead = 'iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAf'\n"
@@ -144,15 +144,39 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     )
 
 
-def test_what_most_others_wait_for_comes_first(tmp_path: Path) -> None:
-    for name in ("00_lesson", "20_first", "21_second", "22_long", "30_last"):
+@pytest.mark.parametrize(
+    ("seconds", "wanted"),
+    [
+        ({}, ["20_first", "21_second", "22_long", "00_lesson", "30_last"]),
+        ({"22_long": 2.5}, ["22_long", "20_first", "21_second", "00_lesson", "30_last"]),
+        ({"22_long": 1.5}, ["20_first", "22_long", "21_second", "00_lesson", "30_last"]),
+        ({"30_last": 50}, ["20_first", "21_second", "22_long", "30_last", "00_lesson"]),
+        ({"00_lesson": 9}, ["00_lesson", "20_first", "21_second", "22_long", "30_last"]),
+    ],
+    ids=str,
+)
+def test_what_begins_the_longest_way_comes_first(
+    tmp_path: Path, seconds: dict[str, float], wanted: list[str]
+) -> None:
+    """By seconds where profiles.toml knows some, else every run counts as one."""
+    tables: dict[str, dict[str, object]] = {name: {} for name in wanted}
+    for name in wanted:
         write_notebook(tmp_path / "notebooks" / f"{name}.ipynb", "", ["1"])
-    needs = {"21_second": ["20_first"], "30_last": ["21_second", "22_long"]}
-    profiles = "".join(f'["{name}"]\nneeds = {json.dumps(needed)}\n' for name, needed in needs.items())
-    (tmp_path / "notebooks" / "profiles.toml").write_text(profiles)
+    tables["21_second"]["needs"] = ["20_first"]
+    tables["30_last"]["needs"] = ["21_second", "22_long"]
+    for name, value in seconds.items():
+        tables[name]["seconds"] = value
+    lines = [
+        f'["{name}"]\n' + "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items())
+        for name, table in tables.items()
+    ]
+    (tmp_path / "notebooks" / "profiles.toml").write_text("".join(lines))
     plan = make_plan(Request(folder=tmp_path / "notebooks", out=tmp_path / "runs"))
-    order = [run.name for run in _most_waited_for(plan)]
-    assert order == ["20_first", "21_second", "22_long", "00_lesson", "30_last"]
+    assert [run.name for run in _longest_first(plan)] == wanted
+    keys = {run.name: run.key for run in plan}
+    (tmp_path / "notebooks" / "profiles.toml").write_text("".join(lines).replace("seconds", "# seconds"))
+    again = make_plan(Request(folder=tmp_path / "notebooks", out=tmp_path / "runs"))
+    assert {run.name: run.key for run in again} == keys  # a hint is no reason to run anything again
 
 
 def ended(lab: Lab, name: str) -> tuple[str, str]:

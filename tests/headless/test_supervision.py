@@ -57,10 +57,12 @@ def outcome(active: Active, *, timeout: float | None = None) -> dict[str, Any]:
     ],
 )
 def test_the_end_of_a_process(launch: Callable[[str], Active], code: str, state: str, message: str) -> None:
-    ended = outcome(launch(code))
+    active = launch(code)
+    active.began -= 1  # a process may be over before anybody looks
+    ended = outcome(active)
     assert ended["state"] == state
     assert message in ended["message"]
-    assert ended["seconds"] > 0
+    assert 1 <= ended["seconds"] < 60
     assert ended.get("cells") == ([1, 2] if "cell" in code else None)
 
 

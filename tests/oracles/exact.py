@@ -104,7 +104,9 @@ def reach(answer: Answer, x: np.ndarray, y: np.ndarray, *, far: float = 3.0) -> 
 
 def violated(answer: Answer, x: np.ndarray, y: np.ndarray, radius: np.ndarray) -> np.ndarray:
     """Which claims (N,), of class y within a radius above 0, are false. To abstain is never false."""
-    claims = np.flatnonzero((radius > 0) & (y >= 0))
-    false = np.zeros(len(x), dtype=bool)
-    false[claims] = (radius > reach(answer, x, y) * (1 + 1e-6))[claims]
-    return false
+    return beyond(reach(answer, x, y), y, radius)
+
+
+def beyond(reached: np.ndarray, y: np.ndarray, radius: np.ndarray) -> np.ndarray:
+    """`violated`, by what `reach` found."""
+    return (radius > reached * (1 + 1e-6)) & (radius > 0) & (y >= 0)

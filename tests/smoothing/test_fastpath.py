@@ -96,16 +96,17 @@ def test_without_any_step_the_votes_are_those_of_the_plain_network() -> None:
 
 def test_compiled_networks_vote_as_their_originals_and_keep_apart() -> None:
     """More networks than the compiler keeps programs for one piece of code, each with its own weights."""
-    x, models = digits(), [network(seed) for seed in range(10)]
-    voters = [frozen(model, FastPath(compile=True)) for model in models]
+    x, models = digits(), [network(seed) for seed in range(4)]
+    with torch._dynamo.config.patch(cache_size_limit=2):  # of eight: the more, the longer this takes
+        voters = [frozen(model, FastPath(compile=True)) for model in models]
+        counted = [votes(voter, x, 300) for voter in voters]
     assert all(voter.steps["compile"] for voter in voters)
-    counted = [votes(voter, x, 300) for voter in voters]
     for model, voter, counts in zip(models, voters, counted, strict=True):
         eager = votes(frozen(model, FastPath(compile=False)), x, 300)
         # float32: another order of sums moves a vote only where two logits agree to seven digits
         assert abs(counts - eager).sum() <= 2 * 2
         assert disagreement(model, voter, x, blocks())["share"] <= 0.01
-    assert len({counts.tobytes() for counts in counted}) > 5  # untrained, some answer one class only
+    assert len({counts.tobytes() for counts in counted}) > 2  # untrained, some answer one class only
 
 
 def test_a_compiled_image_gets_the_same_votes_alone_and_in_company() -> None:

@@ -237,7 +237,7 @@ def test_smoothadv_walks_twice_its_radius_from_the_image() -> None:
 
 def config(**changes) -> TrainConfig:
     return TrainConfig(
-        **{"epochs": 6, "seed": 0, "batch": 64, "lr": 0.1, "crop": 0, "flip": False, **changes}
+        **{"epochs": 6, "seed": 0, "batch": 128, "lr": 0.1, "crop": 0, "flip": False, **changes}
     )
 
 
@@ -386,6 +386,6 @@ def test_the_data_sets_of_the_paper_go_through_their_own_loaders(make, tmp_path:
         progress=False,
     )
     assert accuracy(model, images, seed=0) > 2 / len(images.classes)  # it learns through its loader
-    threat = Threat(eps=8 / 255, seed=0, auto=(), mma=len(images.classes) > 3)
+    threat = Threat(eps=8 / 255, seed=0, auto=(), mma=len(images.classes) > 3, steps=5)
     table = evaluate(model, test, threat=threat, progress=False)
     assert len(table) == len(test)

@@ -144,15 +144,16 @@ import torch
 from dualrs_lab.data import load_images
 from dualrs_lab.models import load_checkpoint, make_model
 from dualrs_lab.training import Gaussian, TrainConfig, train_checkpoint
-train_checkpoint(
-    Path(sys.argv[1]),
-    lambda: make_model("digits_narrow", classes=10, channels=1, mean=[0.3], std=[0.37], seed=0),
-    load_images("digits", "train").select(range(400)),
-    objective=Gaussian(sigma=0.25),
-    device=torch.device("cpu"),
-    config=TrainConfig(epochs=12, seed=0, batch=64, lr=0.1, crop=1, flip=False),
-    progress=False,
-)
+for path in sys.argv[1:]:
+    train_checkpoint(
+        Path(path),
+        lambda: make_model("digits_narrow", classes=10, channels=1, mean=[0.3], std=[0.37], seed=0),
+        load_images("digits", "train").select(range(400)),
+        objective=Gaussian(sigma=0.25),
+        device=torch.device("cpu"),
+        config=TrainConfig(epochs=12, seed=0, batch=64, lr=0.1, crop=1, flip=False),
+        progress=False,
+    )
 """
 
 
@@ -169,11 +170,10 @@ def test_kill_minus_nine_in_training_ends_in_bit_equal_weights(tmp_path: Path, d
     process.wait()
     assert states(tmp_path)
     assert not path.exists()
-    subprocess.run([sys.executable, "-c", SCRIPT, str(path)], check=True)
+    undisturbed = tmp_path / "undisturbed.safetensors"
+    subprocess.run([sys.executable, "-c", SCRIPT, str(path), str(undisturbed)], check=True)
     assert not states(tmp_path)
-    kept = path.read_bytes()
-    subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path / "undisturbed.safetensors")], check=True)
-    assert kept == (tmp_path / "undisturbed.safetensors").read_bytes()
+    assert path.read_bytes() == undisturbed.read_bytes()
 
 
 def test_state_of_other_settings_is_refused(tmp_path: Path, digits: Images) -> None:
