@@ -31,9 +31,15 @@ class CombinedPlane:
         return self.combiner.sigmas
 
     def lengths(self, points: Floats) -> Floats:
-        """Coordinates z (N, K, C) of each expert and class, from exact probabilities."""
+        """Coordinates z (N, K, C) of each expert and class, from exact probabilities.
+
+        From the nearer tail, and cut at 37 standard deviations: beyond, floats hold no probability.
+        """
         p = np.stack([self.base.probabilities(points, sigma) for sigma in self.sigmas], axis=1)
-        return lengths(np.clip(p, 0.0, 1.0), self.sigmas)
+        rest = np.stack([np.delete(p, k, axis=2).sum(axis=2) for k in range(p.shape[2])], axis=2)
+        near = np.where(p > 0.5, rest, p).clip(1e-300, 0.5)
+        z = lengths(near, self.sigmas)
+        return np.where(p > 0.5, -z, z)
 
     def radii(self, points: Floats) -> Floats:
         """The radius (N,) that the theorem gives with exact probabilities; 0 where the system abstains."""
