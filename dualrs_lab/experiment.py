@@ -94,6 +94,11 @@ class Experiment:
         """Certificates of the cascade of the tuned experts."""
         return self._file("22_dual", f"cascade_tuned_seed{self.seed}_n{self.n}.tsv")
 
+    @property
+    def combiner(self) -> Path:
+        """The combiner of the experts, learnt from votes about training images."""
+        return self._file("22_dual", f"combiner_seed{self.seed}_n{self.n}.json")
+
     def arm(self, name: str, seed: int) -> Path:
         """A network of `23_pixel_reweighting`, such as "PART 0.1"; each arm has one for several seeds."""
         return self._file("23_pixel_reweighting", f"{self._arm(name, seed)}.safetensors")
@@ -191,6 +196,10 @@ class Shelf:
     def table(self, name: str) -> Path:
         """Their summary."""
         return self._file(f"{name}.csv")
+
+    def combiner(self, name: str) -> Path:
+        """A combiner that was learnt, by the setting of its dial."""
+        return self._file(f"combiner_{name}.json")
 
     def read(self, name: str) -> pd.DataFrame:
         """The summary `name`; FileNotFoundError says which there are."""

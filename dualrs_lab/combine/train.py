@@ -7,6 +7,7 @@ Nothing here needs to be sound: whatever is learnt, the theorem holds for it.
 """
 
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +21,7 @@ from dualrs_lab.combine.learning import Learning
 from dualrs_lab.combine.radii import lengths
 from dualrs_lab.combine.search import Pairs, Search
 from dualrs_lab.evidence.binomial import lower_bound, upper_bound
-from dualrs_lab.files import replace_json, want_regular
+from dualrs_lab.files import replace_json, set_aside, want_regular
 from dualrs_lab.locks import writing
 from dualrs_lab.store import plain, read_record, refuse_other, unchanged
 
@@ -44,12 +45,14 @@ def learn_combiner(
     learning: Learning,
     path: Path | str,
     about: Mapping[str, Any] | None = None,
+    replace: bool = False,
 ) -> Combiner:
     """The combiner learnt from votes `counts` (N, K, C) about images of these `labels` (N,).
 
     It is kept in the json at `path`, with what each start came to; after a kill, the same call goes on with
     the next start. `about` says where the votes are from. Raises ValueError where shapes do not fit, or where
-    what is at `path` is something else, or was learnt with other settings.
+    what is at `path` is something else, or was learnt with other settings; with `replace` such a combiner is
+    kept under another name, with a warning.
     """
     votes, kinds = np.asarray(counts), np.asarray(labels)
     fits = votes.ndim == 3 and kinds.shape == votes.shape[:1] and votes.shape[1] == len(sigmas)
@@ -60,7 +63,7 @@ def learn_combiner(
         )
     path, settings = Path(path), plain({**asdict(learning), "sigmas": sigmas, "about": dict(about or {})})
     with writing("learn_combiner", path):
-        tried = _begun(path, settings)
+        tried = _begun(path, settings, replace=replace)
         data = _prepared(votes, kinds, sigmas, learning) if len(tried) < learning.starts else None
         while data is not None and len(tried) < learning.starts:
             found = _from_start(data, sigmas, learning, len(tried))
@@ -114,7 +117,7 @@ def _loaded(call: str, path: Path) -> dict[str, Any]:
     raise ValueError(f"{call}: {path} is no combiner, and stays as it is; choose another file")
 
 
-def _begun(path: Path, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _begun(path: Path, settings: Mapping[str, Any], *, replace: bool) -> list[dict[str, Any]]:
     # what the starts so far came to
     want_regular("learn_combiner", path)
     if path.suffix != ".json":
@@ -122,6 +125,10 @@ def _begun(path: Path, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     found = _loaded("learn_combiner", path)
+    if replace and found["settings"] != settings:
+        (now,) = set_aside(path)
+        warnings.warn(f"{path.name} was learnt with other settings; it is now {now.name}", stacklevel=3)
+        return []
     refuse_other("learn_combiner", path, found["settings"], settings)
     return list(found["tried"])
 

@@ -1,8 +1,7 @@
 """Votes of experts about training images, kept in a file: what routers and combiners learn from."""
 
 import hashlib
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +83,13 @@ def _cached(
         }
     )
     probed = probe_each(experts, images.shape)
-    same = partial(other_answers, answers=probed)
-    with making(call, [path], identity, replace=replace, otherwise=same) as there:
+
+    def otherwise(record: Mapping[str, Any]) -> str:
+        reason = other_answers(record, answers=probed)
+        old = call == "image_votes" and not reason and "counts" not in load(unchanged(call, path))
+        return "holds votes for the label only, as earlier versions kept them" if old else reason
+
+    with making(call, [path], identity, replace=replace, otherwise=otherwise) as there:
         if there:
             return load(unchanged(call, path))
         device = next(experts[0].parameters()).device
