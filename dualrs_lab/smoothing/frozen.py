@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
-from torch.utils.flop_counter import FlopCounterMode
 
 from dualrs_lab.models.conduct import apart, check_conduct, duplicate
 from dualrs_lab.models.probe import probe_images
@@ -75,6 +74,8 @@ class FrozenVoter(Voter):
 
 def flops(model: nn.Module, shape: tuple[int, ...]) -> int:
     """Floating-point operations of a forward pass of one input; a multiplication with an addition is two."""
+    from torch.utils.flop_counter import FlopCounterMode  # it loads triton, which few calls need
+
     model = duplicate(model)  # a pass in training mode would change its statistics
     parameter = next(model.parameters())
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
