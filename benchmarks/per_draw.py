@@ -28,6 +28,7 @@ from dualrs_lab.smoothing import (
     disagreement,
     evaluation_copy,
     flops,
+    int8_reason,
 )
 
 __all__ = ["Steps", "disagree", "ladder", "per_draw", "prepare", "split"]
@@ -51,6 +52,8 @@ def ladder(device: torch.device, dtype: torch.dtype, *, compiled: bool = True) -
         steps["+ compiled"] = fast, dtype
     if device.type == "cuda":
         steps["+ CUDA graph"] = replace(fast, cuda_graph=True), dtype
+    if compiled and not int8_reason(device):
+        steps["+ int8"] = replace(fast, int8=True), dtype
     return steps
 
 
@@ -68,7 +71,7 @@ def prepare(
         start = time.perf_counter()
         voter = subject.voter(fast, dtype)
         seconds = time.perf_counter() - start
-        if failed := [step for step, wanted in asdict(fast).items() if wanted and not voter.steps[step]]:
+        if failed := [step for step, wanted in asdict(fast).items() if wanted and not voter.steps.get(step)]:
             found.append(f"{name!r} is left out: {', '.join(failed)} failed on this machine.")
             continue
         voters[name] = voter
@@ -119,7 +122,8 @@ def per_draw(
         yield Row(part, name, "time per draw", "µs", [1e6 * s for s in each])
         factor = ratio(costs["textbook"], each)
         yield Row(part, name, "textbook / this", "times", factor)
-    precision = {name: voters[name].dtype if name in voters else torch.float32 for name in costs}
+    floats = [name for name in costs if not (name in voters and voters[name].steps.get("int8"))]
+    precision = {name: voters[name].dtype if name in voters else torch.float32 for name in floats}
     yield from _ceilings(subject, part, costs, precision, seconds)
 
 

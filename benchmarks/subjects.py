@@ -74,7 +74,7 @@ class Subject:
     def voter(self, fast: FastPath, dtype: torch.dtype) -> FrozenVoter:
         return freeze(
             self.network, GridNoise(self.sigma), self.shape, classes=self.classes, device=self.device,
-            dtype=dtype, fast=fast, batch=self.engine_batch,
+            dtype=dtype, fast=fast, batch=self.engine_batch, calibration=self.x,
         )  # fmt: skip
 
     def certify(

@@ -7,7 +7,6 @@ from .binomial import top_two_pvalue as top_two_pvalue
 from .binomial import two_sided_pvalue as two_sided_pvalue
 from .binomial import upper_bound as upper_bound
 from .cells import read_cells as read_cells
-from .cells import split_cells as split_cells
 from .cells import typed as typed
 from .certificate import COLUMNS as COLUMNS
 from .certificate import Certificate as Certificate

@@ -47,9 +47,9 @@ def check_evidence(call: str, table: pd.DataFrame) -> None:
     check_each(call, table, "a method", table["method"].notna().to_numpy(), "method")
     methods = table["method"].unique().tolist()
     for method in methods:
-        rows = table[table["method"] == method]
-        if len(methods) > 1:  # columns of other methods
-            rows = rows.dropna(axis=1, how="all")
+        rows = table
+        if len(methods) > 1:  # without the columns of other methods
+            rows = table[table["method"] == method].dropna(axis=1, how="all")
         if home := _home(method, rows):
             try:
                 found = home(rows.reset_index(drop=True))
@@ -98,9 +98,13 @@ def rules_behind(table: pd.DataFrame) -> str:
 
 def once_each(function: Callable[..., Any], *columns: Any) -> NDArray[np.float64]:
     """`function(*columns)` of numbers (N,), computed once for rows that are equal in all of them."""
-    each = np.stack([np.asarray(column, dtype=np.float64) for column in columns], axis=1)
-    different, where = np.unique(each, axis=0, return_inverse=True)
-    return np.asarray(function(*different.T), dtype=np.float64)[where.reshape(-1)]
+    each = [np.asarray(column, dtype=np.float64) for column in columns]
+    where = np.zeros(len(each[0]), dtype=np.int64)
+    for column in each:  # rows that agree in the columns so far have one number
+        numbers, values = pd.factorize(column, use_na_sentinel=False)
+        where = pd.factorize(where * len(values) + numbers)[0]
+    first = np.unique(where, return_index=True)[1]
+    return np.asarray(function(*(column[first] for column in each)), dtype=np.float64)[where]
 
 
 def _home(method: str, rows: pd.DataFrame) -> Callable[[pd.DataFrame], Columns] | None:

@@ -95,8 +95,8 @@ class VoteColumn:
     """
 
     size: int  # N
-    rows: NDArray[np.int64]
-    kinds: NDArray[np.int64]
+    rows: NDArray[np.int32]
+    kinds: NDArray[np.int32]
     counts: NDArray[np.int64]
 
     def totals(self) -> NDArray[np.int64]:
@@ -105,9 +105,10 @@ class VoteColumn:
 
     def leaders(self) -> NDArray[np.int64]:
         """The class with the most votes (N,), the lowest of several; -1 without votes."""
-        found = np.full(self.size, -1, dtype=np.int64)
-        order = np.lexsort((-self.kinds, self.counts, self.rows))  # the last of a row wins
-        found[self.rows[order]] = self.kinds[order]
+        most, found = np.zeros(self.size, dtype=np.int64), np.full(self.size, -1, dtype=np.int64)
+        np.maximum.at(most, self.rows, self.counts)
+        best = (self.counts == most[self.rows]).nonzero()[0][::-1]  # the lowest class of a row comes last
+        found[self.rows[best]] = self.kinds[best]
         return found
 
     def of(self, kinds: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -138,7 +139,13 @@ class VoteColumn:
         return found
 
 
-_CELL = re.compile(r"(?:[0-9]{1,9}:[1-9][0-9]{0,17}(?: |$))*")
+_CELL = r"(?:[0-9]{1,9}:[1-9][0-9]{0,17}(?: (?=[0-9])|(?=\n)))*+\n"
+
+
+_CELLS = re.compile(f"(?:{_CELL})*+")
+
+
+_TOGETHER = 2**16  # cells that are read at a time: what stays in the caches
 
 
 def read_column(name: str, cells: Iterable[object]) -> VoteColumn:
@@ -147,17 +154,34 @@ def read_column(name: str, cells: Iterable[object]) -> VoteColumn:
     Raises ValueError that shows the first cell that is not what `votes_text` writes: each class once,
     ascending, with a positive count in plain digits.
     """
-    texts = ["" if pd.isna(cell) else str(cell) for cell in cells]  # type: ignore[call-overload]
-    for line, text in enumerate(texts, start=2):
-        if not _CELL.fullmatch(text) or text.endswith(" "):
-            raise ValueError(f"line {line}: {name} {text!r} are no votes; wanted text such as '3:97 5:3'")
-    sizes = np.array([text.count(":") for text in texts], dtype=np.int64)
-    numbers = np.array(" ".join(texts).replace(":", " ").split(), dtype=np.int64).reshape(-1, 2)
-    rows, kinds = np.repeat(np.arange(len(texts)), sizes), numbers[:, 0]
+    given = np.asarray(cells if isinstance(cells, pd.Series) else [*cells], dtype=object)
+    parts = [_pairs(name, [], 0)]
+    for first in range(0, len(given), _TOGETHER):
+        some = given[first : first + _TOGETHER]
+        texts = [*map(str, np.where(pd.isna(some), "", some).tolist())]
+        parts.append(_pairs(name, texts, first))
+    rows, kinds, counts = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return VoteColumn(len(given), rows, kinds, counts)
+
+
+Pairs = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64]]
+
+
+def _pairs(name: str, texts: list[str], first: int) -> Pairs:
+    # row, class and count (P,) of each pair in cells of which the first is in row `first`
+    lines = "\n".join([*texts, ""])
+    if not _CELLS.fullmatch(lines) or lines.count("\n") != len(texts):
+        at = next(row for row, text in enumerate(texts) if not re.fullmatch(_CELL, f"{text}\n"))
+        raise ValueError(
+            f"line {first + at + 2}: {name} {texts[at]!r} are no votes; wanted text such as '3:97 5:3'"
+        )
+    numbers = np.fromstring(lines.replace(":", " "), dtype=np.int64, sep=" ")
+    rows = np.repeat(np.arange(len(texts)), [text.count(":") for text in texts])
+    kinds, counts = numbers[::2], numbers[1::2]
     if (bad := (np.diff(rows) == 0) & (np.diff(kinds) <= 0)).any():
         at = int(rows[np.argmax(bad)])
-        raise ValueError(f"line {at + 2}: {name} {texts[at]!r}; wanted each class once, ascending")
-    return VoteColumn(len(texts), rows, kinds, numbers[:, 1])
+        raise ValueError(f"line {first + at + 2}: {name} {texts[at]!r}; wanted each class once, ascending")
+    return (first + rows).astype(np.int32), kinds.astype(np.int32), counts
 
 
 def sparse_votes(name: str, counts: ArrayLike) -> Votes:

@@ -23,6 +23,9 @@ from .frozen import evaluation_copy as evaluation_copy
 from .frozen import flops as flops
 from .frozen import freeze as freeze
 from .frozen import settle as settle
+from .int8 import int8_reason as int8_reason
+from .int8 import quantised as quantised
+from .int8 import slower as slower
 from .job import Job as Job
 from .job import Sampled as Sampled
 from .job import freeze_each as freeze_each

@@ -51,15 +51,15 @@ def disagreement(model: nn.Module, voter: Voter, x: Tensor, blocks: NoiseBlocks)
     return {"draws": compared, "share": voted / compared}
 
 
-def check_disagreement(call: str, found: Mapping[str, float], dtype: torch.dtype) -> None:
-    """Judge a `disagreement` of a copy in `dtype`: ValueError above `MOST_OTHERWISE`, a warning below.
+def check_disagreement(call: str, found: Mapping[str, float], kind: torch.dtype | str) -> None:
+    """Judge a `disagreement` of a copy in numbers of this `kind`: ValueError above `MOST_OTHERWISE`.
 
-    No word up to `BY_ROUNDING`.
+    A warning below, and no word up to `BY_ROUNDING`.
     """
     if found["share"] <= BY_ROUNDING:
         return
     told = (
-        f"{call}: the frozen network ({str(dtype).removeprefix('torch.')}) gives {found['share']:.2%} of "
+        f"{call}: the frozen network ({str(kind).removeprefix('torch.')}) gives {found['share']:.2%} of "
         f"{found['draws']} votes otherwise than its original in float32"
     )
     if found["share"] > MOST_OTHERWISE:

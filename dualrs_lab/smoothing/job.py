@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dualrs_lab.data.images import Group, Images, pixel_digests, take_waves
 from dualrs_lab.evidence.certificate import COLUMNS
@@ -110,9 +110,12 @@ class Job:
                 step_aside(self.call, path, reason, replace=replace)
             else:  # perhaps it was begun by a version that noted less
                 noted = {name: begun[name] for name in noted if name in begun}
-        voters = freeze_each(self.networks, images.shape, device, self.spec, fast)
+        some = None if fast.int8 is False else _some(images).to(device)
+        voters = freeze_each(self.networks, images.shape, device, self.spec, fast, calibration=some)
         record = {"identity": plain(self.identity) | steps_of(voters), **noted, **how}
         record |= {"batch": self.spec.batch}
+        if left_out := begun.get("left_out", {}) | voters[0].left_out:
+            record["left_out"] = left_out
         size = max(self.wave, self.passes * voters[0].units)
         return fill(
             self.call,
@@ -147,6 +150,8 @@ class Job:
         steps = found.get("identity", {}).get("fast", {})
         open_steps = [name for name, value in asdict(self.spec.fast).items() if value is None]
         before = {name: steps[name] for name in open_steps if name in steps}
+        if steps and "int8" in open_steps:  # recorded where it is one
+            before["int8"] = bool(steps.get("int8"))
         fast = change(self.spec.fast, **before)
         return settle(fast, self.like, images.shape, inputs=count * self.spec.per_image)
 
@@ -161,7 +166,8 @@ class Job:
                 voter.noise, images.shape, seed=self.spec.seed, stream="disagreement", device=device
             )
             found.append(disagreement(model, voter, first.to(device), blocks))
-            check_disagreement(self.call, found[-1], self.spec.dtype)
+            kind = "int8" if voter.steps.get("int8") else self.spec.dtype
+            check_disagreement(self.call, found[-1], kind)
         return found
 
 
@@ -174,27 +180,41 @@ def _same_rows(found: Mapping[str, Any], identity: Mapping[str, Any]) -> bool:
     return before == now
 
 
+def _some(images: Images, most: int = 200) -> Tensor:
+    # images (N, C, H, W) from all over the data set, whichever of them are certified
+    return images.batch(torch.linspace(0, len(images) - 1, min(most, len(images))).round().long())[0]
+
+
 def freeze_each(
     networks: Sequence[Sampled],
     shape: tuple[int, ...],
     device: torch.device,
     spec: Sampling,
     fast: FastPath,
+    *,
+    calibration: Tensor | None = None,
 ) -> list[FrozenVoter]:
-    """Voters of `networks`, frozen on `device` as `spec` and `fast` say."""
-    return [
-        freeze(
-            model,
-            noise,
-            shape,
-            classes=classes,
-            device=device,
-            dtype=spec.dtype,
-            fast=fast,
-            batch=spec.batch,
+    """Voters of `networks`, frozen on `device` as `spec` and `fast` say.
+
+    `calibration` is as for `freeze`. Whether to take int8 is decided with the first, for all.
+    """
+    voters: list[FrozenVoter] = []
+    for model, noise, classes in networks:
+        voters.append(
+            freeze(
+                model,
+                noise,
+                shape,
+                classes=classes,
+                device=device,
+                dtype=spec.dtype,
+                fast=fast,
+                batch=spec.batch,
+                calibration=calibration,
+            )
         )
-        for model, noise, classes in networks
-    ]
+        fast = change(fast, int8=bool(voters[0].steps.get("int8")))
+    return voters
 
 
 def steps_of(voters: Sequence[FrozenVoter]) -> dict[str, Any]:

@@ -7,7 +7,9 @@ Images are 8-bit, so `GridNoise` is drawn on the same 1/255 grid with exact prob
 integers. What the network sees is a function of the noisy grid point alone, and certificates hold in floating
 point, as they need not for sums of floats (Voráček & Hein 2023). The base classifier is then the network
 behind rounding: off the 1/255 grid, too, it is asked at round(x + sigma Z), and a certificate speaks of all
-points of its ball in this sense. The network on sums that are not rounded is another classifier.
+points of its ball in this sense. The network on sums that are not rounded is another classifier. So is one
+whose first convolution, being linear, answers image and block of noise apart and adds: in floats, the sum
+depends on both, and not on the noisy grid point alone. (It would save a hundredth of the work.)
 """
 
 from collections.abc import Sequence

@@ -41,20 +41,29 @@ class Draws:
 class FastPath:
     """The steps from a network to the copy that is sampled; its precision is `Spec.dtype`.
 
-    None leaves the choice open: `compile` where the work of a table pays for it, `cuda_graph` on a GPU. A
-    compiled program holds the weights as constants.
+    None leaves the choice open: `compile` where the work of a table pays for it, `cuda_graph` on a GPU,
+    `int8` where a compiled pass in 16-bit floats on a CPU was measured to be slower. A compiled program holds
+    the weights as constants.
     """
 
     fold: bool = setting(True, "BatchNorm into the convolutions before it")
     channels_last: bool = setting(True, "memory layout of images and weights")
     compile: bool | None = setting(None, "noise, network and votes as one program (default: where it pays)")
     cuda_graph: bool | None = setting(None, "a pass launched as one graph (default: on a GPU)")
+    int8: bool | None = setting(
+        None, "products in 8-bit integers, in a compiled program on a CPU (default: where it was quicker)"
+    )
+
+    def __post_init__(self) -> None:
+        if self.int8 and self.compile is False:
+            raise ValueError("FastPath: got int8 without compile; wanted both, as it is a compiled program")
 
     @classmethod
     def plain(cls) -> "FastPath":
         """No step at all: the network as it is."""
-        return cls(fold=False, channels_last=False, compile=False, cuda_graph=False)
+        return cls(fold=False, channels_last=False, compile=False, cuda_graph=False, int8=False)
 
     def steps(self, dtype: "torch.dtype") -> dict[str, Any]:
-        """The steps and the precision, for the record."""
-        return {"dtype": str(dtype).removeprefix("torch."), **asdict(self)}
+        """The steps and the precision, for the record; int8, which is younger than tables, if it is one."""
+        steps = {"dtype": str(dtype).removeprefix("torch."), **asdict(self)}
+        return steps if self.int8 else {name: steps[name] for name in steps if name != "int8"}

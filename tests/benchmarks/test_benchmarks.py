@@ -125,12 +125,16 @@ def test_a_step_that_fails_is_left_out(numbers: Subject, monkeypatch: pytest.Mon
         raise RuntimeError("no compiler")
 
     monkeypatch.setattr(fastpath, "_compiled", fail)
+    monkeypatch.setattr("benchmarks.per_draw.int8_reason", lambda device: "not here")
     steps = ladder(torch.device("cpu"), torch.bfloat16)
     assert list(steps)[-2:] == ["+ bfloat16", "+ compiled"]
     with pytest.warns(UserWarning, match="without the step 'compile': RuntimeError: no compiler"):
         voters, found = prepare(numbers, steps, "to certify", every=False)
     assert list(voters) == ["+ bfloat16"]
     assert found[0] == "'+ compiled' is left out: compile failed on this machine."
+    monkeypatch.setattr("benchmarks.per_draw.int8_reason", lambda device: "")
+    assert list(ladder(torch.device("cpu"), torch.bfloat16))[-2:] == ["+ compiled", "+ int8"]
+    assert "+ int8" not in ladder(torch.device("cpu"), torch.bfloat16, compiled=False)
 
 
 def test_rounds_are_interleaved_and_start_with_another_arm_each() -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._inductor.utils import run_and_get_code
 
 from dualrs_lab.data import load_images
 from dualrs_lab.models import load_checkpoint, make_model
@@ -107,6 +108,14 @@ def test_compiled_networks_vote_as_their_originals_and_keep_apart() -> None:
         assert abs(counts - eager).sum() <= 2 * 2
         assert disagreement(model, voter, x, blocks())["share"] <= 0.01
     assert len({counts.tobytes() for counts in counted}) > 2  # untrained, some answer one class only
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="wants layers with packed weights")
+def test_a_compiled_program_holds_its_weights_as_constants() -> None:
+    """Which mkldnn packs beforehand; where weights are inputs, convolutions are others."""
+    _, programs = run_and_get_code(frozen, network(seed=11), FastPath(compile=True))
+    assert "mkldnn" in "".join(programs)
+    assert "extern_kernels.convolution" not in "".join(programs)
 
 
 def test_a_compiled_image_gets_the_same_votes_alone_and_in_company() -> None:
