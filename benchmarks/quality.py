@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 
 from dualrs_lab.cascade import Cascade, CascadeRadius, from_tables
+from dualrs_lab.combine import Combiner, combine_tables, read_combiner
 from dualrs_lab.data import Images, load_images
 from dualrs_lab.dual import (
     Cuts,
@@ -28,7 +29,7 @@ from dualrs_lab.dual import (
     train_router,
 )
 from dualrs_lab.evidence import reclaimed
-from dualrs_lab.experiment import Experiment
+from dualrs_lab.experiment import Experiment, Shelf
 from dualrs_lab.files import replace_text
 from dualrs_lab.models import Classifier, load_checkpoint, with_head
 from dualrs_lab.runtime import pick_device, pick_dtype
@@ -38,6 +39,8 @@ from dualrs_lab.training import TrainConfig, train_together
 __all__ = ["main"]
 
 SHIPPED = Experiment.shipped(Path(__file__).resolve().parent.parent / "data")
+SHIPPED_SYSTEMS = Shelf(Path(__file__).resolve().parent.parent / "data", "cifar10_systems")
+HANDICAPS = (0.0, 0.5, 1.0)  # of σ = 1, 0.5 and 0.25, where whoever is surest answers
 SIGMAS, ALPHA, N = (0.25, 0.5, 1.0), 0.001, SHIPPED.n
 RADII = [0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5]
 # Majorities only, and a cascade that leaves more to small sigmas.
@@ -66,7 +69,12 @@ def main(argv: Sequence[str] | None = None) -> dict[str, pd.DataFrame]:
 def board(singles: dict[float, pd.DataFrame], dual: pd.DataFrame) -> pd.DataFrame:
     """Every rule for the shipped experts, on the images that all tables hold."""
     stricter = from_tables(singles, cascade=STRICTER, alpha=ALPHA)
-    return _curves(compare(singles, dual, others={f"cascade, routed{DIAL}": stricter}))
+    surest = combine_tables(singles, combiner=Combiner.surest(SIGMAS[::-1], HANDICAPS), alpha=ALPHA)
+    others = {f"cascade, routed{DIAL}": stricter, "whoever is surest": surest}
+    if (kept := SHIPPED_SYSTEMS.combiner("even")).exists():
+        learnt = combine_tables(singles, combiner=read_combiner(kept), alpha=ALPHA)
+        others["combiner"] = learnt
+    return _curves(compare(singles, dual, others=others))
 
 
 def tuned_board(singles: dict[float, pd.DataFrame], own: dict[float, pd.DataFrame]) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.pages import certificates, gpu, larger, mixing, pixels, speed
+from benchmarks.pages import certificates, combiners, gpu, larger, mixing, pixels, speed
 from benchmarks.pages.text import Facts
 
 __all__ = ["DOCS", "PAGES", "WIDTH", "main", "render"]
@@ -16,7 +16,9 @@ __all__ = ["DOCS", "PAGES", "WIDTH", "main", "render"]
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 WIDTH = 120
 PAGES: dict[str, Callable[[], Facts]] = {
-    "results": lambda: certificates.facts() | larger.facts() | pixels.facts() | mixing.facts(),
+    "results": lambda: (
+        certificates.facts() | combiners.facts() | larger.facts() | pixels.facts() | mixing.facts()
+    ),
     "speed": lambda: speed.facts() | gpu.facts(),
 }
 
