@@ -1,8 +1,3 @@
-from .agreement import BY_ROUNDING as BY_ROUNDING
-from .agreement import MOST_OTHERWISE as MOST_OTHERWISE
-from .agreement import check_disagreement as check_disagreement
-from .agreement import disagreement as disagreement
-from .agreement import recorded_disagreement as recorded_disagreement
 from .attack import SmoothedAttack as SmoothedAttack
 from .attack import attack_smoothed as attack_smoothed
 from .certify import certify as certify
@@ -40,8 +35,13 @@ from .noise import Noise as Noise
 from .noise import NoiseBlocks as NoiseBlocks
 from .noise import drawing_device as drawing_device
 from .noise import first_draws as first_draws
+from .noted import BY_ROUNDING as BY_ROUNDING
+from .noted import MOST_OTHERWISE as MOST_OTHERWISE
+from .noted import check_disagreement as check_disagreement
+from .noted import disagreement as disagreement
 from .noted import note as note
 from .noted import reason_to_stop as reason_to_stop
+from .noted import recorded_disagreement as recorded_disagreement
 from .settings import Draws as Draws
 from .settings import FastPath as FastPath
 from .soft import draw_in as draw_in

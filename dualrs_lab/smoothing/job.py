@@ -21,10 +21,9 @@ from dualrs_lab.evidence.resume import Row, fill, finished
 from dualrs_lab.evidence.rows import IMAGE, check_images
 from dualrs_lab.locks import writing
 from dualrs_lab.runtime import describe
-from dualrs_lab.smoothing.agreement import check_disagreement, disagreement
 from dualrs_lab.smoothing.frozen import FrozenVoter, freeze, settle
 from dualrs_lab.smoothing.noise import Noise, NoiseBlocks
-from dualrs_lab.smoothing.noted import note, reason_to_stop
+from dualrs_lab.smoothing.noted import check_disagreement, disagreement, note, reason_to_stop
 from dualrs_lab.smoothing.settings import FastPath
 from dualrs_lab.smoothing.spec import Sampling
 from dualrs_lab.store import check_place, plain, positions, read_record, step_aside
