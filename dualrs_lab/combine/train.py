@@ -53,10 +53,15 @@ def learn_combiner(
     """
     votes, kinds = np.asarray(counts), np.asarray(labels)
     fits = votes.ndim == 3 and kinds.shape == votes.shape[:1] and votes.shape[1] == len(sigmas)
-    if not fits or len(votes) < 2:
+    if not fits or len(votes) < 2 or votes.shape[2] < 2:
         raise ValueError(
             f"learn_combiner: got counts {votes.shape} and labels {kinds.shape} for the sigmas {sigmas}; "
-            "wanted (N, K, C), (N,) and K of them, with two images at least"
+            "wanted (N, K, C), (N,) and K of them, with two images and two classes at least"
+        )
+    if not 0 <= kinds.min() <= kinds.max() < votes.shape[2]:
+        raise ValueError(
+            f"learn_combiner: got labels from {kinds.min()} to {kinds.max()}; wanted one of the "
+            f"{votes.shape[2]} classes for each image"
         )
     path, settings = Path(path), plain({**asdict(learning), "sigmas": sigmas, "about": dict(about or {})})
     with writing("learn_combiner", path):
