@@ -111,10 +111,12 @@ def _loaded(call: str, path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{call}: {path}: no such file; wanted a combiner that was learnt")
     try:
-        found = json.loads(path.read_text("utf-8"))
-        if {"settings", "combiner", "tried"} <= {*found} and {"sigmas"} <= {*found["settings"]}:
-            return dict(found)
-    except (ValueError, TypeError, RecursionError):
+        found = dict(json.loads(path.read_text("utf-8")))
+        for one in (found, *found["tried"]):
+            Combiner.of_text(tuple(found["settings"]["sigmas"]), one["combiner"])
+        if all(isinstance(one["worth"], float) for one in found["tried"]):
+            return found
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         pass
     raise ValueError(f"{call}: {path} is no combiner, and stays as it is; choose another file")
 
