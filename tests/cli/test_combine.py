@@ -132,7 +132,7 @@ def test_a_combiner_of_other_experts_or_settings_is_refused(made: Path, here: Pa
 
 
 def test_defaults_are_those_of_the_code() -> None:
-    words = "combine t.tsv --train v.safetensors --out c.tsv".split()
+    words = ["combine", "t.tsv", "--train", "v.safetensors", "--out", "c.tsv"]
     found = make_parser(words).parse_args(words)
     assert (found.starts, found.changes, found.alpha) == (Learning.starts, Learning.changes, Learning.alpha)
     assert tuple(found.radii_weights) == ()

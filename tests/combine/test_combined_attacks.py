@@ -22,6 +22,7 @@ from dualrs_lab.combine import (
 from dualrs_lab.data import load_images, to_float
 from dualrs_lab.evidence import ABSTAIN, frame
 from dualrs_lab.smoothing import GaussianNoise, GridNoise, Voter
+from dualrs_lab.smoothing.soft import draw_in
 from tests.combine.test_combiners import some_lattices
 from tests.smoothing.test_smoothed_attacks import ATTACK, DIM, half_space, on_the_grid, origin, ridge
 
@@ -49,17 +50,18 @@ def test_whoever_is_surest_is_overtaken_just_beyond_the_distance() -> None:
 
 def test_each_of_the_nearest_rivals_is_tried() -> None:
     """Three classes on three axes: class j wins beyond its end on axis j."""
-    ends = torch.tensor([0.0, 0.2, 0.3, 0.5], dtype=torch.float64)
+    ends = torch.tensor([0.0, 0.2, 0.25, 0.3], dtype=torch.float64)
 
     def expert(x: torch.Tensor) -> torch.Tensor:
-        scores = 60 * (x[:, :4] - ends)
+        scores = 30 * (x[:, :4] - ends)
         return torch.cat([torch.zeros_like(scores[:, :1]), scores[:, 1:]], dim=1)
 
-    radii, y = torch.full((1,), 0.55, dtype=torch.float64), torch.zeros(1, dtype=torch.int64)
-    given = {"combiner": Combiner.single((0.1,), 0), "attack": dataclasses.replace(ATTACK, steps=60)}
+    radii, y = torch.full((1,), 0.5, dtype=torch.float64), torch.zeros(1, dtype=torch.int64)
+    given = {"combiner": Combiner.single((0.25,), 0), "attack": ATTACK}
     found = attack_combined([expert], origin(1), y, radii, **given)
     assert found.shape == (1, 3, DIM)
     for j in range(3):  # nearest first
+        assert found[0, j, 1:4].argmax() == j
         assert found[0, j, j + 1] > ends[j + 1]
     assert attack_combined([expert], origin(1), y, radii, rivals=2, **given).shape == (1, 2, DIM)
     assert attack_combined([expert], origin(1), y, radii, rivals=9, **given).shape == (1, 3, DIM)
@@ -71,7 +73,7 @@ def test_margins_of_tensors_are_those_of_arrays() -> None:
     y = chance.integers(0, 4, 30)
     for combiner in some_lattices(12):
         found = soft_margins(torch.tensor(p), torch.tensor(y), combiner).numpy()
-        z = lengths(p, combiner.sigmas)
+        z = lengths(draw_in(torch.tensor(p)), combiner.sigmas)
         own = z[np.arange(30), :, y]
         wanted = np.stack([combined_margin(own, z[..., c], combiner) for c in range(4)], axis=1)
         wanted[np.arange(30), y] = np.inf
