@@ -115,7 +115,7 @@ class Combiner:
             for turned in (False, True)
         )
         every = set.union(*forth)
-        return max(len(every | term) for term in back)
+        return max(1, *(len(every | term) for term in back))
 
     @staticmethod
     def _names(sigmas: Sequence[float]) -> list[str]:

@@ -30,7 +30,8 @@ class Learning:
         check_settings(self)
         fine = list(self.radii) == sorted({*self.radii}) and all(0 <= r < math.inf for r in self.radii)
         given = self.weights or (1.0,) * len(self.radii)
-        if not fine or len(given) != len(self.radii) or not (min(given) >= 0 < max(given) < math.inf):
+        worth = all(0 <= w < math.inf for w in given) and any(given)
+        if not fine or len(given) != len(self.radii) or not worth:
             raise ValueError(
                 f"Learning: wanted ascending radii >= 0 and as many weights >= 0, not all 0; got "
                 f"{self.radii} and {self.weights}"

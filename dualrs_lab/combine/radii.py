@@ -77,10 +77,13 @@ def combined_margin(own: ArrayLike, rival: ArrayLike, combiner: Combiner) -> Flo
 
 
 def surest_class(votes: ArrayLike, combiner: Combiner) -> Ints:
-    """The class (…,) whose h is the largest by the shares of votes (…, K, C): a guess, without a test."""
+    """The class (…,) whose h is the largest by the shares of votes (…, K, C): a guess, without a test.
+
+    It does not depend on how many classes without votes are counted; the lowest of several wins.
+    """
     counts = np.asarray(votes, dtype=np.float64)
     trials = counts.sum(axis=-1, keepdims=True)
-    share = np.where(trials > 0, (counts + 0.5) / (trials + 1), 1 / counts.shape[-1])
+    share = (counts + 0.5) / (trials + 1)
     return np.asarray(class_margins(lengths(share, combiner.sigmas), combiner).argmax(axis=-1))
 
 
@@ -106,8 +109,6 @@ def combined_radius(
             f"combined_radius: wanted votes (…, {count}, C) and one y an image, got {counts.shape} and "
             f"{kind.shape}."
         )
-    if counts.shape[-1] == 1:  # a class that nobody named is a rival, too
-        counts = np.concatenate([counts, np.zeros_like(counts)], axis=-1)
     low, high = _bounded(counts, kind, alpha / combiner.spends, bounds)
     own, others = lengths(low[..., None], combiner.sigmas)[..., 0], lengths(high, combiner.sigmas)
     return _least_margin(own, others, kind, combiner)
@@ -127,6 +128,8 @@ def reach_of_each(
 
 def _bounded(counts: Ints, y: Ints, level: float, bounds: Bounds) -> tuple[Floats, Floats]:
     # of y from below (…, K), and of every class from above (…, K, C)
+    if counts.shape[-1] == 1:  # a class that nobody named is a rival, too
+        counts = np.concatenate([counts, np.zeros_like(counts)], axis=-1)
     trials = counts.sum(axis=-1)
     asked, n = trials > 0, np.maximum(trials, 1)
     own, _ = own_and_rival(counts, np.broadcast_to(y[..., None], trials.shape))

@@ -56,10 +56,15 @@ def learn_combiner(
     """
     votes, kinds = np.asarray(counts), np.asarray(labels)
     fits = votes.ndim == 3 and kinds.shape == votes.shape[:1] and votes.shape[1] == len(sigmas)
-    if not fits or len(votes) < 2:
+    if not fits or len(votes) < 2 or votes.shape[2] < 2:
         raise ValueError(
             f"learn_combiner: got counts {votes.shape} and labels {kinds.shape} for the sigmas {sigmas}; "
-            "wanted (N, K, C), (N,) and K of them, with two images at least"
+            "wanted (N, K, C), (N,) and K of them, with two images and two classes at least"
+        )
+    if not 0 <= kinds.min() <= kinds.max() < votes.shape[2]:
+        raise ValueError(
+            f"learn_combiner: got labels from {kinds.min()} to {kinds.max()}; wanted one of the "
+            f"{votes.shape[2]} classes for each image"
         )
     path, settings = Path(path), plain({**asdict(learning), "sigmas": sigmas, "about": dict(about or {})})
     with writing("learn_combiner", path):
@@ -109,10 +114,12 @@ def _loaded(call: str, path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{call}: {path}: no such file; wanted a combiner that was learnt")
     try:
-        found = json.loads(path.read_text("utf-8"))
-        if {"settings", "combiner", "tried"} <= {*found} and {"sigmas"} <= {*found["settings"]}:
-            return dict(found)
-    except (ValueError, TypeError, RecursionError):
+        found = dict(json.loads(path.read_text("utf-8")))
+        for one in (found, *found["tried"]):
+            Combiner.of_text(tuple(found["settings"]["sigmas"]), one["combiner"])
+        if all(isinstance(one["worth"], float) for one in found["tried"]):
+            return found
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         pass
     raise ValueError(f"{call}: {path} is no combiner, and stays as it is; choose another file")
 

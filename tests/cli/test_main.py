@@ -256,7 +256,8 @@ def test_help_is_quick_and_complete() -> None:
     command = [sys.executable, "-m", "dualrs_lab", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert all(
-        name in done.stdout for name in ("run", "status", "certify", "cascade", "mix", "summary", "lab")
+        name in done.stdout
+        for name in ("run", "status", "certify", "cascade", "combine", "mix", "summary", "lab")
     )
 
 

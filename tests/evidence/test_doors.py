@@ -152,7 +152,7 @@ def test_rows_together_say_what_each_says_alone(method: str) -> None:
     """The vectorised radii against those of the certificates one by one: two paths, one number."""
     from dualrs_lab.evidence.recompute import HOMES, _home
 
-    assert set(HOMES) == {"rs", "dual", "cascade", "mix"}
+    assert set(HOMES) == {"rs", "dual", "cascade", "combine", "mix"}
     made = METHODS[method](60)
     table = frame(made) if isinstance(made, list) else made
     found = _home(method.split(",")[0], table)(table)

@@ -64,6 +64,10 @@ def values(option: str) -> Sequence[str]:
         "--at-radii": (*LISTED, "-1", "0.2,0.1", "0.1,0.1"),
         "--radii": (*LISTED, "-1", "0,-0.5"),
         "--thresholds": (*LISTED, "0.1", "0,0,0"),
+        "--surest": (*LISTED, "0.1", "0,0,0"),
+        "--radii-weights": (*LISTED, "-1", "0,-0.5"),
+        "--starts": (*WHOLE, "0"),
+        "--changes": (*WHOLE, "0"),
         "--eps": (*POSITIVE, "8/0", "8/", "/255", "8/x", "0/255", "-8/255", "8/255/2", "8/255", "1e30", "8"),
         "--restarts": (*WHOLE, "0"),
         "--weight": (*TEXT, "-0.1", "1.1", "2", "1e30", "1/2"),
@@ -100,6 +104,7 @@ GOOD = {
     "certify": f"{NETWORK} --sigma 0.25 --n 100 --out new.tsv",
     "attack": f"{NETWORK} --eps 0.1 --no-auto --out new.tsv",
     "cascade": "votes.tsv fewer.tsv --out new.tsv",
+    "combine": "votes.tsv fewer.tsv --surest 0,0 --out new.tsv",
     "mix": "votes.tsv --weight 0.8 --out new.tsv",
     "summary": "votes.tsv",
     "run": "--dry-run",
@@ -111,6 +116,7 @@ OPTIONS = {
     "attack": "--eps --norm --restarts --batch --skip --max --seed --device --split --data --checkpoint "
     "--out",
     "cascade": "--thresholds --alpha --radii --out",
+    "combine": "--surest --radii-weights --starts --changes --seed --alpha --radii --out",
     "mix": "--weight --form --rule --radii --sigma --out",
     "summary": "--radii --rule",
     "run": "--jobs --timeout --shard --devices --profile --sweep --junit -p",
@@ -279,8 +285,24 @@ def with_files() -> Iterator[tuple[list[str], tuple[str, ...]]]:
         "circle",
     ]:
         yield ["cascade", name, "votes.tsv", "--out", "new.tsv"], (name,)
+        yield ["combine", name, "votes.tsv", "--surest", "0,0", "--out", "new.tsv"], (name,)
         yield ["mix", name, "--weight", "0.8", "--out", "new.tsv"], (name,)
         yield ["summary", "votes.tsv", name], (name,)
+    combine = ["combine", "votes.tsv", "fewer.tsv", "--out", "new.tsv"]
+    for name in [
+        *(f"json{number}.json" for number in range(len(JSONS))),
+        "none.json",
+        "images",
+        "pipe",
+        "circle",
+    ]:
+        yield [*combine, "--combiner", name], (name,)
+    for name in [
+        *(f"foreign{number}.safetensors" for number in range(len(FOREIGN))),
+        "net.safetensors",
+        "pipe",
+    ]:
+        yield [*combine, "--train", name], (name,)
     for number in range(len(NOTEBOOKS)):
         yield ["run", "--dry-run", f"notebook{number}.ipynb"], (f"notebook{number}",)
     for name in ("odd", "small", "clipped", "pipes"):
@@ -299,6 +321,15 @@ LINES = (
     ("cascade votes.tsv votes.tsv --out new.tsv", "votes.tsv"),
     ("cascade log.tsv votes.tsv --out new.tsv", "log.tsv"),
     ("cascade votes.tsv --out votes.tsv", "votes.tsv"),
+    ("combine", "TABLE"),
+    ("combine votes.tsv --out new.tsv", "--train"),
+    ("combine votes.tsv --surest 0", "--out"),
+    ("combine --surest 0 --out new.tsv", "TABLE"),
+    ("combine votes.tsv votes.tsv --surest 0,0 --out new.tsv", "votes.tsv"),
+    ("combine log.tsv votes.tsv --surest 0,0 --out new.tsv", "log.tsv"),
+    ("combine votes.tsv --surest 0 --out votes.tsv", "votes.tsv"),
+    ("combine votes.tsv --surest 0 --train net.safetensors --out new.tsv", "--train"),
+    ("combine votes.tsv --surest 0 --combiner json0.json --out new.tsv", "--combiner"),
     ("mix", "TABLE"),
     ("mix votes.tsv", "--weight"),
     ("mix votes.tsv fewer.tsv --weight 1 --out new.tsv", "fewer.tsv"),
@@ -479,9 +510,9 @@ def test_the_table_is_as_large_as_it_is_said_to_be() -> None:
     assert len({shlex.join(words) for words, _ in CASES}) >= 600
 
 
-@pytest.mark.parametrize("command", ["summary", "run", "mix"])
+@pytest.mark.parametrize("command", ["summary", "run", "mix", "combine"])
 def test_the_same_lines_are_good_without_the_bad_word(
     scratch: Path, command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = GOOD[command].replace("new.tsv", "fine.tsv")
+    line = GOOD[command].replace("new.tsv", f"fine_{command}.tsv")
     assert main([command, *shlex.split(line)]) == 0, capsys.readouterr().err

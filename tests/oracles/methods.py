@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 
 from dualrs_lab.cascade import Cascade, first_to_accept, steps
+from dualrs_lab.combine import Combiner, combined_radius, surest_class
+from dualrs_lab.combine.radii import _largest
 from dualrs_lab.dual import Cuts, Estimator, Plurality, cuts_entry, median_entry, plurality_entry, routes
 from dualrs_lab.evidence import (
     BOUNDS,
@@ -232,6 +234,73 @@ class Asked:
 
 
 @dataclass(frozen=True)
+class Combined:
+    """A combiner of smoothed experts. With `stretch` other than 1, the halves of the first are that long."""
+
+    experts: tuple[Cells, ...]
+    combiner: Combiner
+    n: int = 400
+    stretch: float = 1.0
+
+    def _shares(self, points: np.ndarray) -> np.ndarray:  # (N, P, K, C)
+        pairs = zip(self.experts, self.combiner.sigmas, strict=True)
+        return np.stack([cells.probabilities(points, sigma) for cells, sigma in pairs], axis=2)
+
+    def _preferred(self, z: np.ndarray, one: int, other: int) -> np.ndarray:
+        # G of a pair of classes, from lengths (…, K, C), term by term and coordinate by coordinate
+        experts, found = len(self.combiner.sigmas), np.full(z.shape[:-2], -np.inf)
+        for term in self.combiner.shifts:
+            least = np.full(found.shape, np.inf)
+            for j in (j for j, shift in enumerate(term) if shift < np.inf):
+                kind, mine, theirs = j // experts, z[..., j % experts, one], z[..., j % experts, other]
+                half = 0.5 * (mine - theirs) * (self.stretch if j == 0 else 1)
+                value = (half, mine, -theirs, np.zeros_like(mine))[kind]
+                least = np.minimum(least, value + term[j])
+            found = np.maximum(found, least)
+        return found
+
+    def margins(self, shares: np.ndarray) -> np.ndarray:
+        """h (…, C) of each class from probabilities (…, K, C), by the definition."""
+        z = np.asarray(self.combiner.sigmas)[:, None] * probit(np.clip(shares, SURE, 1 - SURE))
+        kinds = range(shares.shape[-1])
+        g = {(one, other): self._preferred(z, one, other) for one in kinds for other in kinds if one != other}
+        least = [
+            np.min([0.5 * (g[one, other] - g[other, one]) for other in kinds if other != one], axis=0)
+            for one in kinds
+        ]
+        return np.stack(least, axis=-1)
+
+    def answer(self, points: np.ndarray) -> np.ndarray:
+        h = self.margins(self._shares(points))
+        return np.where(h.max(axis=-1) > 0, h.argmax(axis=-1), -1)
+
+    def _stretched(self, v: np.ndarray, combiner: Combiner) -> np.ndarray:
+        long = np.ones(v.shape[-1])
+        long[0] = self.stretch
+        return _largest(v * long, combiner)
+
+    def exact(self, x: np.ndarray) -> Claimed:
+        y, shares = self.answer(x[:, None])[:, 0], self._shares(x[:, None])[:, 0]
+        with mock.patch("dualrs_lab.combine.radii._largest", self._stretched):
+            radius = combined_radius(
+                shares, np.maximum(y, 0), combiner=self.combiner, alpha=0.05, bounds=(low, high)
+            )
+        return y, np.where(y >= 0, np.maximum(radius, 0), 0)
+
+    def voted(self, rng: np.random.Generator, x: np.ndarray, alpha: float, *, fault: str = "") -> Claimed:
+        shares = self._shares(x[:, None])[:, 0].swapaxes(0, 1)
+        selection, votes = (np.stack([draws(rng, p, n) for p in shares], axis=1) for n in (50, self.n))
+        y, bounds = surest_class(selection, self.combiner), (lower_bound, upper_bound)
+        if fault == "all of alpha for each bound":
+            alpha = alpha * self.combiner.spends
+        elif fault == "the share of the rival":
+            bounds = (lower_bound, high)
+        elif not fault:  # experts that are not asked, whatever the guess, cost nothing
+            votes[(selection.argmax(axis=-1) % 3 == 2) & (np.arange(len(shares)) > 0)] = 0
+        return y, np.maximum(combined_radius(votes, y, combiner=self.combiner, alpha=alpha, bounds=bounds), 0)
+
+
+@dataclass(frozen=True)
 class Mix:
     """The mix of weight a of a smoothed h, and of whatever network g: what any g can undo is undone."""
 
@@ -278,4 +347,4 @@ class Mix:
         return pd.DataFrame(told)
 
 
-Method = Plain | Dual | Asked | Mix
+Method = Plain | Dual | Asked | Combined | Mix

@@ -13,10 +13,11 @@ import pytest
 from scipy import stats
 
 from dualrs_lab.cascade import Cascade
+from dualrs_lab.combine import Combiner
 from dualrs_lab.dual import Cuts, Median, Plurality
 from dualrs_lab.smoothing import AtRadii, InputSpecific
 from tests.oracles.exact import FAR, Cells, alike, beyond, half_line, phi, probit, reach, some_cells, violated
-from tests.oracles.methods import Asked, Dual, Method, Mix, Plain
+from tests.oracles.methods import Asked, Combined, Dual, Method, Mix, Plain
 
 ERROR, ALPHA, CLASSES = 1e-3, 0.05, 3
 COUNT = 2000  # systems on the line at a time: all of them in CI, one chunk of many in the slow tests
@@ -56,6 +57,30 @@ def _cascade(limits: tuple[float, ...], rule: str = "two-bounds") -> Made:
     return made
 
 
+def _combined(kind: str, **how) -> Made:
+    def made(rng: np.random.Generator, count: int, dims: int) -> Combined:
+        experts, sigmas = _experts(rng, count, dims), _levels(rng)
+        if kind == "single":
+            combiner = Combiner.single(sigmas, int(rng.integers(3)) if not how else 0)
+        elif kind == "surest":
+            combiner = Combiner.surest(sigmas, tuple(rng.uniform(0, 0.2, 3)))
+        else:
+            combiner = _lattice(rng, sigmas)
+        return Combined(experts, combiner, **how)
+
+    return made
+
+
+def _lattice(rng: np.random.Generator, sigmas: tuple[float, ...]) -> Combiner:
+    """Four terms of one to three coordinates of any kind, the first of a half."""
+    shifts = np.full((4, 10), np.inf)
+    for term in shifts:
+        some = rng.choice(10, rng.integers(1, 4), replace=False)
+        term[some] = rng.uniform(-0.2, 0.1, len(some))
+    shifts[0, rng.integers(3)] = 0.0
+    return Combiner.of(sigmas, shifts)
+
+
 def _mix(form: str, rule: str = "cohen") -> Made:
     def made(rng: np.random.Generator, count: int, dims: int) -> Mix:
         cells = some_cells(rng, count, dims, CLASSES)
@@ -88,6 +113,9 @@ METHODS: dict[str, Made] = {
     "cascade, thresholds": _cascade((0.1, -0.05, 0.0)),
     "cascade, thresholds, own votes": _cascade((0.1, -0.05, 0.0), "own-votes"),
     "cascade, below": _cascade((-0.2, -0.1, -0.3)),
+    "combiner, single": _combined("single"),
+    "combiner, surest": _combined("surest"),
+    "combiner, lattice": _combined("lattice"),
     "mix, closed": _mix("closed"),
     **{
         f"mix, {form}, {rule}": _mix(form, rule)
@@ -190,6 +218,18 @@ def _tight_mix(rng: np.random.Generator, form: str = "closed", rule: str = "cohe
     return Mix(half_line(0.25 * _near(rng, 0.7, 1.2), 0, 1, 2), 0.25, 0.8, form, rule)
 
 
+def _tight_combiner(rng: np.random.Generator) -> Combined:
+    """Three are as sure of the class as each other; the rival's length is known, from little noise."""
+    edge = _near(rng, 0.08, 0.2)
+    sure, little = half_line(edge, 0, 2, CLASSES), half_line(np.full(COUNT, -0.02), 2, 1, CLASSES)
+    return Combined((sure, sure, sure, little), Combiner.surest((0.5, 0.4, 0.3, 0.02)))
+
+
+def _two_bounds(rng: np.random.Generator) -> Combined:
+    edges = np.stack([_near(rng, 0.03, 0.08), np.full(COUNT, 0.2)], axis=1)[:, None]
+    return Combined((Cells(edges, np.tile([0, 2, 1], (COUNT, 1)), 3),), Combiner.single((0.25,), 0))
+
+
 TIGHT: dict[str, tuple[Callable[[np.random.Generator], Method], str]] = {
     "plain, level": (_tight_plain, "twice the level"),
     "plain, draws": (_tie, "guessed on counted draws"),
@@ -208,6 +248,8 @@ TIGHT: dict[str, tuple[Callable[[np.random.Generator], Method], str]] = {
     "dual": (_tight_dual, "all of alpha for each bound"),
     "dual, two bounds": (partial(_tight_dual, ruled="two-bounds"), "all of alpha for each bound"),
     "cascade": (_tight_cascade, "all of alpha for each bound"),
+    "combiner": (_tight_combiner, "all of alpha for each bound"),
+    "combiner, two bounds": (_two_bounds, "the share of the rival"),
     "mix": (_tight_mix, "twice the level"),
     "mix, two bounds": (partial(_tight_mix, form="exact", rule="two-bounds"), "four times the level"),
 }
@@ -232,6 +274,14 @@ def test_a_dual_system_whose_other_experts_are_not_certified_is_caught(published
     method, x = _dual("median", published=published)(rng, COUNT, 1), rng.uniform(-1.2, 1.2, (COUNT, 1))
     found = method.voted(rng, x, ALPHA, fault="the others are not certified")
     assert violated(method.answer, x, *found).sum() > _too_many(COUNT)
+
+
+@pytest.mark.parametrize("kind", ["single", "lattice"])
+def test_a_combiner_of_twice_the_slope_is_caught(kind: str) -> None:
+    """One coordinate counts double, in the system and in what is certified of it."""
+    rng = np.random.default_rng(2)
+    method, x = _combined(kind, stretch=2.0)(rng, COUNT, 1), rng.uniform(-1.2, 1.2, (COUNT, 1))
+    assert violated(method.answer, x, *method.exact(x)).mean() > 0.05
 
 
 # The oracles themselves.

@@ -1,0 +1,138 @@
+"""`dualrs-lab combine`: learnt, read, or who is surest; and one clear line for what does not fit."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dualrs_lab.__main__ import main, make_parser
+from dualrs_lab.combine import CombinedCertificate, Combiner, Learning
+from dualrs_lab.data import load_images
+from dualrs_lab.evidence import read_table
+from dualrs_lab.smoothing import GridNoise, Spec, certify_table, image_votes
+from tests.cli.test_main import complaint
+from tests.smoothing.test_smoothed_attacks import ridge
+
+SIGMAS = (0.5, 0.25)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tables of two experts, and votes about training images."""
+    folder = tmp_path_factory.mktemp("experts")
+    images, test = load_images("digits", "train"), load_images("digits", "test").select(range(20))
+    experts = [ridge(images, images.labels, sigma) for sigma in SIGMAS]
+    for model, sigma in zip(experts, SIGMAS, strict=True):
+        spec = Spec(noise=GridNoise(sigma), seed=0, n0=50, n=400)
+        certify_table(model, test, folder / f"t{sigma}.tsv", spec=spec, progress=False)
+    image_votes(experts, images.select(range(60)), folder / "votes.safetensors", sigmas=SIGMAS, n=50, seed=0)
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def tables(made: Path) -> list[str]:
+    return [str(made / f"t{sigma}.tsv") for sigma in SIGMAS[::-1]]
+
+
+def test_a_combiner_is_learnt_and_serves_again(made: Path, here: Path, capsys) -> None:
+    train = ["--train", str(made / "votes.safetensors"), "--changes", "200", "--starts", "2", "--seed", "3"]
+    weights = ["--radii-weights", "1,1,1,0,0,0,0,0"]
+    assert main(["combine", *tables(made), *train, *weights, "--radii", "0,0.1", "--out", "c.tsv"]) == 0
+    shown = capsys.readouterr().out
+    assert "learning from 60 images into c_learnt.json" in shown
+    assert "combiner" in shown.splitlines()[-1]
+    found = read_table(here / "c.tsv")
+    assert len(found) == 20
+    claims = [CombinedCertificate.from_row(row) for row in found.to_dict("records")]
+    assert [claim.recomputed() for claim in claims] == found["radius"].tolist()
+    learnt = json.loads((here / "c_learnt.json").read_text())
+    assert learnt["combiner"] == found["combiner"][0]
+    assert (len(learnt["tried"]), learnt["settings"]["weights"][3]) == (2, 0)
+    assert (learnt["settings"]["about"]["n"], learnt["settings"]["seed"]) == (50, 3)
+    identity = json.loads((here / "c.json").read_text())["identity"]
+    assert (identity["sigmas"], identity["combiner"]) == ([0.5, 0.25], learnt["combiner"])
+    assert (len(identity["tables"]), identity["method"], identity["alpha"]) == (2, "combine", 0.001)
+    assert main(["combine", *tables(made), "--combiner", "c_learnt.json", "--out", "d.tsv"]) == 0
+    again = read_table(here / "d.tsv")
+    assert again.drop(columns="time").equals(found.drop(columns="time"))
+    looser = ["--combiner", "c_learnt.json", "--alpha", "0.1", "--out", "e.tsv"]
+    assert main(["combine", *tables(made), *looser]) == 0
+    assert read_table(here / "e.tsv")["radius"].sum() > found["radius"].sum()
+
+
+def test_whoever_is_surest_needs_no_learning(made: Path, here: Path, capsys) -> None:
+    for out, handicaps in (("a.tsv", "0,0"), ("b.tsv", "0,0.1"), ("c.tsv", "-0.1,0")):
+        assert main(["combine", *tables(made), f"--surest={handicaps}", "--out", out]) == 0
+    capsys.readouterr()
+    a, b, c = (read_table(here / name) for name in ("a.tsv", "b.tsv", "c.tsv"))
+    assert a["combiner"][0] == Combiner.surest(SIGMAS, (0.0, 0.0)).text
+    assert b["combiner"][0] == Combiner.surest(SIGMAS, (0.0, 0.1)).text
+    np.testing.assert_allclose(b["radius"], c["radius"], atol=1e-9)  # only the difference counts
+    assert a["radius"].tolist() != b["radius"].tolist()
+    assert sorted(path.name for path in here.glob("*.tsv")) == ["a.tsv", "b.tsv", "c.tsv"]
+
+
+def test_what_does_not_fit_is_one_line_and_leaves_no_table(made: Path, here: Path, capsys) -> None:
+    two, votes = tables(made), str(made / "votes.safetensors")
+    (here / "stranger.json").write_text("{}")
+    (here / "text.safetensors").write_text("hello")
+    (here / "there.tsv").write_text("mine")
+    out = ["--out", "new.tsv"]
+    for words, message in (
+        ([*two, *out], "--train"),
+        ([*two, "--surest", "0,0", "--combiner", "x.json", *out], "not allowed with"),
+        (["--surest", "0,0", *out], "TABLE"),
+        (["none.tsv", "--surest", "0", *out], "table none.tsv not found"),
+        ([two[0], two[0], "--surest", "0,0", *out], "one table for each of several"),
+        ([*two, "--surest", "0", *out], "--surest: want a handicap for each of 2 experts"),
+        ([*two, "--surest", "0,x", *out], "--surest"),
+        ([*two, "--surest", "0,inf", *out], "--surest"),
+        ([*two, "--surest", "0,nan", *out], "--surest"),
+        ([*two, "--combiner", "none.json", *out], "none.json"),
+        ([*two, "--combiner", "stranger.json", *out], "stranger.json is no combiner"),
+        ([*two, "--combiner", str(here), *out], str(here)),
+        ([*two, "--train", "none.safetensors", *out], "file of votes none.safetensors not found"),
+        ([*two, "--train", "text.safetensors", *out], "text.safetensors holds no tensors"),
+        ([two[0], "--train", votes, *out], "votes.safetensors holds counts, labels, votes for the sigmas"),
+        ([*two, "--train", votes, "--radii-weights", "1,2", *out], "as many weights"),
+        ([*two, "--train", votes, "--radii-weights", "0,0,0,0,0,0,0,0", *out], "not all 0"),
+        ([*two, "--train", votes, "--radii-weights=-1,0,0,0,0,0,0,0", *out], "--radii-weights"),
+        ([*two, "--train", votes, "--starts", "0", *out], "--starts"),
+        ([*two, "--train", votes, "--changes", "x", *out], "--changes"),
+        ([*two, "--train", votes, "--seed", "-1", *out], "--seed"),
+        ([*two, "--surest", "0,0", "--alpha", "1", *out], "--alpha"),
+        ([*two, "--surest", "0,0", "--out", "there.tsv"], "there.tsv"),
+        ([*two, "--surest", "0,0", "--out", "new.txt"], "--out"),
+        ([*two, "--surest", "0,0"], "--out"),
+    ):
+        assert message in complaint(capsys, "combine", *words), words
+    assert sorted(path.name for path in here.iterdir()) == ["stranger.json", "text.safetensors", "there.tsv"]
+    assert (here / "there.tsv").read_text() == "mine"
+
+
+def test_a_combiner_of_other_experts_or_settings_is_refused(made: Path, here: Path, capsys) -> None:
+    train = ["--train", str(made / "votes.safetensors"), "--starts", "1"]
+    assert main(["combine", *tables(made), *train, "--changes", "10", "--out", "c.tsv"]) == 0
+    capsys.readouterr()
+    message = complaint(capsys, "combine", tables(made)[0], "--combiner", "c_learnt.json", "--out", "d.tsv")
+    assert "c_learnt.json is of sigmas (0.5, 0.25); the tables of (0.25,)" in message
+    (here / "c.tsv").unlink()
+    (here / "c.json").unlink()
+    before = (here / "c_learnt.json").read_bytes()
+    assert main(["combine", *tables(made), *train, "--changes", "20", "--out", "c.tsv"]) == 2
+    assert "other settings (changes)" in capsys.readouterr().err
+    assert main(["combine", *tables(made), *train, "--changes", "10", "--out", "c.tsv"]) == 0
+    assert (here / "c_learnt.json").read_bytes() == before
+
+
+def test_defaults_are_those_of_the_code() -> None:
+    words = ["combine", "t.tsv", "--train", "v.safetensors", "--out", "c.tsv"]
+    found = make_parser(words).parse_args(words)
+    assert (found.starts, found.changes, found.alpha) == (Learning.starts, Learning.changes, Learning.alpha)
+    assert tuple(found.radii_weights) == ()
