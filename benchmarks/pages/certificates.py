@@ -95,11 +95,14 @@ def _systems() -> Facts:
         "cascade, routed": "cascade, routed certificate",
         "cascade, routed, t = 0.3": "the same, t = 0.3 at σ = 1",
     }
+    others = {"whoever is surest": "whoever is surest", "combiner": "learnt combiner"}
     oracle = {"oracle": "oracle (no classifier)"}
     acr = found["acr"]
     return {
         "systems": curve_table(found, ruled | cascades | oracle),
-        "systems_by_two_bounds": curve_table(found, _ending(ruled, BOTH) | cascades | _ending(oracle, BOTH)),
+        "systems_by_two_bounds": curve_table(
+            found, _ending(ruled, BOTH) | cascades | others | _ending(oracle, BOTH)
+        ),
         "acr": {rule: radius(value) for rule, value in acr.items()},
         "at_0": {rule: percent(value) for rule, value in found["0"].items()},
         "of_oracle": percent(acr["cascade, routed"] / acr["oracle"], 0),

@@ -26,7 +26,7 @@ def facts() -> Facts:
         "combiners": markdown(["weights of radii 0, 0.25, …, 2", f"r = {at[0]}", *at[1:], "ACR"], rows),
         "combiner_images": f"{len(counts):,}",
         "combiner_draws": str(DRAWS),
-        "combiner_gain": {r: f"{value:+.1f}" for r, value in gained.items()},
+        "combiner_gain": {f"r{r}": f"{value:+.1f}" for r, value in gained.items()},
         "combiner_loss": f"{-gained.min():.1f}",
         "combiner_acr": radius(front.loc[CHOSEN, "acr"]),
         "combiner_weights": str(front.loc[CHOSEN, "weights"]).replace(" ", ", "),
