@@ -386,3 +386,9 @@ def test_text_that_is_no_combiner_is_refused(text: str) -> None:
 def test_combiners_that_make_no_sense_are_refused(made: tuple, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Combiner(*made)
+
+
+def test_an_expert_that_there_is_not_cannot_be_alone() -> None:
+    for expert in (-1, 3, 9):
+        with pytest.raises(ValueError, match=rf"Combiner.single: wanted one of 3 experts.*got {expert}"):
+            Combiner.single(SIGMAS, expert)

@@ -362,12 +362,20 @@ def held(path: Path, data: bytes) -> None:
     path.with_suffix(".json").write_text(json.dumps(record))
 
 
-def test_files_that_hold_no_votes_of_all_classes_are_refused(kept: Path, tmp_path: Path) -> None:
+def test_files_that_hold_no_votes_of_all_classes_are_refused(
+    kept: Path, tmp_path: Path, digits, experts
+) -> None:
     for sigmas in ((1.0,), (1.0, 0.25), (1.0, 0.5, 0.25)):
         with pytest.raises(ValueError, match=r"read_image_votes: .* for the sigmas \[1\.0, 0\.5\]; wanted"):
             read_image_votes(kept, sigmas)
     with pytest.raises((ValueError, FileNotFoundError), match=r"none\.safetensors"):
         read_image_votes(tmp_path / "none.safetensors", SIGMAS)
+    before = kept.read_bytes()
+    held(kept, save({"votes": np.zeros((30, 2), dtype=np.int32)}))  # as there were before
+    assert label_votes(experts, digits, kept, **HOW).shape == (30, 2)
+    with pytest.raises(ValueError, match=r"image_votes: .* holds votes for the label only"):
+        image_votes(experts, digits, kept, **HOW)
+    held(kept, before)
     for data, shown in (
         (save({"votes": np.zeros((3, 2), dtype=np.int32)}), "holds votes for"),
         (save({"weight": np.zeros(3)}), "holds weight for"),
