@@ -14,9 +14,11 @@ from dualrs_lab.combine import (
     CombinedCertificate,
     Combiner,
     CombineSpec,
+    certify,
     certify_combined,
     certify_combined_table,
     combine_tables,
+    combined_radius,
 )
 from dualrs_lab.data import Images, load_images
 from dualrs_lab.evidence import ABSTAIN, check_evidence, frame, read_table, write_table
@@ -98,6 +100,36 @@ def test_experts_that_cannot_change_the_radius_are_not_asked(points: np.ndarray,
     if name == "single":  # the one expert that counts, or none
         assert (lazy["votes_0.07"] == "").all()
         assert set(lazy["drawn"]) == {3 * 100 + 4000}
+
+
+class Told:
+    """An expert whose votes (N, C) are known."""
+
+    def __init__(self, votes: np.ndarray) -> None:
+        self.votes = votes
+
+    def count(self, x: np.ndarray, idx: np.ndarray, selection: np.ndarray, level: float):
+        del x, selection, level
+        return self.votes[idx], self.votes[idx].sum(axis=1)
+
+
+def test_no_lattice_loses_by_not_asking() -> None:
+    """Random combiners and votes: the radius is that of all votes, or neither is above 0."""
+    chance, spared = np.random.default_rng(9), 0
+    idx = np.arange(60)
+    for _ in range(12):
+        spec = settings(lattice(chance, SIGMAS), n=500, alpha=0.01)
+        votes = chance.multinomial(500, chance.dirichlet([0.3] * 3, (60, 3)))
+        y = votes.sum(axis=1).argmax(axis=1)
+        pool = certify._Pool([], spec, (2,), torch.device("cpu"))
+        pool.experts = [Told(votes[:, j]) for j in range(3)]
+        found = pool._count(idx, idx, np.zeros_like(votes), y)
+        some, whole = (
+            combined_radius(each, y, combiner=spec.combiner, alpha=spec.alpha) for each in (found, votes)
+        )
+        assert np.maximum(some, 0).tolist() == np.maximum(whole, 0).tolist()
+        spared += int((found.sum(axis=2) == 0).sum())
+    assert spared > 300
 
 
 def timeless(found: list[CombinedCertificate]) -> list[CombinedCertificate]:
