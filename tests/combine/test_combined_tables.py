@@ -296,6 +296,21 @@ def test_rows_together_say_what_each_says_alone() -> None:
             assert found[f"reach_{name}"].tolist() == pytest.approx(each, rel=1e-12)
 
 
+@pytest.mark.parametrize("text", ["zero:0.1", "half0.5:-5.0 | zero:0.0", "own0.5:0.0 zero:-9.0"])
+def test_where_no_class_is_ahead_rows_and_certificates_guess_alike(tmp_path: Path, text: str) -> None:
+    """Of classes that are level the lowest wins, whether or not anybody voted for it."""
+    combiner = Combiner.of_text((0.5, 0.25), text)
+    selection, votes = np.zeros((2, 2, 4), dtype=np.int64)
+    selection[:, 2], selection[:, 3], votes[:, 2], votes[:, 3] = 20, 30, 100, 300
+    how = {"idx": 0, "label": 3, "alpha": 0.01, "seed": 1, "seconds": 0.0}
+    made = CombinedCertificate.from_votes(selection, votes, combiner, **how)
+    assert (made.guess, made.radius, made.predict) == (0, 0.0, ABSTAIN)
+    write_table(tmp_path / "t.tsv", frame([made]))
+    row = read_table(tmp_path / "t.tsv").iloc[0]
+    assert [row["reach_0.5"], row["reach_0.25"]] == pytest.approx(made.reaches.tolist())
+    assert made.reaches.max() < 0
+
+
 def test_ten_thousand_rows_are_checked_in_no_time() -> None:
     """What the check of the radii takes, in seconds of this processor."""
     table = pd.concat([frame(random_certificates(500, LATTICE))] * 20, ignore_index=True)

@@ -134,6 +134,30 @@ def test_after_a_kill_it_goes_on_with_the_next_start(tmp_path: Path, monkeypatch
     assert calls == [0, 1, 1, 2]
 
 
+def test_each_search_starts_from_another_expert_the_best_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = []
+
+    class Idle:
+        def __init__(self, pairs: Pairs, start: Combiner, *, seed: int, **how) -> None:
+            begun.append((start, seed, len(pairs.own), how["terms"], how["radii"]))
+
+        def run(self, changes: int) -> Combiner:
+            assert changes == 1500
+            return begun[-1][0]
+
+    monkeypatch.setattr(train, "Search", Idle)
+    votes = VOTES.copy()
+    votes[:, 0] = 33  # an expert that never knows
+    path = tmp_path / "c.json"
+    found = learn_combiner(votes, LABELS, SIGMAS, learning=learning(starts=3), path=path)
+    assert [start.text for start, *_ in begun] == ["half0.5:0.0", "half1:0.0", "half0.5:0.0"]
+    assert len({seed for _, seed, *_ in begun}) == 3  # the same expert, other changes
+    assert {one[2:] for one in begun} == {(90, 4, (0.0, 0.25, 0.5))}
+    assert found == Combiner.single(SIGMAS, 1)  # the best of all that was tried, not the last
+
+
 def test_what_was_learnt_with_other_settings_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "c.json"
     learnt(path, changes=10)
