@@ -59,7 +59,11 @@ class Combiner:
 
     @classmethod
     def single(cls, sigmas: Sequence[float], expert: int) -> Self:
-        """One expert alone, by two bounds."""
+        """One expert alone, by two bounds; ValueError for a number that is none of theirs."""
+        if not 0 <= expert < len(sigmas):
+            raise ValueError(
+                f"Combiner.single: wanted one of {len(sigmas)} experts, from 0 on, got {expert}."
+            )
         shifts = np.full((1, 3 * len(sigmas) + 1), np.inf)
         shifts[0, expert] = 0.0
         return cls.of(sigmas, shifts)

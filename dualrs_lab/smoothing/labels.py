@@ -50,7 +50,10 @@ def image_votes(
     refused with ValueError, or with `replace` kept under another name. Its json tells how it was made.
     """
     how = {"sigmas": sigmas, "n": n, "seed": seed, "dtype": dtype, "fast": fast, "replace": replace}
-    return _cached("image_votes", experts, images, Path(path), **how)  # type: ignore[arg-type]
+    found = _cached("image_votes", experts, images, Path(path), **how)  # type: ignore[arg-type]
+    if "counts" not in found:  # as files were before all classes were kept
+        raise ValueError(f"image_votes: {path} holds votes for the label only; choose another file")
+    return found
 
 
 def _cached(

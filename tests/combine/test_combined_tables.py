@@ -14,9 +14,11 @@ from dualrs_lab.combine import (
     CombinedCertificate,
     Combiner,
     CombineSpec,
+    certify,
     certify_combined,
     certify_combined_table,
     combine_tables,
+    combined_radius,
 )
 from dualrs_lab.data import Images, load_images
 from dualrs_lab.evidence import ABSTAIN, check_evidence, frame, read_table, write_table
@@ -98,6 +100,36 @@ def test_experts_that_cannot_change_the_radius_are_not_asked(points: np.ndarray,
     if name == "single":  # the one expert that counts, or none
         assert (lazy["votes_0.07"] == "").all()
         assert set(lazy["drawn"]) == {3 * 100 + 4000}
+
+
+class Told:
+    """An expert whose votes (N, C) are known."""
+
+    def __init__(self, votes: np.ndarray) -> None:
+        self.votes = votes
+
+    def count(self, x: np.ndarray, idx: np.ndarray, selection: np.ndarray, level: float):
+        del x, selection, level
+        return self.votes[idx], self.votes[idx].sum(axis=1)
+
+
+def test_no_lattice_loses_by_not_asking() -> None:
+    """Random combiners and votes: the radius is that of all votes, or neither is above 0."""
+    chance, spared = np.random.default_rng(9), 0
+    idx = np.arange(60)
+    for _ in range(12):
+        spec = settings(lattice(chance, SIGMAS), n=500, alpha=0.01)
+        votes = chance.multinomial(500, chance.dirichlet([0.3] * 3, (60, 3)))
+        y = votes.sum(axis=1).argmax(axis=1)
+        pool = certify._Pool([], spec, (2,), torch.device("cpu"))
+        pool.experts = [Told(votes[:, j]) for j in range(3)]
+        found = pool._count(idx, idx, np.zeros_like(votes), y)
+        some, whole = (
+            combined_radius(each, y, combiner=spec.combiner, alpha=spec.alpha) for each in (found, votes)
+        )
+        assert np.maximum(some, 0).tolist() == np.maximum(whole, 0).tolist()
+        spared += int((found.sum(axis=2) == 0).sum())
+    assert spared > 300
 
 
 def timeless(found: list[CombinedCertificate]) -> list[CombinedCertificate]:
@@ -262,6 +294,21 @@ def test_rows_together_say_what_each_says_alone() -> None:
         for j, name in enumerate(("0.5", repr(1 / 3), "0.12")):
             each = [c.reaches[j] for c in some]
             assert found[f"reach_{name}"].tolist() == pytest.approx(each, rel=1e-12)
+
+
+@pytest.mark.parametrize("text", ["zero:0.1", "half0.5:-5.0 | zero:0.0", "own0.5:0.0 zero:-9.0"])
+def test_where_no_class_is_ahead_rows_and_certificates_guess_alike(tmp_path: Path, text: str) -> None:
+    """Of classes that are level the lowest wins, whether or not anybody voted for it."""
+    combiner = Combiner.of_text((0.5, 0.25), text)
+    selection, votes = np.zeros((2, 2, 4), dtype=np.int64)
+    selection[:, 2], selection[:, 3], votes[:, 2], votes[:, 3] = 20, 30, 100, 300
+    how = {"idx": 0, "label": 3, "alpha": 0.01, "seed": 1, "seconds": 0.0}
+    made = CombinedCertificate.from_votes(selection, votes, combiner, **how)
+    assert (made.guess, made.radius, made.predict) == (0, 0.0, ABSTAIN)
+    write_table(tmp_path / "t.tsv", frame([made]))
+    row = read_table(tmp_path / "t.tsv").iloc[0]
+    assert [row["reach_0.5"], row["reach_0.25"]] == pytest.approx(made.reaches.tolist())
+    assert made.reaches.max() < 0
 
 
 def test_ten_thousand_rows_are_checked_in_no_time() -> None:

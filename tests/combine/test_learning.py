@@ -134,6 +134,30 @@ def test_after_a_kill_it_goes_on_with_the_next_start(tmp_path: Path, monkeypatch
     assert calls == [0, 1, 1, 2]
 
 
+def test_each_search_starts_from_another_expert_the_best_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = []
+
+    class Idle:
+        def __init__(self, pairs: Pairs, start: Combiner, *, seed: int, **how) -> None:
+            begun.append((start, seed, len(pairs.own), how["terms"], how["radii"]))
+
+        def run(self, changes: int) -> Combiner:
+            assert changes == 1500
+            return begun[-1][0]
+
+    monkeypatch.setattr(train, "Search", Idle)
+    votes = VOTES.copy()
+    votes[:, 0] = 33  # an expert that never knows
+    path = tmp_path / "c.json"
+    found = learn_combiner(votes, LABELS, SIGMAS, learning=learning(starts=3), path=path)
+    assert [start.text for start, *_ in begun] == ["half0.5:0.0", "half1:0.0", "half0.5:0.0"]
+    assert len({seed for _, seed, *_ in begun}) == 3  # the same expert, other changes
+    assert {one[2:] for one in begun} == {(90, 4, (0.0, 0.25, 0.5))}
+    assert found == Combiner.single(SIGMAS, 1)  # the best of all that was tried, not the last
+
+
 def test_what_was_learnt_with_other_settings_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "c.json"
     learnt(path, changes=10)
@@ -362,12 +386,20 @@ def held(path: Path, data: bytes) -> None:
     path.with_suffix(".json").write_text(json.dumps(record))
 
 
-def test_files_that_hold_no_votes_of_all_classes_are_refused(kept: Path, tmp_path: Path) -> None:
+def test_files_that_hold_no_votes_of_all_classes_are_refused(
+    kept: Path, tmp_path: Path, digits, experts
+) -> None:
     for sigmas in ((1.0,), (1.0, 0.25), (1.0, 0.5, 0.25)):
         with pytest.raises(ValueError, match=r"read_image_votes: .* for the sigmas \[1\.0, 0\.5\]; wanted"):
             read_image_votes(kept, sigmas)
     with pytest.raises((ValueError, FileNotFoundError), match=r"none\.safetensors"):
         read_image_votes(tmp_path / "none.safetensors", SIGMAS)
+    before = kept.read_bytes()
+    held(kept, save({"votes": np.zeros((30, 2), dtype=np.int32)}))  # as there were before
+    assert label_votes(experts, digits, kept, **HOW).shape == (30, 2)
+    with pytest.raises(ValueError, match=r"image_votes: .* holds votes for the label only"):
+        image_votes(experts, digits, kept, **HOW)
+    held(kept, before)
     for data, shown in (
         (save({"votes": np.zeros((3, 2), dtype=np.int32)}), "holds votes for"),
         (save({"weight": np.zeros(3)}), "holds weight for"),

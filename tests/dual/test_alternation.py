@@ -9,10 +9,10 @@ import torch.nn.functional as F
 
 from dualrs_lab.data import Images, load_images, to_float
 from dualrs_lab.dual import Cuts, RoutedGaussian, Stakes, alternate, alternation, choices
-from dualrs_lab.dual import labels as routing
 from dualrs_lab.models import make_model, with_head
 from dualrs_lab.runtime import make_generator
 from dualrs_lab.smoothing import GridNoise, NoiseBlocks, count_votes
+from dualrs_lab.smoothing import labels as routing
 from dualrs_lab.training import Gaussian, TrainConfig, train
 
 SIGMAS, RULE = (0.12, 0.5), Cuts((0.25,))

@@ -28,11 +28,11 @@ from dualrs_lab.dual import (
     regret_table,
     train_router,
 )
-from dualrs_lab.dual import labels as routing
 from dualrs_lab.evidence import lower_bound, rs_radius
 from dualrs_lab.models import make_model
 from dualrs_lab.runtime import make_generator
 from dualrs_lab.smoothing import GridNoise, NoiseBlocks, count_votes, label_votes, soft
+from dualrs_lab.smoothing import labels as routing
 from dualrs_lab.training import Pool, TrainConfig, settings, together, train, train_together
 from dualrs_lab.training import loop as training
 
@@ -77,7 +77,7 @@ def test_labels_are_votes_for_the_label_and_are_counted_once(
         assert np.abs(votes[:, j].numpy() - own).max() <= 1
         assert np.ptp(own) > 50  # not the same for all
     before = path.stat().st_mtime_ns
-    monkeypatch.setattr(routing, "freeze", None)  # the file is enough
+    monkeypatch.setattr(routing, "freeze_each", None)  # the file is enough
     assert torch.equal(label_votes(experts, digits, path, **given), votes)
     for other, key in (({"seed": 4}, "seed"), ({"n": 50}, "n"), ({"sigmas": (0.25, 1.0)}, "sigmas")):
         with pytest.raises(ValueError, match=rf"other settings \({key}\): found .*'{key}'.* choose another"):

@@ -10,7 +10,19 @@ from typing import Any
 import pytest
 import torch
 
-from dualrs_lab import attacks, cascade, data, dual, evidence, headless, mixing, models, pixels, smoothing
+from dualrs_lab import (
+    attacks,
+    cascade,
+    combine,
+    data,
+    dual,
+    evidence,
+    headless,
+    mixing,
+    models,
+    pixels,
+    smoothing,
+)
 from dualrs_lab.attacks import Effort
 from dualrs_lab.runtime import fold_seed, make_generator, pick_device
 from dualrs_lab.training import TrainConfig
@@ -28,6 +40,8 @@ SETTINGS = {
     "Spec": SPEC,
     "DualSpec": dual.DualSpec(estimator=dual.Median(0.25), sigmas=(0.25, 0.5), seed=0),
     "CascadeSpec": cascade.CascadeSpec(cascade=cascade.Cascade((0.5, 0.25)), seed=0),
+    "CombineSpec": combine.CombineSpec(combiner=combine.Combiner.surest((0.5, 0.25)), seed=0),
+    "Learning": combine.Learning(seed=0),
     "Effort": Effort(eps=0.1, seed=0),
     "Threat": attacks.Threat(eps=0.1, seed=0),
     "PGD": attacks.PGD(),
@@ -47,6 +61,15 @@ BAD = {
     },
     "DualSpec": {"n_estimator": WHOLE, "alpha": (0.0, NAN), "seed": (-1,)},
     "CascadeSpec": {"n_side": WHOLE, "n": (0,)},
+    "CombineSpec": {"n": WHOLE, "n0": WHOLE, "alpha": (0, 1, NAN, "1"), "seed": (-1, 0.5)},
+    "Learning": {
+        **dict.fromkeys(("terms", "starts", "changes", "draws"), WHOLE),
+        "held_out": (-0.1, 1.5, NAN, "1"),
+        "alpha": (0, 1, NAN, "1"),
+        "seed": (-1, 2**63, 0.5, None),
+        "radii": ((0.5, 0.25), (NAN,), (-1.0,), (INF,)),
+        "weights": ((1.0,), (NAN,) * 8, (-1.0,) * 8, (0.0,) * 8, (INF,) * 8),
+    },
     "Effort": {"eps": (0, -1, NAN, INF, 1e9, "8/255"), "batch": WHOLE},
     "Threat": {
         "eps": (0, NAN, INF, 8),
