@@ -15,8 +15,7 @@ import pandas as pd
 from benchmarks.quality import ALPHA, RADII, SHIPPED, SIGMAS
 from dualrs_lab.combine import Combiner, Learning, combine_tables, learn_combiner, read_image_votes
 from dualrs_lab.data import load_images
-from dualrs_lab.evidence import average_radius, certified_accuracy
-from dualrs_lab.evidence.resume import keep_table
+from dualrs_lab.evidence import average_radius, certified_accuracy, keep_table
 from dualrs_lab.files import provenance, replace_text
 from dualrs_lab.models import load_checkpoint
 from dualrs_lab.runtime import pick_device, pick_dtype

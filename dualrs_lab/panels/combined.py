@@ -44,7 +44,9 @@ class CombinerPanel(Panel):
         names = list(self.combiners)
         super().__init__(
             "combiner",
-            dial=widgets.SelectionSlider(options=names, value=names[0], description="dial", **LAYOUT),
+            dial=widgets.SelectionSlider(
+                options=names, value=names[0], description="dial", continuous_update=False, **LAYOUT
+            ),
             image=whole_slider("image", len(self.joined.idx) - 1, image),
         )
 

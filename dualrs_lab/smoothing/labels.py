@@ -43,7 +43,7 @@ def image_votes(
     fast: FastPath = FastPath(),  # noqa: B008  # frozen
     replace: bool = False,
 ) -> dict[str, Tensor]:
-    """`counts` (N, K, C) of `n` draws by each expert about each image, its `labels` (N,) and `votes`.
+    """`counts` int32 (N, K, C) of `n` draws by each expert about each image, its `labels` (N,) and `votes`.
 
     `votes` (N, K) are those for the label. Cached in the file at `path`. The experts are frozen on the device
     of the first one. A file that was made with other settings, or by experts that answer otherwise, is
@@ -51,9 +51,7 @@ def image_votes(
     """
     how = {"sigmas": sigmas, "n": n, "seed": seed, "dtype": dtype, "fast": fast, "replace": replace}
     found = _cached("image_votes", experts, images, Path(path), **how)  # type: ignore[arg-type]
-    if "counts" not in found:  # as files were before all classes were kept
-        raise ValueError(f"image_votes: {path} holds votes for the label only; choose another file")
-    return found
+    return {name: each if name == "labels" else each.to(torch.int32) for name, each in found.items()}
 
 
 def _cached(

@@ -18,7 +18,7 @@ from PIL import Image
 from scipy import stats
 from torch import Tensor, nn
 
-from benchmarks import baselines, memory, mixing, overhead, per_draw, pixel_cost, pixels, quality
+from benchmarks import baselines, combiners, memory, mixing, overhead, per_draw, pixel_cost, pixels, quality
 from benchmarks import certify as benchmark
 from benchmarks.baselines import Textbook, art_missing, art_reason
 from benchmarks.measure import Row, copy_bandwidth, frame, interleave, matmul_peak, traffic
@@ -27,11 +27,12 @@ from benchmarks.per_image import per_image
 from benchmarks.report import table
 from benchmarks.subjects import Subject, digits
 from dualrs_lab.attacks import check, read_evaluation
+from dualrs_lab.combine import read_combiner, read_image_votes
 from dualrs_lab.dual import DualCertificate
 from dualrs_lab.evidence import ABSTAIN, read_table
 from dualrs_lab.experiment import Experiment
 from dualrs_lab.mixing import summarise_systems
-from dualrs_lab.models import make_model, save_checkpoint
+from dualrs_lab.models import fingerprint, load_checkpoint, make_model, save_checkpoint
 from dualrs_lab.smoothing import FastPath, GaussianNoise, Spec, certify
 from dualrs_lab.smoothing import frozen as fastpath
 
@@ -393,3 +394,26 @@ def test_the_shipped_mixes_are_those_of_their_tables() -> None:
     assert both["natural"].equals(both["natural_ours"].rename("natural"))
     certified = pd.read_csv(folder / "certified.csv")
     assert (certified["0"] <= certified["natural"] + 1e-9).all()
+
+
+def test_the_shipped_combiners_follow_from_the_shipped_votes() -> None:
+    """Every combiner of the front, from the votes about test images; the shipped table is of one of them."""
+    written = pd.read_csv(SYSTEMS / "combiners.csv")
+    kept = {name: read_combiner(SYSTEMS / f"combiner_{name}.json") for name in combiners.DIAL}
+    made = combiners.front_of(kept)
+    pd.testing.assert_frame_equal(made, written, atol=1e-6)
+    shipped = read_table(SYSTEMS / "combined.tsv")
+    assert shipped["combiner"].unique().tolist() == [kept[combiners.CHOSEN].text]
+    assert len(shipped) == 500
+
+
+def test_the_shipped_votes_about_training_images_are_of_the_shipped_experts() -> None:
+    counts, labels, about = read_image_votes(SYSTEMS / "votes_trained.safetensors", combiners.ORDER)
+    assert counts.shape == (6250, 3, 10)
+    assert (counts.sum(axis=2) == combiners.DRAWS).all()
+    assert labels.tolist() == [index // 5000 for index in range(0, 50_000, combiners.STEP)]
+    shipped = Experiment.shipped(DATA)
+    known = [fingerprint(load_checkpoint(shipped.expert(sigma))[0]) for sigma in quality.SIGMAS]
+    assert about["experts"] == known
+    right = (counts.argmax(axis=2) == labels[:, None]).mean(axis=0)
+    assert (np.abs(right - [0.55, 0.69, 0.80]) < 0.03).all()  # σ = 1, 0.5, 0.25

@@ -15,6 +15,7 @@ from PIL import Image
 
 from dualrs_lab import figures
 from dualrs_lab.cascade import Cascade, from_tables
+from dualrs_lab.combine import Combiner
 from dualrs_lab.data import Images
 from dualrs_lab.evidence import (
     ABSTAIN,
@@ -35,6 +36,7 @@ from dualrs_lab.panels import (
     BlendPanel,
     CascadePanel,
     CertifiedPanel,
+    CombinerPanel,
     DualPanel,
     ImagePanel,
     MixPanel,
@@ -88,6 +90,20 @@ def cascade_panel() -> CascadePanel:
     return CascadePanel(tables)
 
 
+def combiner_panel() -> CombinerPanel:
+    rng, order = np.random.default_rng(0), (0.5, 0.25)
+    p = rng.dirichlet([5, 1, 1], size=(12, 2))
+    how = {"label": 0, "alpha": 0.001, "seed": 0, "seconds": 0.0}
+    tables = {
+        sigma: frame(
+            decide(rng.multinomial(100, p[i, j]), rng.multinomial(1000, p[i, j]), idx=i, sigma=sigma, **how)
+            for i in range(12)
+        )
+        for j, sigma in enumerate(order)
+    }
+    return CombinerPanel(tables, {"large": Combiner.single(order, 0), "small": Combiner.surest(order)})
+
+
 def votes_table(count: int = 12, rule: str = "two-bounds") -> pd.DataFrame:
     rng = np.random.default_rng(0)
     p = rng.dirichlet([5, 1, 1], size=count)
@@ -120,6 +136,7 @@ PANELS: dict[str, tuple[Callable[[], Panel], dict[str, Any]]] = {
         {"radius": 0.5, "table-0": False},
     ),
     "cascade": (cascade_panel, {"t-0": 0.2, "image": 5}),
+    "combiner": (combiner_panel, {"dial": "small", "image": 5}),
     "pixels": (pixel_panel, {"image": 2, "fraction": 0.6, "low": 0.02}),
     "image": (image_panel, {"image": 2, "sigma": 0.5, "n": 200, "draw": 7}),
 }
@@ -360,3 +377,16 @@ def test_the_blend_panel_shows_the_mix_and_computes_once(monkeypatch) -> None:
     assert 0 < float((x - natural).abs().max()) <= 0.1 + 1e-6
     panel.controls["weight"].value = 0.0
     assert "g may overrule h" in panel.note.value
+
+
+def test_the_dial_of_combiners_moves_the_curve_and_the_bars() -> None:
+    panel = combiner_panel()
+    state = dict(panel.state)
+    single, surest = (panel.table(state | {"dial": name}) for name in ("large", "small"))
+    alone = panel.singles["σ = 0.5"]
+    assert np.allclose(single["radius"], alone["radius"])  # one expert alone, by two bounds
+    assert (surest["radius"] != single["radius"]).any()
+    curves, bars = panel.render(state | {"dial": "small", "image": 3}).axes
+    assert "combiner" in [text.get_text() for text in curves.get_legend().get_texts()]
+    assert len(bars.patches) == 2
+    assert "image 3" in panel.describe(state | {"dial": "small", "image": 3})
