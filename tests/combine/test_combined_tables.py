@@ -129,7 +129,7 @@ def test_no_lattice_loses_by_not_asking() -> None:
         )
         assert np.maximum(some, 0).tolist() == np.maximum(whole, 0).tolist()
         spared += int((found.sum(axis=2) == 0).sum())
-    assert spared > 300
+    assert spared > 900  # of 2160; 668 where nobody thinks about whom to ask first
 
 
 def timeless(found: list[CombinedCertificate]) -> list[CombinedCertificate]:
