@@ -37,10 +37,10 @@ def expert_reaches(
     ax.axvline(0, color=BLACK, linewidth=0.8)
     handles: list[Any] = [
         Patch(facecolor="0.4", label="keeps the class"),
-        Patch(facecolor="0.75", hatch="///", edgecolor="white", label="says another: overruled"),
+        Patch(facecolor="0.75", hatch="///", edgecolor="white", label="overruled"),
     ]
     if radius > 0:
-        label = f"radius of the combiner {floor_text(radius)}"
+        label = f"combiner {floor_text(radius)}"
         handles.append(ax.axvline(radius, color=BLACK, linestyle="--", label=label))
     ax.set_yticks(range(len(sigmas)), [level_label(sigma) for sigma in sigmas])
     ax.set(xlim=(-span, span), ylim=(len(sigmas) - 0.5, -0.5), xlabel="distance that the bounds give")

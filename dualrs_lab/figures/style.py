@@ -85,6 +85,7 @@ METHODS: dict[str, Look] = {
     "consistency": Look(ORANGE, "--", "s"),
     "dual": Look(RED, "-.", "D"),
     "cascade": Look(PURPLE, "-", "P"),
+    "combine": Look(BLACK, "-", "*"),
     "mix": Look(GREEN, "-", "^"),
     "published": Look(GREY, "-", "v"),
 }

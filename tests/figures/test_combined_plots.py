@@ -15,7 +15,7 @@ def test_bars_point_to_the_side_that_each_expert_takes() -> None:
     assert [label.get_text() for label in ax.get_yticklabels()] == ["σ = 1", "σ = 0.5", "σ = 0.25"]
     lines = [line.get_xdata()[0] for line in ax.lines]
     assert 0.3 in lines
-    assert "radius of the combiner 0.300" in [t.get_text() for t in ax.get_legend().get_texts()]
+    assert "combiner 0.300" in [t.get_text() for t in ax.get_legend().get_texts()]
     assert np.isclose(*np.abs(ax.get_xlim()))
 
 
