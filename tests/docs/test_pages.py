@@ -303,7 +303,7 @@ def test_options_in_the_pages_exist(path: Path, capsys: pytest.CaptureFixture[st
 def test_commands_on_shipped_tables_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (ROOT / "docs" / "command_line.md").read_text()
     lines = [line for line in page.splitlines() if re.match(r"dualrs-lab \w+ .*data/", line)]
-    assert len(lines) == 3
+    assert len(lines) == 4
     monkeypatch.chdir(ROOT)
     for line in lines:
         words = [name for word in line.split()[1:] for name in (sorted(glob(word)) or [word])]

@@ -44,7 +44,6 @@ from dualrs_lab.smoothing import (
     NoiseBlocks,
     Spec,
     Voter,
-    agreement,
     certify,
     certify_table,
     check_disagreement,
@@ -58,6 +57,7 @@ from dualrs_lab.smoothing import (
     note,
     predict,
     reason_to_stop,
+    recorded_disagreement,
     recorded_steps,
     sample,
 )
@@ -482,7 +482,7 @@ def test_a_table_whose_record_tells_of_another_classifier_is_not_handed_out(
         else:
             with pytest.raises(ValueError, match=r"t\.tsv is of a frozen network that gives 100\.0%"):
                 table(network(), images, path)
-    assert agreement.recorded_disagreement({"disagreement": [None, {"draws": 1, "share": 0.2}]}) == 0.2
+    assert recorded_disagreement({"disagreement": [None, {"draws": 1, "share": 0.2}]}) == 0.2
 
 
 # 4 ------------------------------------------------------------------------------------------ identity
