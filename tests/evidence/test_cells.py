@@ -62,7 +62,8 @@ def test_every_cell_is_taken_or_refused_as_by_hand(kind: type) -> None:
 def test_a_column_without_a_kind_takes_the_first_that_fits_all_its_cells() -> None:
     cells = {"a": ["1", "", "-0"], "b": ["1", "", "-0.0"], "c": ["1", "", "x"], "d": ["1", "2", "3"]}
     table = typed(cells, {})
-    assert [str(dtype) for dtype in table.dtypes] == ["Int64", "float64", "str", "int64"]
+    text = str(pd.Series(["x"], dtype="str").dtype)  # older versions of pandas call it object
+    assert [str(dtype) for dtype in table.dtypes] == ["Int64", "float64", text, "int64"]
     assert str(table["b"].iloc[2]) == "-0.0"  # not the -0 of a whole number
     assert table["c"].tolist()[::2] == ["1", "x"]
     assert table.iloc[1].isna().tolist() == [True, True, True, False]
