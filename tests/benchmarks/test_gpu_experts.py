@@ -203,7 +203,7 @@ def test_a_second_call_goes_on_and_the_results_fit_into_archives(made: Path) -> 
 
 
 def test_without_time_parts_are_left_out_and_said(tmp_path: Path) -> None:
-    arguments, clock = parser("", minutes=0.01).parse_args(["--toy", "--device", "cpu"]), Clock(0.01)
+    arguments, clock = parser("", minutes=1e-4).parse_args(["--toy", "--device", "cpu"]), Clock(1e-4)
     stage3.work(arguments, clock, tmp_path)
     said = [text for _, text in clock.steps]
     assert sum("left out" in text for text in said) == 4
