@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from dualrs_lab.cli.inputs import want_file
 from dualrs_lab.cli.options import add_option
 from dualrs_lab.cli.parser import Command, Parser, a_number, a_path, some_numbers
-from dualrs_lab.cli.tables import add_out, add_radii, as_text, by_sigma, check_out, keep, made_from
-from dualrs_lab.settings import ALPHA, LEVEL, SEED, Range
+from dualrs_lab.cli.tables import add_alpha, add_out, add_radii, as_text, by_sigma, check_out, keep, made_from
+from dualrs_lab.settings import SEED, Range
 
 if TYPE_CHECKING:
     from dualrs_lab.combine.lattice import Combiner
@@ -38,10 +38,7 @@ def _options(parser: Parser) -> None:
     for name in ("starts", "changes"):
         add_option(parser, Learning, name)
     parser.add_argument("--seed", type=a_number(SEED), default=0, help="of the search (default: %(default)s)")
-    parser.add_argument(
-        "--alpha", type=a_number(LEVEL), default=ALPHA,
-        help="failure probability of each certificate (default: %(default)s)",
-    )  # fmt: skip
+    add_alpha(parser)
     add_radii(parser)
     add_out(parser)
 

@@ -18,6 +18,7 @@ __all__ = [
     "MIX",
     "RADII",
     "SUMMARY",
+    "add_alpha",
     "add_out",
     "add_radii",
     "add_rule",
@@ -47,6 +48,14 @@ def summed_up(tables: "Mapping[str, DataFrame]", radii: Sequence[float]) -> str:
     found = summarise(tables, radii)
     found.insert(0, "rule", [rules_behind(table) for table in tables.values()])
     return as_text(found)
+
+
+def add_alpha(parser: Parser) -> None:
+    """The option for the level of what is made."""
+    parser.add_argument(
+        "--alpha", type=a_number(LEVEL), default=ALPHA,
+        help="failure probability of each certificate (default: %(default)s)",
+    )  # fmt: skip
 
 
 def add_radii(parser: Parser) -> None:
@@ -107,10 +116,7 @@ def _cascade_options(parser: Parser) -> None:
         "--thresholds", type=some_numbers(Range()), default=(), metavar="T,T,…",
         help="radius from which each accepts, from the largest sigma on (0: a majority)",
     )  # fmt: skip
-    parser.add_argument(
-        "--alpha", type=a_number(LEVEL), default=ALPHA,
-        help="failure probability of each certificate (default: %(default)s)",
-    )  # fmt: skip
+    add_alpha(parser)
     add_radii(parser)
     add_out(parser)
 

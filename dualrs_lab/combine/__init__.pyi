@@ -11,6 +11,7 @@ from .radii import class_margins as class_margins
 from .radii import combined_margin as combined_margin
 from .radii import combined_radius as combined_radius
 from .radii import lengths as lengths
+from .radii import pair_coordinates as pair_coordinates
 from .radii import reach_of_each as reach_of_each
 from .radii import surest_class as surest_class
 from .search import Pairs as Pairs

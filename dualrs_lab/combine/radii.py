@@ -48,7 +48,15 @@ from dualrs_lab.combine.lattice import Combiner
 from dualrs_lab.evidence.radii import EXACT, Bounds
 from dualrs_lab.evidence.votes import own_and_rival
 
-__all__ = ["class_margins", "combined_margin", "combined_radius", "lengths", "reach_of_each", "surest_class"]
+__all__ = [
+    "class_margins",
+    "combined_margin",
+    "combined_radius",
+    "lengths",
+    "pair_coordinates",
+    "reach_of_each",
+    "surest_class",
+]
 
 
 Floats = NDArray[np.float64]
@@ -69,11 +77,15 @@ def lengths(p: ArrayLike, sigmas: Sequence[float]) -> Floats:
 
 def combined_margin(own: ArrayLike, rival: ArrayLike, combiner: Combiner) -> Floats:
     """M_yc (…,) from lengths (…, K) of y, or lower bounds of them, and of c, or upper bounds."""
+    forth, back = pair_coordinates(own, rival)
+    return np.asarray((_largest(forth, combiner) - _largest(back, combiner)) / 2)
+
+
+def pair_coordinates(own: ArrayLike, rival: ArrayLike) -> tuple[Floats, Floats]:
+    """Coordinates (…, 3 K + 1) of a pair from lengths (…, K) of its classes, and of it turned round."""
     a, b = np.broadcast_arrays(np.asarray(own, dtype=np.float64), -np.asarray(rival, dtype=np.float64))
     half, zero = (a + b) / 2, np.zeros((*a.shape[:-1], 1))
-    forth = np.concatenate([half, a, b, zero], axis=-1)
-    back = np.concatenate([-half, -b, -a, zero], axis=-1)
-    return np.asarray((_largest(forth, combiner) - _largest(back, combiner)) / 2)
+    return np.concatenate([half, a, b, zero], axis=-1), np.concatenate([-half, -b, -a, zero], axis=-1)
 
 
 def surest_class(votes: ArrayLike, combiner: Combiner) -> Ints:

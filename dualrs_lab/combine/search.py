@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dualrs_lab.combine.lattice import Combiner
-from dualrs_lab.combine.radii import combined_margin
+from dualrs_lab.combine.radii import combined_margin, pair_coordinates
 
 __all__ = ["Pairs", "Search"]
 
@@ -34,9 +34,7 @@ class Pairs(NamedTuple):
 
     def coordinates(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Coordinates (N, R, 3 K + 1) of each pair, and of the pair turned round."""
-        a, b = np.broadcast_arrays(self.own[:, None], -self.rivals)
-        half, zero = (a + b) / 2, np.zeros((*a.shape[:-1], 1))
-        return np.concatenate([half, a, b, zero], axis=-1), np.concatenate([-half, -b, -a, zero], axis=-1)
+        return pair_coordinates(self.own[:, None], self.rivals)
 
     def radii(self, combiner: Combiner) -> NDArray[np.float64]:
         """What a combiner gives (N,); below 0 where another class is nearer."""

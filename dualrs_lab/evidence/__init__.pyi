@@ -41,6 +41,7 @@ from .radii import rs_radius as rs_radius
 from .radii import ruled_bounds as ruled_bounds
 from .radii import ruled_radius as ruled_radius
 from .radii import smoothed_slope as smoothed_slope
+from .recompute import FIRST_MIXES as FIRST_MIXES
 from .recompute import check_evidence as check_evidence
 from .recompute import once_each as once_each
 from .recompute import reclaimed as reclaimed

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from dualrs_lab.evidence.claim import ABSTAIN
 from dualrs_lab.evidence.rows import check_each
 
-__all__ = ["check_evidence", "once_each", "reclaimed", "rules_behind"]
+__all__ = ["FIRST_MIXES", "check_evidence", "once_each", "reclaimed", "rules_behind"]
 
 
 # Where a method says how.
@@ -35,7 +35,8 @@ Columns = Mapping[str, NDArray[Any]]
 
 
 _FIRST = {"cascade": "own-votes"}  # the rule of tables that do not say; all others: Cohen's
-_OTHERS = {"rest": "cohen", "votes": "each-class"}  # what first tables of mixes say instead
+FIRST_MIXES = {"rest": "cohen", "votes": "each-class"}
+"""The rule of the first tables of mixes, by their column `others`."""
 
 
 def check_evidence(call: str, table: pd.DataFrame) -> None:
@@ -90,7 +91,7 @@ def rules_behind(table: pd.DataFrame) -> str:
     if "rule" in table:
         names = table["rule"].dropna()
     elif "others" in table:
-        names = table["others"].map(_OTHERS)
+        names = table["others"].map(FIRST_MIXES)
     else:
         names = table.get("method", pd.Series(["published"])).map(lambda name: _FIRST.get(name, "cohen"))
     return ", ".join(sorted({*map(str, names)}))

@@ -25,6 +25,7 @@ from dualrs_lab.evidence.claim import ABSTAIN, Claims, claimed, whole
 from dualrs_lab.evidence.counts import counted
 from dualrs_lab.evidence.joins import agree, counted_votes
 from dualrs_lab.evidence.radii import BOUNDS, EXACT, RULES, Bounds, ruled_bounds, smoothed_slope
+from dualrs_lab.evidence.recompute import FIRST_MIXES
 from dualrs_lab.evidence.summary import certified_accuracy
 from dualrs_lab.evidence.table import as_table
 from dualrs_lab.evidence.votes import cell_votes, vote_counts
@@ -53,11 +54,8 @@ FORMS = ("closed", "exact", "smoothing", "lipschitz")
 """Which certificate: the sharp one in closed form or as a root, theorem 5, theorem 4 (see `mixing.radii`)."""
 
 
-EACH_CLASS = "each-class"
+EACH_CLASS = FIRST_MIXES["votes"]
 """A rule that only the first tables have: half of alpha for the other classes together, a share for each."""
-
-
-_FIRST_RULES = {"rest": "cohen", "votes": EACH_CLASS}  # what their column `others` says
 
 
 Floats = NDArray[np.float64]
@@ -93,7 +91,7 @@ class MixCertificate(Certificate):
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
         """As `Claim.from_row`. By "each-class", a table from before there were `classes` is a ValueError."""
-        rule = str(row["rule"]) if "rule" in row else _FIRST_RULES.get(str(row.get("others")), "")
+        rule = str(row["rule"]) if "rule" in row else FIRST_MIXES.get(str(row.get("others")), "")
         cls._said(row, ("weight", "form", *(("classes",) if rule == EACH_CLASS else ())))
         fields = cls._fields({**row, "rule": rule})
         fields |= {"weight": float(row["weight"]), "form": str(row["form"])}

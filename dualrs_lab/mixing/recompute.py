@@ -9,10 +9,9 @@ from numpy.typing import NDArray
 from dualrs_lab.evidence.claim import answered
 from dualrs_lab.evidence.counts import Counted, counted
 from dualrs_lab.evidence.radii import BOUNDS
-from dualrs_lab.evidence.recompute import once_each
+from dualrs_lab.evidence.recompute import FIRST_MIXES, once_each
 from dualrs_lab.evidence.rows import check_each
 from dualrs_lab.mixing.certificate import (
-    _FIRST_RULES,
     EACH_CLASS,
     MixCertificate,
     _check_form,
@@ -24,7 +23,7 @@ from dualrs_lab.mixing.certificate import (
 def recomputed_columns(table: pd.DataFrame) -> dict[str, NDArray[Any]]:
     """Columns by name (N,); ValueError for rows that name no certificate of a mix."""
     if "rule" not in table:
-        table = table.assign(rule=[_FIRST_RULES.get(str(text), "") for text in table["others"]])
+        table = table.assign(rule=[FIRST_MIXES.get(str(text), "") for text in table["others"]])
     found, radius = counted(table, MixCertificate.rules), np.zeros(len(table))
     forms = table["form"].astype(str)
     for form in forms.unique():

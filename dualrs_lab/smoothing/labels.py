@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import safe_open
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
@@ -87,7 +88,7 @@ def _cached(
 
     def otherwise(record: Mapping[str, Any]) -> str:
         reason = other_answers(record, answers=probed)
-        old = call == "image_votes" and not reason and "counts" not in load(unchanged(call, path))
+        old = call == "image_votes" and not reason and "counts" not in _held(path)
         return "holds votes for the label only, as earlier versions kept them" if old else reason
 
     with making(call, [path], identity, replace=replace, otherwise=otherwise) as there:
@@ -109,6 +110,12 @@ def _cached(
         write_record(call, path, record)
         replace_bytes(path, data)  # last: there is no file without its json
         return found
+
+
+def _held(path: Path) -> list[str]:
+    # names only, as the file is read right after
+    with safe_open(path, framework="pt") as file:
+        return list(file.keys())
 
 
 def _kept(counts: NDArray[np.int64], labels: Tensor, n: int) -> dict[str, Tensor]:
