@@ -1,13 +1,14 @@
 """The table of a cascade from those of its experts, without a single draw."""
 
 from collections.abc import Mapping
+from functools import partial
 
 import pandas as pd
 
 from dualrs_lab.cascade.certificate import CascadeCertificate
 from dualrs_lab.cascade.radii import CASCADE_RULES, Cascade
 from dualrs_lab.evidence.claim import Claims
-from dualrs_lab.evidence.joins import join_votes
+from dualrs_lab.evidence.joins import join_votes, joined_table
 from dualrs_lab.settings import ALPHA
 
 __all__ = ["from_tables"]
@@ -25,21 +26,5 @@ def from_tables(
     Only their votes count, by whatever rule their own radii were claimed. Raises as `join_votes` does.
     Digests of the images, and what the experts' records say of the data set and of the noise, come along.
     """
-    joined = join_votes(tables, cascade.sigmas)
-    certificates = [
-        CascadeCertificate.from_votes(
-            joined.selection[i],
-            joined.votes[i],
-            cascade,
-            idx=joined.idx[i],
-            label=joined.label[i],
-            seed=joined.seed,
-            alpha=alpha,
-            seconds=joined.seconds[i],
-            rule=rule,
-        )
-        for i in range(len(joined.idx))
-    ]
-    found = pd.DataFrame([c.to_row() for c in certificates], columns=CascadeCertificate.columns(cascade))
-    found.attrs = {"identity": joined.about}
-    return found if joined.image is None else found.assign(image=joined.image)
+    certify = partial(CascadeCertificate.from_votes, cascade=cascade, alpha=alpha, rule=rule)
+    return joined_table(join_votes(tables, cascade.sigmas), CascadeCertificate.columns(cascade), certify)

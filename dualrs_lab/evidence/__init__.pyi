@@ -20,7 +20,10 @@ from .claim import claimed as claimed
 from .claim import reach as reach
 from .claim import whole as whole
 from .counts import Counted as Counted
+from .counts import ExpertCounts as ExpertCounts
 from .counts import counted as counted
+from .counts import expert_counts as expert_counts
+from .counts import in_parts as in_parts
 from .counts import rule_of as rule_of
 from .joins import Joined as Joined
 from .joins import agree as agree
@@ -30,6 +33,7 @@ from .joins import counted_votes as counted_votes
 from .joins import each_once as each_once
 from .joins import holds_all_draws as holds_all_draws
 from .joins import join_votes as join_votes
+from .joins import joined_table as joined_table
 from .joins import origin as origin
 from .joins import shared_origin as shared_origin
 from .radii import BOUNDS as BOUNDS

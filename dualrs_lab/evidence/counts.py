@@ -1,6 +1,6 @@
-"""The counts behind a table of one smoothed classifier, and what its rows say by them alone."""
+"""The counts behind tables, and what rows of one smoothed classifier say by them alone."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +13,10 @@ from dualrs_lab.evidence.recompute import once_each
 from dualrs_lab.evidence.rows import check_each
 from dualrs_lab.evidence.votes import read_column
 
-__all__ = ["Counted", "counted", "rule_of"]
+__all__ = ["Counted", "ExpertCounts", "counted", "expert_counts", "in_parts", "rule_of"]
+
+
+_AT_A_TIME = 500  # rows, as counts are of all classes that occur in them
 
 
 class Counted(NamedTuple):
@@ -99,3 +102,44 @@ def _check_counts(table: pd.DataFrame, found: Counted, names: NDArray[Any]) -> N
     if "drawn" in table:
         drawn = table["drawn"].to_numpy(dtype=np.int64, na_value=-1)
         check_each(call, table, "drawn >= n", drawn >= found.n, "drawn")
+
+
+class ExpertCounts(NamedTuple):
+    """The counts of K experts behind rows (N,) of a system that have the same settings."""
+
+    names: list[str]  # of the noise levels, as in columns
+    sigmas: tuple[float, ...]
+    alpha: float
+    kinds: NDArray[np.int64]  # (C,) the classes that are counted: class 0, and all that got votes
+    selection: NDArray[np.int64]  # (N, K, C)
+    votes: NDArray[np.int64]  # (N, K, C)
+
+
+def expert_counts(rows: pd.DataFrame) -> ExpertCounts:
+    """From columns `selection_0.25`, …, `votes_0.25`, …; ValueError where votes or level make no sense."""
+    names = [str(name).removeprefix("votes_") for name in rows if str(name).startswith("votes_")]
+    sigmas, alpha = tuple(map(float, names)), float(rows["alpha"].iloc[0])
+    if not 0 < alpha < 1:
+        raise ValueError(f"wanted alpha in (0, 1), got {alpha}")
+    every = [
+        [read_column(f"{what}_{name}", rows[f"{what}_{name}"]) for name in names]
+        for what in ("selection", "votes")
+    ]
+    kinds = np.unique(np.concatenate([[0], *(one.kinds for columns in every for one in columns)]))
+    selection, votes = (np.stack([one.counts_of(kinds) for one in columns], 1) for columns in every)
+    drawn = selection.sum((1, 2)) + votes.sum((1, 2))
+    check_each("votes", rows, "drawn >= its votes", rows["drawn"].to_numpy() >= drawn, "drawn")
+    return ExpertCounts(names, sigmas, alpha, kinds, selection, votes)
+
+
+def in_parts(
+    table: pd.DataFrame, alike: list[str], judge: Callable[[pd.DataFrame], dict[str, NDArray[Any]]]
+) -> dict[str, NDArray[Any]]:
+    """What `judge` says of rows that are `alike` in these columns, some at a time, for all rows (N,)."""
+    found: dict[str, NDArray[Any]] = {}
+    for _, group in table.groupby(alike, sort=False):
+        for start in range(0, len(group), _AT_A_TIME):
+            rows = group.iloc[start : start + _AT_A_TIME]
+            for name, values in judge(rows).items():
+                found.setdefault(name, np.zeros(len(table), dtype=values.dtype))[rows.index] = values
+    return found

@@ -5,7 +5,7 @@ seed) and, where it was read from a file, in the record beside it, which `read_t
 `attrs["identity"]`. Whoever puts tables together asks here, and reads votes here.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dualrs_lab.evidence.claim import Claims
+from dualrs_lab.evidence.claim import Claim, Claims
 from dualrs_lab.evidence.table import as_table
 from dualrs_lab.evidence.votes import Votes, are_votes, cell_votes, leader, level_text, vote_counts
 
@@ -26,6 +26,7 @@ __all__ = [
     "each_once",
     "holds_all_draws",
     "join_votes",
+    "joined_table",
     "origin",
     "shared_origin",
 ]
@@ -149,6 +150,21 @@ class Joined(NamedTuple):
     seconds: NDArray[np.float64]  # (N,) of all experts together
     image: NDArray[np.object_] | None  # (N,) digests, where the tables have them
     about: dict[str, Any]  # data set, classes and noise, where the tables' records say them
+
+
+def joined_table(joined: Joined, columns: Sequence[str], certify: Callable[..., Claim]) -> pd.DataFrame:
+    """A row for each image: `certify(selection, votes, idx=, label=, seed=, seconds=)`, with these columns.
+
+    Digests of the images, and what the experts' records say of the data set and of the noise, come along.
+    """
+    told = zip(joined.selection, joined.votes, joined.idx, joined.label, joined.seconds, strict=True)
+    rows = [
+        certify(selection, votes, idx=idx, label=label, seed=joined.seed, seconds=seconds).to_row()
+        for selection, votes, idx, label, seconds in told
+    ]
+    found = pd.DataFrame(rows, columns=list(columns))
+    found.attrs = {"identity": joined.about}
+    return found if joined.image is None else found.assign(image=joined.image)
 
 
 def join_votes(tables: Mapping[float, Claims], sigmas: Sequence[float]) -> Joined:
