@@ -7,11 +7,10 @@ second call into the same folder goes on where the first one ended.
 """
 
 import argparse
-import copy
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from benchmarks.gpu.stage import Clock, halve, parser, parts, stage
-from benchmarks.gpu.trainer import Recipe, Trainer
+from benchmarks.gpu.trainer import Consistent, Recipe
 from dualrs_lab.cascade import Cascade, from_tables
 from dualrs_lab.data import Images, load_images
 from dualrs_lab.dual import compare, curves
@@ -212,7 +211,7 @@ def train(run: Run, fresh: Classifier) -> None:
     size, say, (trained, held) = run.size, run.clock.say, split(run.everything)
     images, others = run.everything.select(trained), run.everything.select(held)
     torch.backends.cudnn.benchmark = True
-    trainer = Trainer(fresh, images, size.recipe, say)
+    trainer = Consistent(fresh, images, size.recipe, say)
     told = {"graph": trainer.capture(), "step_seconds": trainer.pace(size.pace)}
     speed = size.recipe.batch / told["step_seconds"]
     arithmetic = 6 * speed * flops(fresh, images.shape) / 1e12  # two copies; backward is twice forward
@@ -225,50 +224,20 @@ def train(run: Run, fresh: Classifier) -> None:
     say(f"{share:.0f} s for training, {run.after():.0f} s wanted afterwards")
     for number, sigma in enumerate(missing):
         try:
-            model, how = train_one(
-                trainer, fresh, sigma, (run.clock.left() - end) / (len(missing) - number), run
-            )
+            seconds = (run.clock.left() - end) / (len(missing) - number)
+            knobs = {"sigma": sigma, "strength": STRENGTH[sigma]}
+            limits = {"steps": size.steps, "pace": size.pace, "seed": SEED}
+            model, how = trainer.within(seconds, fresh, **limits, **knobs)
         except Exception as error:  # the others go on
             say(f"σ = {sigma:g}: no expert, {type(error).__name__}: {error}")
             continue
-        how |= told | {"held_out_accuracy": accuracy(model, others, sigma=sigma, seed=SEED)}
+        objective = {"name": "Consistency", "sigma": sigma, "strength": STRENGTH[sigma], "draws": 2}
+        how |= told | {"objective": objective}
+        how |= {"held_out_accuracy": accuracy(model, others, sigma=sigma, seed=SEED)}
         _keep(run.checkpoint(sigma), model, images, sigma, how)
         say(f"σ = {sigma:g}: {how['steps']} steps, {how['epochs']:.1f} epochs")
         say(f"σ = {sigma:g}: right on held-out images, one draw each: {how['held_out_accuracy']:.3f}")
     torch.backends.cudnn.benchmark = False
-
-
-def train_one(
-    trainer: Trainer, fresh: Classifier, sigma: float, seconds: float, run: Run
-) -> tuple[Classifier, dict[str, Any]]:
-    """One expert within so many seconds; where the loss is not finite, once more at a quarter of the rate."""
-    size, begin = run.size, time.perf_counter()
-    for recipe in (size.recipe, replace(size.recipe, lr=size.recipe.lr / 4)):
-        trainer.recipe = recipe
-        step = trainer.pace(size.pace)
-        trainer.start(fresh, sigma=sigma, seed=SEED)
-        left = seconds - (time.perf_counter() - begin)
-        steps = max(1, min(size.steps, int(0.97 * left / step)))
-        try:
-            history = trainer.train(steps=steps, strength=STRENGTH[sigma], seed=SEED)
-        except FloatingPointError as error:
-            run.clock.say(f"σ = {sigma:g}: {error}; once more at a quarter of the rate")
-            continue
-        run.clock.say(f"σ = {sigma:g}: loss {' '.join(format(row['loss'], '.3f') for row in history[::4])}")
-        return _rounded(trainer.finish()), {
-            "recipe": asdict(recipe),
-            "objective": {"name": "Consistency", "sigma": sigma, "strength": STRENGTH[sigma], "draws": 2},
-            "steps": steps,
-            "epochs": steps * recipe.batch / len(trainer.labels),
-            "history": history,
-            "seconds": time.perf_counter() - begin,
-        }
-    raise FloatingPointError("the loss is not finite at a quarter of the rate either")
-
-
-def _rounded(model: Classifier) -> Classifier:
-    # to half precision and back: what is certified is what is kept
-    return copy.deepcopy(model).half().float()
 
 
 def _keep(path: Path, model: Classifier, images: Images, sigma: float, how: Mapping[str, Any]) -> None:

@@ -1,15 +1,15 @@
-"""Training of smoothed classifiers that keeps a GPU busy: data on the device, a step captured as one graph.
+"""Training that keeps a GPU busy: data on the device, a step captured as one graph.
 
-One step crops and mirrors a batch, adds noise, and ends in the running mean of the weights. What changes from
-step to step or from expert to expert (rate, noise, strength, the batch's numbers) lies in small tensors, so
-that one captured graph trains all experts, one after the other.
+One step crops and mirrors a batch, takes a loss of it, and ends in the running mean of the weights. What
+changes from step to step or from network to network (rate, noise, strength, budgets, the batch's numbers)
+lies in small tensors, so that one captured graph trains all networks of a stage, one after the other.
 """
 
 import copy
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -20,19 +20,19 @@ from dualrs_lab.models import Classifier
 from dualrs_lab.runtime import make_generator
 from dualrs_lab.training import Consistency
 
-__all__ = ["Recipe", "Trainer", "crop", "rate"]
+__all__ = ["Consistent", "Recipe", "Trainer", "crop", "rate", "rounded"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How to train; nothing here depends on the noise."""
 
-    batch: int = 512  # images a step, each with two noisy copies
+    batch: int = 512  # images a step
     lr: float = 0.2  # the peak; SGD with Nesterov momentum
     momentum: float = 0.9
     weight_decay: float = 5e-4  # on kernels and matrices
     warmup: float = 0.05  # share of the steps on which the rate rises; then it falls to 0 as a cosine
-    ramp: float = 0.1  # share of the steps on which the strength of consistency rises
+    ramp: float = 0.1  # share of the steps on which what makes training hard rises to its full strength
     clip: float = 5.0  # norm of a gradient: far above the usual, a guard against leaps
     average: float = 0.04  # share of the steps that the running mean of the weights remembers
     crop: int = 4  # pixels of shift to each side, with reflected borders
@@ -65,8 +65,18 @@ def _reflected(place: Tensor, size: int) -> Tensor:
     return torch.where(place < size, place, 2 * (size - 1) - place)
 
 
+def rounded(model: Classifier) -> Classifier:
+    """A copy with weights that half precision holds: what is judged is what is kept."""
+    return copy.deepcopy(model).half().float()
+
+
 class Trainer:
-    """Trains copies of `model`, on the device where it lives, with the images that lie there as well."""
+    """Trains copies of `model`, on the device where it lives, with the images that lie there as well.
+
+    A kind of training says which `KNOBS` it has, what its `loss` is, and which images it has `seen`.
+    """
+
+    KNOBS: tuple[str, ...] = ()
 
     def __init__(self, model: Classifier, images: Images, recipe: Recipe, say: Callable[[str], None]) -> None:
         self.recipe, self.say = recipe, say
@@ -81,19 +91,31 @@ class Trainer:
         self.mean = [weight.detach().clone() for weight in self.weights]
         self.index = torch.zeros(recipe.batch, dtype=torch.int64, device=self.device)
         number = {"dtype": torch.float32, "device": self.device}
-        self.lr, self.sigma, self.strength, self.share, self.loss = torch.zeros((5,), **number).unbind()  # type: ignore[call-overload]
+        self.lr, self.ramp, self.share, self.total = torch.zeros((4,), **number).unbind()  # type: ignore[call-overload]
+        self.knobs = dict(zip(self.KNOBS, torch.zeros((len(self.KNOBS),), **number).unbind(), strict=True))  # type: ignore[call-overload]
         self.bfloat16 = self.device.type == "cuda"
         self._go: Callable[[], Any] = self.step
 
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        """What images (B, C, H, W) in [0, 1] with labels (B,) cost, at the present knobs and ramp."""
+        raise NotImplementedError
+
+    def seen(self, x: Tensor, y: Tensor) -> Tensor:
+        """What of such images the network is trained on: BatchNorm is measured on it in the end."""
+        return x
+
+    def quick(self) -> torch.autocast:
+        """The precision of training."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16, cache_enabled=False)
+
     def step(self) -> None:
-        """One step on the images at `index`, at the present rate, noise and strength."""
+        """One step on the images at `index`, at the present rate, knobs and ramp."""
         x = crop(self.pixels, self.index, self.recipe, self.generator)
-        objective = Consistency(sigma=cast(float, self.sigma), strength=cast(float, self.strength))
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16, cache_enabled=False):
-            loss = objective(self.model, x, self.labels[self.index], self.generator)
+        with self.quick():
+            loss = self.loss(x, self.labels[self.index])
         gradients = torch.autograd.grad(loss, self.weights)
         with torch.no_grad():
-            self.loss.add_(loss)
+            self.total.add_(loss)
             self.update(gradients)
 
     @torch.no_grad()
@@ -110,16 +132,17 @@ class Trainer:
         ahead = each._foreach_sub(self.weights, self.mean)
         each._foreach_add_(self.mean, each._foreach_mul(ahead, self.share))
 
-    def start(self, model: Classifier, *, sigma: float, seed: int) -> None:
-        """Begin anew from the weights of `model`, under noise of `sigma`."""
+    def start(self, model: Classifier, *, seed: int, **knobs: float) -> None:
+        """Begin anew from the weights of `model`, with these knobs."""
         with torch.no_grad():
             for mine, given in zip(self._tensors(self.model), self._tensors(model), strict=True):
                 mine.copy_(given)
             for velocity, mean, weight in zip(self.velocity, self.mean, self.weights, strict=True):
                 velocity.zero_()
                 mean.copy_(weight)
-        self.sigma.fill_(sigma)
-        self.loss.zero_()
+        for name in self.KNOBS:
+            self.knobs[name].fill_(knobs[name])
+        self.total.zero_()
         self.generator.manual_seed(seed)
 
     def capture(self) -> bool:
@@ -154,9 +177,9 @@ class Trainer:
         # at rate 0 two steps on the same images differ by crops and noise alone
         losses = []
         for _ in range(2):
-            self.loss.zero_()
+            self.total.zero_()
             replay()
-            losses.append(self.loss.item())
+            losses.append(self.total.item())
         if anew := math.isfinite(losses[0]) and losses[0] != losses[1]:
             return anew
         self.say(f"the training step runs without its CUDA graph: it repeats itself, losses {losses}")
@@ -167,14 +190,14 @@ class Trainer:
         """Seconds of a step, measured on so many; training must `start` anew after it."""
         for _ in range(-(-steps // 3)):
             self._go()
-        self.loss.item()
+        self.total.item()
         begin = time.perf_counter()
         for _ in range(steps):
             self._go()
-        self.loss.item()
+        self.total.item()
         return (time.perf_counter() - begin) / steps
 
-    def train(self, *, steps: int, strength: float, seed: int) -> list[dict[str, float]]:
+    def train(self, *, steps: int, seed: int) -> list[dict[str, float]]:
         """So many steps over the whole schedule; returns a row with the mean loss now and then.
 
         Raises FloatingPointError soon after the loss is not finite.
@@ -186,12 +209,12 @@ class Trainer:
         for step in range(steps):
             self.index.copy_(next(batches))
             self.lr.fill_(rate((step + 1) / steps, recipe))
-            self.strength.fill_(strength * min(1.0, (step + 1) / steps / max(recipe.ramp, 1e-9)))
+            self.ramp.fill_(min(1.0, (step + 1) / steps / max(recipe.ramp, 1e-9)))
             self.share.fill_(1 / min(step + 1, max(1.0, recipe.average * steps)))
             self._go()
             if (step + 1) % often == 0 or step + 1 == steps:
-                loss = self.loss.item() / (step + 1 - (int(history[-1]["step"]) if history else 0))
-                self.loss.zero_()
+                loss = self.total.item() / (step + 1 - (int(history[-1]["step"]) if history else 0))
+                self.total.zero_()
                 seconds = time.perf_counter() - begin
                 history.append({"step": step + 1, "loss": loss, "seconds": round(seconds, 3)})
                 if not math.isfinite(loss):
@@ -206,9 +229,41 @@ class Trainer:
             yield from (part for part in order.to(self.device).split(size) if len(part) == size)
             epoch += 1
 
+    def within(
+        self, seconds: float, start: Classifier, *, steps: int, pace: int, seed: int, **knobs: float
+    ) -> tuple[Classifier, dict[str, Any]]:
+        """A network trained from `start` within so many seconds, rounded to half precision, and how.
+
+        At most `steps` steps; the time of one is measured on `pace`. Where the loss is not finite, it is
+        trained once more at a quarter of the rate; raises FloatingPointError if that does not help.
+        """
+        begin, whole = time.perf_counter(), self.recipe
+        for lr in (whole.lr, whole.lr / 4):
+            self.recipe = replace(whole, lr=lr)
+            step = self.pace(pace)
+            self.start(start, seed=seed, **knobs)
+            left = seconds - (time.perf_counter() - begin)
+            count = max(1, min(steps, int(0.97 * left / step)))
+            try:
+                history = self.train(steps=count, seed=seed)
+            except FloatingPointError as error:
+                self.say(f"{error}; once more at a quarter of the rate")
+                continue
+            finally:
+                recipe, self.recipe = self.recipe, whole
+            self.say(f"loss {' '.join(format(row['loss'], '.3f') for row in history[::4])}")
+            return rounded(self.finish()), {
+                "recipe": asdict(recipe),
+                "steps": count,
+                "epochs": count * recipe.batch / len(self.labels),
+                "history": history,
+                "seconds": time.perf_counter() - begin,
+            }
+        raise FloatingPointError("the loss is not finite at a quarter of the rate either")
+
     @torch.no_grad()
     def finish(self) -> Classifier:
-        """The network with the mean weights, BatchNorm measured on noisy images without shifts."""
+        """The network with the mean weights, BatchNorm measured on what it was trained on, without shifts."""
         model = copy.deepcopy(self.model)
         for weight, mean in zip(model.parameters(), self.mean, strict=True):
             weight.copy_(mean)
@@ -223,13 +278,27 @@ class Trainer:
             norm.momentum = None  # the plain mean over batches
         for number in range(min(self.recipe.statistics, len(self.labels) // self.recipe.batch)):
             every = max(1, len(self.labels) // self.recipe.batch)
-            x = self.pixels[number % every :: every][: self.recipe.batch].permute(0, 3, 1, 2).float() / 255
-            noise = torch.randn(x.shape, generator=self.generator, device=self.device)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-                model.train()(x + self.sigma * noise)
+            some = slice(number % every, None, every)
+            x = self.pixels[some][: self.recipe.batch].permute(0, 3, 1, 2).float() / 255
+            with self.quick():
+                model.train()(self.seen(x, self.labels[some][: self.recipe.batch]))
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
 
     @staticmethod
     def _tensors(model: torch.nn.Module) -> list[Tensor]:
         return [*model.parameters(), *model.buffers()]
+
+
+class Consistent(Trainer):
+    """Under Gaussian noise of `sigma`, by consistency over two draws (Jeong & Shin 2020)."""
+
+    KNOBS = ("sigma", "strength")
+
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        strength = self.knobs["strength"] * self.ramp
+        objective = Consistency(sigma=cast(float, self.knobs["sigma"]), strength=cast(float, strength))
+        return objective(self.model, x, y, self.generator)
+
+    def seen(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + self.knobs["sigma"] * torch.randn(x.shape, generator=self.generator, device=self.device)

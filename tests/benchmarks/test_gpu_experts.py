@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from benchmarks.gpu import experts as stage3
 from benchmarks.gpu.stage import Clock, pack, parser, unpack
-from benchmarks.gpu.trainer import Recipe, Trainer, crop, rate
+from benchmarks.gpu.trainer import Consistent, Recipe, Trainer, crop, rate, rounded
 from dualrs_lab.data import Images, load_images
 from dualrs_lab.evidence import Certificate, read_table
 from dualrs_lab.models import Classifier, fingerprint, load_checkpoint, make_model
@@ -30,8 +30,8 @@ def fresh(seed: int = 0) -> Classifier:
 
 def trainer(**settings: object) -> Trainer:
     recipe = replace(Recipe(batch=16, crop=1, flip=False), **settings)  # type: ignore[arg-type]
-    made = Trainer(fresh(), digits(), recipe, lambda text: None)
-    made.start(fresh(), sigma=0.3, seed=0)
+    made = Consistent(fresh(), digits(), recipe, lambda text: None)
+    made.start(fresh(), seed=0, sigma=0.3, strength=1.0)
     return made
 
 
@@ -74,7 +74,7 @@ def test_a_large_gradient_is_clipped_to_its_norm() -> None:
 
 def test_batch_statistics_are_measured_anew_for_the_mean_weights() -> None:
     ours = trainer(statistics=4)
-    ours.sigma.fill_(0.0)
+    ours.knobs["sigma"].fill_(0.0)
     generator = torch.Generator().manual_seed(2)
     ours.mean = [w + 0.1 * torch.randn(w.shape, generator=generator) for w in ours.mean]
     made = ours.finish()
@@ -112,12 +112,13 @@ def test_crops_are_shifts_with_reflected_borders_and_mirrors_of_half_the_images(
 
 def test_training_lowers_the_loss_and_starting_anew_forgets_it() -> None:
     ours = trainer(lr=0.1, batch=32)
-    history = ours.train(steps=40, strength=0.0, seed=0)
+    ours.start(fresh(), seed=0, sigma=0.3, strength=0.0)
+    history = ours.train(steps=40, seed=0)
     assert history[-1]["loss"] < 0.7 * history[0]["loss"]
     trained = ours.finish()
     assert fingerprint(trained) != fingerprint(fresh())
-    ours.start(fresh(), sigma=0.3, seed=0)
-    again = ours.train(steps=40, strength=0.0, seed=0)
+    ours.start(fresh(), seed=0, sigma=0.3, strength=0.0)
+    again = ours.train(steps=40, seed=0)
     assert [row["loss"] for row in again] == [row["loss"] for row in history]
     assert fingerprint(ours.finish()) == fingerprint(trained)
 
@@ -125,12 +126,12 @@ def test_training_lowers_the_loss_and_starting_anew_forgets_it() -> None:
 def test_a_loss_that_is_not_finite_ends_the_training() -> None:
     ours = trainer(lr=1e30, clip=1e30, warmup=0.0)
     with pytest.raises(FloatingPointError, match="at step"):
-        ours.train(steps=40, strength=1.0, seed=0)
+        ours.train(steps=40, seed=0)
 
 
 def test_without_cuda_the_step_is_not_captured_and_says_so() -> None:
     said: list[str] = []
-    assert not Trainer(fresh(), digits(), Recipe(batch=16), said.append).capture()
+    assert not Consistent(fresh(), digits(), Recipe(batch=16), said.append).capture()
     assert said == ["no CUDA device: the training step is not captured"]
 
 
@@ -163,11 +164,11 @@ def test_the_kept_network_is_the_one_that_was_certified(made: Path) -> None:
 
 def test_a_rounded_network_answers_as_the_trained_one_within_half_precision() -> None:
     ours = trainer(lr=0.1, batch=32)
-    ours.train(steps=30, strength=1.0, seed=0)
+    ours.train(steps=30, seed=0)
     model, x = ours.finish(), digits().batch(torch.arange(64))[0].float() / 255
-    rounded = stage3._rounded(model)
-    torch.testing.assert_close(rounded(x), model(x), rtol=2e-2, atol=2e-2)
-    assert fingerprint(stage3._rounded(rounded)) == fingerprint(rounded)
+    kept = rounded(model)
+    torch.testing.assert_close(kept(x), model(x), rtol=2e-2, atol=2e-2)
+    assert fingerprint(rounded(kept)) == fingerprint(kept)
 
 
 def test_labels_are_those_that_a_router_would_count(made: Path) -> None:
