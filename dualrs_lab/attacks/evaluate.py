@@ -208,7 +208,8 @@ def _attacks(model: nn.Module, threat: Threat, first: int) -> dict[str, Callable
 
     def by_auto(x: Tensor, y: Tensor) -> Tensor:
         seed = fold_seed(threat.seed, "autoattack", first) % 2**31
-        return auto_attack(model, x, y, threat.eps, norm=threat.norm, seed=seed, attacks=threat.auto)
+        how = {"norm": threat.norm, "attacks": threat.auto, "batch": threat.batch}
+        return auto_attack(model, x, y, threat.eps, seed=seed, **how)
 
     every: dict[str, Callable[[Tensor, Tensor], Tensor]]
     every = {"pgd": by_pgd, "mma": by_mma, "autoattack": by_auto}
