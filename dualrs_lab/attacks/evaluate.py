@@ -208,8 +208,8 @@ def _attacks(model: nn.Module, threat: Threat, first: int) -> dict[str, Callable
 
     def by_auto(x: Tensor, y: Tensor) -> Tensor:
         seed = fold_seed(threat.seed, "autoattack", first) % 2**31
-        how = {"norm": threat.norm, "attacks": threat.auto, "batch": threat.batch}
-        return auto_attack(model, x, y, threat.eps, seed=seed, **how)
+        norm, attacks, batch = threat.norm, threat.auto, threat.batch
+        return auto_attack(model, x, y, threat.eps, norm=norm, seed=seed, attacks=attacks, batch=batch)
 
     every: dict[str, Callable[[Tensor, Tensor], Tensor]]
     every = {"pgd": by_pgd, "mma": by_mma, "autoattack": by_auto}
