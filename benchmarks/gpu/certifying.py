@@ -184,12 +184,15 @@ def keep(path: Path, model: Classifier, images: Images, sigma: float | None, how
 
 
 def tables(run: Run, models: Mapping[float, Classifier], skips: Sequence[int]) -> None:
-    """Wave by wave through the test images, so that a shortage of time costs images and no noise level."""
-    seconds = run.sampling.seconds
+    """Wave by wave through the test images, so that a shortage of time costs images and no noise level.
+
+    A table that fails stops no other. Raises RuntimeError at the end that names those that failed.
+    """
+    seconds, going = run.sampling.seconds, dict(models)
     done = {sigma: _rows(run.table(sigma, run.size.n)) for sigma in models}
     for skip in skips:
-        for sigma, model in models.items():
-            votes = max(1, run.tested(skip) - done[sigma]) * (run.size.n + BLOCK)
+        for sigma, model in list(going.items()):
+            votes = max(0, run.tested(skip) - done[sigma]) * (run.size.n + BLOCK)
             need = 1.05 * votes * seconds + run.size.begin + run.size.board
             if not run.clock.enough(need):
                 run.clock.say(
@@ -197,13 +200,21 @@ def tables(run: Run, models: Mapping[float, Classifier], skips: Sequence[int]) -
                 )
                 continue
             begin = time.perf_counter()
-            table = certified(run, model, sigma, run.size.n, skip)
+            try:
+                table = certified(run, model, sigma, run.size.n, skip)
+            except Exception as error:  # drivers raise what they like
+                run.clock.say(f"{named(run, sigma)}: no table, {type(error).__name__}: {error}")
+                del going[sigma]
+                continue
             took, right = time.perf_counter() - begin, (table["correct"] == 1).mean()
-            seconds = max(seconds, (took - run.size.begin) / votes)
+            if votes * seconds > run.size.begin:  # a few rows tell nothing of what a vote costs
+                seconds = max(seconds, (took - run.size.begin) / votes)
             run.clock.say(
                 f"{named(run, sigma)}: {len(table)} images, {took:.1f} s, certified right {right:.3f}"
             )
             done[sigma] = len(table)
+    if failed := [named(run, sigma) for sigma in models if sigma not in going]:
+        raise RuntimeError(f"no table: {'; '.join(failed)}")
 
 
 def _rows(path: Path) -> int:

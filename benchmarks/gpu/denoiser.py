@@ -11,7 +11,7 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -202,11 +202,7 @@ def train(run: Run, start: Classifier) -> None:
         "denoiser": (run.of(SHELF).checkpoint(0), blind, school.denoise),
     }
     for sigma in SIGMAS:
-        each[f"σ = {sigma:g}"] = (
-            run.checkpoint(sigma),
-            tuned,
-            lambda until, at=sigma: school.tune(at, until),
-        )  # type: ignore[misc]
+        each[f"σ = {sigma:g}"] = (run.checkpoint(sigma), tuned, partial(school.tune, sigma))
     missing = {name: one for name, one in each.items() if not one[0].exists()}
     if not missing:
         run.clock.say("all networks are there")

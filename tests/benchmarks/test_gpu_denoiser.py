@@ -9,12 +9,14 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
+from benchmarks.gpu import certifying
 from benchmarks.gpu import denoiser as stage5
 from benchmarks.gpu.stage import Clock, pack, parser, unpack
 from benchmarks.gpu.trainer import Recipe
 from dualrs_lab.data import Images, load_images
 from dualrs_lab.evidence import Certificate, read_table
 from dualrs_lab.models import Classifier, fingerprint, load_checkpoint, make_model
+from dualrs_lab.smoothing import FastPath
 from dualrs_lab.training import Consistency
 
 STEM = "digits_denoised_digits_narrow"
@@ -174,6 +176,28 @@ def test_without_time_parts_are_left_out_and_said(tmp_path: Path) -> None:
     assert sum("left out" in text for text in said) == 4
     assert sum(": 1 steps" in text for text in said) == 2 + len(stage5.SIGMAS)
     assert not list(tmp_path.glob("*.tsv"))
+
+
+def test_a_table_that_fails_stops_no_other_and_is_told(tmp_path, monkeypatch) -> None:
+    asked = []
+
+    def certified(run: stage5.Run, model: object, sigma: float, n: int, skip: int) -> pd.DataFrame:
+        asked.append((sigma, skip))
+        if sigma == 0.5:
+            raise ValueError("votes otherwise")
+        return pd.DataFrame({"correct": [1] * run.tested(skip)})
+
+    monkeypatch.setattr(certifying, "certified", certified)
+    test, clock = load_images("digits", "test"), Clock(5)
+    pace = certifying.Sampling(dtype=torch.float32, fast=FastPath.plain(), seconds=1e-9)
+    run = stage5.Run(
+        size=stage5.TOY, clock=clock, out=tmp_path, device=torch.device("cpu"), everything=test, test=test,
+        sampling=pace, kind=stage5.TUNED,
+    )  # fmt: skip
+    with pytest.raises(RuntimeError, match=r"no table: σ = 0\.5, fine-tuned$"):
+        certifying.tables(run, dict.fromkeys(stage5.SIGMAS, fresh()), (100, 50))
+    assert asked == [(0.25, 100), (0.5, 100), (1.0, 100), (0.25, 50), (1.0, 50)]
+    assert "σ = 0.5, fine-tuned: no table, ValueError: votes otherwise" in [text for _, text in clock.steps]
 
 
 def test_a_denoiser_without_its_classifier_is_said_and_ends_in_failure(tmp_path, monkeypatch) -> None:
