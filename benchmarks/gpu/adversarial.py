@@ -22,11 +22,11 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from benchmarks.gpu.adversary import Attacked, Plain
-from benchmarks.gpu.experts import HOLD, SEED, split
-from benchmarks.gpu.stage import Clock, halve, parser, parts, stage
+from benchmarks.gpu.certifying import SEED, fresh, keep, loaded, split
+from benchmarks.gpu.stage import Clock, parser, parts, stage
 from benchmarks.gpu.trainer import Recipe, Trainer
 from dualrs_lab.attacks import PGD, STANDARD, Threat, evaluate_table, pgd, read_evaluation
-from dualrs_lab.data import Images, load_images, to_float
+from dualrs_lab.data import Images, to_float
 from dualrs_lab.files import replace_bytes, replace_json, replace_text
 from dualrs_lab.mixing import (
     Mix,
@@ -37,10 +37,9 @@ from dualrs_lab.mixing import (
     fit_nuts,
     summarise_systems,
 )
-from dualrs_lab.models import Classifier, load_checkpoint, make_model, read_info, save_checkpoint
+from dualrs_lab.models import Classifier, load_checkpoint, read_info
 from dualrs_lab.pixels import Pixels, TopFraction, Uniform, mean_budget
 from dualrs_lab.runtime import describe, make_generator, pick_device
-from dualrs_lab.training import channel_statistics
 
 __all__ = ["ARMS", "FULL", "PLANS", "TOY", "Plan", "Size", "main", "work"]
 
@@ -178,14 +177,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def work(arguments: argparse.Namespace, clock: Clock, out: Path) -> None:
     """Train, attack, mix: each as far as time goes."""
     size, device = TOY if arguments.toy else FULL, pick_device(arguments.device)
-    data = arguments.data or ("digits" if arguments.toy else "cifar10")
-    everything, test = load_images(data, "train"), load_images(data, "test")
+    everything, test = loaded(arguments, clock)
     trained, held = split(everything)
     run = Run(
         size=size, clock=clock, out=out, device=device, test=test,
         images=everything.select(trained), held_out=everything.select(held),
     )  # fmt: skip
-    clock.say(f"{everything} and {test}; every {HOLD}th training image is held out")
     train(run)
     networks = run.networks()
     robust = {name: networks[name] for name in ARMS if name in networks}
@@ -214,8 +211,6 @@ def train(run: Run) -> None:
         run.clock.say("all networks are there")
         return
     torch.backends.cudnn.benchmark = True
-    mean, std = channel_statistics(run.images)
-    shape = {"classes": len(run.images.classes), "channels": run.images.shape[0]}
     made: dict[tuple[bool, bool], tuple[Trainer, Classifier]] = {}
     for place, name in enumerate(missing):
         plan = PLANS[name]
@@ -223,8 +218,8 @@ def train(run: Run) -> None:
         try:
             if kind not in made:
                 made.clear()  # one captured graph at a time
-                network = make_model(run.named(name), **shape, mean=mean, std=std, seed=SEED)
-                made[kind] = _trainer(run, network.to(run.device), attacked=bool(plan.high)), network
+                network = fresh(run.images, run.named(name)).to(run.device)
+                made[kind] = _trainer(run, network, attacked=bool(plan.high)), network
             trainer, start = made[kind]
             if plan.start:
                 trainer.recipe = run.size.arm
@@ -256,22 +251,15 @@ def _trainer(run: Run, network: Classifier, *, attacked: bool) -> Trainer:
 
 def _fit(run: Run, trainer: Trainer, name: str, start: Classifier, seconds: float) -> None:
     run.clock.say(f"{name}: {seconds:.0f} s")
-    plan, images = PLANS[name], run.images
+    plan = PLANS[name]
     limits = {"steps": run.size.steps, "pace": run.size.pace, "seed": SEED}
     knobs = {"high": plan.high / 255, "low": plan.low / 255} if plan.high else {}
     model, how = trainer.within(seconds, start, **limits, **knobs)
-    data = {
-        "name": images.title, "split": images.split, "classes": list(images.classes),
-        "shape": list(images.shape), "held_out": f"every {HOLD}th",
-    }  # fmt: skip
     objective: dict[str, Any] = {"name": "Standard"}
     if plan.high:
         attack = asdict(run.size.attack) | {"norm": "Linf", "loss": "CrossEntropy"}
         objective = {"name": "Adversarial", "attack": attack, "fraction": FRACTION, **knobs}
-    training = {key: value for key, value in how.items() if key != "history"} | {"objective": objective}
-    told = {"history": how["history"], "provenance": describe(run.device)}
-    save_checkpoint(run.checkpoint(name), model, data=data, sigma=0.0, training=training, **told)
-    halve(run.checkpoint(name))
+    keep(run.checkpoint(name), model, run.images, 0.0, how | {"objective": objective})
     run.clock.say(f"{name}: {how['steps']} steps, {how['epochs']:.1f} epochs in {how['seconds']:.0f} s")
 
 

@@ -8,64 +8,60 @@ second call into the same folder goes on where the first one ended.
 
 import argparse
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from benchmarks.gpu.stage import Clock, halve, parser, parts, stage
+from benchmarks.gpu import certifying
+from benchmarks.gpu.certifying import (
+    ALPHA,
+    HOLD,
+    RADII,
+    SEED,
+    STRENGTH,
+    Sampling,
+    certified,
+    fresh,
+    keep,
+    loaded,
+    paced,
+    sampling,
+    show,
+    split,
+    tables,
+)
+from benchmarks.gpu.stage import Clock, parser, parts, stage
 from benchmarks.gpu.trainer import Consistent, Recipe
 from dualrs_lab.cascade import Cascade, from_tables
-from dualrs_lab.data import Images, load_images
+from dualrs_lab.data import Images
 from dualrs_lab.dual import compare, curves
 from dualrs_lab.evidence import read_table
-from dualrs_lab.files import replace_bytes, replace_json, replace_text
-from dualrs_lab.models import Classifier, fingerprint, load_checkpoint, make_model, save_checkpoint
+from dualrs_lab.files import replace_bytes, replace_json
+from dualrs_lab.models import Classifier, fingerprint, load_checkpoint
 from dualrs_lab.runtime import describe, pick_device
-from dualrs_lab.smoothing import (
-    BLOCK,
-    FastPath,
-    GridNoise,
-    NoiseBlocks,
-    Spec,
-    certify,
-    certify_table,
-    count_images,
-    flops,
-    freeze,
-)
+from dualrs_lab.smoothing import BLOCK, GridNoise, count_images, freeze
 from dualrs_lab.store import plain
-from dualrs_lab.training import accuracy, channel_statistics
+from dualrs_lab.training import accuracy
 
-__all__ = ["FULL", "SIGMAS", "TOY", "Size", "board", "count_labels", "main", "split"]
+__all__ = [
+    "ALPHA", "FULL", "HOLD", "SEED", "SIGMAS", "TOY", "Size", "board", "count_labels", "main", "split",
+]  # fmt: skip
 
-STRENGTH = {0.25: 20.0, 0.5: 10.0, 1.0: 10.0, 0.12: 20.0}  # of consistency, as published; 0.12 as 0.25
 SIGMAS = tuple(sorted(STRENGTH))
-RADII = [0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0]
-ALPHA, SEED, HOLD = 0.001, 0, 50  # every so many-th training image is never trained on
 
 
 @dataclass(frozen=True, kw_only=True)
-class Size:
+class Size(certifying.Size):
     """How much of everything, where time does not say less."""
 
-    network: str
-    recipe: Recipe
-    steps: int  # of each expert, at most
-    pace: int  # steps on which the speed is measured
-    n: int
-    skips: tuple[int, ...]  # every so many-th test image, wave by wave; each holds the one before
     more: tuple[int, int]  # (n, skip) of a last wave
     labels: int  # training images that the plan counts on; five times as many if time is left
     draws: int  # of each expert about each of them
-    begin: float  # seconds before the first draw of a table
-    board: float  # seconds for the comparison, and for the end
 
 
 FULL = Size(
@@ -79,41 +75,10 @@ TOY = Size(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """How votes are sampled, and what one costs."""
-
-    dtype: torch.dtype
-    fast: FastPath
-    seconds: float  # a vote
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
+class Run(certifying.Run):
     """What all parts share."""
 
     size: Size
-    clock: Clock
-    out: Path
-    device: torch.device
-    everything: Images  # to train on and held out
-    test: Images
-    sampling: Sampling
-
-    def stem(self, sigma: float) -> str:
-        """What the files of an expert begin with."""
-        return f"{self.test.title}_{self.size.network}_sigma{sigma:g}_seed{SEED}"
-
-    def checkpoint(self, sigma: float) -> Path:
-        """Where an expert is kept."""
-        return self.out / f"{self.stem(sigma)}.safetensors"
-
-    def table(self, sigma: float, n: int) -> Path:
-        """Where its certificates are kept."""
-        return self.out / f"{self.stem(sigma)}_smoothed{sigma:g}_n{n}.tsv"
-
-    def tested(self, skip: int) -> int:
-        """How many test images a wave holds."""
-        return -(-len(self.test) // skip)
 
     def after(self) -> float:
         """Seconds that tables, labels and the comparison want."""
@@ -135,18 +100,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def work(arguments: argparse.Namespace, clock: Clock, out: Path) -> None:
     """Train, certify, label, compare: each as far as time goes."""
     size, device = TOY if arguments.toy else FULL, pick_device(arguments.device)
-    data = arguments.data or ("digits" if arguments.toy else "cifar10")
-    everything, test = load_images(data, "train"), load_images(data, "test")
-    clock.say(f"{everything} and {test}; every {HOLD}th training image is held out")
-    fresh = _fresh(everything, size.network).to(device)
-    sampling = _sampling(fresh, test, clock)
+    everything, test = loaded(arguments, clock)
+    start = fresh(everything, size.network).to(device)
     run = Run(
-        size=size, clock=clock, out=out, device=device, everything=everything, test=test, sampling=sampling
-    )
-    train(run, fresh)
+        size=size, clock=clock, out=out, device=device, everything=everything, test=test,
+        sampling=sampling(start, test, clock),
+    )  # fmt: skip
+    train(run, start)
     experts = run.experts()
     ahead = {
-        "tables": (size.board, lambda: tables(run, experts)),
+        "tables": (size.board, lambda: tables(run, experts, size.skips)),
         "labels": (size.board, lambda: labels(run, experts)),
         "more draws": (size.board, lambda: more(run, experts)),
         "board": (size.board / 4, lambda: compare_all(run)),
@@ -156,53 +119,7 @@ def work(arguments: argparse.Namespace, clock: Clock, out: Path) -> None:
         raise RuntimeError(f"no expert for σ = {sorted(missing)}")
 
 
-def split(images: Images) -> tuple[Tensor, Tensor]:
-    """Numbers of the images to train on, and of those that are held out."""
-    held = torch.arange(len(images)) % HOLD == HOLD - 1
-    return (~held).nonzero().squeeze(1), held.nonzero().squeeze(1)
-
-
-def _fresh(images: Images, network: str) -> Classifier:
-    mean, std = channel_statistics(images)
-    shape = {"classes": len(images.classes), "channels": images.shape[0]}
-    return make_model(network, **shape, mean=mean, std=std, seed=SEED)
-
-
-def _sampling(model: Classifier, images: Images, clock: Clock) -> Sampling:
-    """The first way of sampling that works here, and what a vote costs by it; what does not is said."""
-    cuda = next(model.parameters()).is_cuda
-    low = torch.bfloat16 if cuda else torch.float32
-    quick, plainest = FastPath(compile=False, cuda_graph=cuda), FastPath.plain()
-    for dtype, fast in ((low, quick), (low, plainest), (torch.float32, plainest)):
-        try:
-            seconds = _vote_seconds(model, images, dtype, fast)
-        except Exception as error:  # drivers raise what they like
-            clock.say(f"sampling with {fast.steps(dtype)} fails: {type(error).__name__}: {error}")
-            continue
-        speed = flops(model, images.shape) / seconds / 1e12
-        clock.say(f"sampling with {fast.steps(dtype)}: {1 / seconds:.0f} votes a second, {speed:.1f} TFLOP/s")
-        return Sampling(dtype=dtype, fast=fast, seconds=seconds)
-    raise RuntimeError("no way of sampling works on this device")
-
-
-def _vote_seconds(model: Classifier, images: Images, dtype: torch.dtype, fast: FastPath) -> float:
-    device, noise = next(model.parameters()).device, GridNoise(0.5)
-    classes = len(images.classes)
-    voter = freeze(model, noise, images.shape, classes=classes, device=device, dtype=dtype, fast=fast)
-    x = images.batch(torch.arange(voter.units) % len(images))[0].to(device)
-    certify(voter, x[:2], classes=classes, spec=Spec(noise=noise, seed=SEED, n=BLOCK))  # the engine as well
-    blocks = NoiseBlocks(noise, images.shape, seed=SEED, stream="pace", device=device)
-    with torch.inference_mode():
-        several = blocks.stack([0] * voter.units)
-        voter(x, several).sum().item()
-        begin = time.perf_counter()
-        for _ in range(5):
-            votes = voter(x, several)
-        votes.sum().item()
-    return (time.perf_counter() - begin) / (5 * BLOCK * voter.units)
-
-
-def train(run: Run, fresh: Classifier) -> None:
+def train(run: Run, start: Classifier) -> None:
     """The experts that are missing, each saved as it is done; all get the same share of the time."""
     missing = [sigma for sigma in STRENGTH if not run.checkpoint(sigma).exists()]
     if not missing:
@@ -211,14 +128,8 @@ def train(run: Run, fresh: Classifier) -> None:
     size, say, (trained, held) = run.size, run.clock.say, split(run.everything)
     images, others = run.everything.select(trained), run.everything.select(held)
     torch.backends.cudnn.benchmark = True
-    trainer = Consistent(fresh, images, size.recipe, say)
-    told = {"graph": trainer.capture(), "step_seconds": trainer.pace(size.pace)}
-    speed = size.recipe.batch / told["step_seconds"]
-    arithmetic = 6 * speed * flops(fresh, images.shape) / 1e12  # two copies; backward is twice forward
-    say(
-        f"{1e3 * told['step_seconds']:.2f} ms a step of {size.recipe.batch} images, {speed:.0f} images a "
-        f"second, {arithmetic:.0f} TFLOP/s, graph: {told['graph']}"
-    )
+    trainer = Consistent(start, images, size.recipe, say)
+    told = paced(trainer, size, say, copies=2)
     share = max(0.5 * run.clock.left(), run.clock.left() - run.after())
     end = run.clock.left() - share
     say(f"{share:.0f} s for training, {run.after():.0f} s wanted afterwards")
@@ -227,48 +138,17 @@ def train(run: Run, fresh: Classifier) -> None:
             seconds = (run.clock.left() - end) / (len(missing) - number)
             knobs = {"sigma": sigma, "strength": STRENGTH[sigma]}
             limits = {"steps": size.steps, "pace": size.pace, "seed": SEED}
-            model, how = trainer.within(seconds, fresh, **limits, **knobs)
+            model, how = trainer.within(seconds, start, **limits, **knobs)
         except Exception as error:  # the others go on
             say(f"σ = {sigma:g}: no expert, {type(error).__name__}: {error}")
             continue
         objective = {"name": "Consistency", "sigma": sigma, "strength": STRENGTH[sigma], "draws": 2}
         how |= told | {"objective": objective}
         how |= {"held_out_accuracy": accuracy(model, others, sigma=sigma, seed=SEED)}
-        _keep(run.checkpoint(sigma), model, images, sigma, how)
+        keep(run.checkpoint(sigma), model, images, sigma, how)
         say(f"σ = {sigma:g}: {how['steps']} steps, {how['epochs']:.1f} epochs")
         say(f"σ = {sigma:g}: right on held-out images, one draw each: {how['held_out_accuracy']:.3f}")
     torch.backends.cudnn.benchmark = False
-
-
-def _keep(path: Path, model: Classifier, images: Images, sigma: float, how: Mapping[str, Any]) -> None:
-    data = {
-        "name": images.title, "split": images.split, "classes": list(images.classes),
-        "shape": list(images.shape), "held_out": f"every {HOLD}th",
-    }  # fmt: skip
-    training = {key: value for key, value in how.items() if key != "history"}
-    told = {"history": how["history"], "provenance": describe(next(model.parameters()).device)}
-    save_checkpoint(path, model, data=data, sigma=sigma, training=training, **told)
-    halve(path)
-
-
-def tables(run: Run, experts: Mapping[float, Classifier]) -> None:
-    """Wave by wave through the test images, so that a shortage of time costs images and no noise level."""
-    seconds, done = run.sampling.seconds, 0
-    for skip in run.size.skips:
-        for sigma, model in experts.items():
-            votes = (run.tested(skip) - done) * (run.size.n + BLOCK)
-            need = 1.05 * votes * seconds + run.size.begin + run.size.board
-            if not run.clock.enough(need):
-                run.clock.say(
-                    f"σ = {sigma:g}: {run.tested(skip)} images are left out, they need {need:.0f} s"
-                )
-                continue
-            begin = time.perf_counter()
-            table = certified(run, model, sigma, run.size.n, skip)
-            took, right = time.perf_counter() - begin, (table["correct"] == 1).mean()
-            seconds = max(seconds, (took - run.size.begin) / votes)
-            run.clock.say(f"σ = {sigma:g}: {len(table)} images, {took:.1f} s, certified right {right:.3f}")
-        done = run.tested(skip)
 
 
 def more(run: Run, experts: Mapping[float, Classifier]) -> None:
@@ -281,21 +161,6 @@ def more(run: Run, experts: Mapping[float, Classifier]) -> None:
             run.clock.say(f"σ = {sigma:g}: {run.tested(skip)} images at n = {n}")
         else:
             run.clock.say(f"σ = {sigma:g}: n = {n} is left out, it needs {need:.0f} s")
-
-
-def certified(run: Run, model: Classifier, sigma: float, n: int, skip: int) -> pd.DataFrame:
-    """The table of an expert; if a quick way of sampling fails, by the plain network in its precision."""
-    how, path = run.sampling, run.table(sigma, n)
-    info = {"checkpoint": run.checkpoint(sigma).name, "trained_sigma": sigma}
-    spec = Spec(noise=GridNoise(sigma), seed=SEED, n=n, alpha=ALPHA, dtype=how.dtype, fast=how.fast)
-    try:
-        return certify_table(model, run.test, path, spec=spec, skip=skip, progress=False, info=info)
-    except Exception as error:  # drivers raise what they like
-        run.clock.say(f"{path.name}: {type(error).__name__}: {error}; once more with the plain network")
-        spec = replace(spec, fast=FastPath.plain())
-        return certify_table(
-            model, run.test, path, spec=spec, skip=skip, replace=True, progress=False, info=info
-        )
 
 
 def labels(run: Run, experts: Mapping[float, Classifier]) -> None:
@@ -368,9 +233,7 @@ def count_labels(
 def compare_all(run: Run) -> None:
     """Print and write the comparison of all tables that are there."""
     files = {sigma: run.table(sigma, run.size.n) for sigma in SIGMAS}
-    found = board({sigma: read_table(path) for sigma, path in files.items() if path.exists()})
-    replace_text(run.out / "board.csv", found.round(6).to_csv(lineterminator="\n"))
-    print((100 * found).round(1).to_string(), flush=True)
+    show(run, board({sigma: read_table(path) for sigma, path in files.items() if path.exists()}))
 
 
 def board(tables: Mapping[float, pd.DataFrame]) -> pd.DataFrame:

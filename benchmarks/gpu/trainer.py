@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dualrs_lab.data import Images
 from dualrs_lab.models import Classifier
@@ -296,9 +296,13 @@ class Consistent(Trainer):
     KNOBS = ("sigma", "strength")
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.consistency(self.model, x, y)
+
+    def consistency(self, model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
+        """That of the logits of `model`, at the present knobs and ramp."""
         strength = self.knobs["strength"] * self.ramp
         objective = Consistency(sigma=cast(float, self.knobs["sigma"]), strength=cast(float, strength))
-        return objective(self.model, x, y, self.generator)
+        return objective(cast(nn.Module, model), x, y, self.generator)
 
     def seen(self, x: Tensor, y: Tensor) -> Tensor:
         return x + self.knobs["sigma"] * torch.randn(x.shape, generator=self.generator, device=self.device)

@@ -6,6 +6,10 @@ from .checkpoints import save_tensors as save_tensors
 from .conduct import check_conduct as check_conduct
 from .conduct import duplicate as duplicate
 from .conduct import in_evaluation as in_evaluation
+from .denoised import Denoised as Denoised
+from .denoised import Denoiser as Denoiser
+from .denoised import denoise as denoise
+from .denoised import denoise_first as denoise_first
 from .networks import MODELS as MODELS
 from .networks import Classifier as Classifier
 from .networks import Normalize as Normalize

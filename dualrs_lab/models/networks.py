@@ -80,6 +80,8 @@ MODELS: dict[str, Callable[[int, int], nn.Module]] = {
     "fast": _body("small", "FastNet"),
     "fast_narrow": _body("small", "FastNet", (32, 128, 128)),
     "wide_start": _body("residual", "WideStart"),
+    "denoised_digits_narrow": _body("denoised", "Denoised", "digits_narrow", (16, 32)),
+    "denoised_wide_start": _body("denoised", "Denoised", "wide_start"),
     "resnet20": _body("residual", "CifarResNet", 20),
     "resnet56": _body("residual", "CifarResNet", 56),
     "resnet110": _body("residual", "CifarResNet", 110),
@@ -89,7 +91,8 @@ MODELS: dict[str, Callable[[int, int], nn.Module]] = {
 }
 """Name -> body from (classes, channels).
 
-`digits_cnn` and `digits_narrow` are meant for 8x8, `resnet50` for 224x224, the others for 32x32.
+Those of digits are meant for 8x8, `resnet50` for 224x224, the others for 32x32. `denoised_…` begin with a
+denoiser.
 """
 
 
