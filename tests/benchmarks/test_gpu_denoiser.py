@@ -1,4 +1,4 @@
-"""Stage 5 on the CPU: losses against closed forms, and the whole stage at toy size."""
+"""Stage 5 on the CPU: losses against closed forms, failures, and the whole stage at toy size."""
 
 import json
 from pathlib import Path
