@@ -1,5 +1,4 @@
 from .attack import attack_combined as attack_combined
-from .attack import soft_margins as soft_margins
 from .certificate import CombinedCertificate as CombinedCertificate
 from .certify import CombineSpec as CombineSpec
 from .certify import certify_combined as certify_combined
@@ -16,6 +15,8 @@ from .radii import reach_of_each as reach_of_each
 from .radii import surest_class as surest_class
 from .search import Pairs as Pairs
 from .search import Search as Search
+from .soft import soft_combined_radius as soft_combined_radius
+from .soft import soft_margins as soft_margins
 from .train import learn_combiner as learn_combiner
 from .train import read_combiner as read_combiner
 from .train import read_image_votes as read_image_votes
