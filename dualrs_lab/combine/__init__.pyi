@@ -3,6 +3,7 @@ from .certificate import CombinedCertificate as CombinedCertificate
 from .certify import CombineSpec as CombineSpec
 from .certify import certify_combined as certify_combined
 from .certify import certify_combined_table as certify_combined_table
+from .experts import CombinedRadius as CombinedRadius
 from .from_tables import combine_tables as combine_tables
 from .lattice import Combiner as Combiner
 from .learning import Learning as Learning
