@@ -7,21 +7,21 @@ it stopped.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.quality import ALPHA, RADII, SHIPPED, SIGMAS
+from benchmarks.quality import ALPHA, RADII, SHIPPED, SIGMAS, quick
 from dualrs_lab.combine import Combiner, Learning, combine_tables, learn_combiner, read_image_votes
 from dualrs_lab.data import load_images
 from dualrs_lab.evidence import average_radius, certified_accuracy, keep_table
 from dualrs_lab.files import provenance, replace_text
 from dualrs_lab.models import load_checkpoint
-from dualrs_lab.runtime import pick_device, pick_dtype
-from dualrs_lab.smoothing import FastPath, image_votes
+from dualrs_lab.runtime import pick_device
+from dualrs_lab.smoothing import image_votes
 
-__all__ = ["DIAL", "main"]
+__all__ = ["DIAL", "certify", "for_weights", "front_of", "main"]
 
 ORDER = SIGMAS[::-1]
 STEP, DRAWS, SEED = 8, 400, 7
@@ -46,17 +46,20 @@ def main(argv: Sequence[str] | None = None) -> pd.DataFrame:
     counts, labels, about = read_image_votes(votes, ORDER)
     found = {}
     for name in args.dial:
-        learning = Learning(
-            seed=0, weights=DIAL[name], terms=24, starts=args.starts, changes=args.changes, alpha=ALPHA
-        )
+        learning = for_weights(name, starts=args.starts, changes=args.changes)
         kept = args.out / f"combiner_{name}.json"
         found[name] = learn_combiner(counts, labels, ORDER, learning=learning, path=kept, about=about)
     if CHOSEN in found:
-        _certify(found[CHOSEN], args.out / "combined.tsv")
+        certify(found[CHOSEN], SHIPPED.singles(SIGMAS), args.out / "combined.tsv")
     front = front_of(found)
     replace_text(args.out / "combiners.csv", front.round(6).to_csv(lineterminator="\n", index=False))
     print(front.round(4).to_string(index=False))
     return front
+
+
+def for_weights(name: str, *, starts: int, changes: int) -> Learning:
+    """How a combiner is learnt for a setting of the dial."""
+    return Learning(seed=0, weights=DIAL[name], terms=24, starts=starts, changes=changes, alpha=ALPHA)
 
 
 def front_of(found: dict[str, Combiner]) -> pd.DataFrame:
@@ -81,14 +84,14 @@ def _draw(data: str, device: str, path: Path) -> None:
         sigmas=SIGMAS,
         n=DRAWS,
         seed=SEED,
-        dtype=pick_dtype(where),
-        fast=FastPath(compile=True, cuda_graph=where.type == "cuda"),
+        **quick(where),
     )
 
 
-def _certify(combiner: Combiner, path: Path) -> None:
+def certify(combiner: Combiner, tables: Mapping[float, pd.DataFrame], path: Path) -> None:
+    """Keep the table of a combiner that follows from those of its experts."""
     if not path.exists():
-        table = combine_tables(SHIPPED.singles(SIGMAS), combiner=combiner, alpha=ALPHA)
+        table = combine_tables(tables, combiner=combiner, alpha=ALPHA)
         identity = {"method": "combine", "alpha": ALPHA, "combiner": combiner.text, **table.attrs["identity"]}
         keep_table("benchmarks.combiners", path, table, {"identity": identity, "provenance": provenance()})
 

@@ -7,9 +7,10 @@ About two hours on two CPU cores; a run that was killed goes on where it stopped
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -36,7 +37,7 @@ from dualrs_lab.runtime import pick_device, pick_dtype
 from dualrs_lab.smoothing import FastPath, GridNoise, Spec, certify_table, label_votes
 from dualrs_lab.training import TrainConfig, train_together
 
-__all__ = ["main"]
+__all__ = ["at_radii", "by_both_rules", "certified", "main", "quick"]
 
 SHIPPED = Experiment.shipped(Path(__file__).resolve().parent.parent / "data")
 SHIPPED_SYSTEMS = Shelf(Path(__file__).resolve().parent.parent / "data", "cifar10_systems")
@@ -58,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, pd.DataFrame]:
     cuts = _router(train, experts, out, args.step)
     dual = _dual(cuts, experts, test, out)
     tuned = _tuned(train, experts, own_files)
-    own = {s: _certified(tuned[s], test, own_files, s, args.tuned_skip) for s in SIGMAS}
+    how = quick(device)
+    own = {s: certified(tuned[s], test, own_files, s, args.tuned_skip, how=how) for s in SIGMAS}
     found = {"comparison": board(singles, dual), "comparison_tuned": tuned_board(singles, own)}
     for called, table in found.items():
         replace_text(out / f"{called}.csv", table.round(6).to_csv(lineterminator="\n"))
@@ -74,27 +76,33 @@ def board(singles: dict[float, pd.DataFrame], dual: pd.DataFrame) -> pd.DataFram
     if (kept := SHIPPED_SYSTEMS.combiner("even")).exists():
         learnt = combine_tables(singles, combiner=read_combiner(kept), alpha=ALPHA)
         others["combiner"] = learnt
-    return _curves(compare(singles, dual, others=others))
+    return at_radii(compare(singles, dual, others=others))
 
 
 def tuned_board(singles: dict[float, pd.DataFrame], own: dict[float, pd.DataFrame]) -> pd.DataFrame:
     """The experts trained together, alone and in their cascade, beside the shipped ones on their images."""
-    alone = {
-        f"tuned, σ = {s:g}{end}": reclaimed(own[s], rule)
-        for rule, end in (("cohen", ""), ("two-bounds", BOTH))
-        for s in sorted(own)
-    }
+    alone = by_both_rules("tuned", own)
     cascades = {
         f"tuned cascade, routed{dial}": from_tables(own, cascade=cascade, alpha=ALPHA)
         for dial, cascade in {"": PLAIN, DIAL: STRICTER}.items()
     }
-    found = _curves(compare(singles, others=alone | cascades))
+    found = at_radii(compare(singles, others=alone | cascades))
     for oracle in ("oracle", f"oracle{BOTH}"):
-        found.loc[f"tuned, {oracle}"] = _curves(compare(own)).loc[oracle]
+        found.loc[f"tuned, {oracle}"] = at_radii(compare(own)).loc[oracle]
     return found
 
 
-def _curves(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+def by_both_rules(called: str, own: Mapping[float, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """Experts one by one, by Cohen's rule and by two bounds, each under a name for the comparison."""
+    return {
+        f"{called}, σ = {s:g}{end}": reclaimed(own[s], rule)
+        for rule, end in (("cohen", ""), ("two-bounds", BOTH))
+        for s in sorted(own)
+    }
+
+
+def at_radii(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """What is shown of a comparison."""
     return curves(tables, RADII).rename_axis("rule")
 
 
@@ -128,9 +136,8 @@ def _rule() -> Cuts:
 
 
 def _dual(cuts: list[Classifier], experts: dict[float, Classifier], test: Images, out: Path) -> pd.DataFrame:
-    spec = DualSpec(
-        estimator=_rule(), sigmas=SIGMAS, seed=0, n=N, n_estimator=2000, alpha=ALPHA, **_fast(cuts[0])
-    )
+    how = quick(next(cuts[0].parameters()).device)
+    spec = DualSpec(estimator=_rule(), sigmas=SIGMAS, seed=0, n=N, n_estimator=2000, alpha=ALPHA, **how)
     return certify_dual_table(
         cuts,
         list(experts.values()),
@@ -159,13 +166,23 @@ def _tuned(train: Images, experts: dict[float, Classifier], files: Experiment) -
     return dict(zip(order, made, strict=True))
 
 
-def _certified(model: Classifier, test: Images, files: Experiment, sigma: float, skip: int) -> pd.DataFrame:
-    spec = Spec(noise=GridNoise(sigma), seed=0, n=N, alpha=ALPHA, **_fast(model))
-    made_from = {"checkpoint": files.tuned(sigma).name, "trained_sigma": sigma}
+def certified(
+    model: Classifier,
+    test: Images,
+    files: Experiment,
+    sigma: float,
+    skip: int,
+    *,
+    how: Mapping[str, Any],
+    through: str = "cascade",
+) -> pd.DataFrame:
+    """The table of an expert that was trained on, with as many draws as `files` say."""
+    spec = Spec(noise=GridNoise(sigma), seed=0, n=files.n, alpha=ALPHA, **how)
+    made_from = {"checkpoint": files.tuned(sigma, through=through).name, "trained_sigma": sigma}
     return certify_table(
         model,
         test,
-        files.tuned_certificates(sigma),
+        files.tuned_certificates(sigma, through=through),
         spec=spec,
         skip=skip,
         progress=False,
@@ -173,8 +190,8 @@ def _certified(model: Classifier, test: Images, files: Experiment, sigma: float,
     )
 
 
-def _fast(model: Classifier) -> dict[str, object]:
-    device = next(model.parameters()).device
+def quick(device: torch.device) -> dict[str, Any]:
+    """How networks are sampled: compiled, in the quickest precision."""
     return {"dtype": pick_dtype(device), "fast": FastPath(compile=True, cuda_graph=device.type == "cuda")}
 
 

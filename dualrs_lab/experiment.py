@@ -29,6 +29,14 @@ _BOARD = {"pixels": "23_pixel_reweighting", "mixing": "24_mixing", "certified_mi
 _BOARD |= {"adaptive": "25_adaptive"}
 
 
+# What experts were trained for: how their names end, and who makes them and their tables.
+_THROUGH = {
+    "cascade": ("tuned", "22_dual", "python -m benchmarks.quality"),
+    "combiner": ("combined", *("python -m benchmarks.combined_experts",) * 2),
+    "alone": ("alone", *("python -m benchmarks.combined_experts",) * 2),
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
     """The files of one data set, network and seed in `folder`, each by what it holds.
@@ -66,14 +74,19 @@ class Experiment:
         """Certificates of `expert(sigma)` whose images stop early, after `most` draws at the latest."""
         return self._file("21_certify", f"{self._level(sigma)}_smoothed{sigma:g}_early{most}.tsv")
 
-    def tuned(self, sigma: float) -> Path:
-        """The expert of `sigma`, trained together with the others for the radius of their cascade."""
-        return self._file("22_dual", f"{self._level(sigma)}_tuned.safetensors")
+    def tuned(self, sigma: float, *, through: str = "cascade") -> Path:
+        """The expert of `sigma`, trained on for a radius.
 
-    def tuned_certificates(self, sigma: float) -> Path:
-        """Certificates of `tuned(sigma)` alone."""
-        name = f"{self._level(sigma)}_tuned{self._smoothed(sigma)}"
-        return self._file("python -m benchmarks.quality", name)
+        That is the radius of all experts together, "cascade" or "combiner", or that of each by itself,
+        "alone".
+        """
+        name, maker, _ = self._tuned(through)
+        return self._file(maker, f"{self._level(sigma)}_{name}.safetensors")
+
+    def tuned_certificates(self, sigma: float, *, through: str = "cascade") -> Path:
+        """Certificates of `tuned(sigma)` by itself."""
+        name, _, maker = self._tuned(through)
+        return self._file(maker, f"{self._level(sigma)}_{name}{self._smoothed(sigma)}")
 
     def labels(self, step: int) -> Path:
         """Votes about every `step`-th training image, from which a router learns."""
@@ -160,6 +173,11 @@ class Experiment:
 
     def _smoothed(self, sigma: float, smoothed: float | None = None) -> str:
         return f"_smoothed{sigma if smoothed is None else smoothed:g}_n{self.n}.tsv"
+
+    def _tuned(self, through: str) -> tuple[str, str, str]:
+        if through not in _THROUGH:
+            raise ValueError(f"Experiment.tuned: got {through!r}; wanted one of {', '.join(_THROUGH)}")
+        return _THROUGH[through]
 
     def _arm(self, name: str, seed: int) -> str:
         return f"pixels_{name.replace(' ', '_').replace('.', '')}_seed{seed}"

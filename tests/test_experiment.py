@@ -19,6 +19,8 @@ NAMES = {  # as notebooks typed them before there was an Experiment: a run that 
     LAB.certificates(0.0, smoothed=0.25): "digits_digits_cnn_sigma0_seed3_smoothed0.25_n200.tsv",
     LAB.early(0.25, 20000): "digits_digits_cnn_sigma0.25_seed3_smoothed0.25_early20000.tsv",
     LAB.tuned(0.12): "digits_digits_cnn_sigma0.12_seed3_tuned.safetensors",
+    LAB.tuned(0.12, through="combiner"): "digits_digits_cnn_sigma0.12_seed3_combined.safetensors",
+    LAB.tuned(0.12, through="alone"): "digits_digits_cnn_sigma0.12_seed3_alone.safetensors",
     LAB.tuned_certificates(0.5): "digits_digits_cnn_sigma0.5_seed3_tuned_smoothed0.5_n200.tsv",
     LAB.labels(2): "digits_digits_cnn_labels_seed3_2.safetensors",
     LAB.router: "digits_digits_cnn_router_seed3",

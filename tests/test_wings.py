@@ -36,7 +36,7 @@ ARROWS = {
     "training": "attacks data files models pixels runtime settings store",
     "smoothing": "attacks data evidence files locks models runtime settings store",
     "cascade": "data evidence models runtime settings smoothing store training",
-    "combine": "data evidence files locks models runtime settings smoothing store",
+    "combine": "data evidence files locks models runtime settings smoothing store training",
     "mixing": "attacks data evidence files models runtime store training",
     "dual": "cascade data evidence files models runtime smoothing store training",
     "lessons": "combine mixing",

@@ -6,7 +6,7 @@ own, a cascade is certified from these without a draw (`from_tables`).
 """
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,17 +19,14 @@ from torch import Tensor, nn
 
 from dualrs_lab.cascade.certificate import CascadeCertificate
 from dualrs_lab.cascade.radii import CASCADE_RULES, Cascade, cascade_radius, first_to_accept, steps
-from dualrs_lab.data.images import Group, Images
+from dualrs_lab.data.images import Images
 from dualrs_lab.evidence.claim import ABSTAIN
-from dualrs_lab.models.checkpoints import fingerprint
-from dualrs_lab.models.suited import suited_each
 from dualrs_lab.settings import OneOf, setting
 from dualrs_lab.smoothing.engine import Voter
 from dualrs_lab.smoothing.experts import SampledVotes
-from dualrs_lab.smoothing.job import Job, Sampled
+from dualrs_lab.smoothing.job import experts_job, told_inputs
 from dualrs_lab.smoothing.noise import GridNoise, Noise
 from dualrs_lab.smoothing.spec import Sampling
-from dualrs_lab.store import plain
 
 __all__ = ["CascadeSpec", "certify_cascade", "certify_cascade_table"]
 
@@ -56,6 +53,11 @@ class CascadeSpec(Sampling):
 
     draws: ClassVar[tuple[str, ...]] = ("n0", "n", "n_side")
 
+    @property
+    def noises(self) -> list[Noise]:
+        """What each expert gets."""
+        return [self.noise(sigma) for sigma in self.cascade.sigmas]
+
     def identity(self) -> dict[str, Any]:
         """As `Sampling.identity`; the rule where it matters and is not that of the first tables."""
         ruled = min(self.cascade.limits) < 0 and self.rule == CASCADE_RULES[0]
@@ -77,14 +79,7 @@ def certify_cascade(
     `idx` to positions. The same seed and settings give the same certificate whether an input comes alone or
     among others, on one device. Raises as `smoothing.sample` does, and ValueError where voters do not fit.
     """
-    labels = [-1] * len(x) if labels is None else labels
-    idx = range(len(x)) if idx is None else idx
-    wanted = [spec.noise(sigma) for sigma in spec.cascade.sigmas]
-    if [voter.noise for voter in experts] != wanted or not len(x) == len(labels) == len(idx):
-        raise ValueError(
-            f"certify_cascade: wanted voters for {wanted}, a label and an idx for each of {len(x)} inputs; "
-            f"got {[voter.noise for voter in experts]}, {len(labels)} and {len(idx)}"
-        )
+    labels, idx = told_inputs("certify_cascade", experts, x, noise=spec.noises, labels=labels, idx=idx)
     pool = _Pool(experts, spec, tuple(x.shape[1:]), x.device)
     return pool.certify(x, labels, idx) if len(x) else []
 
@@ -107,21 +102,16 @@ def certify_cascade_table(
     `smoothing.certify_table`, networks are frozen on the device of the first one. A table with the same
     settings is resumed; any other is refused or, with `replace`, kept under another name.
     """
-    sigmas, device = spec.cascade.sigmas, next(experts[0].parameters()).device
-    if len(experts) != len(sigmas):
-        raise ValueError(f"certify_cascade_table: got {len(experts)} experts for the sigmas {sigmas}")
-    experts = suited_each("certify_cascade_table", experts, images)
-    classes = len(images.classes)
-    job = Job(
-        call="certify_cascade_table",
+    job = experts_job(
+        "certify_cascade_table",
+        experts,
+        images,
+        method="cascade",
         spec=spec,
-        identity=_identity(experts, images, spec),
-        networks=[Sampled(m, spec.noise(s), classes) for m, s in zip(experts, sigmas, strict=True)],
-        like=experts[0],
-        rows=lambda voters, waves: _rows(_Pool(voters, spec, images.shape, device), waves),
-        wave=_WAVE,
-        passes=2,
+        noise=spec.noises,
         columns=CascadeCertificate.columns(spec.cascade),
+        sampler=lambda voters, shape, device: _Pool(voters, spec, shape, device),
+        wave=_WAVE,
     )
     return job.run(
         images, path, skip=skip, max_images=max_images, replace=replace, progress=progress, info=info
@@ -194,12 +184,3 @@ class _Pool:
         accepts = np.where(absent, self.at_best, found.accepts)
         best = cascade_radius(accepts, np.where(absent, np.inf, found.errs))
         return np.asarray(best > np.maximum(found.radius, 0))
-
-
-def _rows(pool: _Pool, waves: Iterable[Group]) -> Iterator[list[CascadeCertificate]]:
-    return (pool.certify(x, labels, idx) for x, labels, idx in waves)
-
-
-def _identity(experts: Sequence[nn.Module], images: Images, spec: CascadeSpec) -> dict[str, Any]:
-    known = {"experts": [fingerprint(model) for model in experts], "images": images.fingerprint()}
-    return plain({"method": "cascade", **known, **spec.identity()})

@@ -6,15 +6,13 @@ shares of votes. The theory is in `cascade.radii`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dualrs_lab.smoothing.soft import draw_in
-from dualrs_lab.training.objectives import noisy_copies
-from dualrs_lab.training.together import Pool
+from dualrs_lab.training.together import soft_votes
 
 __all__ = ["CascadeRadius", "soft_cascade_radius", "soft_steps"]
 
@@ -35,12 +33,8 @@ class CascadeRadius:
     temperature: float = 0.05
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
-        p, cost = [], x.new_zeros(())
-        for expert, sigma in zip(cast(Pool, model).members, self.sigmas, strict=True):
-            logits = expert(noisy_copies(x, sigma, self.draws, generator)).float()
-            cost = cost + F.cross_entropy(logits, y.repeat(self.draws))
-            p.append(torch.softmax(logits, dim=1).view(self.draws, len(x), -1).mean(dim=0))
-        radius = soft_cascade_radius(torch.stack(p, dim=1), y, self.sigmas, self.temperature)
+        p, cost = soft_votes(model, x, y, sigmas=self.sigmas, draws=self.draws, generator=generator)
+        radius = soft_cascade_radius(p, y, self.sigmas, self.temperature)
         gained = self.temperature * F.softplus(radius / self.temperature)
         return self.accuracy * cost - gained.mean()
 

@@ -1,9 +1,9 @@
 from .attack import attack_combined as attack_combined
-from .attack import soft_margins as soft_margins
 from .certificate import CombinedCertificate as CombinedCertificate
 from .certify import CombineSpec as CombineSpec
 from .certify import certify_combined as certify_combined
 from .certify import certify_combined_table as certify_combined_table
+from .experts import CombinedRadius as CombinedRadius
 from .from_tables import combine_tables as combine_tables
 from .lattice import Combiner as Combiner
 from .learning import Learning as Learning
@@ -16,6 +16,8 @@ from .radii import reach_of_each as reach_of_each
 from .radii import surest_class as surest_class
 from .search import Pairs as Pairs
 from .search import Search as Search
+from .soft import soft_combined_radius as soft_combined_radius
+from .soft import soft_margins as soft_margins
 from .train import learn_combiner as learn_combiner
 from .train import read_combiner as read_combiner
 from .train import read_image_votes as read_image_votes

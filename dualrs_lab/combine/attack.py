@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from dualrs_lab.combine.lattice import Combiner
+from dualrs_lab.combine.soft import soft_margins
 from dualrs_lab.smoothing.attack import SmoothedAttack, attack_route, check_attack, mean_probabilities
-from dualrs_lab.smoothing.soft import draw_in
 
-__all__ = ["attack_combined", "soft_margins"]
+__all__ = ["attack_combined"]
 
 
 Model = Callable[[Tensor], Tensor]
@@ -50,20 +50,3 @@ def attack_combined(
         return attack_route(terms, j, x, radii, attack)
 
     return torch.stack([route(j) for j in range(nearest.shape[1])], dim=1)
-
-
-def soft_margins(probabilities: Tensor, y: Tensor, combiner: Combiner) -> Tensor:
-    """M_yc (B, C) of y (B,) and every class by mean probabilities (B, K, C); infinite for y itself."""
-    p = draw_in(probabilities)
-    sigma = p.new_tensor(combiner.sigmas)[:, None]
-    z = (sigma * torch.special.ndtri(p)).transpose(1, 2)  # (B, C, K)
-    a = z.gather(1, y[:, None, None].expand(-1, 1, z.shape[2])).expand_as(z)
-    half, zero = (a - z) / 2, z.new_zeros((*z.shape[:2], 1))
-    shifts = p.new_tensor(combiner.shifts)
-    forth = _largest(torch.cat([half, a, -z, zero], dim=2), shifts)
-    back = _largest(torch.cat([-half, z, -a, zero], dim=2), shifts)
-    return ((forth - back) / 2).scatter(1, y[:, None], torch.inf)
-
-
-def _largest(v: Tensor, shifts: Tensor) -> Tensor:
-    return torch.stack([(v + row).amin(dim=2) for row in shifts]).amax(dim=0)

@@ -14,16 +14,7 @@ from numpy.typing import NDArray
 
 from dualrs_lab.combine.lattice import Combiner
 from dualrs_lab.combine.radii import combined_radius, reach_of_each, surest_class
-from dualrs_lab.evidence.claim import LOG_COLUMNS, Claim, answered, whole
-from dualrs_lab.evidence.votes import (
-    Votes,
-    are_votes,
-    as_votes,
-    cell_votes,
-    level_text,
-    vote_counts,
-    votes_text,
-)
+from dualrs_lab.evidence.claim import SystemClaim
 from dualrs_lab.settings import RULE
 
 __all__ = ["CombinedCertificate"]
@@ -33,21 +24,17 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class CombinedCertificate(Claim):
+class CombinedCertificate(SystemClaim):
     """With probability >= 1 - alpha the combiner answers `predict` everywhere within `radius`.
 
-    The evidence comes along: `selection`, votes of each expert, guesses the class and counts nowhere else;
-    `votes`, on other draws, bound the probabilities. An expert that was not asked has none.
+    Experts come in the order of its sigmas; all guess, and one whose votes change nothing may have none.
     """
 
     combiner: Combiner
-    alpha: float
-    seed: int
-    selection: tuple[Votes, ...]
-    votes: tuple[Votes, ...]
-    drawn: int  # every draw that was looked at
 
-    counts: ClassVar[tuple[str, ...]] = (*Claim.counts, "seed", "drawn")
+    method: ClassVar[str] = "combine"
+    told: ClassVar[str] = "combiner"
+    lengths: ClassVar[tuple[str, ...]] = ("reach",)
 
     @classmethod
     def from_votes(
@@ -63,21 +50,13 @@ class CombinedCertificate(Claim):
         seconds: float,
     ) -> Self:
         """From votes (K, C) of each kind to a certificate, of the class that `selection` gives."""
-        y = surest_class(selection, combiner)
-        radius = max(0.0, float(combined_radius(votes, y, combiner=combiner, alpha=alpha)))
-        return cls(
-            idx=int(idx),
-            label=int(label),
-            predict=int(answered(y, radius)),
-            radius=radius,
-            seconds=float(seconds),
-            combiner=combiner,
-            alpha=float(alpha),
-            seed=int(seed),
-            selection=tuple(map(as_votes, selection)),
-            votes=tuple(map(as_votes, votes)),
-            drawn=int(selection.sum() + votes.sum()),
-        )
+        known = {"idx": int(idx), "label": int(label), "seconds": float(seconds)}
+        return cls._of_votes(selection, votes, combiner=combiner, alpha=float(alpha), seed=int(seed), **known)
+
+    @property
+    def sigmas(self) -> tuple[float, ...]:
+        """Those of the combiner."""
+        return self.combiner.sigmas
 
     @cached_property
     def guess(self) -> int:
@@ -92,63 +71,26 @@ class CombinedCertificate(Claim):
 
     def recomputed(self) -> float:
         """The radius that the votes alone give."""
+        return self._radius
+
+    @cached_property
+    def _radius(self) -> float:
         votes, y = self._counts(self.votes), np.int64(self.guess)
         return max(0.0, float(combined_radius(votes, y, combiner=self.combiner, alpha=self.alpha)))
 
     @staticmethod
     def columns(combiner: Combiner) -> tuple[str, ...]:
         """Columns of a table: `reach_0.25`, …, `selection_0.25`, …, `votes_0.25`, … for each sigma."""
-        each = [
-            f"{what}_{level_text(sigma)}"
-            for what in ("reach", "selection", "votes")
-            for sigma in combiner.sigmas
-        ]
-        return (*LOG_COLUMNS, "method", "sigma", "alpha", "seed", "combiner", *each, "drawn", "rule")
+        return CombinedCertificate.columns_of(combiner.sigmas)
 
-    def evidence(self) -> dict[str, object]:
-        """As `Claim.evidence`; `sigma` is the level of the expert that reaches farthest by itself."""
-        row: dict[str, object] = {
-            "method": "combine",
-            "sigma": self.combiner.sigmas[int(self.reaches.argmax())],
-            "alpha": self.alpha,
-            "seed": self.seed,
-            "combiner": self.combiner.text,
-            "drawn": self.drawn,
-            "rule": RULE.names[0],
-        }
-        for j, name in enumerate(map(level_text, self.combiner.sigmas)):
-            row[f"reach_{name}"] = float(self.reaches[j])
-            row[f"selection_{name}"] = votes_text(self.selection[j])
-            row[f"votes_{name}"] = votes_text(self.votes[j])
-        return {name: row[name] for name in self.columns(self.combiner) if name not in LOG_COLUMNS}
+    def about(self) -> dict[str, object]:
+        """As `SystemClaim.about`; `sigma` is the level of the expert that reaches farthest by itself."""
+        farthest = self.sigmas[int(self.reaches.argmax())]
+        told = {"sigma": farthest, "combiner": self.combiner.text, "rule": RULE.names[0]}
+        return told | {"reach": self.reaches}
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
         """As `Claim.from_row`; sigmas and their order are those of the columns."""
-        names = [str(name).removeprefix("votes_") for name in row if str(name).startswith("votes_")]
-        own = ("alpha", "seed", "combiner", "drawn", *(f"selection_{name}" for name in names))
-        said = cls._said(row, own)
-        return cls(
-            **said,
-            combiner=Combiner.of_text(tuple(map(float, names)), str(row["combiner"])),
-            alpha=float(row["alpha"]),
-            seed=whole(row["seed"]),
-            selection=tuple(cell_votes(row[f"selection_{name}"]) for name in names),
-            votes=tuple(cell_votes(row[f"votes_{name}"]) for name in names),
-            drawn=whole(row["drawn"]),
-        )
-
-    def _want_evidence(self) -> None:
-        experts = len(self.combiner.sigmas)
-        self._want(0 < self.alpha < 1, f"alpha in (0, 1), got {self.alpha}")
-        for name, votes in (("selection", self.selection), ("votes", self.votes)):
-            self._want(len(votes) == experts, f"{name} of {experts} experts, got {len(votes)}")
-            fine = f"{name} with each class once, ascending, and positive counts, got {votes}"
-            self._want(all(map(are_votes, votes)), fine)
-        counted = sum(count for votes in (*self.selection, *self.votes) for _, count in votes)
-        self._want(self.drawn >= counted, f"at least its {counted} votes drawn, got {self.drawn}")
-
-    def _counts(self, votes: tuple[Votes, ...]) -> Ints:
-        # (K, C), with as many classes for one kind as for the other
-        every = (*self.selection, *self.votes)
-        return vote_counts(votes, 1 + max((kind for pairs in every for kind, _ in pairs), default=0))
+        sigmas, said = cls._of_row(row)
+        return cls(**said, combiner=Combiner.of_text(sigmas, str(row["combiner"])))

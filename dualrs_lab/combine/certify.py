@@ -6,7 +6,7 @@ combiner is certified from these without a draw (`combine_tables`).
 """
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,15 +20,12 @@ from torch import Tensor, nn
 from dualrs_lab.combine.certificate import CombinedCertificate
 from dualrs_lab.combine.lattice import Combiner
 from dualrs_lab.combine.radii import combined_radius, surest_class
-from dualrs_lab.data.images import Group, Images
-from dualrs_lab.models.checkpoints import fingerprint
-from dualrs_lab.models.suited import suited_each
+from dualrs_lab.data.images import Images
 from dualrs_lab.smoothing.engine import Voter
 from dualrs_lab.smoothing.experts import SampledVotes
-from dualrs_lab.smoothing.job import Job, Sampled
+from dualrs_lab.smoothing.job import experts_job, told_inputs
 from dualrs_lab.smoothing.noise import GridNoise, Noise
 from dualrs_lab.smoothing.spec import Sampling
-from dualrs_lab.store import plain
 
 __all__ = ["CombineSpec", "certify_combined", "certify_combined_table"]
 
@@ -51,6 +48,11 @@ class CombineSpec(Sampling):
     lazy: bool = True
     noise: type[Noise] = GridNoise
 
+    @property
+    def noises(self) -> list[Noise]:
+        """What each expert gets."""
+        return [self.noise(sigma) for sigma in self.combiner.sigmas]
+
     def identity(self) -> dict[str, Any]:
         """As `Sampling.identity`."""
         how = {"noise": self.noise.__name__, "lazy": self.lazy}
@@ -72,14 +74,7 @@ def certify_combined(
     comes alone or among others, on one device. Raises as `smoothing.sample` does, and ValueError where voters
     do not fit.
     """
-    labels = [-1] * len(x) if labels is None else labels
-    idx = range(len(x)) if idx is None else idx
-    wanted = [spec.noise(sigma) for sigma in spec.combiner.sigmas]
-    if [voter.noise for voter in experts] != wanted or not len(x) == len(labels) == len(idx):
-        raise ValueError(
-            f"certify_combined: wanted voters for {wanted}, a label and an idx for each of {len(x)} inputs; "
-            f"got {[voter.noise for voter in experts]}, {len(labels)} and {len(idx)}"
-        )
+    labels, idx = told_inputs("certify_combined", experts, x, noise=spec.noises, labels=labels, idx=idx)
     pool = _Pool(experts, spec, tuple(x.shape[1:]), x.device)
     return pool.certify(x, labels, idx) if len(x) else []
 
@@ -102,23 +97,16 @@ def certify_combined_table(
     `smoothing.certify_table`, networks are frozen on the device of the first one. A table with the same
     settings is resumed; any other is refused or, with `replace`, kept under another name.
     """
-    call, sigmas = "certify_combined_table", spec.combiner.sigmas
-    if len(experts) != len(sigmas):
-        raise ValueError(f"{call}: got {len(experts)} experts for the sigmas {sigmas}")
-    device = next(experts[0].parameters()).device
-    experts = suited_each(call, experts, images)
-    classes = len(images.classes)
-    known = {"experts": [fingerprint(model) for model in experts], "images": images.fingerprint()}
-    job = Job(
-        call=call,
+    job = experts_job(
+        "certify_combined_table",
+        experts,
+        images,
+        method="combine",
         spec=spec,
-        identity=plain({"method": "combine", **known, **spec.identity()}),
-        networks=[Sampled(m, spec.noise(s), classes) for m, s in zip(experts, sigmas, strict=True)],
-        like=experts[0],
-        rows=lambda voters, waves: _rows(_Pool(voters, spec, images.shape, device), waves),
-        wave=_WAVE,
-        passes=2,
+        noise=spec.noises,
         columns=CombinedCertificate.columns(spec.combiner),
+        sampler=lambda voters, shape, device: _Pool(voters, spec, shape, device),
+        wave=_WAVE,
     )
     return job.run(
         images, path, skip=skip, max_images=max_images, replace=replace, progress=progress, info=info
@@ -189,7 +177,3 @@ class _Pool:
 
     def _radius(self, votes: Ints, y: Ints) -> NDArray[np.float64]:
         return combined_radius(votes, y, combiner=self.spec.combiner, alpha=self.spec.alpha)
-
-
-def _rows(pool: _Pool, waves: Iterable[Group]) -> Iterator[list[CombinedCertificate]]:
-    return (pool.certify(x, labels, idx) for x, labels, idx in waves)

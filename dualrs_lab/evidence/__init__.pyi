@@ -15,6 +15,7 @@ from .claim import ABSTAIN as ABSTAIN
 from .claim import LOG_COLUMNS as LOG_COLUMNS
 from .claim import Claim as Claim
 from .claim import Claims as Claims
+from .claim import SystemClaim as SystemClaim
 from .claim import answered as answered
 from .claim import claimed as claimed
 from .claim import reach as reach

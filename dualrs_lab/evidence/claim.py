@@ -7,13 +7,33 @@ evidence along, from which alone its radius can be recomputed; a table of claims
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["ABSTAIN", "LOG_COLUMNS", "Claim", "Claims", "answered", "claimed", "reach", "whole"]
+from dualrs_lab.evidence.votes import (
+    Votes,
+    are_votes,
+    as_votes,
+    cell_votes,
+    level_text,
+    vote_counts,
+    votes_text,
+)
+
+__all__ = [
+    "ABSTAIN",
+    "LOG_COLUMNS",
+    "Claim",
+    "Claims",
+    "SystemClaim",
+    "answered",
+    "claimed",
+    "reach",
+    "whole",
+]
 
 
 ABSTAIN = -1
@@ -136,6 +156,95 @@ class Claim(ABC):
     def _want(self, true: bool, what: str) -> None:
         if not true:
             raise ValueError(f"{type(self).__name__}(idx={self.idx}): wanted {what}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SystemClaim(Claim):
+    """A claim of a system of several experts: with probability >= 1 - alpha it holds.
+
+    The evidence comes along: `selection`, votes of each expert, guesses the class and counts nowhere else;
+    `votes`, on other draws, bound the probabilities. An expert that was not asked has none.
+    """
+
+    alpha: float
+    seed: int
+    selection: tuple[Votes, ...]
+    votes: tuple[Votes, ...]
+    drawn: int  # every draw that was looked at
+
+    counts: ClassVar[tuple[str, ...]] = (*Claim.counts, "seed", "drawn")
+    method: ClassVar[str]
+    told: ClassVar[str]  # the column that tells which system of the method it is
+    lengths: ClassVar[tuple[str, ...]]  # what is told of each expert: "reach" for `reach_0.25`, …
+
+    @property
+    @abstractmethod
+    def sigmas(self) -> tuple[float, ...]:
+        """The noise of each expert."""
+
+    @abstractmethod
+    def about(self) -> dict[str, object]:
+        """The columns that differ between methods; those of `lengths` hold a number for each expert (K,)."""
+
+    @classmethod
+    def columns_of(cls, sigmas: Sequence[float]) -> tuple[str, ...]:
+        """Columns of a table, with those of `lengths`, then `selection_0.25`, …, `votes_0.25`, …"""
+        whats = (*cls.lengths, "selection", "votes")
+        each = [f"{what}_{level_text(sigma)}" for what in whats for sigma in sigmas]
+        return (*LOG_COLUMNS, "method", "sigma", "alpha", "seed", cls.told, *each, "drawn", "rule")
+
+    def evidence(self) -> dict[str, object]:
+        """As `Claim.evidence`."""
+        row = {"method": self.method, "alpha": self.alpha, "seed": self.seed, "drawn": self.drawn}
+        row |= (about := self.about())
+        for j, name in enumerate(map(level_text, self.sigmas)):
+            row |= {f"{what}_{name}": float(cast(Floats, about[what])[j]) for what in self.lengths}
+            row[f"selection_{name}"] = votes_text(self.selection[j])
+            row[f"votes_{name}"] = votes_text(self.votes[j])
+        return {name: row[name] for name in self.columns_of(self.sigmas) if name not in LOG_COLUMNS}
+
+    @classmethod
+    def _of_votes(cls, selection: Ints, votes: Ints, **known: Any) -> Self:
+        # from votes (K, C) of each kind: first without an answer, then with what the votes give, which is
+        # worked out once, as each certificate keeps it
+        made = cls(
+            predict=ABSTAIN,
+            radius=0.0,
+            selection=tuple(map(as_votes, selection)),
+            votes=tuple(map(as_votes, votes)),
+            drawn=int(selection.sum() + votes.sum()),
+            **known,
+        )
+        object.__setattr__(made, "radius", made.recomputed())
+        object.__setattr__(made, "predict", int(answered(made.guess, made.radius)))
+        made.__post_init__()
+        return made
+
+    @classmethod
+    def _of_row(cls, row: Mapping[str, Any]) -> tuple[tuple[float, ...], dict[str, Any]]:
+        # sigmas, in the order of the columns, and the fields of this class
+        names = [str(name).removeprefix("votes_") for name in row if str(name).startswith("votes_")]
+        own = ("alpha", "seed", cls.told, "drawn", *(f"selection_{name}" for name in names))
+        said = cls._said(row, own) | {"alpha": float(row["alpha"])}
+        said |= {name: whole(row[name]) for name in ("seed", "drawn")}
+        for kind in ("selection", "votes"):
+            said[kind] = tuple(cell_votes(row[f"{kind}_{name}"]) for name in names)
+        return tuple(map(float, names)), said
+
+    def _want_evidence(self) -> None:
+        self._want(0 < self.alpha < 1, f"alpha in (0, 1), got {self.alpha}")
+        experts = len(self.sigmas)
+        for name, votes in (("selection", self.selection), ("votes", self.votes)):
+            self._want(len(votes) == experts, f"{name} of {experts} experts, got {len(votes)}")
+            fine = f"{name} with each class once, ascending, and positive counts, got {votes}"
+            self._want(all(map(are_votes, votes)), fine)
+        counted = sum(count for votes in (*self.selection, *self.votes) for _, count in votes)
+        self._want(self.drawn >= counted, f"at least its {counted} votes drawn, got {self.drawn}")
+
+    def _counts(self, votes: tuple[Votes, ...]) -> Ints:
+        # (K, C), with as many classes for one kind as for the other
+        every = (*self.selection, *self.votes)
+        return vote_counts(votes, 1 + max((kind for pairs in every for kind, _ in pairs), default=0))
 
 
 Claims = pd.DataFrame | Sequence[Claim]

@@ -23,8 +23,11 @@ from .int8 import quantised as quantised
 from .int8 import slower as slower
 from .job import Job as Job
 from .job import Sampled as Sampled
+from .job import Sampler as Sampler
+from .job import experts_job as experts_job
 from .job import freeze_each as freeze_each
 from .job import steps_of as steps_of
+from .job import told_inputs as told_inputs
 from .labels import count_images as count_images
 from .labels import image_votes as image_votes
 from .labels import label_votes as label_votes

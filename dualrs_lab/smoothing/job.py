@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from dataclasses import replace as change
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import pandas as pd
 import torch
@@ -20,7 +20,10 @@ from dualrs_lab.evidence.claim import Claim
 from dualrs_lab.evidence.resume import Row, fill, finished
 from dualrs_lab.evidence.rows import IMAGE, check_images
 from dualrs_lab.locks import writing
+from dualrs_lab.models.checkpoints import fingerprint
+from dualrs_lab.models.suited import suited_each
 from dualrs_lab.runtime import describe
+from dualrs_lab.smoothing.engine import Voter
 from dualrs_lab.smoothing.frozen import FrozenVoter, freeze, settle
 from dualrs_lab.smoothing.noise import Noise, NoiseBlocks
 from dualrs_lab.smoothing.noted import check_disagreement, disagreement, note, reason_to_stop
@@ -28,7 +31,7 @@ from dualrs_lab.smoothing.settings import FastPath
 from dualrs_lab.smoothing.spec import Sampling
 from dualrs_lab.store import check_place, plain, positions, read_record, step_aside
 
-__all__ = ["Job", "Sampled", "freeze_each", "steps_of"]
+__all__ = ["Job", "Sampled", "Sampler", "experts_job", "freeze_each", "steps_of", "told_inputs"]
 
 
 Share = dict[str, float]  # see `smoothing.disagreement`
@@ -168,6 +171,76 @@ class Job:
             kind = "int8" if voter.steps.get("int8") else self.spec.dtype
             check_disagreement(self.call, found[-1], kind)
         return found
+
+
+class Sampler(Protocol):
+    """The experts of a system, frozen: certifies inputs x (N, ...) with these labels and idx."""
+
+    def certify(self, x: Tensor, labels: Sequence[int], idx: Sequence[int]) -> Sequence[Claim]: ...
+
+
+def experts_job(
+    call: str,
+    experts: Sequence[nn.Module],
+    images: Images,
+    *,
+    method: str,
+    spec: Sampling,
+    noise: Sequence[Noise],
+    columns: Sequence[str],
+    sampler: Callable[[list[FrozenVoter], tuple[int, ...], torch.device], Sampler],
+    wave: int,
+) -> Job:
+    """The job of a system of experts, each sampled under its `noise`, for images of a shape on a device.
+
+    Raises ValueError unless there is an expert for each noise, and as `models.suited_each` does.
+    """
+    if len(experts) != len(noise):
+        sigmas = tuple(one.sigma for one in noise)
+        raise ValueError(f"{call}: got {len(experts)} experts for the sigmas {sigmas}")
+    models, device = suited_each(call, experts, images), next(experts[0].parameters()).device
+    known = {"experts": [fingerprint(model) for model in models], "images": images.fingerprint()}
+
+    def rows(voters: list[FrozenVoter], waves: Iterable[Group]) -> Iterator[Sequence[Row]]:
+        pool = sampler(voters, images.shape, device)
+        return (pool.certify(x, labels, idx) for x, labels, idx in waves)
+
+    classes = len(images.classes)
+    return Job(
+        call=call,
+        spec=spec,
+        identity=plain({"method": method, **known, **spec.identity()}),
+        networks=[Sampled(model, one, classes) for model, one in zip(models, noise, strict=True)],
+        like=models[0],
+        rows=rows,
+        wave=wave,
+        passes=2,
+        columns=columns,
+    )
+
+
+def told_inputs(
+    call: str,
+    voters: Sequence[Voter],
+    x: Tensor,
+    *,
+    noise: Sequence[Noise],
+    labels: Sequence[int] | None,
+    idx: Sequence[int] | None,
+) -> tuple[Sequence[int], Sequence[int]]:
+    """Labels and idx of inputs x (N, ...): unknown (-1), and their positions, unless they are given.
+
+    Raises ValueError where one is not for each input, or where voters were made for other noise.
+    """
+    labels = [-1] * len(x) if labels is None else labels
+    idx = range(len(x)) if idx is None else idx
+    made = [voter.noise for voter in voters]
+    if made != [*noise] or not len(x) == len(labels) == len(idx):
+        raise ValueError(
+            f"{call}: wanted voters for {[*noise]}, a label and an idx for each of {len(x)} inputs; got "
+            f"{made}, {len(labels)} and {len(idx)}"
+        )
+    return labels, idx
 
 
 def _same_rows(found: Mapping[str, Any], identity: Mapping[str, Any]) -> bool:

@@ -143,6 +143,8 @@ def settings(config: TrainConfig, objective: Objective | Warmup, images: Images)
 
 def _fingerprint(value: Any) -> Any:
     # objectives are nested objects, and may hold a table of labels, for which its digest stands
+    if hasattr(value, "identity"):
+        return {"name": type(value).__name__} | value.identity()
     if isinstance(value, Tensor):
         kind = f"{value.dtype} {tuple(value.shape)}"
         return digest(kind, value.detach().cpu().contiguous().numpy().tobytes())

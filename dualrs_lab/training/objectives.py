@@ -24,7 +24,8 @@ def noisy_copies(x: Tensor, sigma: float, draws: int, generator: torch.Generator
 class Objective(Protocol):
     """The loss of a batch.
 
-    Frozen dataclasses, so that their fields can be recorded beside the weights.
+    Frozen dataclasses, so that their fields can be recorded beside the weights; where fields are no plain
+    values, a method `identity()` says what is recorded instead.
     """
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor: ...

@@ -1,10 +1,11 @@
-"""Networks that are trained together: the cuts of a router, the experts of a cascade."""
+"""Networks that are trained together: the cuts of a router, the experts of a cascade or combiner."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dualrs_lab.data.images import Images
@@ -15,6 +16,7 @@ from dualrs_lab.store import making, plain
 from dualrs_lab.training.checkpoints import state_path, told_of
 from dualrs_lab.training.config import TrainConfig
 from dualrs_lab.training.loop import settings, train
+from dualrs_lab.training.objectives import noisy_copies
 
 __all__ = ["JointObjective", "Pool", "train_together"]
 
@@ -29,7 +31,7 @@ class JointObjective(Protocol):
 
 
 class Pool(nn.Module):
-    """Networks that are trained together: the cuts of a router, or the experts of a cascade.
+    """Networks that are trained together: the cuts of a router, or the experts of a cascade or combiner.
 
     A cut has logits (B, 2) for the answers "at most k" (class 0) and "more than k".
     """
@@ -37,6 +39,18 @@ class Pool(nn.Module):
     def __init__(self, members: Sequence[nn.Module]) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
+
+
+def soft_votes(
+    model: nn.Module, x: Tensor, y: Tensor, *, sigmas: Sequence[float], draws: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    # mean probabilities (B, K, C) of the experts of a `Pool` over noisy copies, and the sum of their costs
+    p, cost = [], x.new_zeros(())
+    for expert, sigma in zip(cast(Pool, model).members, sigmas, strict=True):
+        logits = expert(noisy_copies(x, sigma, draws, generator)).float()
+        cost = cost + F.cross_entropy(logits, y.repeat(draws))
+        p.append(torch.softmax(logits, dim=1).view(draws, len(x), -1).mean(dim=0))
+    return torch.stack(p, dim=1), cost
 
 
 def train_together(

@@ -83,7 +83,7 @@ def test_who_does_not_accept_claims_nothing() -> None:
         ({"drawn": 2099}, "at least its 2100 votes drawn, got 2099"),
         ({"votes": (((0, 900), (1, 100)), ((0, 50), (1, 950)), ())}, r"at most the radius .* of its votes"),
         ({"selection": ((), ((0, 48), (1, 2)), ())}, "predict 0 or -1, got 1"),
-        ({"alpha": 0.0}, "alpha is a failure probability"),
+        ({"alpha": 0.0}, r"alpha in \(0, 1\), got 0.0"),
         ({"seed": np.int64(0)}, "Python ints"),
     ],
 )

@@ -20,6 +20,7 @@ from dualrs_lab.combine import (
     combine_tables,
     combined_radius,
 )
+from dualrs_lab.combine import certificate as rooms
 from dualrs_lab.data import Images, load_images
 from dualrs_lab.evidence import ABSTAIN, check_evidence, frame, read_table, write_table
 from dualrs_lab.evidence.recompute import HOMES
@@ -186,6 +187,20 @@ def test_rows_give_every_certificate_back(combiner: Combiner | None) -> None:
         assert row["sigma"] == c.combiner.sigmas[int(c.reaches.argmax())]
         assert max(row[f"reach_{name}"] for name in ("0.5", "0.12", repr(1 / 3))) < 3
         assert row["drawn"] == sum(n for votes in (*c.selection, *c.votes) for _, n in votes)
+
+
+def test_what_votes_say_is_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    for name in ("combined_radius", "surest_class", "reach_of_each"):
+        known = getattr(rooms, name)
+        monkeypatch.setattr(rooms, name, lambda *a, f=known, n=name, **k: asked.append(n) or f(*a, **k))
+    (made,) = random_certificates(1, LATTICE)
+    assert sorted(asked) == ["combined_radius", "surest_class"]
+    assert made.to_row()["radius"] == made.recomputed()
+    assert sorted(asked) == ["combined_radius", "reach_of_each", "surest_class"]
+    again = dataclasses.replace(made)  # a copy has to ask itself
+    assert again == made
+    assert len(asked) == 5
 
 
 def by_hand(**changes) -> CombinedCertificate:
