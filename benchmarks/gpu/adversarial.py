@@ -41,7 +41,7 @@ from dualrs_lab.models import Classifier, load_checkpoint, read_info
 from dualrs_lab.pixels import Pixels, TopFraction, Uniform, mean_budget
 from dualrs_lab.runtime import describe, make_generator, pick_device
 
-__all__ = ["ARMS", "FULL", "PLANS", "TOY", "Plan", "Size", "main", "work"]
+__all__ = ["ARMS", "FULL", "PLANS", "TOY", "Plan", "Size", "judged", "main", "work"]
 
 EPS, FRACTION = 8 / 255, 0.3
 JUDGED = {
@@ -112,7 +112,7 @@ FULL = Size(
     arm=Recipe(batch=256, lr=0.1, warmup=0.1, ramp=0.0, average=0.08),
     attack=PGD(steps=3, step=1.25 * EPS / 3, best=False, blind=1.0),
     steps=20_000, pace=10, skip=1, auto=STANDARD, some=10,
-    image={"apgd": 0.012, "autoattack": 0.08},
+    image={"apgd": 0.015, "autoattack": 0.08},
     together=1000, after=230,
 )  # fmt: skip
 TOY = Size(
@@ -186,15 +186,13 @@ def work(arguments: argparse.Namespace, clock: Clock, out: Path) -> None:
     train(run)
     networks = run.networks()
     robust = {name: networks[name] for name in ARMS if name in networks}
-    ahead: dict[str, tuple[float, Callable[[], None]]] = {
-        "pgd": (0, lambda: by_pgd(run, networks)),
-        "apgd": (0, lambda: by_auto(run, robust, "apgd", ("apgd-ce", "apgd-t"))),
-    }
+    ahead: dict[str, tuple[float, Callable[[], None]]] = {"pgd": (0, lambda: by_pgd(run, networks))}
     if {"accurate", "at"} <= {*networks}:
         ahead |= {
-            "logits": (8, lambda: logits(run, networks["accurate"], networks["at"])),
+            "logits": (12, lambda: logits(run, networks["accurate"], networks["at"])),
             "mixes": (25, lambda: mixes(run, networks["accurate"], networks["at"])),
         }
+    ahead["apgd"] = (0, lambda: by_auto(run, robust, "apgd", ("apgd-ce", "apgd-t")))
     ahead["autoattack"] = (0, lambda: by_auto(run, robust, "autoattack", size.auto))
     parts(clock, ahead | {"table": (-math.inf, lambda: summarise(run, robust))})
     if missing := set(PLANS) - set(networks):
@@ -211,6 +209,7 @@ def train(run: Run) -> None:
         run.clock.say("all networks are there")
         return
     torch.backends.cudnn.benchmark = True
+    end = run.clock.left() - max(0.5 * run.clock.left(), run.clock.left() - run.size.after)
     made: dict[tuple[bool, bool], tuple[Trainer, Classifier]] = {}
     for place, name in enumerate(missing):
         plan = PLANS[name]
@@ -224,15 +223,14 @@ def train(run: Run) -> None:
             if plan.start:
                 trainer.recipe = run.size.arm
                 start, _ = load_checkpoint(run.checkpoint(plan.start), device=run.device)
-            _fit(run, trainer, name, start, _seconds(run, missing[place:]))
+            _fit(run, trainer, name, start, _seconds(run.clock.left() - end, missing[place:]))
         except Exception as error:  # the others go on
             run.clock.say(f"{name}: no network, {type(error).__name__}: {error}")
     torch.backends.cudnn.benchmark = False
 
 
-def _seconds(run: Run, names: list[str]) -> float:
-    """What the first of `names` gets of the time that is left for training them."""
-    left = max(0.5 * run.clock.left(), run.clock.left() - run.size.after)
+def _seconds(left: float, names: Sequence[str]) -> float:
+    """What the first of `names` gets of the seconds `left` for training all of them."""
     return left * PLANS[names[0]].share / sum(PLANS[name].share for name in names)
 
 
@@ -293,7 +291,8 @@ def by_auto(run: Run, robust: Mapping[str, Classifier], what: str, attacks: tupl
             continue
         begin = time.perf_counter()
         table = evaluate_table(model, run.test, path, threat=threat, skip=run.size.some, progress=False)
-        run.image[what] = (time.perf_counter() - begin) / max(1, images)
+        if images:
+            run.image[what] = (time.perf_counter() - begin) / images
         found = table[["natural", "pgd", "autoattack"]].mean()
         run.clock.say(
             f"{name}: {len(table)} images, {what} {found['autoattack']:.4f}, PGD-20 {found['pgd']:.4f}, "
@@ -310,6 +309,9 @@ def logits(run: Run, g: Classifier, h: Classifier) -> None:
     `logits.safetensors` holds {g, h}_{clean, by_g, by_h} (N, K) in half precision, and labels (N,): from them
     follow natural accuracy and accuracy under transferred attacks of a mix with any weight.
     """
+    path = run.out / "logits.safetensors"
+    if path.exists():
+        return
     attack, found = PGD(steps=20, step=EPS / 4, blind=1.0), dict[str, list[Tensor]]()
     for first in range(0, len(run.test), run.size.together):
         pixels, labels = run.test.batch(range(first, min(first + run.size.together, len(run.test))))
@@ -323,9 +325,7 @@ def logits(run: Run, g: Classifier, h: Classifier) -> None:
                 found.setdefault(f"g_{what}", []).append(g(point).half().cpu())
                 found.setdefault(f"h_{what}", []).append(h(point).half().cpu())
         found.setdefault("labels", []).append(labels.cpu())
-    replace_bytes(
-        run.out / "logits.safetensors", save({name: torch.cat(some) for name, some in found.items()})
-    )
+    replace_bytes(path, save({name: torch.cat(some) for name, some in found.items()}))
 
 
 def mixes(run: Run, g: Classifier, h: Classifier) -> None:
@@ -353,6 +353,18 @@ def mixes(run: Run, g: Classifier, h: Classifier) -> None:
     print(found.to_string(), flush=True)
 
 
+def judged(folder: Path, stem: str) -> dict[str, float]:
+    """Accuracies of a network as it is and under each attack, from its tables, and of how many images."""
+    found: dict[str, float] = {}
+    for what, columns in JUDGED.items():
+        path = folder / f"{stem}_{what}.tsv"
+        if path.exists():
+            table = read_evaluation(path)
+            found |= {new: float(table[old].mean()) for old, new in columns.items()}
+            found[f"{what}_images"] = len(table)
+    return found
+
+
 def summarise(run: Run, robust: Mapping[str, Classifier]) -> None:
     """`arms.csv`: a row a network, from its tables."""
     rows = []
@@ -362,13 +374,7 @@ def summarise(run: Run, robust: Mapping[str, Classifier]) -> None:
         row: dict[str, Any] = {"arm": name, "seed": SEED, "network": run.named(name)}
         row |= {what: told[what] for what in ("epochs", "seconds")}
         row["budget"] = 255 * mean_budget(model, some, PLANS[name].budget, seed=SEED)
-        for what, columns in JUDGED.items():
-            path = run.out / f"{run.stem(name)}_{what}.tsv"
-            if path.exists():
-                table = read_evaluation(path)
-                row |= {new: table[old].mean() for old, new in columns.items()}
-                row[f"{what}_images"] = len(table)
-        rows.append(row)
+        rows.append(row | judged(run.out, run.stem(name)))
     table = pd.DataFrame(rows)
     replace_text(run.out / "arms.csv", table.round(6).to_csv(index=False, lineterminator="\n"))
     print(table.to_string(index=False), flush=True)

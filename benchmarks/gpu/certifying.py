@@ -113,7 +113,10 @@ def loaded(arguments: argparse.Namespace, clock: Clock) -> tuple[Images, Images]
     """Images to train on and held out, and those to test on."""
     data = arguments.data or ("digits" if arguments.toy else "cifar10")
     everything, test = load_images(data, "train"), load_images(data, "test")
-    clock.say(f"{everything} and {test}; every {HOLD}th training image is held out")
+    clock.say(
+        f"{len(everything)} training and {len(test)} test images of {test.title}; every {HOLD}th of the "
+        "former is held out"
+    )
     return everything, test
 
 

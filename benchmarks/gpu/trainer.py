@@ -174,8 +174,10 @@ class Trainer:
         return graph.replay
 
     def _draws_anew(self, replay: Callable[[], Any]) -> bool:
-        # at rate 0 two steps on the same images differ by crops and noise alone
+        # at rate 0 two steps on the same images differ by what is drawn alone
         losses = []
+        for knob in (self.ramp, *self.knobs.values()):
+            knob.fill_(1.0)
         for _ in range(2):
             self.total.zero_()
             replay()

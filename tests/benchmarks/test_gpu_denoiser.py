@@ -212,3 +212,24 @@ def test_a_denoiser_without_its_classifier_is_said_and_ends_in_failure(tmp_path,
     assert "classifier: not trained, FloatingPointError: no" in said
     assert "denoiser: not trained, FileNotFoundError: digits_digits_narrow_clean_seed0.safetensors" in said
     assert str(tmp_path) not in said
+
+
+def test_what_ships_follows_from_its_votes() -> None:
+    folder = Path(__file__).parents[2] / "data" / "cifar10_denoised"
+    stem = "cifar10_jpeg_denoised_wide_start_{}_sigma{:g}_seed0_smoothed{:g}_n10000.tsv"
+    names = {stage5.SHELF: "off_the_shelf", stage5.TUNED: "fine-tuned"}
+    tables = {
+        kind: {s: read_table(folder / stem.format(name, s, s)) for s in stage5.SIGMAS}
+        for kind, name in names.items()
+    }
+    assert {len(table) for table in tables[stage5.TUNED].values()} == {500}
+    assert {len(table) for table in tables[stage5.SHELF].values()} == {250}
+    written = pd.read_csv(folder / "board.csv", index_col="network")
+    found = stage5.board(tables)
+    assert found.index.tolist() == written.index.tolist()
+    assert found.to_numpy() == pytest.approx(written.to_numpy(), abs=1e-6)
+    network, _ = load_checkpoint(
+        folder / "cifar10_jpeg_denoised_wide_start_fine-tuned_sigma0.5_seed0.safetensors"
+    )
+    record = json.loads((folder / stem.format("fine-tuned", 0.5, 0.5)).with_suffix(".json").read_text())
+    assert record["identity"]["model"] == fingerprint(network)
