@@ -22,16 +22,17 @@ import pandas as pd
 
 from benchmarks.measure import Row, frame, ratio
 from benchmarks.report import table
+from benchmarks.score import TIMES, crept
 from dualrs_lab.evidence import decide, write_table
 from dualrs_lab.evidence import frame as as_frame
 from dualrs_lab.files import replace_json, replace_text
 from dualrs_lab.headless import write_report
 from dualrs_lab.runtime import describe, pick_device
 
-__all__ = ["crept", "main"]
+__all__ = ["main"]
 
 ROOT = Path(__file__).resolve().parent.parent
-PART, TIMES = "build", "times"
+PART = "build"
 
 STARTS = {
     "torch alone": "import torch",
@@ -67,17 +68,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     grown = crept(before, frame(rows), most=args.most)
     print(*grown, sep="\n")
     return int(bool(grown))
-
-
-def crept(before: pd.DataFrame, now: pd.DataFrame, *, most: float) -> list[str]:
-    """A sentence for each ratio that is more than `most` times what it was; others are not compared."""
-    told = []
-    known = {} if before.empty else before.set_index(["arm", "quantity"])["median"].to_dict()
-    for row in now[now["unit"] == TIMES].itertuples():
-        was = known.get((row.arm, row.quantity))
-        if was is not None and row.median > most * was:
-            told.append(f"{row.arm}, {row.quantity}: {row.median:.3g}, and {was:.3g} in the last table")
-    return told
 
 
 def _starts(rounds: int) -> Iterator[Row]:

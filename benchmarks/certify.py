@@ -22,6 +22,7 @@ from benchmarks.memory import memory
 from benchmarks.per_draw import Steps, disagree, ladder, per_draw, prepare, split
 from benchmarks.per_image import per_image
 from benchmarks.report import figure, table
+from benchmarks.score import judged
 from benchmarks.subjects import SHIPPED, Subject, digits, labelled_images, shipped, untrained
 from dualrs_lab.figures import png
 from dualrs_lab.files import replace_bytes, replace_json, replace_text
@@ -31,6 +32,7 @@ from dualrs_lab.smoothing import images_together
 
 __all__ = ["main"]
 
+LAST = Path(__file__).resolve().parent.parent / "data" / "benchmarks"
 PARTS = ("per_draw", "split", "growth", "disagreement", "per_image", "memory")
 # What `--short` changes, so that two CPU cores finish within ten minutes.
 SHORT = {
@@ -84,7 +86,8 @@ def main(argv: Sequence[str] | None = None) -> list[Row]:
     for name, value in subjects.items():
         print(f"{name} {value}")
     taken = round(time.perf_counter() - start)
-    provenance = describe(device) | {"toolbox": art_version(), "seconds": taken}
+    ended = time.strftime("%Y-%m-%d", time.gmtime())
+    provenance = describe(device) | {"toolbox": art_version(), "seconds": taken, "finished": ended}
     _write(args, subjects, findings, provenance)
     return findings.rows
 
@@ -150,11 +153,12 @@ def _write(
     if page := figure(rows):
         replace_bytes(out / "bench.png", png(page, dpi=200))
     print(f"{provenance['seconds']} s; bench.json, .csv, .md and .png are in {out}")
+    print(*judged(args.last, record | {"provenance": provenance}, frame(rows), least=args.least), sep="\n")
 
 
 def _record(args: argparse.Namespace) -> dict[str, Any]:
     # names of files and folders without parent folders, which mean nothing elsewhere
-    named = {"checkpoint": args.checkpoint.name, "out": args.out.name}
+    named = {"checkpoint": args.checkpoint.name, "out": args.out.name, "last": args.last.name}
     kind, colon, path = args.data.partition(":")
     return vars(args) | named | {"data": f"{kind}{colon}{Path(path).name}"}
 
@@ -199,6 +203,8 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"])
     add("--no-compile", dest="compile", action="store_false", help="leave the compiled step out")
     add("--seed", type=int, default=0)
+    add("--last", type=Path, default=LAST, help="folder of the tables to compare with (data/benchmarks)")
+    add("--least", type=float, default=0.8, help="share of a ratio there that is no loss (%(default)s)")
     add("--out", type=Path, default=Path("runs/bench"), help="folder for the results (%(default)s)")
     if parser.parse_known_args(argv)[0].short:
         parser.set_defaults(**SHORT)

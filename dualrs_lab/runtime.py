@@ -67,6 +67,19 @@ def make_generator(seed: int, *path: int | str, device: torch.device | str = "cp
 
 
 def describe(device: torch.device) -> dict[str, object]:
-    """Provenance of a computation on `device`: versions and commit, device name, threads."""
+    """Provenance of a computation on `device`: versions and commit, device name, threads, instructions."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return {**provenance(), "device": str(device), "device_name": name, "threads": torch.get_num_threads()}
+    told = {"device": str(device), "device_name": name, "threads": torch.get_num_threads()}
+    return {**provenance(), **told, "instructions": _instructions()}
+
+
+def _instructions() -> str:
+    """With what this processor multiplies, as far as it matters for speed: "AVX512 VNNI BF16 AMX"."""
+    more = {
+        "VNNI": torch.cpu._is_vnni_supported(),
+        "BF16": torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+        "AMX": torch.cpu._is_amx_tile_supported(),
+    }
+    return " ".join(
+        [torch.backends.cpu.get_cpu_capability(), *(name for name, there in more.items() if there)]
+    )

@@ -32,4 +32,6 @@ def test_devices() -> None:
     with pytest.raises(ValueError, match="'nonsense'"):
         pick_device("nonsense")
     assert pick_dtype(torch.device("cpu")) in (torch.float32, torch.bfloat16)
-    assert describe(torch.device("cpu"))["device"] == "cpu"
+    told = describe(torch.device("cpu"))
+    assert told["device"] == "cpu"
+    assert str(told["instructions"]).startswith(torch.backends.cpu.get_cpu_capability())

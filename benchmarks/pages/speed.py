@@ -9,12 +9,40 @@ from benchmarks.quality import ALPHA, SIGMAS
 from dualrs_lab.cascade import Cascade, first_to_accept, steps
 from dualrs_lab.evidence import join_votes
 
-__all__ = ["Bench", "facts", "thinned_cascade"]
+__all__ = ["SOURCES", "Bench", "facts", "thinned_cascade"]
 
 
 def facts() -> Facts:
     """Placeholders of the page."""
-    return {**_certification(), **_half(), **_overhead(), **_pixel_cost()}
+    return {**_certification(), **_half(), **_overhead(), **_pixel_cost(), "sources": _sources()}
+
+
+SOURCES = {
+    "certify_cpu": "certify",
+    "certify_cpu_half": "certify",
+    "gpu_speed": "gpu.speed",
+    "gpu_checks": "gpu.checks",
+    "overhead": "overhead",
+    "pixel_cost": "pixel_cost",
+    "build": "build",
+}
+"""Tables of speed under data/benchmarks and the command that makes each."""
+
+
+def _sources() -> str:
+    """Which table each number is read from, on which machine it was made and by which code."""
+    rows = []
+    for called, command in SOURCES.items():
+        # what the GPU gave in one go has one record
+        info = read_info(DATA / "benchmarks" / f"{'gpu_checks' if called == 'gpu_speed' else called}.json")
+        made = info.get("provenance", info)
+        device = made["cpu"] if made["device_name"] == "cpu" else made["device_name"]
+        file = f"[`{called}.csv`](../data/benchmarks/{called}.csv)"
+        torch, commit = made["versions"]["torch"], made["commit"].removesuffix("+dirty")[:7]
+        rows.append(
+            [file, f"`python -m benchmarks.{command}`", f"{device}, {made['cores']} cores", torch, commit]
+        )
+    return markdown(["table", "command", "machine", "PyTorch", "commit"], rows)
 
 
 class Bench:

@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks import build
 from benchmarks.measure import Row, frame
+from benchmarks.score import crept
 
 
 def ratios(**values: float) -> pd.DataFrame:
@@ -16,9 +17,9 @@ def ratios(**values: float) -> pd.DataFrame:
 
 def test_a_ratio_that_has_grown_is_told_of_and_times_are_not() -> None:
     before, now = ratios(slow=1.0, same=2.0), ratios(slow=1.4, same=2.1, fresh=9.0)
-    assert build.crept(before, now, most=1.3) == ["slow, of torch alone: 1.4, and 1 in the last table"]
-    assert build.crept(before, now, most=1.5) == []
-    assert build.crept(frame([]), now, most=1.0) == []
+    assert crept(before, now, most=1.3) == ["slow, of torch alone: 1.4, and 1 in the last table"]
+    assert crept(before, now, most=1.5) == []
+    assert crept(frame([]), now, most=1.0) == []
 
 
 def test_all_parts_are_measured_and_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
