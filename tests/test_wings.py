@@ -39,6 +39,7 @@ ARROWS = {
     "combine": "data evidence files locks models runtime settings smoothing store training",
     "mixing": "attacks data evidence files models runtime store training",
     "dual": "cascade data evidence files models runtime smoothing store training",
+    "denoising": "data models runtime store training",
     "lessons": "combine mixing",
     "figures": "cascade combine dual evidence files mixing",
     "panels": "attacks cascade combine data dual evidence figures lessons mixing models pixels runtime "
