@@ -24,6 +24,9 @@ from .int8 import slower as slower
 from .job import Job as Job
 from .job import Sampled as Sampled
 from .job import freeze_each as freeze_each
+from .job import note as note
+from .job import reason_to_stop as reason_to_stop
+from .job import recorded_disagreement as recorded_disagreement
 from .job import steps_of as steps_of
 from .labels import count_images as count_images
 from .labels import image_votes as image_votes
@@ -35,13 +38,10 @@ from .noise import Noise as Noise
 from .noise import NoiseBlocks as NoiseBlocks
 from .noise import drawing_device as drawing_device
 from .noise import first_draws as first_draws
-from .noted import BY_ROUNDING as BY_ROUNDING
-from .noted import MOST_OTHERWISE as MOST_OTHERWISE
-from .noted import check_disagreement as check_disagreement
-from .noted import disagreement as disagreement
-from .noted import note as note
-from .noted import reason_to_stop as reason_to_stop
-from .noted import recorded_disagreement as recorded_disagreement
+from .original import BY_ROUNDING as BY_ROUNDING
+from .original import MOST_OTHERWISE as MOST_OTHERWISE
+from .original import check_disagreement as check_disagreement
+from .original import disagreement as disagreement
 from .settings import Draws as Draws
 from .settings import FastPath as FastPath
 from .soft import draw_in as draw_in

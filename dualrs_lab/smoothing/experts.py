@@ -19,8 +19,8 @@ from dualrs_lab.evidence.table import read_table
 from dualrs_lab.evidence.votes import vote_counts
 from dualrs_lab.settings import RULE
 from dualrs_lab.smoothing.engine import Voter, count_votes, sample
+from dualrs_lab.smoothing.job import note, reason_to_stop
 from dualrs_lab.smoothing.noise import NoiseBlocks
-from dualrs_lab.smoothing.noted import note, reason_to_stop
 from dualrs_lab.smoothing.spec import Spec, identify
 from dualrs_lab.smoothing.stopping import AllDraws, Stopping
 from dualrs_lab.store import read_record, refuse_other

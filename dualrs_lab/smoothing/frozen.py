@@ -20,7 +20,7 @@ from dualrs_lab.models.probe import probe_images
 from dualrs_lab.smoothing import int8
 from dualrs_lab.smoothing.engine import Voter, images_together
 from dualrs_lab.smoothing.noise import BLOCK, GaussianNoise, Noise, NoiseBlocks, drawing_device
-from dualrs_lab.smoothing.noted import BY_ROUNDING, disagreement
+from dualrs_lab.smoothing.original import BY_ROUNDING, disagreement
 from dualrs_lab.smoothing.settings import FastPath
 
 __all__ = ["FrozenVoter", "evaluation_copy", "flops", "freeze", "settle"]

@@ -2,6 +2,10 @@
 
 A job says what its rows depend on, which networks are sampled, and how images become rows; the rest is the
 same for one classifier, a dual system and a cascade.
+
+The identity says which weights, images and settings the rows depend on. The record notes besides what it
+cannot say in equal digests everywhere: how the networks answer, how often a frozen one votes otherwise than
+its original, and how noise is drawn. A record from before something was noted is taken as it is.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,15 +24,25 @@ from dualrs_lab.evidence.claim import Claim
 from dualrs_lab.evidence.resume import Row, fill, finished
 from dualrs_lab.evidence.rows import IMAGE, check_images
 from dualrs_lab.locks import writing
+from dualrs_lab.models.probe import other_answers, probe_each
+from dualrs_lab.models.suited import how_suited
 from dualrs_lab.runtime import describe
 from dualrs_lab.smoothing.frozen import FrozenVoter, freeze, settle
-from dualrs_lab.smoothing.noise import Noise, NoiseBlocks
-from dualrs_lab.smoothing.noted import check_disagreement, disagreement, note, reason_to_stop
+from dualrs_lab.smoothing.noise import Noise, NoiseBlocks, first_draws
+from dualrs_lab.smoothing.original import MOST_OTHERWISE, check_disagreement, disagreement
 from dualrs_lab.smoothing.settings import FastPath
 from dualrs_lab.smoothing.spec import Sampling
 from dualrs_lab.store import check_place, plain, positions, read_record, step_aside
 
-__all__ = ["Job", "Sampled", "freeze_each", "steps_of"]
+__all__ = [
+    "Job",
+    "Sampled",
+    "freeze_each",
+    "note",
+    "reason_to_stop",
+    "recorded_disagreement",
+    "steps_of",
+]
 
 
 Share = dict[str, float]  # see `smoothing.disagreement`
@@ -222,3 +236,50 @@ def steps_of(voters: Sequence[FrozenVoter]) -> dict[str, Any]:
     if all(voter.steps == voters[0].steps for voter in voters):
         return same
     return same | {"fast_each": [voter.steps for voter in voters]}
+
+
+def recorded_disagreement(record: Mapping[str, Any]) -> float:
+    """The largest share that the record of a table tells, 0 where it tells none."""
+    told = record.get("disagreement")
+    each = told if isinstance(told, list) else [told]
+    return max((float(one["share"]) for one in each if isinstance(one, Mapping)), default=0.0)
+
+
+def note(
+    networks: Sequence[nn.Module], noise: Sequence[Noise], images: Images, *, seed: int, device: torch.device
+) -> dict[str, Any]:
+    """For the record: the `probe` of each network, how their classes were compared, first draws of noise."""
+    first = [first_draws(one, seed=seed, device=device) for one in noise]
+    return {
+        "probe": probe_each(networks, images.shape),
+        "classes": [how_suited(network, images) for network in networks],
+        "drawn": {"device": device.type, "first": first},
+    }
+
+
+def reason_to_stop(found: Mapping[str, Any], noted: Mapping[str, Any], *, complete: bool) -> str:
+    """Why a table of record `found` and the same identity is not one of what is `noted` now; "" if it is.
+
+    Noise counts only where rows are to be added, as it is not `complete`.
+    """
+    if reason := other_answers(found, noted["probe"]):
+        return reason
+    if (share := recorded_disagreement(found)) > MOST_OTHERWISE:
+        return (
+            f"is of a frozen network that gives {share:.1%} of its votes otherwise than its original, as its "
+            f"record says; wanted at most {MOST_OTHERWISE:.0%}"
+        )
+    before, now = found.get("drawn"), noted["drawn"]
+    if complete or before is None:
+        return ""
+    if before["device"] != now["device"] or not _close(before["first"], now["first"]):
+        return (
+            f"was begun with noise drawn on {before['device']}; {now['device']} draws other noise here from "
+            "the same seed"
+        )
+    return ""
+
+
+def _close(one: Sequence[Sequence[float]], two: Sequence[Sequence[float]]) -> bool:
+    pairs = [(a, b) for left, right in zip(one, two, strict=False) for a, b in zip(left, right, strict=False)]
+    return [*map(len, one)] == [*map(len, two)] and all(abs(a - b) < 1e-3 for a, b in pairs)
