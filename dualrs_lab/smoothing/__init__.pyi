@@ -4,6 +4,7 @@ from .certify import certify as certify
 from .certify import certify_table as certify_table
 from .certify import predict as predict
 from .engine import Finished as Finished
+from .engine import Unit as Unit
 from .engine import Voter as Voter
 from .engine import as_voter as as_voter
 from .engine import count_votes as count_votes
@@ -40,10 +41,15 @@ from .noise import drawing_device as drawing_device
 from .noise import first_draws as first_draws
 from .original import BY_ROUNDING as BY_ROUNDING
 from .original import MOST_OTHERWISE as MOST_OTHERWISE
+from .original import PairedVotes as PairedVotes
+from .original import StrictVoter as StrictVoter
 from .original import check_disagreement as check_disagreement
 from .original import disagreement as disagreement
+from .original import is_original as is_original
+from .original import strict_float32 as strict_float32
 from .settings import Draws as Draws
 from .settings import FastPath as FastPath
+from .settings import Meant as Meant
 from .soft import draw_in as draw_in
 from .soft import soft_expert_radius as soft_expert_radius
 from .spec import Ruled as Ruled

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dualrs_lab.data.images import Images
-from dualrs_lab.evidence.joins import counted_votes, each_once
+from dualrs_lab.evidence.joins import counted_votes, each_once, of_what_voted
 from dualrs_lab.evidence.table import read_table
 from dualrs_lab.evidence.votes import vote_counts
 from dualrs_lab.settings import RULE
@@ -90,6 +90,7 @@ class RecordedVotes:
                 "certify them there, or sample this network anew"
             )
         each_once(call, self.table, str(path))
+        of_what_voted(call, str(path), self.table)
         pairs = [*zip(*counted_votes(f"{call}: {path}", self.table), strict=True)]
         most = max(kind for pair in pairs for votes in pair for kind, _ in votes)
         if most >= classes:

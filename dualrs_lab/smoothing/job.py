@@ -70,6 +70,7 @@ class Job:
     passes: int  # … and as many as fill so many passes
     columns: Sequence[str] = COLUMNS
     told: Callable[[list[Share]], Any] = list  # how the record tells the disagreement of each network
+    certifies: str = "copy"  # or the "original" of what is sampled
 
     def run(
         self,
@@ -126,7 +127,7 @@ class Job:
         some = None if fast.int8 is False else _some(images).to(device)
         voters = freeze_each(self.networks, images.shape, device, self.spec, fast, calibration=some)
         record = {"identity": plain(self.identity) | steps_of(voters), **noted, **how}
-        record |= {"batch": self.spec.batch}
+        record |= {"batch": self.spec.batch, "certifies": self.certifies}
         if left_out := begun.get("left_out", {}) | voters[0].left_out:
             record["left_out"] = left_out
         size = max(self.wave, self.passes * voters[0].units)
@@ -180,7 +181,7 @@ class Job:
             )
             found.append(disagreement(model, voter, first.to(device), blocks))
             kind = "int8" if voter.steps.get("int8") else self.spec.dtype
-            check_disagreement(self.call, found[-1], kind)
+            check_disagreement(self.call, found[-1], kind, certify=self.certifies)
         return found
 
 
