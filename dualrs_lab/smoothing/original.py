@@ -94,7 +94,7 @@ def check_disagreement(
 @contextmanager
 def strict_float32(device: torch.device) -> Iterator[None]:
     """Within it, float32 is float32 on `device`: no TF32, no products in bfloat16, no autocast."""
-    before = _precisions()
+    before = _precisions(device)
     _set_precisions(dict.fromkeys(before, "ieee"))
     try:
         with torch.autocast(device.type, enabled=False):
@@ -110,7 +110,9 @@ def is_original(dtype: torch.dtype, fast: FastPath, device: torch.device) -> boo
     """
     graph = fast.cuda_graph is False or (fast.cuda_graph is None and device.type != "cuda")
     plain = not (fast.fold or fast.channels_last) and fast.compile is False and graph
-    strict = {*_precisions().values()} <= {"ieee", "none"} and not torch.is_autocast_enabled(device.type)
+    strict = {*_precisions(device).values()} <= {"ieee", "none"} and not torch.is_autocast_enabled(
+        device.type
+    )
     return plain and strict and dtype == torch.float32
 
 
@@ -172,18 +174,21 @@ class PairedVotes:
 
 
 # How float32 is multiplied, where that can be set for each kind of operation, as from torch 2.9 on.
-_OPERATIONS = ("cudnn.conv", "cudnn.rnn", "cuda.matmul", "mkldnn.conv", "mkldnn.rnn", "mkldnn.matmul")
+_OPERATIONS = {
+    "cpu": ("mkldnn.conv", "mkldnn.rnn", "mkldnn.matmul"),
+    "cuda": ("cudnn.conv", "cudnn.rnn", "cuda.matmul"),
+}
 
 
-def _precisions() -> dict[str, str]:
-    found = {name: _operation(name) for name in _OPERATIONS}
+def _precisions(device: torch.device) -> dict[str, str]:
+    found = {name: _operation(name) for name in _OPERATIONS.get(device.type, ())}
     if all(hasattr(one, "fp32_precision") for one in found.values()):
         return {name: one.fp32_precision for name, one in found.items()}
-    exact = torch.get_float32_matmul_precision() == "highest"
-    return {
-        "convolutions": "tf32" if torch.backends.cudnn.allow_tf32 else "ieee",
-        "products": "ieee" if exact else torch.get_float32_matmul_precision(),
-    }
+    product = torch.get_float32_matmul_precision()
+    products = {"products": "ieee" if product == "highest" else product}
+    if device.type != "cuda":
+        return products
+    return products | {"convolutions": "tf32" if torch.backends.cudnn.allow_tf32 else "ieee"}
 
 
 def _set_precisions(wanted: Mapping[str, str]) -> None:
