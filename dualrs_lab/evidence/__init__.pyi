@@ -41,7 +41,7 @@ from .joins import origin as origin
 from .joins import shared_origin as shared_origin
 from .radii import BOUNDS as BOUNDS
 from .radii import RULES as RULES
-from .radii import Pairs as Pairs
+from .radii import PairedCounts as PairedCounts
 from .radii import enough_draws as enough_draws
 from .radii import margin_radius as margin_radius
 from .radii import radius_ceiling as radius_ceiling

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dualrs_lab.evidence.claim import LOG_COLUMNS, Claim, answered, whole
-from dualrs_lab.evidence.radii import BOUNDS, RULES, Pairs, possible_pairs, ruled_radius
+from dualrs_lab.evidence.radii import BOUNDS, RULES, PairedCounts, possible_pairs, ruled_radius
 from dualrs_lab.evidence.votes import (
     Votes,
     are_votes,
@@ -29,7 +29,7 @@ COLUMNS = (*_REQUIRED, "bound", "drawn", "rule")
 """Tables that lack the last three are Clopper–Pearson on all draws, by Cohen's rule."""
 
 
-PAIRED = Pairs._fields
+PAIRED = PairedCounts._fields
 """What a table has besides, where votes of a copy certify its original, see `evidence.radii`."""
 
 
@@ -79,9 +79,9 @@ class Certificate(Claim):
         return len(self.selection) == 1
 
     @property
-    def pairs(self) -> Pairs | None:
+    def pairs(self) -> PairedCounts | None:
         """What the original voted beside what voted here, if it was asked."""
-        return Pairs(self.paired, self.kept, self.lost, self.gained) if self.paired else None
+        return PairedCounts(self.paired, self.kept, self.lost, self.gained) if self.paired else None
 
     def recomputed(self) -> float:
         """The radius that the votes alone give; what `decide` certifies has exactly this radius."""
@@ -129,7 +129,7 @@ class Certificate(Claim):
         self._want_pairs()
 
     def _want_pairs(self) -> None:
-        counts = Pairs(self.paired, self.kept, self.lost, self.gained)
+        counts = PairedCounts(self.paired, self.kept, self.lost, self.gained)
         fine = bool(possible_pairs(counts, self.successes, self.n))
         self._want(fine, f"counts of pairs that {self.successes} of {self.n} votes allow, got {counts}")
         exact = self.bound == "clopper-pearson"
@@ -156,7 +156,7 @@ def decide(
     bound: str = "clopper-pearson",
     drawn: int | None = None,
     rule: str = RULES[0],
-    pairs: Pairs | None = None,
+    pairs: PairedCounts | None = None,
 ) -> Certificate:
     """Cohen's CERTIFY from votes (K,) to a certificate: guess on one set of draws, bound on the other.
 

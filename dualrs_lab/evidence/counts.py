@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dualrs_lab.evidence.claim import answered
-from dualrs_lab.evidence.radii import BOUNDS, RULES, Pairs, possible_pairs, ruled_radius
+from dualrs_lab.evidence.radii import BOUNDS, RULES, PairedCounts, possible_pairs, ruled_radius
 from dualrs_lab.evidence.recompute import once_each
 from dualrs_lab.evidence.rows import check_each
 from dualrs_lab.evidence.votes import read_column
@@ -31,7 +31,7 @@ class Counted(NamedTuple):
     unanimous: NDArray[np.bool_]  # whether all selection draws were for the guess
     rule: str  # of all rows
     bounds: dict[str, NDArray[np.bool_]]  # the rows of each bound
-    pairs: Pairs | None  # what the original voted, where votes are of a copy that certify it
+    pairs: PairedCounts | None  # what the original voted, where votes are of a copy that certify it
 
     def judged(self, table: pd.DataFrame, at: NDArray[Any]) -> tuple[NDArray[Any], ...]:
         """What radii of the rows `at` follow from: both counts, n, alpha, sigma, and unanimity."""
@@ -77,7 +77,7 @@ def recomputed_columns(table: pd.DataFrame) -> dict[str, NDArray[Any]]:
                 sigma,
                 bounds=BOUNDS[name],
                 unanimous=alike == 1,
-                pairs=Pairs(*pairs) if pairs else None,
+                pairs=PairedCounts(*pairs) if pairs else None,
             ),
             *found.judged(table, at),
             *beside,
@@ -103,16 +103,17 @@ def rule_of(table: pd.DataFrame, rules: Sequence[str] = RULES) -> str:
     return names[0]
 
 
-def _pairs(table: pd.DataFrame) -> Pairs | None:
-    there = [name for name in Pairs._fields if name in table]
+def _pairs(table: pd.DataFrame) -> PairedCounts | None:
+    names = PairedCounts._fields
+    there = [name for name in names if name in table]
     if not there:
         return None
-    if len(there) < len(Pairs._fields):
-        raise ValueError(f"votes: got columns {', '.join(there)}; wanted all of {', '.join(Pairs._fields)}")
-    counts = [table[name].to_numpy(dtype=np.int64, na_value=-1) for name in Pairs._fields]
+    if len(there) < len(names):
+        raise ValueError(f"votes: got columns {', '.join(there)}; wanted all of {', '.join(names)}")
+    counts = [table[name].to_numpy(dtype=np.int64, na_value=-1) for name in names]
     one = (counts[0] == counts[0][:1]) & (counts[0] >= 1)
     check_each("votes", table, "one number of paired draws for all rows", one, "paired")
-    return Pairs(*counts)
+    return PairedCounts(*counts)
 
 
 def _check_counts(table: pd.DataFrame, found: Counted, names: NDArray[Any]) -> None:

@@ -17,8 +17,8 @@ own bound fails; and 1 - p_lower >= p_c unless y's bound fails. So R > R* only i
 and half of alpha costs the most, and two bounds for the others. The counted votes have no say in it.
 
 **The original from votes of a copy** (in the spirit of IRS: Ugare et al. 2024). Votes are counted of a quick
-copy c of the network f; `Pairs` say what f voted on the noise of the first m of the same draws. For every
-class y and every other class r
+copy c of the network f; `PairedCounts` say what f voted on the noise of the first m of the same draws. For
+every class y and every other class r
 
     P[f = y] >= P[c = y] - P[c = y, f != y],        P[f = r] <= P[c = r] + P[f = r, c != r],
 
@@ -60,7 +60,7 @@ from dualrs_lab.settings import RULE
 __all__ = [
     "BOUNDS",
     "RULES",
-    "Pairs",
+    "PairedCounts",
     "enough_draws",
     "margin_radius",
     "radius_ceiling",
@@ -93,7 +93,7 @@ RULES = RULE.names
 """How a radius follows from the votes; the first is the default, "cohen" that of tables which do not say."""
 
 
-class Pairs(NamedTuple):
+class PairedCounts(NamedTuple):
     """What the original voted on the noise of the first `paired` of a copy's counted draws; counts (…,)."""
 
     paired: ArrayLike  # draws, fixed beforehand
@@ -102,7 +102,7 @@ class Pairs(NamedTuple):
     gained: ArrayLike  # on which the original votes for one other class and the copy does not, at most
 
 
-def possible_pairs(pairs: Pairs, own: ArrayLike, trials: ArrayLike) -> NDArray[np.bool_]:
+def possible_pairs(pairs: PairedCounts, own: ArrayLike, trials: ArrayLike) -> NDArray[np.bool_]:
     """Where (…,) such counts can be, beside `own` of `trials` votes of the copy for the class."""
     own, trials, paired, kept, lost, gained = map(np.asarray, (own, trials, *pairs))
     other = paired - kept  # where the original votes for others
@@ -155,7 +155,7 @@ def ruled_bounds(
     *,
     bounds: Bounds = EXACT,
     unanimous: ArrayLike = False,
-    pairs: Pairs | None = None,
+    pairs: PairedCounts | None = None,
 ) -> tuple[Floats, Floats]:
     """Bounds (…,) of the class from below and of the others from above, from counts (…,) of both, by a rule.
 
@@ -186,7 +186,7 @@ def ruled_radius(
     *,
     bounds: Bounds = EXACT,
     unanimous: ArrayLike = False,
-    pairs: Pairs | None = None,
+    pairs: PairedCounts | None = None,
 ) -> Floats:
     """The certified l2 radius (…,) in sigma's unit by a rule, at level alpha: see `ruled_bounds`."""
     how = {"bounds": bounds, "unanimous": unanimous, "pairs": pairs}

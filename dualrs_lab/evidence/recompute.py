@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dualrs_lab.evidence.claim import ABSTAIN
-from dualrs_lab.evidence.radii import Pairs
+from dualrs_lab.evidence.radii import PairedCounts
 from dualrs_lab.evidence.rows import check_each
 
 __all__ = ["FIRST_MIXES", "check_evidence", "for_copy", "once_each", "reclaimed", "rules_behind"]
@@ -91,9 +91,9 @@ def for_copy(table: pd.DataFrame) -> pd.DataFrame:
     At the same level and by the same rule; any other table is returned as it is. Each of the two claims is
     valid, if it was decided before anybody looked at the votes which of them is meant.
     """
-    if not {*Pairs._fields} & {*table}:
+    if not {*PairedCounts._fields} & {*table}:
         return table
-    rows = table.drop(columns=[*Pairs._fields]).reset_index(drop=True)
+    rows = table.drop(columns=[*PairedCounts._fields]).reset_index(drop=True)
     (method,) = {*rows["method"]}
     made = _claimed_anew(rows, _module(method, rows))
     known = table.attrs.get("identity", {})

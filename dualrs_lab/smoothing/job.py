@@ -98,6 +98,7 @@ class Job:
         identity = plain({**self.identity, "fast": fast.steps(self.spec.dtype)})
         models, noise, _ = zip(*self.networks, strict=True)
         noted = note(models, noise, images, seed=self.spec.seed, device=next(self.like.parameters()).device)
+        noted["certifies"] = self.certifies
         table = finished(self.call, path, identity, idx)
         if table is not None and not reason_to_stop(read_record(path), noted, complete=True):
             check_images(self.call, path, table, images.digests)
@@ -127,7 +128,7 @@ class Job:
         some = None if fast.int8 is False else _some(images).to(device)
         voters = freeze_each(self.networks, images.shape, device, self.spec, fast, calibration=some)
         record = {"identity": plain(self.identity) | steps_of(voters), **noted, **how}
-        record |= {"batch": self.spec.batch, "certifies": self.certifies}
+        record |= {"batch": self.spec.batch}
         if left_out := begun.get("left_out", {}) | voters[0].left_out:
             record["left_out"] = left_out
         size = max(self.wave, self.passes * voters[0].units)

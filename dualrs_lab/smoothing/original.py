@@ -20,7 +20,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from dualrs_lab.evidence.radii import Pairs
+from dualrs_lab.evidence.radii import PairedCounts
 from dualrs_lab.models.conduct import duplicate
 from dualrs_lab.smoothing.engine import Unit, Voter, as_voter
 from dualrs_lab.smoothing.noise import BLOCK, Noise, NoiseBlocks
@@ -162,7 +162,7 @@ class PairedVotes:
         gained = (counted & (own != guess) & (own != copy)).to(torch.int64)
         self._gained.index_put_((at.unsqueeze(1).expand_as(own), own), gained, accumulate=True)
 
-    def of(self, position: int) -> Pairs:
+    def of(self, position: int) -> PairedCounts:
         """The counts of the input at `position`, all of whose draws were seen; FloatingPointError for NaN."""
         gained = self._gained[position]
         if gained[-1]:
@@ -170,7 +170,9 @@ class PairedVotes:
                 "certify: the original gave NaN logits; its votes would mean nothing. Is it a network whose "
                 "numbers are beyond float32?"
             )
-        return Pairs(self.paired, int(self._kept[position]), int(self._lost[position]), int(gained.max()))
+        return PairedCounts(
+            self.paired, int(self._kept[position]), int(self._lost[position]), int(gained.max())
+        )
 
 
 # How float32 is multiplied, where that can be set for each kind of operation, as from torch 2.9 on.

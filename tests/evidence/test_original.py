@@ -21,7 +21,7 @@ from dualrs_lab.evidence import (
     PAIRED,
     RULES,
     Certificate,
-    Pairs,
+    PairedCounts,
     average_radius,
     certified_for,
     decide,
@@ -49,7 +49,7 @@ class Draws(NamedTuple):
     own: np.ndarray
     rival: np.ndarray
     n: int
-    pairs: Pairs
+    pairs: PairedCounts
 
 
 Rule = Callable[[Draws], np.ndarray]
@@ -65,7 +65,7 @@ def drawn(joint: np.ndarray, n: int, m: int, *, seed: int) -> Draws:
     other = np.arange(kinds) != y[:, None]
     new = both.sum(axis=1) - np.diagonal(both, axis1=1, axis2=2)  # of the original, not of the copy
     kept, lost = both[runs, :, y].sum(axis=1), both[runs, y].sum(axis=1) - both[runs, y, y]
-    pairs = Pairs(np.full(RUNS, m), kept, lost, np.where(other, new, 0).max(axis=1))
+    pairs = PairedCounts(np.full(RUNS, m), kept, lost, np.where(other, new, 0).max(axis=1))
     rival = np.where(other, votes, 0).max(axis=1)
     return Draws(y, selection.max(axis=1) == N0, votes[runs, y], rival, n, pairs)
 
@@ -97,14 +97,14 @@ def by_the_observed_share(d: Draws) -> np.ndarray:
 
 def rivals_of_the_copy_only(d: Draws) -> np.ndarray:
     """The fault: what the original moves to other classes than the copy's rival is not looked at."""
-    none = Pairs(d.pairs.paired, d.pairs.kept, d.pairs.lost, np.zeros_like(d.pairs.gained))
+    none = PairedCounts(d.pairs.paired, d.pairs.kept, d.pairs.lost, np.zeros_like(d.pairs.gained))
     return ruled_radius("two-bounds", d.own, d.rival, d.n, ALPHA, 1.0, pairs=none)
 
 
 def by_an_average_image(d: Draws) -> np.ndarray:
     """The fault: pairs of other images, on which the copy hardly differs, in place of those of this one."""
     calm = np.zeros_like(d.pairs.lost)
-    other = Pairs(d.pairs.paired, d.pairs.paired, calm, calm)
+    other = PairedCounts(d.pairs.paired, d.pairs.paired, calm, calm)
     return ruled_radius("two-bounds", d.own, d.rival, d.n, ALPHA, 1.0, pairs=other)
 
 
@@ -200,7 +200,7 @@ def lower(k: int, n: int, level: float) -> float:
 
 def test_an_original_by_hand() -> None:
     """A quarter of alpha for each of four bounds; by Cohen's rule, half for each of two."""
-    pairs, how = Pairs(250, 171, 6, 4), (700, 150, 1000, 0.001)
+    pairs, how = PairedCounts(250, 171, 6, 4), (700, 150, 1000, 0.001)
     low = lower(700, 1000, 0.00025) - upper(6, 250, 0.00025)
     high = upper(150, 1000, 0.00025) + upper(4, 250, 0.00025)
     assert ruled_bounds("two-bounds", *how, pairs=pairs) == pytest.approx((low, high), rel=1e-9)
@@ -213,14 +213,14 @@ def test_an_original_by_hand() -> None:
 
 @pytest.mark.parametrize("rule", RULES)
 def test_after_a_unanimous_selection_the_originals_own_votes_decide(rule: str) -> None:
-    pairs, own = Pairs(250, 245, 5, 3), lower(245, 250, 0.001)
+    pairs, own = PairedCounts(250, 245, 5, 3), lower(245, 250, 0.001)
     found = ruled_bounds(rule, 1000, 0, 1000, 0.001, unanimous=True, pairs=pairs)
     assert found == pytest.approx((own, 1 - own), rel=1e-9)
 
 
 def test_many_differences_certify_nothing_and_none_cost_least() -> None:
     every, none = (ruled_radius("two-bounds", 900, 50, 1000, 0.001, 1.0, pairs=p) for p in (
-        Pairs(100, 0, 90, 80), Pairs(100, 90, 0, 0)))  # fmt: skip
+        PairedCounts(100, 0, 90, 80), PairedCounts(100, 90, 0, 0)))  # fmt: skip
     copy = ruled_radius("two-bounds", 900, 50, 1000, 0.001, 1.0)
     assert every == 0 < none < copy
 
@@ -230,7 +230,7 @@ def test_a_copy_repays_only_where_it_is_much_quicker() -> None:
 
     def by_copy(p: float, n: int = 10_000) -> float:
         own, m = round(n * p), n // 4
-        pairs = Pairs(m, round(m * p), 0, 0)
+        pairs = PairedCounts(m, round(m * p), 0, 0)
         return float(ruled_radius("two-bounds", own, n - own, n, 0.001, 1.0, pairs=pairs))
 
     def alone(p: float, times: int) -> float:
@@ -257,7 +257,7 @@ def made(rule: str = "two-bounds", count: int = 30, m: int = 125) -> pd.DataFram
         selection = chance.multinomial(30, joint.sum(1))
         y = int(selection.argmax())
         new = np.delete(both.sum(0) - np.diag(both), y)
-        pairs = Pairs(m, int(both[:, y].sum()), int(both[y].sum() - both[y, y]), int(new.max()))
+        pairs = PairedCounts(m, int(both[:, y].sum()), int(both[y].sum() - both[y, y]), int(new.max()))
         given = {"label": 0, "sigma": 0.5, "alpha": 0.01, "seed": 0, "seconds": 0.0, "rule": rule}
         rows.append(decide(selection, votes, idx=i, pairs=pairs, **given))
     return frame(rows)
@@ -341,11 +341,11 @@ def test_columns_of_pairs_come_together_or_not_at_all(tmp_path: Path) -> None:
 
 def test_a_certificate_of_impossible_pairs_is_refused() -> None:
     given = {"label": 0, "sigma": 0.5, "alpha": 0.01, "seed": 0, "seconds": 0.0, "idx": 0}
-    for pairs in (Pairs(200, 90, 5, 0), Pairs(50, 40, 11, 0), Pairs(50, 40, 5, 11), Pairs(50, 30, 9, 0)):
-        with pytest.raises(ValueError, match=r"counts of pairs that 90 of 100 votes allow, got Pairs"):
-            decide([9, 1], [90, 10], pairs=pairs, **given)
+    for counts in ((200, 90, 5, 0), (50, 40, 11, 0), (50, 40, 5, 11), (50, 30, 9, 0)):
+        with pytest.raises(ValueError, match=r"counts of pairs that 90 of 100 votes allow, got PairedCounts"):
+            decide([9, 1], [90, 10], pairs=PairedCounts(*counts), **given)
     with pytest.raises(ValueError, match="clopper-pearson bounds with pairs, got betting"):
-        decide([9, 1], [90, 10], pairs=Pairs(50, 45, 1, 0), bound="betting", **given)
+        decide([9, 1], [90, 10], pairs=PairedCounts(50, 45, 1, 0), bound="betting", **given)
 
 
 def test_systems_refuse_tables_of_an_original_by_name() -> None:
