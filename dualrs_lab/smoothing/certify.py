@@ -2,7 +2,8 @@
 
 g(x) = argmax_y P[f(x + sigma Z) = y]. PREDICT returns g(x) or abstains; CERTIFY returns g(x) with an l2
 radius within which g does not change, in [0, 1] pixel units. Each statement about an image fails with
-probability at most alpha.
+probability at most alpha. f is whatever votes, such as a quick copy of a network; or the network itself, by
+votes of its copy (`Spec.certify`).
 """
 
 import time

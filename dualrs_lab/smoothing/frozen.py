@@ -2,7 +2,8 @@
 
 Folded, in bfloat16 or compiled, the copy differs from the float32 original by rounding: it is another base
 classifier. Its certificates are sound, since the votes are its own, but they are for this copy. So tables
-record its steps, and `smoothing.disagreement` measures how often it votes differently from the original.
+record its steps, and `smoothing.disagreement` measures how often it votes differently from the original,
+which `Spec.certify` has certified in its place.
 """
 
 import warnings
