@@ -52,6 +52,7 @@ from dualrs_lab.smoothing import (
     disagreement,
     freeze,
     label_votes,
+    strict_float32,
 )
 from dualrs_lab.training import (
     INNER,
@@ -436,3 +437,25 @@ def test_adversarial_training_and_a_mixing_head_learn_on_the_device(tmp_path, di
     x = to_float(some.pixels[:50]).to(DEVICE)
     assert torch.isfinite(mix(x)).all()
     assert info["provenance"]["device"] == str(next(mix.parameters()).device)
+
+
+def test_strict_float32_is_float32_and_the_original_votes_in_it(tmp_path: Path) -> None:
+    """TF32 is off by a thousandth; what was set before is set again; a table holds the pairs."""
+    chance = torch.Generator().manual_seed(0)
+    x, weight = torch.randn(8, 64, 16, 16, generator=chance), torch.randn(64, 64, 3, 3, generator=chance)
+    exact = nn.functional.conv2d(x.double(), weight.double())
+    before = nn.functional.conv2d(x.to(DEVICE), weight.to(DEVICE))
+    with strict_float32(DEVICE):
+        strict = nn.functional.conv2d(x.to(DEVICE), weight.to(DEVICE)).cpu()
+    assert float((strict - exact).abs().max() / exact.abs().max()) < 1e-5
+    assert torch.equal(before, nn.functional.conv2d(x.to(DEVICE), weight.to(DEVICE)))
+    images = load_images("digits", "test").select(range(6)).to(DEVICE)
+    model = make_model("digits_narrow", classes=10, channels=1, mean=[0.3], std=[0.5], seed=0)
+    given = {"noise": GridNoise(0.25), "seed": 0, "n": 400, "alpha": 0.01, "dtype": torch.float32}
+    model = model.to(DEVICE).eval()
+    spec = Spec(**given, certify="original", paired=250)
+    found = certify_table(model, images, tmp_path / "t.tsv", spec=spec, progress=False)
+    copy = certify_table(model, images, tmp_path / "copy.tsv", spec=Spec(**given), progress=False)
+    assert found["votes"].tolist() == copy["votes"].tolist()
+    assert set(found["paired"]) == {250}
+    assert ((found["lost"] <= 25) & (found["kept"] >= found["successes"] - 175)).all()

@@ -23,8 +23,7 @@ from dualrs_lab.data.images import Images
 from dualrs_lab.evidence.claim import ABSTAIN
 from dualrs_lab.settings import OneOf, setting
 from dualrs_lab.smoothing.engine import Voter
-from dualrs_lab.smoothing.experts import SampledVotes
-from dualrs_lab.smoothing.job import experts_job, told_inputs
+from dualrs_lab.smoothing.experts import SampledVotes, experts_job, told_inputs
 from dualrs_lab.smoothing.noise import GridNoise, Noise
 from dualrs_lab.smoothing.spec import Sampling
 

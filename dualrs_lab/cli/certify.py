@@ -22,7 +22,7 @@ def _options(parser: Parser) -> None:
     from dataclasses import fields
 
     from dualrs_lab.cli.options import add_option
-    from dualrs_lab.smoothing.settings import Draws, FastPath
+    from dualrs_lab.smoothing.settings import Draws, FastPath, Meant
 
     add_inputs(parser)
     parser.add_argument(
@@ -46,6 +46,9 @@ def _options(parser: Parser) -> None:
         "--loss", type=a_number(Range(above=0, most=1000)), metavar="X",
         help="give an image as few draws as cost X * sigma of its radius",
     )  # fmt: skip
+    meant = parser.add_argument_group("the network that is certified")
+    for name in ("certify", "paired"):
+        add_option(meant, Meant, name)
     fast = parser.add_argument_group("steps to the network that is sampled (default: all that repay)")
     fast.add_argument(
         "--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto",
@@ -95,6 +98,8 @@ def _spec(options: Namespace, device: "torch.device") -> "Spec":
         dtype=_dtype(options.dtype, device),
         fast=FastPath(**{step.name: getattr(options, step.name) for step in fields(FastPath)}),
         batch=options.batch,
+        certify=options.certify,
+        paired=options.paired,
     )
 
 

@@ -41,13 +41,45 @@ def as_text(summary: "DataFrame") -> str:
 
 
 def summed_up(tables: "Mapping[str, DataFrame]", radii: Sequence[float]) -> str:
-    """What tables certify at radii, for a person, and by which rule each was claimed."""
-    from dualrs_lab.evidence.recompute import rules_behind
+    """What tables certify at radii, for a person, and by which rule each was claimed.
+
+    Where some are for the original of what voted: for which network each is, and what that cost.
+    """
+    from dualrs_lab.evidence.joins import certified_for
+    from dualrs_lab.evidence.recompute import for_copy, rules_behind
     from dualrs_lab.evidence.summary import summarise
 
-    found = summarise(tables, radii)
-    found.insert(0, "rule", [rules_behind(table) for table in tables.values()])
-    return as_text(found)
+    shown: dict[str, DataFrame] = {}
+    for name, table in tables.items():
+        shown[name] = table
+        if "paired" in table:
+            shown[f"{name}, its copy"] = for_copy(table)
+    found = summarise(shown, radii)
+    found.insert(0, "rule", [rules_behind(table) for table in shown.values()])
+    kinds = [certified_for(table) for table in shown.values()]
+    if "original" in kinds:
+        found.insert(1, "for", kinds)
+    lost = [_lost(name, table, radii) for name, table in tables.items() if "paired" in table]
+    return "\n".join([as_text(found), *lost])
+
+
+def _lost(name: str, table: "DataFrame", radii: Sequence[float]) -> str:
+    from dualrs_lab.evidence.summary import lost_against_copy
+
+    radius, *shares = lost_against_copy(table, radii).values()
+    at = ", ".join(f"{_up(share)} at {r:g}" for r, share in zip(radii, shares, strict=True))
+    return (
+        f"{name}: for the original, by {table['paired'].iloc[0]:,} paired draws of each image; against its "
+        f"copy, by the same votes, a mean radius of {_up(radius)} is lost, and certified accuracy {at}"
+    )
+
+
+def _up(loss: float) -> str:
+    # rounded up: rounding down would hide some of it
+    from dualrs_lab.evidence.summary import floor_text
+
+    text = floor_text(-loss)
+    return text.removeprefix("-") if text.startswith("-") or not float(text) else f"-{text}"
 
 
 def add_alpha(parser: Parser) -> None:

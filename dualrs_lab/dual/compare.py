@@ -21,7 +21,7 @@ from dualrs_lab.cascade.radii import Cascade
 from dualrs_lab.dual.certificate import DualCertificate
 from dualrs_lab.evidence.certificate import Certificate
 from dualrs_lab.evidence.claim import ABSTAIN, Claims, claimed, reach
-from dualrs_lab.evidence.joins import aligned, at_sigma, holds_all_draws
+from dualrs_lab.evidence.joins import aligned, at_sigma, holds_all_draws, of_what_voted
 from dualrs_lab.evidence.radii import BOUNDS, rs_radius
 from dualrs_lab.evidence.recompute import reclaimed
 from dualrs_lab.evidence.summary import average_radius, certified_accuracy
@@ -59,6 +59,7 @@ def compare(
     same = aligned("compare", given)
     for sigma in sorted(singles):
         at_sigma("compare", name := f"{_SINGLE}{sigma:g}", same[name], sigma)
+        of_what_voted("compare", name, same[name])
     system = same.pop("dual", None)
     single = {
         end: {name + end: _claims(reclaimed(same[name], rule)) for name in known}

@@ -9,6 +9,7 @@ from .binomial import upper_bound as upper_bound
 from .cells import read_cells as read_cells
 from .cells import typed as typed
 from .certificate import COLUMNS as COLUMNS
+from .certificate import PAIRED as PAIRED
 from .certificate import Certificate as Certificate
 from .certificate import decide as decide
 from .claim import ABSTAIN as ABSTAIN
@@ -30,15 +31,18 @@ from .joins import Joined as Joined
 from .joins import agree as agree
 from .joins import aligned as aligned
 from .joins import at_sigma as at_sigma
+from .joins import certified_for as certified_for
 from .joins import counted_votes as counted_votes
 from .joins import each_once as each_once
 from .joins import holds_all_draws as holds_all_draws
 from .joins import join_votes as join_votes
 from .joins import joined_table as joined_table
+from .joins import of_what_voted as of_what_voted
 from .joins import origin as origin
 from .joins import shared_origin as shared_origin
 from .radii import BOUNDS as BOUNDS
 from .radii import RULES as RULES
+from .radii import PairedCounts as PairedCounts
 from .radii import enough_draws as enough_draws
 from .radii import margin_radius as margin_radius
 from .radii import radius_ceiling as radius_ceiling
@@ -48,6 +52,7 @@ from .radii import ruled_radius as ruled_radius
 from .radii import smoothed_slope as smoothed_slope
 from .recompute import FIRST_MIXES as FIRST_MIXES
 from .recompute import check_evidence as check_evidence
+from .recompute import for_copy as for_copy
 from .recompute import once_each as once_each
 from .recompute import reclaimed as reclaimed
 from .recompute import rules_behind as rules_behind
@@ -68,6 +73,7 @@ from .summary import average_radius as average_radius
 from .summary import certified_accuracy as certified_accuracy
 from .summary import confidence_band as confidence_band
 from .summary import floor_text as floor_text
+from .summary import lost_against_copy as lost_against_copy
 from .summary import summarise as summarise
 from .table import append_rows as append_rows
 from .table import as_table as as_table

@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dualrs_lab.evidence.claim import answered
-from dualrs_lab.evidence.radii import BOUNDS, RULES, ruled_radius
+from dualrs_lab.evidence.radii import BOUNDS, RULES, PairedCounts, possible_pairs, ruled_radius
 from dualrs_lab.evidence.recompute import once_each
 from dualrs_lab.evidence.rows import check_each
 from dualrs_lab.evidence.votes import read_column
@@ -31,6 +31,7 @@ class Counted(NamedTuple):
     unanimous: NDArray[np.bool_]  # whether all selection draws were for the guess
     rule: str  # of all rows
     bounds: dict[str, NDArray[np.bool_]]  # the rows of each bound
+    pairs: PairedCounts | None  # what the original voted, where votes are of a copy that certify it
 
     def judged(self, table: pd.DataFrame, at: NDArray[Any]) -> tuple[NDArray[Any], ...]:
         """What radii of the rows `at` follow from: both counts, n, alpha, sigma, and unanimity."""
@@ -54,6 +55,7 @@ def counted(table: pd.DataFrame, rules: Sequence[str] = RULES) -> Counted:
         selection.of(guess) == n0,
         rule_of(table, rules),
         {name: names == name for name in BOUNDS},
+        _pairs(table),
     )
     _check_counts(table, found, names)
     return found
@@ -64,11 +66,21 @@ def recomputed_columns(table: pd.DataFrame) -> dict[str, NDArray[Any]]:
     found = counted(table)
     radius = np.zeros(len(table))
     for name, at in found.bounds.items():
+        beside = () if found.pairs is None else (np.asarray(count)[at] for count in found.pairs)
         radius[at] = once_each(
-            lambda k, rival, n, alpha, sigma, alike, name=name: ruled_radius(
-                found.rule, k, rival, n, alpha, sigma, bounds=BOUNDS[name], unanimous=alike == 1
+            lambda k, rival, n, alpha, sigma, alike, *pairs, name=name: ruled_radius(
+                found.rule,
+                k,
+                rival,
+                n,
+                alpha,
+                sigma,
+                bounds=BOUNDS[name],
+                unanimous=alike == 1,
+                pairs=PairedCounts(*pairs) if pairs else None,
             ),
             *found.judged(table, at),
+            *beside,
         )
     said = {"n0": found.n0, "n": found.n, "successes": found.successes}
     return said | {"radius": radius, "predict": np.asarray(answered(found.guess, radius))}
@@ -91,6 +103,19 @@ def rule_of(table: pd.DataFrame, rules: Sequence[str] = RULES) -> str:
     return names[0]
 
 
+def _pairs(table: pd.DataFrame) -> PairedCounts | None:
+    names = PairedCounts._fields
+    there = [name for name in names if name in table]
+    if not there:
+        return None
+    if len(there) < len(names):
+        raise ValueError(f"votes: got columns {', '.join(there)}; wanted all of {', '.join(names)}")
+    counts = [table[name].to_numpy(dtype=np.int64, na_value=-1) for name in names]
+    one = (counts[0] == counts[0][:1]) & (counts[0] >= 1)
+    check_each("votes", table, "one number of paired draws for all rows", one, "paired")
+    return PairedCounts(*counts)
+
+
 def _check_counts(table: pd.DataFrame, found: Counted, names: NDArray[Any]) -> None:
     call = "votes"
     alpha, sigma = (table[name].to_numpy(dtype=np.float64) for name in ("alpha", "sigma"))
@@ -102,6 +127,11 @@ def _check_counts(table: pd.DataFrame, found: Counted, names: NDArray[Any]) -> N
     if "drawn" in table:
         drawn = table["drawn"].to_numpy(dtype=np.int64, na_value=-1)
         check_each(call, table, "drawn >= n", drawn >= found.n, "drawn")
+    if found.pairs is not None:
+        fine = possible_pairs(found.pairs, found.successes, found.n)
+        check_each(call, table, "pairs that the votes allow", fine, "lost")
+        exact = found.bounds["clopper-pearson"]
+        check_each(call, table, "clopper-pearson bounds with pairs", exact, "bound")
 
 
 class ExpertCounts(NamedTuple):

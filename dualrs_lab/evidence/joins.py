@@ -22,11 +22,13 @@ __all__ = [
     "agree",
     "aligned",
     "at_sigma",
+    "certified_for",
     "counted_votes",
     "each_once",
     "holds_all_draws",
     "join_votes",
     "joined_table",
+    "of_what_voted",
     "origin",
     "shared_origin",
 ]
@@ -114,6 +116,25 @@ def at_sigma(call: str, name: str, table: pd.DataFrame, sigma: float) -> None:
         )
 
 
+def certified_for(table: pd.DataFrame) -> str:
+    """The network that a table is about: the "original", the "copy" that was sampled, "" for published logs.
+
+    Where nothing was done to the original before it was sampled, its own votes certify it without pairs.
+    """
+    if "paired" in table or origin(table).get("certify") == "original":
+        return "original"
+    return "copy" if "votes" in table else ""
+
+
+def of_what_voted(call: str, name: str, table: pd.DataFrame) -> None:
+    """ValueError for votes of a copy that certify its original: here, votes must be of what is certified."""
+    if "paired" in table:
+        raise ValueError(
+            f"{call}: {_called(name, table)} certifies the original, by votes of its copy and pairs, which "
+            f"{call} does not take; wanted a table that was certified for the copy (certify='copy')"
+        )
+
+
 def counted_votes(call: str, table: pd.DataFrame) -> tuple[list[Votes], list[Votes]]:
     """Selection and votes of each row, where n0, n and successes are what these votes say; else ValueError.
 
@@ -187,6 +208,7 @@ def join_votes(tables: Mapping[float, Claims], sigmas: Sequence[float]) -> Joine
                 "the same number for each image"
             )
         at_sigma("join_votes", name, table, sigma)
+        of_what_voted("join_votes", name, table)
     same = [*aligned("join_votes", given, same=("alpha", "seed")).values()]
     pairs = [*zip(*(counted_votes("join_votes", table) for table in same), strict=True)]
     classes = 1 + max(kind for every in pairs for rows in every for row in rows for kind, _ in row)

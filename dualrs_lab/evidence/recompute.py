@@ -16,9 +16,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dualrs_lab.evidence.claim import ABSTAIN
+from dualrs_lab.evidence.radii import PairedCounts
 from dualrs_lab.evidence.rows import check_each
 
-__all__ = ["FIRST_MIXES", "check_evidence", "once_each", "reclaimed", "rules_behind"]
+__all__ = ["FIRST_MIXES", "check_evidence", "for_copy", "once_each", "reclaimed", "rules_behind"]
 
 
 # Where a method says how.
@@ -78,12 +79,33 @@ def reclaimed(table: pd.DataFrame, rule: str) -> pd.DataFrame:
         return table
     rows = table.reset_index(drop=True)
     ready = module.ruled(rows, rule) if hasattr(module, "ruled") else rows.assign(rule=rule)
-    found = {name: values for name, values in module.recomputed_columns(ready).items() if name in ready}
-    right = (found["predict"] == ready["label"]) & (found["predict"] != ABSTAIN)
-    made = ready.assign(**found, correct=right.astype(np.int64))
+    made = _claimed_anew(ready, module)
     if known := table.attrs.get("identity"):
         made.attrs = table.attrs | {"identity": known | {"rule": rule}}
     return made
+
+
+def for_copy(table: pd.DataFrame) -> pd.DataFrame:
+    """What the votes of a copy certify for the copy itself, where a table certifies its original by them.
+
+    At the same level and by the same rule; any other table is returned as it is. Each of the two claims is
+    valid, if it was decided before anybody looked at the votes which of them is meant.
+    """
+    if not {*PairedCounts._fields} & {*table}:
+        return table
+    rows = table.drop(columns=[*PairedCounts._fields]).reset_index(drop=True)
+    (method,) = {*rows["method"]}
+    made = _claimed_anew(rows, _module(method, rows))
+    known = table.attrs.get("identity", {})
+    kept = {name: value for name, value in known.items() if name not in ("certify", "paired")}
+    made.attrs = table.attrs | ({"identity": kept} if known else {})
+    return made
+
+
+def _claimed_anew(rows: pd.DataFrame, module: Any) -> pd.DataFrame:
+    found = {name: values for name, values in module.recomputed_columns(rows).items() if name in rows}
+    right = (found["predict"] == rows["label"]) & (found["predict"] != ABSTAIN)
+    return rows.assign(**found, correct=right.astype(np.int64))
 
 
 def rules_behind(table: pd.DataFrame) -> str:

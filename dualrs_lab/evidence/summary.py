@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from dualrs_lab.evidence.binomial import lower_bound, upper_bound
 from dualrs_lab.evidence.claim import ABSTAIN, Claims, reach
 from dualrs_lab.evidence.joins import agree, aligned, each_once
+from dualrs_lab.evidence.recompute import for_copy
 from dualrs_lab.evidence.table import as_table
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "certified_accuracy",
     "confidence_band",
     "floor_text",
+    "lost_against_copy",
     "summarise",
 ]
 
@@ -62,6 +64,18 @@ def summarise(tables: Mapping[str, Claims], radii: Sequence[float]) -> pd.DataFr
         for table in map(as_table, tables.values())
     ]
     return pd.DataFrame(rows, index=pd.Index(list(tables), name="table"))
+
+
+def lost_against_copy(table: pd.DataFrame, radii: Sequence[float]) -> dict[str, float]:
+    """What certifying the original by votes of its copy costs, against certifying the copy by the same votes.
+
+    The mean over all images of the copy's radius less that of the original ("radius"), and certified accuracy
+    at `radii` (keys "0.25", …), likewise. 0 for a table that is not of this kind.
+    """
+    copy = for_copy(table)
+    fewer = certified_accuracy(copy, radii) - certified_accuracy(table, radii)
+    lost = float(copy["radius"].mean() - table["radius"].mean())
+    return {"radius": lost} | dict(zip([f"{r:g}" for r in radii], fewer.tolist(), strict=True))
 
 
 def agreement(a: Claims, b: Claims) -> dict[str, float]:

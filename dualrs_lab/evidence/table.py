@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from dualrs_lab.evidence.cells import read_cells, typed
-from dualrs_lab.evidence.certificate import COLUMNS
+from dualrs_lab.evidence.certificate import COLUMNS, PAIRED
 from dualrs_lab.evidence.claim import LOG_COLUMNS, Claim, Claims
 from dualrs_lab.evidence.recompute import check_evidence
 from dualrs_lab.evidence.rows import IMAGE, check_rows
@@ -33,7 +33,7 @@ __all__ = [
 _TEXTS = ("method", "selection", "votes", "bound", "rule", IMAGE)
 
 
-_WHOLE = ("idx", "label", "predict", "correct", "n0", "n", "successes", "seed", "drawn")
+_WHOLE = ("idx", "label", "predict", "correct", "n0", "n", "successes", "seed", "drawn", *PAIRED)
 
 
 _KINDS: dict[str, type] = dict.fromkeys(COLUMNS, float) | dict.fromkeys(_TEXTS, str)

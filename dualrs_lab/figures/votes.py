@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from dualrs_lab.evidence.certificate import Certificate
 from dualrs_lab.evidence.claim import ABSTAIN, Claims
-from dualrs_lab.evidence.radii import BOUNDS, margin_radius, ruled_bounds
+from dualrs_lab.evidence.radii import margin_radius, ruled_bounds
 from dualrs_lab.evidence.summary import floor_text
 from dualrs_lab.evidence.table import as_table
 from dualrs_lab.evidence.votes import read_column
@@ -95,7 +95,7 @@ def vote_bars(
     ax = new_axes(ax, COLUMN, 1.0 + 0.17 * len(kinds))
     colours = [BLUE if kind == c.guess else GREY for kind in kinds]
     ax.barh(range(len(kinds)), [votes.get(kind, 0) / c.n for kind in kinds], color=colours, height=0.75)
-    low, high = map(float, ruled_bounds(*c.counted(), bounds=BOUNDS[c.bound], unanimous=c.unanimous))
+    low, high = map(float, ruled_bounds(*c.counted(), **c.how()))  # type: ignore[arg-type]
     place, line = kinds.index(c.guess), 0.5 if np.isclose(high, 1 - low) else high
     ax.plot([low, low], [place - 0.5, place + 0.5], color=BLACK, linewidth=2.2, label="lower bound")
     ax.axvline(

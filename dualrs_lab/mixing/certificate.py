@@ -23,7 +23,7 @@ from scipy import special
 from dualrs_lab.evidence.certificate import Certificate
 from dualrs_lab.evidence.claim import ABSTAIN, Claims, claimed, whole
 from dualrs_lab.evidence.counts import counted
-from dualrs_lab.evidence.joins import agree, counted_votes
+from dualrs_lab.evidence.joins import agree, counted_votes, of_what_voted
 from dualrs_lab.evidence.radii import BOUNDS, EXACT, RULES, Bounds, ruled_bounds, smoothed_slope
 from dualrs_lab.evidence.recompute import FIRST_MIXES
 from dualrs_lab.evidence.summary import certified_accuracy
@@ -99,6 +99,7 @@ class MixCertificate(Certificate):
 
     def _want_evidence(self) -> None:
         super()._want_evidence()
+        self._want(not self.paired, f"votes of h itself, as pairs are not built into mixes, got {self.pairs}")
         _check_form(f"MixCertificate(idx={self.idx})", self.form, self.rule)
         least = max(2, *(kind + 1 for kind, _ in (*self.votes, *self.selection)))
         fine = self.rule != EACH_CLASS or (self.classes is not None and self.classes >= least)
@@ -141,6 +142,7 @@ def probability_bounds(
     beyond 6 sigma, for which nobody draws enough: they belong to another noise level.
     """
     level = noise_of(table, sigma=sigma)
+    of_what_voted("probability_bounds", "the table of h", table)
     if {"votes", "selection", "successes", "n", "alpha"} <= {*table}:
         return _voted_bounds(table, rule)
     if {rule, *table.get("rule", [])} != {"cohen"}:

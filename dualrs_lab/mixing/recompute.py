@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from dualrs_lab.evidence.claim import answered
 from dualrs_lab.evidence.counts import Counted, counted
+from dualrs_lab.evidence.joins import of_what_voted
 from dualrs_lab.evidence.radii import BOUNDS
 from dualrs_lab.evidence.recompute import FIRST_MIXES, once_each
 from dualrs_lab.evidence.rows import check_each
@@ -25,6 +26,7 @@ def recomputed_columns(table: pd.DataFrame) -> dict[str, NDArray[Any]]:
     if "rule" not in table:
         table = table.assign(rule=[FIRST_MIXES.get(str(text), "") for text in table["others"]])
     found, radius = counted(table, MixCertificate.rules), np.zeros(len(table))
+    of_what_voted("votes", "the mix", table)
     forms = table["form"].astype(str)
     for form in forms.unique():
         _check_form("votes", form, found.rule)

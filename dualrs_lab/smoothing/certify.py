@@ -2,7 +2,8 @@
 
 g(x) = argmax_y P[f(x + sigma Z) = y]. PREDICT returns g(x) or abstains; CERTIFY returns g(x) with an l2
 radius within which g does not change, in [0, 1] pixel units. Each statement about an image fails with
-probability at most alpha.
+probability at most alpha. f is whatever votes, such as a quick copy of a network; or the network itself, by
+votes of its copy (`Spec.certify`).
 """
 
 import time
@@ -19,12 +20,14 @@ from torch import Tensor, nn
 
 from dualrs_lab.data.images import Group, Images
 from dualrs_lab.evidence.binomial import top_two_pvalue
-from dualrs_lab.evidence.certificate import Certificate, decide
+from dualrs_lab.evidence.certificate import COLUMNS, PAIRED, Certificate, decide
 from dualrs_lab.evidence.claim import ABSTAIN
 from dualrs_lab.models.suited import suited
 from dualrs_lab.smoothing.engine import Voter, as_voter, count_votes, sample
+from dualrs_lab.smoothing.frozen import FrozenVoter
 from dualrs_lab.smoothing.job import Job, Sampled
 from dualrs_lab.smoothing.noise import NoiseBlocks
+from dualrs_lab.smoothing.original import PairedVotes, StrictVoter, is_original
 from dualrs_lab.smoothing.spec import Spec, identify
 
 __all__ = ["certify", "certify_table", "predict"]
@@ -40,8 +43,13 @@ def predict(model: Model, x: Tensor, *, classes: int, spec: Spec) -> NDArray[np.
     """Cohen's PREDICT for inputs (N, ...): classes (N,), ABSTAIN where the two leading counts are too close.
 
     Returns a class other than g(x) with probability at most alpha, image by image. `model` and errors are as
-    for `count_votes`.
+    for `count_votes`; ValueError for a `spec` that certifies the original, as its votes would be those asked.
     """
+    if spec.certify != "copy":
+        raise ValueError(
+            f"predict: got certify={spec.certify!r}; wanted 'copy': what is predicted is the answer of what "
+            "votes; give the original itself as the model"
+        )
     blocks = NoiseBlocks(spec.noise, tuple(x.shape[1:]), seed=spec.seed, stream="prediction", device=x.device)
     votes = count_votes(model, x, blocks, n=spec.n, classes=classes, batch=spec.batch, dtype=spec.dtype)
     return np.where(top_two_pvalue(votes) <= spec.alpha, votes.argmax(axis=1), ABSTAIN)
@@ -55,12 +63,14 @@ def certify(
     spec: Spec,
     labels: Sequence[int] | None = None,
     idx: Sequence[int] | None = None,
+    original: nn.Module | None = None,
 ) -> list[Certificate]:
     """Cohen's CERTIFY for inputs (N, ...), one certificate each, with its votes.
 
     `model` is as for `count_votes`, `labels` default to unknown (-1), `idx` to positions. The same seed and
-    settings give the same certificate whether an input comes alone or among others, on one device. Raises as
-    `count_votes` does.
+    settings give the same certificate whether an input comes alone or among others, on one device. Where
+    `spec` certifies the original, `model` is a copy of `original`, which is asked in float32 on the paired
+    draws. Raises as `count_votes` does, and ValueError where only one of the two says so.
     """
     labels = [-1] * len(x) if labels is None else labels
     idx = range(len(x)) if idx is None else idx
@@ -68,10 +78,17 @@ def certify(
         raise ValueError(
             f"certify: got {len(x)} inputs, {len(labels)} labels, {len(idx)} indices; wanted as many of each"
         )
+    if (spec.certify == "original") != (original is not None):
+        raise ValueError(
+            f"certify: got certify={spec.certify!r} and {'no' if original is None else 'an'} original; "
+            "wanted the network that `model` is a copy of as `original` where that is to be certified, else "
+            "none"
+        )
     shape = tuple(x.shape[1:])
     voter = as_voter(model, spec.noise, shape, x.device, classes=classes, batch=spec.batch, dtype=spec.dtype)
     waves = [(x, labels, range(len(x)))] if len(x) else []
-    certified = [c for group in _certify_waves(voter, waves, shape, spec, x.device) for c in group]
+    beside = None if original is None else _strict(original, voter, x.device)
+    certified = [c for group in _certify_waves(voter, waves, shape, spec, x.device, beside) for c in group]
     return [replace(c, idx=int(idx[c.idx])) for c in sorted(certified, key=lambda c: c.idx)]
 
 
@@ -91,31 +108,55 @@ def certify_table(
 
     The network is frozen by `spec.fast` (see `FastPath`) on the device it lives on. Rows are flushed as
     images are done, and sorted at the end: after a kill, the same call loses nothing and repeats nothing. The
-    json beside `path` says how the table was made: what the rows depend on, how often the frozen network
-    votes differently from the float32 original (see `MOST_OTHERWISE`), and `info`. A table with other
-    settings, or of a network that answers otherwise, raises ValueError or, with `replace`, is kept under
-    another name with a warning. Classes and shape are compared as by `models.suited`, and networks are vetted
-    as by `models.check_conduct`.
+    json beside `path` says how the table was made: what the rows depend on, which network they are for, how
+    often the frozen network votes differently from the float32 original (see `MOST_OTHERWISE`), and `info`.
+    With `spec.certify` "original", `model` in strict float32 is what is certified, by votes of the frozen
+    network and `spec.pairs` of its own; without pairs where it is sampled itself, see `is_original`. A table
+    with other settings, or of a network that answers otherwise, raises ValueError or, with `replace`, is kept
+    under another name with a warning. Classes and shape are compared as by `models.suited`, and networks are
+    vetted as by `models.check_conduct`.
     """
     model, device = suited("certify_table", model, images), next(model.parameters()).device
+    pairs = 0 if is_original(spec.dtype, spec.fast, device) else spec.pairs
+    if spec.paired is not None and not pairs:
+        raise ValueError(
+            f"certify_table: got paired {spec.paired}, and what is sampled is the original itself; leave it "
+            "out, as its own votes certify it"
+        )
+
+    def rows(voters: list[FrozenVoter], waves: Iterable[Group]) -> Iterator[list[Certificate]]:
+        beside = _strict(model, voters[0], device) if pairs else None
+        return _certify_waves(voters[0], waves, images.shape, spec, device, beside)
+
     job = Job(
         call="certify_table",
         spec=spec,
-        identity=identify(model, images, spec),
+        identity=identify(model, images, spec) | ({"paired": pairs} if spec.certify == "original" else {}),
         networks=[Sampled(model, spec.noise, len(images.classes))],
         like=model,
-        rows=lambda voters, waves: _certify_waves(voters[0], waves, images.shape, spec, device),
+        rows=rows,
         wave=_WAVE,
         passes=8,
         told=lambda each: each[0],
+        columns=(*COLUMNS, *(PAIRED if pairs else ())),
+        certifies=spec.certify,
     )
     return job.run(
         images, path, skip=skip, max_images=max_images, replace=replace, progress=progress, info=info
     )
 
 
+def _strict(original: nn.Module, copy: Voter, device: torch.device) -> StrictVoter:
+    return StrictVoter(original, copy.noise, classes=copy.classes, units=copy.units, device=device)
+
+
 def _certify_waves(
-    voter: Voter, waves: Iterable[Group], shape: tuple[int, ...], spec: Spec, device: torch.device
+    voter: Voter,
+    waves: Iterable[Group],
+    shape: tuple[int, ...],
+    spec: Spec,
+    device: torch.device,
+    original: StrictVoter | None = None,
 ) -> Iterator[list[Certificate]]:
     """Select the class on some draws, bound its probability on others; yields images as they are done."""
     selection, estimation = (
@@ -128,7 +169,11 @@ def _certify_waves(
         selected = count_votes(voter, x, selection, n=n0, classes=voter.classes)
         each = (time.perf_counter() - start) / len(x)
         watch = spec.stop.watch(selected, n=spec.n, alpha=spec.alpha, sigma=spec.noise.sigma, rule=spec.rule)
-        for finished in sample(voter, x, estimation, draws=watch.draws, done=watch.done):
+        beside = None
+        if original is not None:
+            original.vet(x, estimation[0])
+            beside = PairedVotes(original, selected.argmax(axis=1), spec.pairs, device)
+        for finished in sample(voter, x, estimation, draws=watch.draws, done=watch.done, seen=beside):
             yield [
                 decide(
                     selected[i],
@@ -142,6 +187,7 @@ def _certify_waves(
                     bound=spec.stop.bound,
                     drawn=int(counts.sum()),
                     rule=spec.rule,
+                    pairs=None if beside is None else beside.of(i),
                 )
                 for i, counts, seconds in finished
             ]

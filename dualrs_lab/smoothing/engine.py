@@ -19,7 +19,7 @@ from torch import Tensor
 from dualrs_lab.models.conduct import check_conduct, check_logits, in_evaluation
 from dualrs_lab.smoothing.noise import BLOCK, GridNoise, Noise, NoiseBlocks
 
-__all__ = ["Finished", "Voter", "as_voter", "count_votes", "images_together", "sample"]
+__all__ = ["Finished", "Unit", "Voter", "as_voter", "count_votes", "images_together", "sample"]
 
 
 _VETTED_BY = 3  # inputs, each under one draw of noise
@@ -121,10 +121,15 @@ class Finished(NamedTuple):
 Done = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.bool_]]
 
 
-class _Unit(NamedTuple):
-    position: int
+class Unit(NamedTuple):
+    """One input under one block of noise."""
+
+    position: int  # of the input
     number: int  # of the block of noise
     wanted: int  # of its draws
+
+
+Seen = Callable[[list[Unit], Tensor, Tensor, Tensor], None]
 
 
 @torch.inference_mode()
@@ -136,6 +141,7 @@ def sample(
     draws: ArrayLike,
     done: Done | None = None,
     ahead: int | None = None,
+    seen: Seen | None = None,
 ) -> Iterator[list[Finished]]:
     """Count the votes of inputs `x` (N, ...) over `draws` of noise (one number, or one per input).
 
@@ -143,9 +149,11 @@ def sample(
     may end inputs early, A different ones per call. It sees the draws of an input in their order, whatever
     else is in the pass, so what an input gets does not depend on its company. The next inputs move up at
     once, and the last ones take several blocks in a pass: passes stay full. `ahead` passes are started before
-    the first is counted (None: one on a GPU); what they draw for an input that is done is dropped. Raises
-    ValueError for shapes, dtypes or logits that do not fit, blocks of another noise than the voter's, and a
-    model whose answers are not a function of one input (see `Voter.vet`), FloatingPointError for NaN logits.
+    the first is counted (None: one on a GPU); what they draw for an input that is done is dropped.
+    `seen(units, inputs (U, ...), noise (U, BLOCK, ...), votes (U, BLOCK))` is told of every pass at once, as
+    its votes may not be there later. Raises ValueError for shapes, dtypes or logits that do not fit, blocks
+    of another noise than the voter's, and a model whose answers are not a function of one input (see
+    `Voter.vet`), FloatingPointError for NaN logits.
     """
     _check_input(voter, x, blocks)
     most = np.broadcast_to(np.asarray(draws, dtype=np.int64), len(x))
@@ -157,7 +165,7 @@ def sample(
     seconds = np.zeros(len(x))
     active: dict[int, int] = {}  # position -> number of its next block
     waiting = iter(range(len(x)))
-    under_way: deque[tuple[list[_Unit], Tensor]] = deque()
+    under_way: deque[tuple[list[Unit], Tensor]] = deque()
     lag = ahead if ahead is not None else int(x.device.type == "cuda")
     window = max(voter.units, _SIDE_BY_SIDE)
     start = time.perf_counter()
@@ -165,7 +173,7 @@ def sample(
         drawing = sum(number * BLOCK < most[position] for position, number in active.items())
         active.update((position, 0) for position in _some(waiting, window - drawing))
         if units := _take_units(active, most, voter.units):
-            under_way.append((units, _tally(voter, x, blocks, units)))
+            under_way.append((units, _tally(voter, x, blocks, units, seen)))
         if not under_way:
             return
         if units and len(under_way) <= lag:
@@ -211,26 +219,29 @@ def _some(items: Iterator[int], most: int) -> list[int]:
     return [item for _, item in zip(range(most), items, strict=False)]
 
 
-def _take_units(active: dict[int, int], most: NDArray[np.int64], room: int) -> list[_Unit]:
+def _take_units(active: dict[int, int], most: NDArray[np.int64], room: int) -> list[Unit]:
     # The next block of the inputs that are least advanced, then the one after it, while there is room.
-    units: list[_Unit] = []
+    units: list[Unit] = []
     growing = True
     while growing and len(units) < room:
         growing = False
         for position, number in sorted(active.items(), key=lambda item: item[1]):
             if number * BLOCK < most[position] and len(units) < room:
-                units.append(_Unit(position, number, min(BLOCK, int(most[position]) - number * BLOCK)))
+                units.append(Unit(position, number, min(BLOCK, int(most[position]) - number * BLOCK)))
                 active[position] = number + 1
                 growing = True
     return units
 
 
-def _tally(voter: Voter, x: Tensor, blocks: NoiseBlocks, units: list[_Unit]) -> Tensor:
+def _tally(voter: Voter, x: Tensor, blocks: NoiseBlocks, units: list[Unit], seen: Seen | None) -> Tensor:
     # (U, K + 1) votes of each unit, on the device of x; those of NaN logits come last
     padding = voter.units - len(units) if voter.padded else 0
     full = units + units[-1:] * padding
     positions = torch.tensor([unit.position for unit in full], device=x.device)
-    votes = voter(x[positions], blocks.stack([unit.number for unit in full]))[: len(units)]
+    inputs, noise = x[positions], blocks.stack([unit.number for unit in full])
+    votes = voter(inputs, noise)[: len(units)]
+    if seen is not None:
+        seen(units, inputs[: len(units)], noise[: len(units)], votes)
     # Whole blocks always: kernels may round differently for other batch shapes, a vote must not.
     wanted = torch.tensor([unit.wanted for unit in units], device=x.device).unsqueeze(1)
     ones = (torch.arange(BLOCK, device=x.device) < wanted).to(torch.int64)
@@ -240,7 +251,7 @@ def _tally(voter: Voter, x: Tensor, blocks: NoiseBlocks, units: list[_Unit]) -> 
 
 
 def _by_round(
-    units: list[_Unit], tally: NDArray[np.int64]
+    units: list[Unit], tally: NDArray[np.int64]
 ) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     # (positions, votes) with every position once, in the order of each position's draws
     if tally[:, -1].any():

@@ -4,28 +4,41 @@ A vote depends on network, image, noise stream and seed, not on the level of the
 a table of `smoothing.certify_table` answers for its network in any system that would draw the same noise.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dualrs_lab.data.images import Images
-from dualrs_lab.evidence.joins import counted_votes, each_once
+from dualrs_lab.data.images import Group, Images
+from dualrs_lab.evidence.claim import Claim
+from dualrs_lab.evidence.joins import counted_votes, each_once, of_what_voted
+from dualrs_lab.evidence.resume import Row
 from dualrs_lab.evidence.table import read_table
 from dualrs_lab.evidence.votes import vote_counts
+from dualrs_lab.models.checkpoints import fingerprint
+from dualrs_lab.models.suited import suited_each
 from dualrs_lab.settings import RULE
 from dualrs_lab.smoothing.engine import Voter, count_votes, sample
-from dualrs_lab.smoothing.noise import NoiseBlocks
-from dualrs_lab.smoothing.noted import note, reason_to_stop
-from dualrs_lab.smoothing.spec import Spec, identify
+from dualrs_lab.smoothing.frozen import FrozenVoter
+from dualrs_lab.smoothing.job import Job, Sampled, note, reason_to_stop
+from dualrs_lab.smoothing.noise import Noise, NoiseBlocks
+from dualrs_lab.smoothing.spec import Sampling, Spec, identify
 from dualrs_lab.smoothing.stopping import AllDraws, Stopping
-from dualrs_lab.store import read_record, refuse_other
+from dualrs_lab.store import plain, read_record, refuse_other
 
-__all__ = ["Expert", "RecordedVotes", "SampledVotes", "recorded_steps"]
+__all__ = [
+    "Expert",
+    "RecordedVotes",
+    "SampledVotes",
+    "Sampler",
+    "experts_job",
+    "recorded_steps",
+    "told_inputs",
+]
 
 
 Ints = NDArray[np.int64]
@@ -90,6 +103,7 @@ class RecordedVotes:
                 "certify them there, or sample this network anew"
             )
         each_once(call, self.table, str(path))
+        of_what_voted(call, str(path), self.table)
         pairs = [*zip(*counted_votes(f"{call}: {path}", self.table), strict=True)]
         most = max(kind for pair in pairs for votes in pair for kind, _ in votes)
         if most >= classes:
@@ -130,3 +144,73 @@ def recorded_steps(
     if reason := reason_to_stop(read_record(path), noted, complete=True):
         raise ValueError(f"{call}: {path} {reason}")
     return dict(found["fast"])
+
+
+class Sampler(Protocol):
+    """The experts of a system, frozen: certifies inputs x (N, ...) with these labels and idx."""
+
+    def certify(self, x: Tensor, labels: Sequence[int], idx: Sequence[int]) -> Sequence[Claim]: ...
+
+
+def experts_job(
+    call: str,
+    experts: Sequence[nn.Module],
+    images: Images,
+    *,
+    method: str,
+    spec: Sampling,
+    noise: Sequence[Noise],
+    columns: Sequence[str],
+    sampler: Callable[[list[FrozenVoter], tuple[int, ...], torch.device], Sampler],
+    wave: int,
+) -> Job:
+    """The job of a system of experts, each sampled under its `noise`, for images of a shape on a device.
+
+    Raises ValueError unless there is an expert for each noise, and as `models.suited_each` does.
+    """
+    if len(experts) != len(noise):
+        sigmas = tuple(one.sigma for one in noise)
+        raise ValueError(f"{call}: got {len(experts)} experts for the sigmas {sigmas}")
+    models, device = suited_each(call, experts, images), next(experts[0].parameters()).device
+    known = {"experts": [fingerprint(model) for model in models], "images": images.fingerprint()}
+
+    def rows(voters: list[FrozenVoter], waves: Iterable[Group]) -> Iterator[Sequence[Row]]:
+        pool = sampler(voters, images.shape, device)
+        return (pool.certify(x, labels, idx) for x, labels, idx in waves)
+
+    classes = len(images.classes)
+    return Job(
+        call=call,
+        spec=spec,
+        identity=plain({"method": method, **known, **spec.identity()}),
+        networks=[Sampled(model, one, classes) for model, one in zip(models, noise, strict=True)],
+        like=models[0],
+        rows=rows,
+        wave=wave,
+        passes=2,
+        columns=columns,
+    )
+
+
+def told_inputs(
+    call: str,
+    voters: Sequence[Voter],
+    x: Tensor,
+    *,
+    noise: Sequence[Noise],
+    labels: Sequence[int] | None,
+    idx: Sequence[int] | None,
+) -> tuple[Sequence[int], Sequence[int]]:
+    """Labels and idx of inputs x (N, ...): unknown (-1), and their positions, unless they are given.
+
+    Raises ValueError where one is not for each input, or where voters were made for other noise.
+    """
+    labels = [-1] * len(x) if labels is None else labels
+    idx = range(len(x)) if idx is None else idx
+    made = [voter.noise for voter in voters]
+    if made != [*noise] or not len(x) == len(labels) == len(idx):
+        raise ValueError(
+            f"{call}: wanted voters for {[*noise]}, a label and an idx for each of {len(x)} inputs; got "
+            f"{made}, {len(labels)} and {len(idx)}"
+        )
+    return labels, idx

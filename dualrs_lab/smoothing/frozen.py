@@ -2,7 +2,8 @@
 
 Folded, in bfloat16 or compiled, the copy differs from the float32 original by rounding: it is another base
 classifier. Its certificates are sound, since the votes are its own, but they are for this copy. So tables
-record its steps, and `smoothing.disagreement` measures how often it votes differently from the original.
+record its steps, and `smoothing.disagreement` measures how often it votes differently from the original,
+which `Spec.certify` has certified in its place.
 """
 
 import warnings
@@ -20,7 +21,7 @@ from dualrs_lab.models.probe import probe_images
 from dualrs_lab.smoothing import int8
 from dualrs_lab.smoothing.engine import Voter, images_together
 from dualrs_lab.smoothing.noise import BLOCK, GaussianNoise, Noise, NoiseBlocks, drawing_device
-from dualrs_lab.smoothing.noted import BY_ROUNDING, disagreement
+from dualrs_lab.smoothing.original import BY_ROUNDING, disagreement
 from dualrs_lab.smoothing.settings import FastPath
 
 __all__ = ["FrozenVoter", "evaluation_copy", "flops", "freeze", "settle"]

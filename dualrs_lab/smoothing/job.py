@@ -2,13 +2,17 @@
 
 A job says what its rows depend on, which networks are sampled, and how images become rows; the rest is the
 same for one classifier, a dual system and a cascade.
+
+The identity says which weights, images and settings the rows depend on. The record notes besides what it
+cannot say in equal digests everywhere: how the networks answer, how often a frozen one votes otherwise than
+its original, and how noise is drawn. A record from before something was noted is taken as it is.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from dataclasses import replace as change
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
@@ -20,18 +24,25 @@ from dualrs_lab.evidence.claim import Claim
 from dualrs_lab.evidence.resume import Row, fill, finished
 from dualrs_lab.evidence.rows import IMAGE, check_images
 from dualrs_lab.locks import writing
-from dualrs_lab.models.checkpoints import fingerprint
-from dualrs_lab.models.suited import suited_each
+from dualrs_lab.models.probe import other_answers, probe_each
+from dualrs_lab.models.suited import how_suited
 from dualrs_lab.runtime import describe
-from dualrs_lab.smoothing.engine import Voter
 from dualrs_lab.smoothing.frozen import FrozenVoter, freeze, settle
-from dualrs_lab.smoothing.noise import Noise, NoiseBlocks
-from dualrs_lab.smoothing.noted import check_disagreement, disagreement, note, reason_to_stop
+from dualrs_lab.smoothing.noise import Noise, NoiseBlocks, first_draws
+from dualrs_lab.smoothing.original import MOST_OTHERWISE, check_disagreement, disagreement
 from dualrs_lab.smoothing.settings import FastPath
 from dualrs_lab.smoothing.spec import Sampling
 from dualrs_lab.store import check_place, plain, positions, read_record, step_aside
 
-__all__ = ["Job", "Sampled", "Sampler", "experts_job", "freeze_each", "steps_of", "told_inputs"]
+__all__ = [
+    "Job",
+    "Sampled",
+    "freeze_each",
+    "note",
+    "reason_to_stop",
+    "recorded_disagreement",
+    "steps_of",
+]
 
 
 Share = dict[str, float]  # see `smoothing.disagreement`
@@ -59,6 +70,7 @@ class Job:
     passes: int  # … and as many as fill so many passes
     columns: Sequence[str] = COLUMNS
     told: Callable[[list[Share]], Any] = list  # how the record tells the disagreement of each network
+    certifies: str = "copy"  # or the "original" of what is sampled
 
     def run(
         self,
@@ -86,6 +98,7 @@ class Job:
         identity = plain({**self.identity, "fast": fast.steps(self.spec.dtype)})
         models, noise, _ = zip(*self.networks, strict=True)
         noted = note(models, noise, images, seed=self.spec.seed, device=next(self.like.parameters()).device)
+        noted["certifies"] = self.certifies
         table = finished(self.call, path, identity, idx)
         if table is not None and not reason_to_stop(read_record(path), noted, complete=True):
             check_images(self.call, path, table, images.digests)
@@ -169,78 +182,8 @@ class Job:
             )
             found.append(disagreement(model, voter, first.to(device), blocks))
             kind = "int8" if voter.steps.get("int8") else self.spec.dtype
-            check_disagreement(self.call, found[-1], kind)
+            check_disagreement(self.call, found[-1], kind, certify=self.certifies)
         return found
-
-
-class Sampler(Protocol):
-    """The experts of a system, frozen: certifies inputs x (N, ...) with these labels and idx."""
-
-    def certify(self, x: Tensor, labels: Sequence[int], idx: Sequence[int]) -> Sequence[Claim]: ...
-
-
-def experts_job(
-    call: str,
-    experts: Sequence[nn.Module],
-    images: Images,
-    *,
-    method: str,
-    spec: Sampling,
-    noise: Sequence[Noise],
-    columns: Sequence[str],
-    sampler: Callable[[list[FrozenVoter], tuple[int, ...], torch.device], Sampler],
-    wave: int,
-) -> Job:
-    """The job of a system of experts, each sampled under its `noise`, for images of a shape on a device.
-
-    Raises ValueError unless there is an expert for each noise, and as `models.suited_each` does.
-    """
-    if len(experts) != len(noise):
-        sigmas = tuple(one.sigma for one in noise)
-        raise ValueError(f"{call}: got {len(experts)} experts for the sigmas {sigmas}")
-    models, device = suited_each(call, experts, images), next(experts[0].parameters()).device
-    known = {"experts": [fingerprint(model) for model in models], "images": images.fingerprint()}
-
-    def rows(voters: list[FrozenVoter], waves: Iterable[Group]) -> Iterator[Sequence[Row]]:
-        pool = sampler(voters, images.shape, device)
-        return (pool.certify(x, labels, idx) for x, labels, idx in waves)
-
-    classes = len(images.classes)
-    return Job(
-        call=call,
-        spec=spec,
-        identity=plain({"method": method, **known, **spec.identity()}),
-        networks=[Sampled(model, one, classes) for model, one in zip(models, noise, strict=True)],
-        like=models[0],
-        rows=rows,
-        wave=wave,
-        passes=2,
-        columns=columns,
-    )
-
-
-def told_inputs(
-    call: str,
-    voters: Sequence[Voter],
-    x: Tensor,
-    *,
-    noise: Sequence[Noise],
-    labels: Sequence[int] | None,
-    idx: Sequence[int] | None,
-) -> tuple[Sequence[int], Sequence[int]]:
-    """Labels and idx of inputs x (N, ...): unknown (-1), and their positions, unless they are given.
-
-    Raises ValueError where one is not for each input, or where voters were made for other noise.
-    """
-    labels = [-1] * len(x) if labels is None else labels
-    idx = range(len(x)) if idx is None else idx
-    made = [voter.noise for voter in voters]
-    if made != [*noise] or not len(x) == len(labels) == len(idx):
-        raise ValueError(
-            f"{call}: wanted voters for {[*noise]}, a label and an idx for each of {len(x)} inputs; got "
-            f"{made}, {len(labels)} and {len(idx)}"
-        )
-    return labels, idx
 
 
 def _same_rows(found: Mapping[str, Any], identity: Mapping[str, Any]) -> bool:
@@ -295,3 +238,50 @@ def steps_of(voters: Sequence[FrozenVoter]) -> dict[str, Any]:
     if all(voter.steps == voters[0].steps for voter in voters):
         return same
     return same | {"fast_each": [voter.steps for voter in voters]}
+
+
+def recorded_disagreement(record: Mapping[str, Any]) -> float:
+    """The largest share that the record of a table tells, 0 where it tells none."""
+    told = record.get("disagreement")
+    each = told if isinstance(told, list) else [told]
+    return max((float(one["share"]) for one in each if isinstance(one, Mapping)), default=0.0)
+
+
+def note(
+    networks: Sequence[nn.Module], noise: Sequence[Noise], images: Images, *, seed: int, device: torch.device
+) -> dict[str, Any]:
+    """For the record: the `probe` of each network, how their classes were compared, first draws of noise."""
+    first = [first_draws(one, seed=seed, device=device) for one in noise]
+    return {
+        "probe": probe_each(networks, images.shape),
+        "classes": [how_suited(network, images) for network in networks],
+        "drawn": {"device": device.type, "first": first},
+    }
+
+
+def reason_to_stop(found: Mapping[str, Any], noted: Mapping[str, Any], *, complete: bool) -> str:
+    """Why a table of record `found` and the same identity is not one of what is `noted` now; "" if it is.
+
+    Noise counts only where rows are to be added, as it is not `complete`.
+    """
+    if reason := other_answers(found, noted["probe"]):
+        return reason
+    if (share := recorded_disagreement(found)) > MOST_OTHERWISE:
+        return (
+            f"is of a frozen network that gives {share:.1%} of its votes otherwise than its original, as its "
+            f"record says; wanted at most {MOST_OTHERWISE:.0%}"
+        )
+    before, now = found.get("drawn"), noted["drawn"]
+    if complete or before is None:
+        return ""
+    if before["device"] != now["device"] or not _close(before["first"], now["first"]):
+        return (
+            f"was begun with noise drawn on {before['device']}; {now['device']} draws other noise here from "
+            "the same seed"
+        )
+    return ""
+
+
+def _close(one: Sequence[Sequence[float]], two: Sequence[Sequence[float]]) -> bool:
+    pairs = [(a, b) for left, right in zip(one, two, strict=False) for a, b in zip(left, right, strict=False)]
+    return [*map(len, one)] == [*map(len, two)] and all(abs(a - b) < 1e-3 for a, b in pairs)

@@ -3,12 +3,12 @@
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from dualrs_lab.settings import ALPHA, COUNT, LEVEL, SEED, check_settings, required, setting
+from dualrs_lab.settings import ALPHA, COUNT, LEVEL, SEED, OneOf, check_settings, required, setting
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Draws", "FastPath"]
+__all__ = ["Draws", "FastPath", "Meant"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,18 @@ class Draws:
         for name in self.draws:
             if getattr(self, name) not in COUNT:
                 raise ValueError(f"{type(self).__name__}: got {name} {getattr(self, name)!r}; wanted {COUNT}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Meant:
+    """Which network certificates are for: the copy that is sampled, or its original in strict float32."""
+
+    certify: str = setting(
+        "copy", "the network that certificates are for, by votes of its copy", OneOf(("copy", "original"))
+    )
+    paired: int | None = setting(
+        None, "of the n draws, for the original: it votes on so many as well (default: a quarter)", COUNT
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

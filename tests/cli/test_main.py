@@ -375,6 +375,49 @@ def test_certify_stops_early_and_leaves_steps_out_where_it_is_told_to(
         assert text in capsys.readouterr().err
 
 
+def test_certify_the_original_by_votes_of_its_copy(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from dualrs_lab.models import make_model, save_checkpoint
+
+    model = make_model("digits_cnn", classes=10, channels=1, mean=[0.3], std=[0.3], seed=0)
+    save_checkpoint("m.safetensors", model, data=DIGITS)
+    command = ["certify", "--checkpoint", "m.safetensors", "--data", "digits", "--sigma", "0.25"]
+    command += ["--n", "400", "--n0", "20", "--max", "3", "--device", "cpu", "--dtype", "float32"]
+    assert main([*command, "--certify", "original", "--out", "t.tsv"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in said[-3:]] == ["t", "t,", "t:"]
+    assert [line.split()[-11] for line in said[-3:-1]] == ["original", "copy"]
+    assert "t: for the original, by 100 paired draws of each image; against its copy" in said[-1]
+    assert json.loads((lab / "t.json").read_text())["identity"]["paired"] == 100
+    assert main(["summary", "t.tsv", "--rule", "cohen"]) == 0
+    assert "a mean radius of" in capsys.readouterr().out
+    assert main([*command, "--out", "copy.tsv"]) == 0
+    assert " for " not in capsys.readouterr().out
+    own = ["--no-fold", "--no-channels-last", "--no-compile", "--certify", "original", "--out", "own.tsv"]
+    assert main([*command, *own]) == 0
+    said = capsys.readouterr().out
+    assert "paired" not in said
+    assert said.splitlines()[-1].split()[:3] == ["own", "two-bounds", "original"]
+
+    for wrong, text in [
+        (["--at-radii", "0.1", "--certify", "original"], "certify='original' with AtRadii"),
+        (["--loss", "0.1", "--certify", "original"], "certify='original' with InputSpecific"),
+        (["--paired", "10"], "got paired 10 with certify='copy'"),
+        (["--paired", "401", "--certify", "original"], "got paired 401 of n 400 draws"),
+        (["--paired", "0", "--certify", "original"], "--paired: 0: want a whole number >= 1"),
+        (["--certify", "both"], "invalid choice: 'both'"),
+    ]:
+        assert main([*command, *wrong, "--out", "no.tsv"]) == 2
+        assert text in capsys.readouterr().err
+    for begun, now in (("t.tsv", []), ("copy.tsv", ["--certify", "original"])):
+        assert main([*command, *now, "--out", begun]) == 2
+        assert f"{begun} was made with other settings (certify, paired)" in capsys.readouterr().err
+    for words in ("cascade t.tsv --out c.tsv", "mix t.tsv --weight 0.8 --out x.tsv"):
+        assert main(words.split()) == 2
+        assert "certifies the original, by votes of its copy and pairs" in capsys.readouterr().err
+        assert main([*words.split(), "--certify", "original"]) == 2
+        assert "unknown argument '--certify'" in capsys.readouterr().err
+
+
 def test_certify_reads_a_published_checkpoint(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import numpy as np
     import torch

@@ -51,7 +51,7 @@ def test_the_identity_holds_every_setting_that_rows_depend_on(spec: Sampling) ->
         if field.name in SPEED:
             assert dataclasses.replace(spec, **{field.name: SPEED[field.name]}).identity() == identity
             continue
-        if field.name == "rule":  # see the next test
+        if field.name in ("rule", "certify", "paired"):  # see the next test, and test_original.py
             continue
         other = OTHER.get(field.name, GaussianNoise(0.25) if isinstance(spec, Spec) else GaussianNoise)
         changed = plain(dataclasses.replace(spec, **{field.name: other}).identity())
