@@ -8,7 +8,18 @@ import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.pages import certificates, combiners, gpu, larger, mixing, pixels, speed
+from benchmarks.pages import (
+    certificates,
+    combiners,
+    denoised,
+    gpu,
+    larger,
+    mixing,
+    pixels,
+    resnet,
+    resnet_mixes,
+    speed,
+)
 from benchmarks.pages.text import Facts
 
 __all__ = ["DOCS", "PAGES", "WIDTH", "main", "render"]
@@ -17,7 +28,14 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 WIDTH = 120
 PAGES: dict[str, Callable[[], Facts]] = {
     "results": lambda: (
-        certificates.facts() | combiners.facts() | larger.facts() | pixels.facts() | mixing.facts()
+        certificates.facts()
+        | combiners.facts()
+        | larger.facts()
+        | denoised.facts()
+        | pixels.facts()
+        | mixing.facts()
+        | resnet.facts()
+        | resnet_mixes.facts()
     ),
     "speed": lambda: speed.facts() | gpu.facts(),
 }

@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 from dualrs_lab.evidence import floor_text
 
-__all__ = ["DATA", "Facts", "markdown", "millions", "percent", "radius", "read_info", "significant"]
+__all__ = ["DATA", "Facts", "markdown", "millions", "percent", "radius", "read_info", "signed", "significant"]
 
 DATA = Path(__file__).resolve().parents[2] / "data"
 Facts = dict[str, Any]  # a text, or texts by name, for each placeholder
@@ -19,6 +19,11 @@ Facts = dict[str, Any]  # a text, or texts by name, for each placeholder
 def percent(share: float, digits: int = 1) -> str:
     """A share as a percentage, without the sign."""
     return f"{100 * share:.{digits}f}"
+
+
+def signed(share: float, digits: int = 1) -> str:
+    """A difference of shares in points, with its sign."""
+    return f"{100 * share:+.{digits}f}".replace("-", "−")
 
 
 def radius(value: float) -> str:
