@@ -145,7 +145,8 @@ def check_row(row, found):
 def check_record(identity, rows, method, rule):
     """The json beside the table says the same of it as the rows do, as far as it says it."""
     first, sigmas = rows[0], noise_levels(rows[0])
-    said = {"method": method} | ({"rule": rule} if "rule" in identity or "n0" in identity else {})
+    ruled = "rule" in identity or (method in ("rs", "dual") and "n0" in identity)  # Cohen's is not recorded
+    said = {"method": method} | ({"rule": rule} if ruled else {})
     said |= {name: float(alike(rows, name)) for name in ("alpha", "seed")}
     if method in ("cascade", "combine", "dual"):
         said["sigmas"] = sigmas
@@ -157,8 +158,17 @@ def check_record(identity, rows, method, rule):
     if "levels" in first:
         split = zip(("lower", "upper", "experts"), alike(rows, "levels").split(";"))
         said["split"] = {name: numbers(text) for name, text in split}
+        chosen = identity.get("estimator", {"rule": first["estimator"], "sigmas": None})
+        noise = chosen.get("sigmas") or [chosen.get("sigma")]
+        if chosen["rule"].lower() != alike(rows, "estimator"):
+            raise Wrong(f"estimator is {first['estimator']} in the rows, and {chosen['rule']} in the json")
+        if noise != [None] and noise != numbers(alike(rows, "estimator_sigmas")):
+            raise Wrong(
+                f"estimator_sigmas is {first['estimator_sigmas']} in the rows, and {noise} in the json"
+            )
+    identity = {name: value for name, value in identity.get("cascade", {}).items() if value} | identity
     for name, value in said.items():
-        known = identity.get(name, {"rule": "cohen"}.get(name, value))
+        known = identity.get(name, "cohen" if name == "rule" else value)
         if name == "split":
             known = {part: known.get(part) for part in value}
         if known != value:
@@ -485,7 +495,7 @@ def combine(row, rule):
     """M_yc = (G(v) - G(v turned round))/2, G the largest of terms, each the smallest of shifted lengths v.
 
     An expert's lengths are sigma Phi^-1(p_y), -sigma Phi^-1(p_c) and the half of both. They change by 1 per
-    unit at most, and so does M. R is the least M_yc over the other classes c. `combiner` holds terms and shifts.
+    unit at most, as M does. R is the least M_yc over the other classes c. `combiner` holds terms and shifts.
     """
     sigmas, terms = noise_levels(row), []
     if rule != "two-bounds" or not all(0 < sigma < inf for sigma in sigmas):

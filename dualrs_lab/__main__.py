@@ -19,10 +19,11 @@ from dualrs_lab.cli.faults import explain, one_line_warnings
 from dualrs_lab.cli.parser import Parser
 from dualrs_lab.cli.run import LAB, RUN, STATUS
 from dualrs_lab.cli.tables import CASCADE, MIX, SUMMARY
+from dualrs_lab.cli.verify import VERIFY
 
 __all__ = ["COMMANDS", "main", "make_parser"]
 
-COMMANDS = (RUN, STATUS, CERTIFY, ATTACK, CASCADE, COMBINE, MIX, SUMMARY, LAB)
+COMMANDS = (RUN, STATUS, CERTIFY, ATTACK, CASCADE, COMBINE, MIX, SUMMARY, VERIFY, LAB)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
