@@ -130,7 +130,7 @@ def check_kept(record, idx):
 def check_row(row, found):
     """What a row says is what its votes give: `found`, by column; and predict is that class, or -1."""
     guess, drawn = found.pop("guess"), found.pop("drawn")
-    slack = 1e-3 * float(row["sigma"]) if row.get("bound") == "betting" else 0  # the lab rounds these down
+    slack = 1e-3 * max(noise_levels(row)) if row.get("bound") == "betting" else 0  # the lab rounds these down
     for name, value in found.items():
         said = float(row[name])
         near = 1e-12 + 1e-9 * abs(value)  # another SciPy may differ in the last digits

@@ -128,4 +128,5 @@ CERTIFY = Command(
     help="certify a checkpoint; goes on where it was stopped",
     options=_options,
     run=_certify,
+    example="dualrs-lab certify --checkpoint net.safetensors --data cifar10 --sigma 0.5 --skip 9 --out c.tsv",
 )

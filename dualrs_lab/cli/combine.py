@@ -97,4 +97,5 @@ COMBINE = Command(
     help="certify a combiner of experts from their tables; learn it from votes about training images",
     options=_options,
     run=_combine,
+    example="dualrs-lab combine data/cifar10_jpeg/*_n10000.tsv --surest 0,0.5,1 --out combined.tsv",
 )

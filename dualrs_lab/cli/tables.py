@@ -249,16 +249,19 @@ CASCADE = Command(
     help="certify a cascade of experts from their tables, without drawing anything",
     options=_cascade_options,
     run=_cascade,
+    example="dualrs-lab cascade data/cifar10_jpeg/*_n10000.tsv --thresholds 0.3,0,0 --out cascade.tsv",
 )
 MIX = Command(
     name="mix",
     help="certificates of a mix from the table of its robust network, without drawing anything",
     options=_mix_options,
     run=_mix,
+    example="dualrs-lab mix certified.tsv --weight 0.76 --out mix.tsv",
 )
 SUMMARY = Command(
     name="summary",
     help="certified accuracy and ACR of tables or published logs",
     options=_summary_options,
     run=_summary,
+    example="dualrs-lab summary data/published_logs/*.tsv --radii 0,0.5,1",
 )

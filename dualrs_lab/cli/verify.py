@@ -135,7 +135,7 @@ def _rules_told(
         beyond = [n for n in table["n"].tolist() if n > known["n"] or (stop == "AllDraws" and n < known["n"])]
         yield "n", *((beyond[0], known["n"]) if beyond else (0, 0))
     if stop == "AtRadii":  # the votes said when to stop, for which only this bound holds
-        yield "bound", _only(table, "bound"), "betting"
+        yield "bound", _only(table, "bound") if "bound" in table else "clopper-pearson", "betting"
 
 
 def _noise_of(estimator: Mapping[str, Any]) -> list[float]:
@@ -211,4 +211,5 @@ VERIFY = Command(
     "table holds no votes, else with 0. data/verify_table.py does the same without this package.",
     options=_options,
     run=_verify,
+    example="dualrs-lab verify data/cifar10_jpeg/*.tsv --labels labels.txt",
 )
