@@ -27,9 +27,9 @@ class _Help(HelpFormatter):
 class Parser(ArgumentParser):
     """Says what is wrong in one line, without the usage in front."""
 
-    def __init__(self, *args: Any, example: str = "", **kwargs: Any) -> None:
+    def __init__(self, *, example: str = "", **kwargs: Any) -> None:
         epilog = "".join([EXAMPLE, *(f"\n  {line}" for line in example.splitlines())]) if example else None
-        super().__init__(*args, epilog=epilog, formatter_class=_Help, **kwargs)
+        super().__init__(**kwargs, epilog=epilog, formatter_class=_Help)
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message} (see {self.prog} --help)")

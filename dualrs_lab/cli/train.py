@@ -61,8 +61,10 @@ def _train(options: Namespace) -> int:
         raise ValueError(f"train: --folder {options.folder}: it is a file; name a folder")
     from dualrs_lab.data.sets import load_images
     from dualrs_lab.experiment import Experiment
-    from dualrs_lab.models.networks import pick_model
+    from dualrs_lab.models.networks import MODELS, pick_model
 
+    if options.model not in ("auto", *MODELS):
+        raise ValueError(f"train: --model {options.model!r}: wanted auto, {', '.join(MODELS)}")
     device = choose_device(options)
     images, check = load_images(options.data, "train"), load_images(options.data, "test").spread(_CHECKED)
     name = pick_model(options.model, images.shape)

@@ -66,7 +66,7 @@ def _judged(path: Path, labels: Mapping[int, int] | None) -> tuple[int, str]:
         return UNVERIFIED, f"cannot be verified: {rows} rows of answers under attack, no certificates"
     table = read_table(path)
     _check(table, record, labels)
-    if not any(name == "votes" or name.startswith("votes_") for name in table):
+    if not _vote_columns(table):
         return UNVERIFIED, f"cannot be verified: {len(table)} rows without votes, as published logs are"
     return 0, f"certified: {_sentence(table, record)}"
 
@@ -153,8 +153,7 @@ def _sentence(table: "pd.DataFrame", record: Mapping[str, Any]) -> str:
     who += f" in a mix of weight {float(_only(table, 'weight')):g}" if method == "mix" else ""
     totals = {
         int(total)
-        for name in table
-        if name == "votes" or name.startswith("votes_")
+        for name in _vote_columns(table)
         for total in read_column(name, table[name]).totals()
         if total
     }
@@ -170,8 +169,12 @@ def _sentence(table: "pd.DataFrame", record: Mapping[str, Any]) -> str:
 
 
 def _sigmas(table: "pd.DataFrame") -> list[float]:
-    found = [float(name.removeprefix("votes_")) for name in table if name.startswith("votes_")]
-    return found or [float(_only(table, "sigma"))]
+    names = [name.removeprefix("votes_") for name in _vote_columns(table)]
+    return [float(_only(table, "sigma"))] if names == ["votes"] else [*map(float, names)]
+
+
+def _vote_columns(table: "pd.DataFrame") -> list[str]:
+    return [name for name in map(str, table) if name == "votes" or name.startswith("votes_")]
 
 
 def _only(table: "pd.DataFrame", name: str) -> Any:

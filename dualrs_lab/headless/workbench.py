@@ -46,7 +46,8 @@ def workbench_files() -> dict[str, Path]:
     """
     checkout, installed = _checkout(), _installed()
     if installed.is_dir():
-        found = [path for path in sorted(installed.rglob("*")) if path.is_file()]
+        every = [path for path in sorted(installed.rglob("*")) if path.is_file()]
+        found = [path for path in every if path.parent.name != "__pycache__"]  # which pip leaves
         return {path.relative_to(installed).as_posix(): path for path in found}
     if not (checkout / "pyproject.toml").is_file():
         raise FileNotFoundError(
