@@ -130,7 +130,7 @@ def check_kept(record, idx):
 def check_row(row, found):
     """What a row says is what its votes give: `found`, by column; and predict is that class, or -1."""
     guess, drawn = found.pop("guess"), found.pop("drawn")
-    slack = 1e-3 * max(noise_levels(row)) if row.get("bound") == "betting" else 0  # the lab rounds these down
+    slack = 1e-4 * max(noise_levels(row)) if row.get("bound") == "betting" else 0  # the lab rounds these down
     for name, value in found.items():
         said = float(row[name])
         near = 1e-12 + 1e-9 * abs(value)  # another SciPy may differ in the last digits
@@ -140,6 +140,12 @@ def check_row(row, found):
         raise Wrong(f"predict {row['predict']}, and its votes give {guess}")
     if "drawn" in row and int(row["drawn"]) < drawn:
         raise Wrong(f"{row['drawn']} draws, and {drawn} votes")
+    if "votes" in row and row.get("bound") == "clopper-pearson" and int(row.get("drawn", drawn)) > drawn:
+        raise Wrong(
+            f"{drawn} votes were picked from {row['drawn']} draws: only the bound by betting allows it"
+        )
+    if not re.fullmatch(r"[0-9a-f]{16}", row.get("image", "0" * 16)):
+        raise Wrong(f"image {row['image']!r}: wanted 16 hexadecimal digits")
 
 
 def check_record(identity, rows, method, rule):
@@ -152,7 +158,7 @@ def check_record(identity, rows, method, rule):
         said["sigmas"] = sigmas
     else:
         said |= {"sigma": float(alike(rows, "sigma"))}
-    said |= {name: first[name] for name in ("combiner", "form") if name in first}
+    said |= {name: alike(rows, name) for name in ("combiner", "form") if name in first}
     said |= {"weight": float(alike(rows, "weight"))} if "weight" in first else {}
     said |= {"thresholds": numbers(alike(rows, "thresholds"))} if "thresholds" in first else {}
     if "levels" in first:

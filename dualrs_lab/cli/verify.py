@@ -84,6 +84,13 @@ def _check(table: "pd.DataFrame", record: Mapping[str, Any], labels: Mapping[int
             if labels.get(image) != label:
                 told = labels.get(image, "nothing of it")
                 raise ValueError(f"idx {image}: label {label}, and the file of labels says {told}")
+    if {"votes", "bound", "drawn"} <= {*table}:
+        picked = table[(table["bound"] == "clopper-pearson") & (table["drawn"] > table["n"])]
+        if len(picked):
+            raise ValueError(
+                f"idx {picked['idx'].iloc[0]}: {picked['n'].iloc[0]} votes were picked from "
+                f"{picked['drawn'].iloc[0]} draws: only the bound by betting allows it"
+            )
     if record.get("rows", len(idx)) != len(idx):
         raise ValueError(f"{len(idx)} rows, and the json beside them says {record['rows']}")
     skip, most = record.get("skip", 0), record.get("max_images", -1)
