@@ -1,6 +1,7 @@
 """`dualrs-lab train` makes what notebook 20 makes, and goes on from it."""
 
 import json
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,32 @@ def test_what_is_there_is_not_trained_again_and_other_settings_are_refused(
     with pytest.warns(UserWarning, match="was made with other settings; it is now"):
         assert main([*command, "--consistency", "2", "--replace"]) == 0
     assert len([*tmp_path.glob("*.safetensors")]) == 2
+
+
+def test_trained_certified_and_verified_each_file_is_named_by_its_digest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*TRAIN, "--sigmas", "0.25", "--folder", "nets"]) == 0
+    (path,) = (tmp_path / "nets").glob("*.safetensors")
+    words = ["--checkpoint", str(path), "--data", "digits", "--sigma", "0.25", "--device", "cpu"]
+    for rule, levels in (
+        ("two-bounds", [0.005, 0.005]),
+        ("cohen", [0.01]),
+        ("selected", [0.005, 0.01, 0.005]),
+    ):
+        table = tmp_path / f"{rule}.tsv"
+        more = ["--max", "4", "--n", "200", "--alpha", "0.01", "--rule", rule, "--out", str(table)]
+        assert main(["certify", *words, *more]) == 0
+        record = json.loads(table.with_suffix(".json").read_text())
+        assert record["info"]["checkpoint_sha256"] == sha256(path.read_bytes()).hexdigest()
+        assert [*record["levels"].values()] == levels
+        assert record["rows"] == 4
+        assert record["identity"].keys() >= {"model", "images", "noise", "sigma", "seed", "alpha", "n", "n0"}
+        assert record["provenance"]["versions"].keys() >= {"numpy", "scipy", "torch"}
+        capsys.readouterr()
+        assert main(["verify", str(table)]) == 0
+        assert f"network {record['identity']['model']}, images" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,18 @@ from dualrs_lab.__main__ import main
 from dualrs_lab.cascade import Cascade, CascadeCertificate
 from dualrs_lab.combine import CombinedCertificate, Combiner
 from dualrs_lab.dual import Cuts, Estimator, Median, Plurality, judge
-from dualrs_lab.evidence import Claim, decide, frame, keep_table, read_table
-from dualrs_lab.mixing import mixed
+from dualrs_lab.evidence import (
+    Claim,
+    claimed,
+    decide,
+    frame,
+    keep_table,
+    leader,
+    read_table,
+    read_votes,
+    write_table,
+)
+from dualrs_lab.mixing import class_bounds, mix_radius_exact, mixed
 from dualrs_lab.store import read_record, write_record
 
 ROOT = Path(__file__).parents[2]
@@ -196,6 +206,27 @@ def test_mixes_of_every_form_are_certified(form: str, weight: float, tmp_path: P
         assert (", 0 with a radius" in said) == (weight == 0.5)
         for one in (path, path.with_suffix(".json")):
             one.unlink()
+
+
+def test_mixes_as_the_first_tables_were_made_are_certified(tmp_path: Path, verify: Verify) -> None:
+    """By a bound for each of the other classes, which is told by the column `others`."""
+    table = frame(KINDS["plain, two-bounds"]())
+    first = mixed(table, 0.8).drop(columns="rule").assign(others="votes", classes=5)
+    votes = [dict(read_votes(cell)) for cell in table["votes"]]
+    guess = [leader(read_votes(cell)) for cell in table["selection"]]
+    rival = [
+        max((n for kind, n in row.items() if kind != y), default=0)
+        for row, y in zip(votes, guess, strict=True)
+    ]
+    low, high = class_bounds("each-class", table["successes"], rival, table["n"], table["alpha"], classes=5)
+    claims = claimed(first, guess, mix_radius_exact(low, high, 0.8, table["sigma"]))
+    made = first.assign(**{name: claims[name] for name in ("radius", "predict", "correct")})
+    write_table(tmp_path / "m.tsv", made)
+    code, (said,) = verify(tmp_path / "m.tsv")
+    assert code == 0, said
+    assert said.count("rule each-class") == 2
+    write_table(tmp_path / "m.tsv", made.assign(classes=3))  # some got votes that this excludes
+    assert verify(tmp_path / "m.tsv")[0] == 1
 
 
 def test_what_the_commands_make_names_networks_levels_and_itself(
