@@ -6,4 +6,4 @@ Three doors lead in from outside, `models`, `smoothing` and `pixels`; `evidence`
 the same names: radii, certificate, certify, training, attack.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -1,4 +1,5 @@
-"""The command line: `dualrs-lab run | status | certify | attack | cascade | combine | mix | summary | lab`.
+# PYTHON_ARGCOMPLETE_OK
+"""The command line: `dualrs-lab new | run | lab | train | certify | …`; `dualrs-lab --help` lists all.
 
 Ends with 0 if all is well, 1 if a run failed, 2 with one line on stderr for bad input, 70 with one line for a
 fault of this package, 130 after Ctrl-C. With DUALRS_TRACEBACK=1 a traceback comes before the line. Only the
@@ -17,18 +18,27 @@ from dualrs_lab.cli.certify import CERTIFY
 from dualrs_lab.cli.combine import COMBINE
 from dualrs_lab.cli.faults import explain, one_line_warnings
 from dualrs_lab.cli.parser import Parser
-from dualrs_lab.cli.run import LAB, RUN, STATUS
+from dualrs_lab.cli.run import LAB, NEW, RUN, STATUS
 from dualrs_lab.cli.tables import CASCADE, MIX, SUMMARY
+from dualrs_lab.cli.train import TRAIN
+from dualrs_lab.cli.verify import VERIFY
 
 __all__ = ["COMMANDS", "main", "make_parser"]
 
-COMMANDS = (RUN, STATUS, CERTIFY, ATTACK, CASCADE, COMBINE, MIX, SUMMARY, LAB)
+COMMANDS = (
+    *(NEW, RUN, STATUS, LAB),
+    *(TRAIN, CERTIFY, ATTACK),
+    *(CASCADE, COMBINE, MIX),
+    *(SUMMARY, VERIFY),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     options = Namespace()
+    if "_ARGCOMPLETE" in os.environ and arguments is None:
+        _complete()
     try:
         with one_line_warnings():
             parsed, rest = make_parser(words).parse_known_args(words)
@@ -54,9 +64,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code
 
 
+def _complete() -> None:
+    """Answer the shell, which asks in the environment how the typed line may go on; does not return."""
+    import argcomplete
+
+    typed = os.environ.get("COMP_LINE", "")[: int(os.environ.get("COMP_POINT") or 0)]
+    argcomplete.autocomplete(make_parser(typed.split()[1:]))
+
+
 def make_parser(words: Sequence[str]) -> Parser:
     """The parser of all commands, with the options of the one that `words` call."""
-    parser = Parser(prog="dualrs-lab", description="The accuracy-robustness trade-off on one bench.")
+    parser = Parser(
+        prog="dualrs-lab",
+        description="The accuracy-robustness trade-off on one bench.",
+        example="dualrs-lab new bench && cd bench && dualrs-lab run --jobs 2\ndualrs-lab certify --help",
+    )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="name")
     called = _called(words)
@@ -65,6 +87,7 @@ def make_parser(words: Sequence[str]) -> Parser:
             command.name,
             help=command.help,
             description=command.description,
+            example=command.example,
             add_help=not command.takes_rest,
         )
         own.set_defaults(command=command)

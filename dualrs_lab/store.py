@@ -27,6 +27,7 @@ __all__ = [
     "step_aside",
     "take_up",
     "unchanged",
+    "unedited",
     "write_record",
 ]
 
@@ -36,6 +37,9 @@ _ABSENT = object()
 
 # What has a record, and the keys by which a record from before `record_of` is known for one of them.
 _KNOWN_BY = {".tsv": {"identity"}, ".safetensors": {"architecture", "identity", "training"}}
+
+
+_OWN = "record_sha256"  # under which a record holds the digest of all else in it
 
 
 def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,19 +84,46 @@ def read_record(path: Path | str) -> dict[str, Any]:
     if path.suffix not in _KNOWN_BY or not record_path(path).is_file():
         return {}
     found = _loaded(record_path(path))
+    found.pop(_OWN, None)
     return found if _owner(found, path) == path.suffix else {}
 
 
 def write_record(call: str, path: Path, record: Mapping[str, Any]) -> None:
-    """Write the record of the result at `path`, whole; ValueError as `check_place`."""
+    """Write the record of the result at `path`, whole, with a digest of itself; ValueError as `check_place`.
+
+    Raises ValueError for what json cannot hold, too.
+    """
     check_place(call, path, path.suffix)
-    replace_json(record_path(path), {**record, "record_of": path.suffix})
+    try:
+        whole = plain({**record, "record_of": path.suffix})
+    except TypeError as error:
+        raise ValueError(f"{call}: {error}; wanted numbers, text, lists and dicts for a record") from None
+    replace_json(record_path(path), {**whole, _OWN: _digest_of(whole)})
+
+
+def unedited(path: Path | str) -> bool:
+    """Whether the record of the file at `path` is as it was written, by the digest of itself that it holds.
+
+    True where there is none: of the first records, nothing tells. `dualrs-lab verify` asks.
+    """
+    found = _loaded(record_path(path)) if record_path(path).is_file() else {}
+    said = found.pop(_OWN, None)
+    return said is None or said == _digest_of(found)
+
+
+def _digest_of(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode("utf-8")).hexdigest()
 
 
 def seal(call: str, path: Path) -> None:
-    """Put the sha256 of the finished file at `path` into its record, by which readers know it, whole."""
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    write_record(call, path, {**read_record(path), "sha256": sha256})
+    """Put the sha256 of the finished file at `path` into its record, by which readers know it, whole.
+
+    Of a table, the number of its rows as well.
+    """
+    data = path.read_bytes()
+    known = {**read_record(path), "sha256": hashlib.sha256(data).hexdigest()}
+    rows = {"rows": data.count(b"\n") - 1} if path.suffix == ".tsv" else {}
+    write_record(call, path, known | rows)
 
 
 def unchanged(call: str, path: Path) -> bytes:

@@ -45,8 +45,8 @@ ARROWS = {
     "panels": "attacks cascade combine data dual evidence figures lessons mixing models pixels runtime "
     "smoothing",
     "headless": "files settings",
-    "cli": "attacks cascade combine data evidence files headless mixing models runtime settings smoothing "
-    "store",
+    "cli": "attacks cascade combine data evidence experiment files headless mixing models runtime settings "
+    "smoothing store training",
 }
 # Libraries that belong to one place only.
 ONLY = {"matplotlib": "figures", "seaborn": "figures", "ipywidgets": "panels", "papermill": "headless"}

@@ -63,6 +63,10 @@ class CascadeSpec(Sampling):
         own = {"noise": self.noise.__name__, "cascade": asdict(self.cascade)}
         return super().identity() | own | ({"rule": self.rule} if ruled else {})
 
+    def alpha_split(self) -> dict[str, float]:
+        """As `Sampling.alpha_split`."""
+        return {"each bound": self.cascade.level(self.alpha)}
+
 
 def certify_cascade(
     experts: Sequence[Voter],

@@ -76,4 +76,5 @@ ATTACK = Command(
     help="natural and attacked accuracy of a checkpoint; goes on where it was stopped",
     options=_options,
     run=_attack,
+    example="dualrs-lab attack --checkpoint net.safetensors --data cifar10 --eps 8/255 --no-auto --out a.tsv",
 )

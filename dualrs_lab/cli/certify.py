@@ -1,6 +1,7 @@
 """`dualrs-lab certify`: certificates of a checkpoint, image by image, into a table."""
 
 from argparse import Namespace
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from dualrs_lab.cli.inputs import add_inputs, choose_device, read_model
@@ -73,7 +74,11 @@ def _certify(options: Namespace) -> int:
         spec=spec,
         skip=options.skip,
         max_images=options.max,
-        info={"checkpoint": options.checkpoint.name, "trained_sigma": info.get("sigma", options.sigma)},
+        info={
+            "checkpoint": options.checkpoint.name,
+            "checkpoint_sha256": sha256(options.checkpoint.read_bytes()).hexdigest(),
+            "trained_sigma": info.get("sigma", options.sigma),
+        },
     )
     print(summed_up({options.out.stem: table}, RADII))
     return 0
@@ -128,4 +133,5 @@ CERTIFY = Command(
     help="certify a checkpoint; goes on where it was stopped",
     options=_options,
     run=_certify,
+    example="dualrs-lab certify --checkpoint net.safetensors --data cifar10 --sigma 0.5 --skip 9 --out c.tsv",
 )

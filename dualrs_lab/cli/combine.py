@@ -56,7 +56,8 @@ def _combine(options: Namespace) -> int:
     found = combine_tables(tables, combiner=combiner, alpha=options.alpha)
     identity = {"method": "combine", "sigmas": combiner.sigmas, "combiner": combiner.text, **origin(found)}
     identity |= {"alpha": options.alpha, "tables": made_from(options.tables)}
-    keep(options.name, options.out, found, identity)
+    experts, levels = [tables[sigma] for sigma in combiner.sigmas], options.alpha / combiner.spends
+    keep(options.name, options.out, found, identity, of=experts, levels={"each bound": levels})
     print(as_text(summarise({"combiner": found}, options.radii)))
     return 0
 
@@ -96,4 +97,5 @@ COMBINE = Command(
     help="certify a combiner of experts from their tables; learn it from votes about training images",
     options=_options,
     run=_combine,
+    example="dualrs-lab combine data/cifar10_jpeg/*_n10000.tsv --surest 0,0.5,1 --out combined.tsv",
 )

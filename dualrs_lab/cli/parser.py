@@ -4,7 +4,7 @@ Every word is read strictly where it is given: what is no number of the range th
 or no table of ours is refused before anything is loaded.
 """
 
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, HelpFormatter, Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -14,8 +14,22 @@ from dualrs_lab.settings import Range
 __all__ = ["Command", "Parser", "a_fraction", "a_name", "a_number", "a_path", "a_table", "some_numbers"]
 
 
+EXAMPLE = "example:"
+
+
+class _Help(HelpFormatter):
+    """Lays text out to the width of the terminal, but for examples: lines that are meant to be copied."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if text.startswith(EXAMPLE) else super()._fill_text(text, width, indent)
+
+
 class Parser(ArgumentParser):
     """Says what is wrong in one line, without the usage in front."""
+
+    def __init__(self, *, example: str = "", **kwargs: Any) -> None:
+        epilog = "".join([EXAMPLE, *(f"\n  {line}" for line in example.splitlines())]) if example else None
+        super().__init__(**kwargs, epilog=epilog, formatter_class=_Help)
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message} (see {self.prog} --help)")
@@ -34,6 +48,7 @@ class Command(NamedTuple):
     help: str
     options: Callable[[Parser], None]
     run: Callable[[Namespace], int]
+    example: str  # lines with which its help ends
     description: str | None = None
     takes_rest: bool = False  # words that its parser does not know are no mistake, but `options.rest`
 

@@ -1,4 +1,4 @@
-"""`dualrs-lab run | status | lab`: the notebooks headless, how they ended, and JupyterLab on them."""
+"""`dualrs-lab new | run | status | lab`: notebooks laid out, headless, how they ended, and in JupyterLab."""
 
 import os
 import sys
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dualrs_lab.headless.runner import Options
     from dualrs_lab.headless.status import Status
 
-__all__ = ["LAB", "RUN", "STATUS"]
+__all__ = ["LAB", "NEW", "RUN", "STATUS"]
 
 OUT = Path("runs")
 
@@ -68,6 +68,7 @@ def _run(options: Namespace) -> int:
     from dualrs_lab.headless.processes import make_slots
     from dualrs_lab.headless.progress import Progress
     from dualrs_lab.headless.runner import Options, execute, raise_on_terminate
+    from dualrs_lab.headless.workbench import are_installed
 
     _check_places(options)
     plan = _plan(options)
@@ -87,6 +88,8 @@ def _run(options: Namespace) -> int:
     )
     if options.dry_run:
         return _show_plan(plan, how)
+    if options.update and any(are_installed(run.notebook.parent) for run in plan):
+        raise ValueError("--update: these notebooks belong to the installed package; see `dualrs-lab new`")
     raise_on_terminate()
     statuses = execute(plan, options.out, how, Progress())
     _finish(options, plan, statuses)
@@ -102,8 +105,9 @@ def _check_places(options: Namespace) -> None:
 
 
 def _plan(options: Namespace) -> "list[Run]":
-    from dualrs_lab.headless.plan import Request, find_notebooks, make_plan, take_shard
+    from dualrs_lab.headless.plan import Request, make_plan, take_shard
     from dualrs_lab.headless.runner import only_failed
+    from dualrs_lab.headless.workbench import find_notebooks
 
     here = [name for name in options.notebooks if not (name.endswith(".ipynb") or "/" in name)]
     request = Request(
@@ -225,9 +229,13 @@ def _lab_options(parser: Parser) -> None:
 
 
 def _lab(options: Namespace) -> int:
-    from dualrs_lab.headless.plan import find_notebooks
+    from dualrs_lab.headless.workbench import are_installed, find_notebooks
 
     folder = find_notebooks()
+    if are_installed(folder):
+        raise ValueError(
+            "no notebooks/ here; `dualrs-lab new DIR` lays out a workbench, for `dualrs-lab lab` in it"
+        )
     start = "/00_start_here.ipynb" if (folder / "00_start_here.ipynb").is_file() else ""
     # The package holds labconfig/: widget callbacks on the main thread, see there.
     settings = str(Path(__file__).resolve().parent.parent)
@@ -237,6 +245,25 @@ def _lab(options: Namespace) -> int:
     os.execvpe(command[0], command, {**os.environ, "JUPYTER_CONFIG_PATH": os.pathsep.join(paths)})
 
 
+def _new_options(parser: Parser) -> None:
+    parser.add_argument("folder", type=a_path, metavar="DIR", help="a folder that is not there, or empty")
+
+
+def _new(options: Namespace) -> int:
+    from dualrs_lab.headless.workbench import lay_out
+
+    count = lay_out(options.folder)
+    print(f"{count} files in {options.folder}; next: cd {options.folder} && dualrs-lab lab")
+    return 0
+
+
+NEW = Command(
+    name="new",
+    help="lay out a workbench: notebooks and the data that they read",
+    options=_new_options,
+    run=_new,
+    example="dualrs-lab new bench && cd bench && dualrs-lab lab",
+)
 RUN = Command(
     name="run",
     help="run notebooks headless",
@@ -245,12 +272,20 @@ RUN = Command(
     "the --out folder.",
     options=_run_options,
     run=_run,
+    example="dualrs-lab run 20_train 21_certify -p dataset=folder:photos -p epochs=30 --jobs 2",
 )
-STATUS = Command(name="status", help="how the runs of a folder ended", options=_status_options, run=_status)
+STATUS = Command(
+    name="status",
+    help="how the runs of a folder ended",
+    options=_status_options,
+    run=_status,
+    example="dualrs-lab status runs",
+)
 LAB = Command(
     name="lab",
     help="open JupyterLab on the notebooks; ARGS go to it",
     takes_rest=True,
     options=_lab_options,
     run=_lab,
+    example="dualrs-lab lab --no-browser --port 9999",
 )

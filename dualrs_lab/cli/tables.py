@@ -127,11 +127,23 @@ def check_out(name: str, path: Path) -> None:
         raise ValueError(f"{name}: {path} is there already; choose another file or remove it")
 
 
-def keep(name: str, path: Path, table: "DataFrame", identity: Mapping[str, object]) -> None:
+def keep(
+    name: str,
+    path: Path,
+    table: "DataFrame",
+    identity: Mapping[str, object],
+    *,
+    of: "Iterable[DataFrame]",
+    levels: Mapping[str, float],
+) -> None:
+    """Write a table made from those `of` networks: the record names them, and how alpha is split."""
+    from dualrs_lab.evidence.joins import origin
     from dualrs_lab.evidence.resume import keep_table
     from dualrs_lab.files import provenance
 
-    keep_table(name, path, table, {"identity": dict(identity), "provenance": provenance()})
+    named = [known["model"] for one in of if "model" in (known := origin(one))]
+    record = {"identity": dict(identity), "networks": named, "levels": dict(levels)}
+    keep_table(name, path, table, {**record, "provenance": provenance()})
 
 
 def made_from(paths: Iterable[Path]) -> dict[str, str]:
@@ -168,12 +180,10 @@ def _cascade(options: Namespace) -> int:
     cascade = Cascade(tuple(sorted(tables, reverse=True)), tuple(options.thresholds))
     found = from_tables(tables, cascade=cascade, alpha=options.alpha)
     identity = {"method": "cascade", "sigmas": cascade.sigmas, "thresholds": cascade.limits, **origin(found)}
-    keep(
-        options.name,
-        options.out,
-        found,
-        identity | {"alpha": options.alpha, "tables": made_from(options.tables)},
-    )
+    identity |= {"alpha": options.alpha, "tables": made_from(options.tables)}
+    experts = [tables[sigma] for sigma in cascade.sigmas]
+    levels = {"each bound": cascade.level(options.alpha)}
+    keep(options.name, options.out, found, identity, of=experts, levels=levels)
     singles = {f"σ = {sigma:g}": table for sigma, table in sorted(tables.items())}
     if {alpha for table in singles.values() for alpha in table["alpha"]} != {options.alpha}:
         print(f"alpha of the cascade is {options.alpha:g}; its experts, of another level, are not beside it")
@@ -221,6 +231,7 @@ def _mix(options: Namespace) -> int:
     if options.form == "closed" and options.rule != "cohen":
         raise ValueError("mix: --form closed knows no rival; wanted --rule cohen with it")
     from dualrs_lab.evidence.joins import shared_origin
+    from dualrs_lab.evidence.radii import rule_levels
     from dualrs_lab.evidence.table import read_table
     from dualrs_lab.mixing.certificate import check_mixed, mixed, noise_of
 
@@ -233,7 +244,10 @@ def _mix(options: Namespace) -> int:
     alone = mixed(table, 1.0, **how, sigma=options.sigma)
     check_mixed(found, alone)
     identity = {"method": "mix", "weight": options.weight, **how, "sigma": sigma, **shared_origin(table)}
-    keep(options.name, options.out, found, identity | {"table": made_from([options.table])})
+    identity |= {"table": made_from([options.table])}
+    alphas = {*table.get("alpha", [])}
+    levels = rule_levels(options.rule, alphas.pop()) if len(alphas) == 1 else {}
+    keep(options.name, options.out, found, identity, of=[table], levels=levels)
     shown = {"the robust network": alone, f"mix, weight {options.weight:g}": found}
     print(summed_up(shown, options.radii))
     return 0
@@ -267,16 +281,19 @@ CASCADE = Command(
     help="certify a cascade of experts from their tables, without drawing anything",
     options=_cascade_options,
     run=_cascade,
+    example="dualrs-lab cascade data/cifar10_jpeg/*_n10000.tsv --thresholds 0.3,0,0 --out cascade.tsv",
 )
 MIX = Command(
     name="mix",
     help="certificates of a mix from the table of its robust network, without drawing anything",
     options=_mix_options,
     run=_mix,
+    example="dualrs-lab mix certified.tsv --weight 0.76 --out mix.tsv",
 )
 SUMMARY = Command(
     name="summary",
     help="certified accuracy and ACR of tables or published logs",
     options=_summary_options,
     run=_summary,
+    example="dualrs-lab summary data/published_logs/*.tsv --radii 0,0.5,1",
 )

@@ -57,6 +57,10 @@ class CombineSpec(Sampling):
         how = {"noise": self.noise.__name__, "lazy": self.lazy}
         return super().identity() | how | {"sigmas": self.combiner.sigmas, "combiner": self.combiner.text}
 
+    def alpha_split(self) -> dict[str, float]:
+        """As `Sampling.alpha_split`."""
+        return {"each bound": self.alpha / self.combiner.spends}
+
 
 def certify_combined(
     experts: Sequence[Voter],

@@ -47,6 +47,7 @@ from .radii import enough_draws as enough_draws
 from .radii import margin_radius as margin_radius
 from .radii import radius_ceiling as radius_ceiling
 from .radii import rs_radius as rs_radius
+from .radii import rule_levels as rule_levels
 from .radii import ruled_bounds as ruled_bounds
 from .radii import ruled_radius as ruled_radius
 from .radii import smoothed_slope as smoothed_slope

@@ -65,6 +65,7 @@ __all__ = [
     "margin_radius",
     "radius_ceiling",
     "rs_radius",
+    "rule_levels",
     "ruled_bounds",
     "ruled_radius",
     "smoothed_slope",
@@ -201,6 +202,18 @@ def cohens(rule: str, unanimous: ArrayLike = False) -> NDArray[np.bool_]:
         raise ValueError(f"ruled_radius: wanted a rule of {', '.join(RULES)}, got {rule!r}.")
     alone = unanimous if rule == "selected" else np.zeros(np.shape(unanimous)) + (rule == "cohen")
     return np.asarray(alone, dtype=bool)
+
+
+def rule_levels(rule: str, alpha: float) -> dict[str, float]:
+    """How alpha is split by a rule, over the bounds of the class and of its largest rival: for records.
+
+    By "selected" in two ways, which the draws that guess the class tell apart. ValueError for other rules.
+    """
+    cohens(rule)
+    halves = {"class": alpha / 2, "rival": alpha / 2}
+    if rule == "selected":
+        return {"class, where the selection is unanimous": alpha, **halves}
+    return {"class": alpha} if rule == "cohen" else halves
 
 
 def radius_ceiling(

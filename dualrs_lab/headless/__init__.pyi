@@ -15,7 +15,6 @@ from .parameters import nearest as nearest
 from .parameters import read_parameters as read_parameters
 from .plan import Request as Request
 from .plan import Run as Run
-from .plan import find_notebooks as find_notebooks
 from .plan import make_plan as make_plan
 from .plan import take_shard as take_shard
 from .processes import JOBS as JOBS
@@ -71,4 +70,8 @@ from .sweep import read_sweep_table as read_sweep_table
 from .watch import RECORD as RECORD
 from .watch import Active as Active
 from .watch import start as start
+from .workbench import are_installed as are_installed
+from .workbench import find_notebooks as find_notebooks
+from .workbench import lay_out as lay_out
+from .workbench import workbench_files as workbench_files
 from .worker import export_page as export_page

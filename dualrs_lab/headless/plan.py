@@ -21,7 +21,7 @@ from dualrs_lab.headless.reading import encodable, printable
 from dualrs_lab.headless.sweep import point_name, read_sweep, read_sweep_table
 from dualrs_lab.settings import setting
 
-__all__ = ["Request", "Run", "find_notebooks", "make_plan", "take_shard"]
+__all__ = ["Request", "Run", "make_plan", "take_shard"]
 
 
 PROFILES = ("quick", "paper")
@@ -70,20 +70,6 @@ class _Entry:
     profile: Mapping[str, Value]
     asked: bool
     seconds: float
-
-
-def find_notebooks(start: Path | None = None) -> Path:
-    """The notebooks folder: `notebooks/` here, else beside the package in an editable checkout."""
-    here = (start or Path.cwd()) / "notebooks"
-    checkout = Path(__file__).resolve().parents[2]
-    beside = checkout / "notebooks"
-    if here.is_dir():
-        return here.resolve()
-    if beside.is_dir() and (checkout / "pyproject.toml").is_file():
-        return beside
-    raise FileNotFoundError(
-        f"no notebooks folder: neither {here} nor beside the package; go where notebooks/ is"
-    )
 
 
 def make_plan(request: Request) -> list[Run]:

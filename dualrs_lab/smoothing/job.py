@@ -129,6 +129,8 @@ class Job:
         voters = freeze_each(self.networks, images.shape, device, self.spec, fast, calibration=some)
         record = {"identity": plain(self.identity) | steps_of(voters), **noted, **how}
         record |= {"batch": self.spec.batch}
+        if levels := self.spec.alpha_split():
+            record["levels"] = levels
         if left_out := begun.get("left_out", {}) | voters[0].left_out:
             record["left_out"] = left_out
         size = max(self.wave, self.passes * voters[0].units)

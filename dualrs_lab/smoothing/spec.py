@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from dualrs_lab.data.images import Images
+from dualrs_lab.evidence.radii import rule_levels
 from dualrs_lab.models.checkpoints import fingerprint
 from dualrs_lab.settings import RULE, setting
 from dualrs_lab.smoothing.noise import Noise
@@ -39,6 +40,10 @@ class Sampling(Draws):
     def identity(self) -> dict[str, Any]:
         """The part of a table's identity that these settings are: rows depend on nothing else in here."""
         return {name: getattr(self, name) for name in (*self.draws, "alpha", "seed")}
+
+    def alpha_split(self) -> dict[str, float]:
+        """How alpha is split over bounds, for the record of a table; empty where the identity says it."""
+        return {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +115,10 @@ class Spec(Meant, Ruled):
         noise = {"noise": type(self.noise).__name__, "sigma": self.noise.sigma}
         meant = {} if self.certify == "copy" else {"certify": self.certify, "paired": self.pairs}
         return super().identity() | noise | {"stop": as_rule(self.stop)} | meant
+
+    def alpha_split(self) -> dict[str, float]:
+        """As `Sampling.alpha_split`."""
+        return rule_levels(self.rule, self.alpha)
 
 
 def identify(model: nn.Module, images: Images, spec: Spec) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from benchmarks.quality import SIGMAS
 from dualrs_lab.__main__ import main
 from dualrs_lab.data import load_images
 from dualrs_lab.evidence import average_radius, read_votes, reclaimed
+from dualrs_lab.headless import Request, make_plan
 from dualrs_lab.models import load_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -191,13 +192,29 @@ def test_options_in_the_pages_exist(path: Path, capsys: pytest.CaptureFixture[st
             assert re.search(rf"(?<![\w-]){option}\b", known), f"{name} {option}"
 
 
+def test_the_sweep_of_the_page_is_one(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "command_line.md").read_text()
+    (sweep,) = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
+    (tmp_path / "s.toml").write_text(sweep)
+    request = Request(folder=ROOT / "notebooks", out=tmp_path / "runs", sweep=tmp_path / "s.toml")
+    trained = [run for run in make_plan(request) if run.notebook.stem == "20_train"]
+    assert len(trained) == 3 * 2 * 2 * 2
+    assert "here 3 · 2 · 2 · 2 points" in page
+    assert {(run.given.get("epochs"), run.parameters["model"]) for run in trained} == {
+        (epochs, model) for epochs in (10, 20) for model in ("digits_narrow", "digits_cnn")
+    }
+
+
 def test_commands_on_shipped_tables_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (ROOT / "docs" / "command_line.md").read_text()
-    lines = [line for line in page.splitlines() if re.match(r"dualrs-lab \w+ .*data/", line)]
-    assert len(lines) == 4
+    lines = [line for line in page.splitlines() if re.match(r"(dualrs-lab \w+|python) .*data/.*\.tsv", line)]
+    assert len(lines) == 6
     monkeypatch.chdir(ROOT)
     for line in lines:
-        words = [name for word in line.split()[1:] for name in (sorted(glob(word)) or [word])]
+        program, *words = [name for word in line.split() for name in (sorted(glob(word)) or [word])]
+        if program == "python":
+            subprocess.run([sys.executable, *words], check=True)
+            continue
         out = [str(tmp_path / word) if words[i - 1] == "--out" else word for i, word in enumerate(words)]
         assert main(out) == 0
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dualrs_lab.headless import Request, Run, find_notebooks, make_plan, take_shard
+from dualrs_lab.headless import Request, Run, make_plan, take_shard
 from dualrs_lab.headless import plan as plan_module
 
 CELLS = {
@@ -229,13 +229,6 @@ def test_two_notebooks_of_one_name_are_refused(lab: Path, tmp_path: Path) -> Non
     write_notebook(tmp_path / "other" / "10_lesson.ipynb", CELLS["10_lesson"])
     with pytest.raises(ValueError, match="two notebooks are called 10_lesson"):
         made(lab, "10_lesson", str(tmp_path / "other" / "10_lesson.ipynb"))
-
-
-def test_finds_the_notebooks_folder(lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert find_notebooks(tmp_path) == lab.resolve()
-    monkeypatch.setattr(plan_module, "__file__", str(tmp_path / "site" / "dualrs_lab" / "plan.py"))
-    with pytest.raises(FileNotFoundError, match="no notebooks folder"):
-        find_notebooks(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("of", [1, 2, 3, 5])

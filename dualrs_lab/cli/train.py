@@ -1,0 +1,118 @@
+"""`dualrs-lab train`: a network for each noise level, as notebook 20 trains them, into the same files."""
+
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dualrs_lab.cli.inputs import choose_device
+from dualrs_lab.cli.parser import Command, Parser, a_name, a_number, a_path, some_numbers
+from dualrs_lab.settings import COUNT, SEED, SIGMA, Range
+
+if TYPE_CHECKING:
+    import torch
+
+    from dualrs_lab.data.images import Images
+    from dualrs_lab.experiment import Experiment
+
+__all__ = ["TRAIN"]
+
+
+_LEVELS = Range(least=0, most=SIGMA.most)
+
+
+_CHECKED = 1000  # test images after each epoch, evenly spaced
+
+
+def _options(parser: Parser) -> None:
+    parser.add_argument("--data", type=a_name, required=True, help="digits, cifar10, …, or folder:PATH")
+    parser.add_argument(
+        "--sigmas", type=some_numbers(_LEVELS), required=True, metavar="S,S,…",
+        help="noise levels, in [0, 1] pixel units, a network for each; 0 is no noise",
+    )  # fmt: skip
+    parser.add_argument(
+        "--model", type=a_name, default="auto",
+        help="auto is digits_narrow for 8x8, fast_narrow up to 64x64 (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--epochs", type=a_number(COUNT), default=15, help="over the training images (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--consistency", type=a_number(Range(least=0)), default=0.0,
+        help="strength of consistency regularisation (Jeong and Shin 2020) (default: none)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seed", type=a_number(SEED), default=0, help="of weights, order and noise (default: %(default)s)"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, … (default: %(default)s)")
+    parser.add_argument(
+        "--folder", type=a_path, default=Path("runs/files"), metavar="DIR",
+        help="where checkpoints are kept, as notebook 20 does (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--replace", action="store_true", help="keep a network of other settings there under another name"
+    )
+
+
+def _train(options: Namespace) -> int:
+    if len(set(options.sigmas)) < len(options.sigmas):
+        raise ValueError(f"train: --sigmas: a level comes twice in {options.sigmas}")
+    if options.folder.exists() and not options.folder.is_dir():
+        raise ValueError(f"train: --folder {options.folder}: it is a file; name a folder")
+    from dualrs_lab.data.sets import load_images
+    from dualrs_lab.experiment import Experiment
+    from dualrs_lab.models.networks import MODELS, pick_model
+
+    if options.model not in ("auto", *MODELS):
+        raise ValueError(f"train: --model {options.model!r}: wanted auto, {', '.join(MODELS)}")
+    device = choose_device(options)
+    images, check = load_images(options.data, "train"), load_images(options.data, "test").spread(_CHECKED)
+    name = pick_model(options.model, images.shape)
+    lab = Experiment(folder=options.folder, data=images.title, model=name, seed=options.seed)
+    for sigma in options.sigmas:
+        info = _one(options, lab, sigma, images, check, device)
+        validation = _last(info.get("history", []), "validation")
+        print(f"σ = {sigma:<5g} {info['seconds']:6.1f} s   accuracy {validation:.3f}   {lab.expert(sigma)}")
+    return 0
+
+
+def _one(
+    options: Namespace,
+    lab: "Experiment",
+    sigma: float,
+    images: "Images",
+    check: "Images",
+    device: "torch.device",
+) -> dict[str, Any]:
+    from dualrs_lab.training.batches import accuracy, new_network
+    from dualrs_lab.training.checkpoints import train_checkpoint
+    from dualrs_lab.training.config import recipe
+    from dualrs_lab.training.objectives import for_noise
+
+    _, info = train_checkpoint(
+        lab.expert(sigma),
+        lambda: new_network(lab.model, images, seed=options.seed),
+        images,
+        objective=for_noise(sigma, consistency=options.consistency),
+        config=recipe(images, epochs=options.epochs, seed=options.seed),
+        device=device,
+        validate=lambda network: accuracy(network, check, sigma=sigma, seed=options.seed),
+        replace=options.replace,
+    )
+    return info
+
+
+def _last(history: Sequence[dict[str, float]], name: str) -> float:
+    return float(history[-1][name]) if history else float("nan")
+
+
+TRAIN = Command(
+    name="train",
+    help="train a network for each noise level; goes on where it was stopped",
+    description="Trains as notebook 20_train does, with the same settings and into the same files, so that "
+    "notebooks and commands go on from each other. A network that is there already is not trained again.",
+    options=_options,
+    run=_train,
+    example="dualrs-lab train --data digits --sigmas 0,0.25 --epochs 5\n"
+    "dualrs-lab train --data folder:photos --sigmas 0.25,0.5 --consistency 10",
+)
