@@ -1,7 +1,7 @@
 """`dualrs-lab certify`: certificates of a checkpoint, image by image, into a table."""
 
 from argparse import Namespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dualrs_lab.cli.inputs import add_inputs, choose_device, read_model
 from dualrs_lab.cli.outputs import want_place
@@ -70,10 +70,17 @@ def _certify(options: Namespace) -> int:
         spec=spec,
         skip=options.skip,
         max_images=options.max,
-        info={"checkpoint": options.checkpoint.name, "trained_sigma": info.get("sigma", options.sigma)},
+        info=_told(info) | {"trained_sigma": info.get("sigma", options.sigma)},
     )
     print(summed_up({options.out.stem: table}, RADII))
     return 0
+
+
+def _told(info: "dict[str, Any]") -> "dict[str, Any]":
+    # of our checkpoints, their json says the rest
+    ours = info.get("kind") in ("checkpoint", "published checkpoint")
+    told = {} if ours else {"network": {name: value for name, value in info.items() if name != "names"}}
+    return {"checkpoint": info["source"], **told}
 
 
 def _spec(options: Namespace, device: "torch.device") -> "Spec":

@@ -28,7 +28,7 @@ from dualrs_lab.smoothing.frozen import FrozenVoter, freeze, settle
 from dualrs_lab.smoothing.noise import Noise, NoiseBlocks
 from dualrs_lab.smoothing.noted import check_disagreement, disagreement, note, reason_to_stop
 from dualrs_lab.smoothing.settings import FastPath
-from dualrs_lab.smoothing.spec import Sampling
+from dualrs_lab.smoothing.spec import Sampling, as_allowed
 from dualrs_lab.store import check_place, plain, positions, read_record, step_aside
 
 __all__ = ["Job", "Sampled", "Sampler", "experts_job", "freeze_each", "steps_of", "told_inputs"]
@@ -199,6 +199,7 @@ def experts_job(
         sigmas = tuple(one.sigma for one in noise)
         raise ValueError(f"{call}: got {len(experts)} experts for the sigmas {sigmas}")
     models, device = suited_each(call, experts, images), next(experts[0].parameters()).device
+    spec = as_allowed(spec, models)
     known = {"experts": [fingerprint(model) for model in models], "images": images.fingerprint()}
 
     def rows(voters: list[FrozenVoter], waves: Iterable[Group]) -> Iterator[Sequence[Row]]:
