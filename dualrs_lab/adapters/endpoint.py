@@ -48,7 +48,7 @@ class Endpoint:
     backoff: float = 0.5
     rate: float | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
-    sleep: Callable[[float], None] = time.sleep
+    sleep: Callable[[float], None] = field(default_factory=lambda: time.sleep)
     _next: float = field(default=0.0, init=False, repr=False)
 
     def __post_init__(self) -> None:

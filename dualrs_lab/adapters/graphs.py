@@ -23,6 +23,8 @@ class Graph(nn.Module):
     def __init__(self, program: nn.Module, kind: str) -> None:
         super().__init__()
         self.as_is = kind
+        for weight in program.parameters():  # copies of a script would have weights that are no leaves
+            weight.requires_grad_(False)
         self.program = program
         for part in program.modules():
             part.training = False

@@ -1,5 +1,6 @@
 """Any network, by one string or one call: where it is from decides which room reads it."""
 
+import inspect
 import os
 import re
 import sys
@@ -24,7 +25,7 @@ from dualrs_lab.models.conduct import in_evaluation
 from dualrs_lab.models.published import import_checkpoint
 from dualrs_lab.runtime import pick_device
 
-__all__ = ["load_network", "source_name"]
+__all__ = ["load_network"]
 
 
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -148,8 +149,9 @@ def _given(
 ) -> nn.Module:
     # what is there already takes images in [0, 1], as our networks do, unless it is said what it takes
     if not isinstance(source, nn.Module):
-        box = black_box(source, classes=classes)
-        return _outside(box, box.as_is, mean, std, size)
+        return _outside(black_box(source, classes=classes), "", mean, std, size)
+    if isinstance(source, Outside):
+        return _outside(source, "", mean, std, size)
     network = in_evaluation("load_network", source)
     assert isinstance(network, nn.Module)
     if mean is None and std is None and size is None:
@@ -173,8 +175,14 @@ def _outside(
         names=box.names,
         known_by="its name, and its answers to fixed images",
     )
-    name = source_name(source) if not source.startswith("the ") else source
-    return adapt(found, source=name, mean=mean, std=std, size=size, classes=None)
+    return adapt(
+        found,
+        source=source_name(source) if source else box.as_is,
+        mean=mean,
+        std=std,
+        size=size,
+        classes=None,
+    )
 
 
 def _checkpoint(
@@ -236,7 +244,16 @@ def _made(text: str, weights: str | Path | None) -> Any:
                 f"load_network: {text} cannot be imported ({error}); wanted a function of a module that "
                 f"Python finds from here, or {_WANTED}"
             ) from error
-    made = factory() if callable(factory) and not isinstance(factory, nn.Module) else factory
+    made = factory
+    if callable(factory) and not isinstance(factory, nn.Module):
+        try:
+            inspect.signature(factory).bind()
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"load_network: {text} wants arguments ({error}); name a function that takes none and "
+                "gives a network"
+            ) from None
+        made = factory()
     if weights is None:
         return made
     if not isinstance(made, nn.Module):

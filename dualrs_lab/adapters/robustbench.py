@@ -1,9 +1,9 @@
 """State dicts in the layouts of RobustBench, read without that package: names of weights tell the network.
 
 Five families of 32x32 networks: wide ones of TRADES, wide and pre-activation ones of DeepMind, ResNets with a
-small stem, and pre-activation ResNets. Normalisation that a state dict holds (`mu` and `sigma`, `mean` and `std`,
-`normalize.…`) is taken from it; that of the others is in the code of RobustBench, not in the file. So is the
-activation of DeepMind's networks, see `robustbench_network`.
+small stem, and pre-activation ResNets. Normalisation that a state dict holds (`mu` and `sigma`, `mean` and
+`std`, `normalize.…`) is taken from it; that of the others is in the code of RobustBench, not in the file. So
+is the activation of DeepMind's networks, see `robustbench_network`.
 """
 
 import re
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from dualrs_lab.adapters.network import Found
 from dualrs_lab.adapters.weights import fill_in, read_weights
 
-__all__ = ["DeepMindPreActivation", "DeepMindWide", "PreActivation"]
+__all__ = ["robustbench_network"]
 
 
 _STATISTICS = (("mu", "sigma"), ("mean", "std"), ("normalize.mean", "normalize.std"))

@@ -4,7 +4,7 @@ Without a file of weights, the published ones are fetched as tensors; nothing is
 is fetched.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dualrs_lab.adapters.network import Found, Numbers, same_numbers, want_package
 from dualrs_lab.adapters.weights import fill_in, nothing_unpickled, read_weights
 
-__all__ = ["Answers"]
+__all__ = ["ZOOS"]
 
 
 class Answers(nn.Module):
@@ -245,8 +245,3 @@ Zoo = Callable[[str, str | Path | None, int | None], Found]
 
 
 ZOOS: Mapping[str, Zoo] = {"torchvision": torchvision_network, "timm": timm_network, "hf": hf_network}
-
-
-def names_of_zoos() -> Sequence[str]:
-    """The words before the colon."""
-    return tuple(ZOOS)
