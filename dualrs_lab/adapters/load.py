@@ -105,6 +105,8 @@ def _loaded(
     scheme, _, name = text.partition(":")
     if not os.path.lexists(text) and scheme not in ZOOS and scheme != "robustbench" and "://" in text:
         raise ValueError(f"load_network: got {text!r}; wanted {_WANTED}")
+    if scheme in (*ZOOS, "robustbench") and not name.strip():
+        raise ValueError(f"load_network: got {text!r}, which names nothing; wanted {_WANTED}")
     if scheme in ZOOS and not os.path.lexists(text):
         if isinstance(weights, Path) or (isinstance(weights, str) and "/" in weights):
             want_weights_file(Path(weights), "no weights")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["add_inputs", "choose_device", "read_model", "want_file"]
 
 
-_SCHEMES = ("torchvision:", "timm:", "hf:", "robustbench:", "http://", "https://")
+_SCHEMES = ("torchvision:", "timm:", "hf:", "robustbench:")
 
 
 def add_inputs(parser: Parser) -> None:
@@ -71,7 +71,7 @@ def choose_device(options: Namespace) -> "torch.device":
 
 def a_source(text: str) -> "Path | str":
     """Reads a word that names a network: a path, unless it begins as another kind of source does."""
-    known = text.startswith(_SCHEMES) or re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", text)
+    known = "://" in text or text.startswith(_SCHEMES) or re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", text)
     return a_name(text) if known and not os.path.lexists(text) else a_path(text)
 
 

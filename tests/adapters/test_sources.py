@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from torchvision.models import resnet18
 
 from dualrs_lab.__main__ import main
-from dualrs_lab.adapters import load_network, read_weights, robustbench_network
+from dualrs_lab.adapters import Graph, load_network, read_weights, robustbench_network
 from dualrs_lab.adapters.robustbench import DeepMindPreActivation, DeepMindWide, PreActivation
 from dualrs_lab.evidence import read_table
-from dualrs_lab.models import MODELS, make_model, save_checkpoint
+from dualrs_lab.models import MODELS, as_is, make_model, save_checkpoint, want_gradients
 from dualrs_lab.models.residual import WideResNet
 from dualrs_lab.smoothing import GridNoise, Spec, certify
 
@@ -321,6 +321,19 @@ def test_unknown_normalisation_is_refused_with_the_two_ways(forms: nn.Module) ->
             load_network(source, mean=MEAN, **how)
         x = torch.rand(2, 3, 64, 64)
         torch.testing.assert_close(load_network(source, mean=0, std=1, **how)(x), forms(x))
+
+
+def test_programs_of_torch_run_as_they_are_and_stay_in_evaluation(here: Path) -> None:
+    for make in (torchscript_file, exported_file):
+        case = make(here)
+        network = load_network(case.source, **case.how)
+        assert isinstance(network.body, Graph)
+        assert as_is(network) == network.body.as_is
+        assert not network.body.train().training
+        want_gradients("attack", network)  # and have gradients
+        x = torch.rand(2, 3, SIDE, SIDE, requires_grad=True)
+        (slope,) = torch.autograd.grad(network(x)[:, 0].sum(), x)
+        assert float(slope.abs().sum()) > 0
 
 
 def test_images_are_resized_inside(here: Path) -> None:
