@@ -168,6 +168,8 @@ def robustbench_network(name: str) -> Found:
     What weights do not tell is said behind it: `FILE?activation=relu`, of DeepMind's networks, else swish.
     """
     file, choices = _choices(name)
+    if not file.exists():
+        raise FileNotFoundError(f"load_network: no file {file}, which robustbench:{name} names")
     found = by_names(read_weights(file).state, file.name, choices)
     if found is None:
         raise ValueError(

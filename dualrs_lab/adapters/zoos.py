@@ -37,7 +37,8 @@ def torchvision_network(name: str, weights: str | Path | None, classes: int | No
         build, published = models.get_model_builder(name), models.get_model_weights(name)
     except (KeyError, ValueError):
         raise ValueError(
-            f"load_network: torchvision has no network {name!r}; torchvision.models.list_models() names them"
+            f"load_network: torchvision:{name}: there is no such network; torchvision.models.list_models() "
+            "names them"
         ) from None
     chosen = published.__members__.get(str(weights)) if weights is not None else published.DEFAULT
     if chosen is None:
@@ -86,7 +87,9 @@ def timm_network(name: str, weights: str | Path | None, classes: int | None) -> 
     """A network of timm by name, published or with the weights of a file."""
     timm = want_package("load_network", "timm", "timm")
     if not timm.is_model(name.partition(".")[0]) and "/" not in name:
-        raise ValueError(f"load_network: timm has no network {name!r}; timm.list_models() names them")
+        raise ValueError(
+            f"load_network: timm:{name}: there is no such network; timm.list_models() names them"
+        )
     how: dict[str, Any] = {}
     if weights is None:
         with _fetching(f"timm:{name}", "timm"), nothing_unpickled(f"timm:{name}"):

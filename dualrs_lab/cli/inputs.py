@@ -90,6 +90,7 @@ def read_model(options: Namespace) -> "tuple[nn.Module, dict[str, Any]]":
         std=_one_or_many(options.std),
         size=options.size,
         classes=options.classes,
+        device=choose_device(options),
     )
     info: dict[str, Any] = getattr(model, "info", {})
     return model, info

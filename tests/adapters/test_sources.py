@@ -16,11 +16,12 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torchvision.models import resnet18
+from torchvision.models import ResNet18_Weights, resnet18
 
 from dualrs_lab.__main__ import main
 from dualrs_lab.adapters import Graph, load_network, read_weights, robustbench_network
 from dualrs_lab.adapters.robustbench import DeepMindPreActivation, DeepMindWide, PreActivation
+from dualrs_lab.adapters.zoos import processed
 from dualrs_lab.evidence import read_table
 from dualrs_lab.models import MODELS, as_is, make_model, save_checkpoint, want_gradients
 from dualrs_lab.models.residual import WideResNet
@@ -270,6 +271,69 @@ def test_other_normalisation_or_size_is_another_network(
         assert "t.tsv was made with other settings (model)" in capsys.readouterr().err
 
 
+def test_published_weights_of_torchvision_bring_their_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    body = resnet18(weights=None).eval()
+    asked: list[dict[str, Any]] = []
+
+    def fetched(self: ResNet18_Weights, **how: Any) -> dict[str, Tensor]:
+        asked.append({"weights": self.name, **how})
+        return body.state_dict()
+
+    monkeypatch.setattr(ResNet18_Weights, "get_state_dict", fetched)
+    network = load_network("torchvision:resnet18")
+    assert asked == [
+        {"weights": "IMAGENET1K_V1", "progress": False, "check_hash": True, "weights_only": True}
+    ]
+    assert (network.info["mean"], network.info["std"]) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert (network.info["size"], network.info["outputs"]) == ((224, 224), 1000)
+    assert network.info["names"][0] == "tench"
+    x = torch.rand(1, 3, 224, 224)
+    mean, std = (torch.tensor(network.info[name]).view(-1, 1, 1) for name in ("mean", "std"))
+    torch.testing.assert_close(network(x), body((x - mean) / std))
+    named = load_network("torchvision:resnet18", weights="IMAGENET1K_V1", mean=0, std=1)
+    torch.testing.assert_close(named(x), body(x))
+
+
+def test_published_weights_of_timm_bring_their_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
+    timm = wanted("timm", "timm")
+    real = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda name, pretrained: real(name, pretrained=False))
+    network = load_network("timm:resnet10t")
+    published = real("resnet10t", pretrained=False).pretrained_cfg
+    assert network.info["mean"] == tuple(published["mean"])
+    assert network.info["std"] == tuple(published["std"])
+    assert network.info["size"] == published["input_size"][1:]
+    assert network.made_for.outputs == network.info["outputs"] == 1000
+
+
+def test_without_the_net_published_weights_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: Any, **__: Any) -> None:
+        raise OSError("no net here")
+
+    monkeypatch.setattr(ResNet18_Weights, "get_state_dict", offline)
+    with pytest.raises(ValueError, match=r"no net here.*name a file of its weights \(weights=FILE"):
+        load_network("torchvision:resnet18")
+
+
+@pytest.mark.parametrize(
+    ("settings", "mean", "std"),
+    [
+        ({"image_mean": [0.5], "image_std": [0.25]}, (0.5,), (0.25,)),
+        ({"image_mean": [0.5], "image_std": [0.25], "rescale_factor": 1 / 127.5}, (0.25,), (0.125,)),
+        ({"image_mean": [127.5], "image_std": [255.0], "do_rescale": False}, (0.5,), (1.0,)),
+        ({"do_normalize": False}, 0.0, 1.0),
+        ({"image_mean": [0.5], "image_std": [0.5], "rescale_offset": True}, None, None),
+        ({"image_mean": None}, None, None),
+        ({}, None, None),
+    ],
+)
+def test_settings_of_image_processors_are_brought_to_images_in_0_1(
+    settings: dict[str, Any], mean: Any, std: Any
+) -> None:
+    assert processed(settings) == (mean, std)
+
+
 # ---- the five forms in which a ResNet-18 of torchvision is kept
 
 
@@ -433,14 +497,14 @@ def test_nothing_is_unpickled(here: Path) -> None:
     [
         ("none.pt", {}, "load_network: no file none.pt"),
         ("resnet18", {}, "no file resnet18; wanted a file"),
-        ("torchvision:resnet19", {}, "torchvision has no network 'resnet19'"),
+        ("torchvision:resnet19", {}, "torchvision:resnet19: there is no such network"),
         ("torchvision:resnet18", {"weights": "none.pt"}, "no file none.pt"),
         ("torchvision:resnet18", {"weights": "text.pt"}, "text.pt cannot be read as plain tensors"),
         ("torchvision:resnet50", {"weights": "state.pt"}, "they are those of torchvision:resnet18"),
         ("torchvision:vgg11", {"weights": "state.pt"}, "have no classifier.6.bias"),
         ("torchvision:resnet18", {"weights": "state.pt", "classes": 7}, "tells 4 classes, 7 were wanted"),
         ("torchvision:resnet18", {"weights": "state.pt", "size": 0}, "got size 0"),
-        ("robustbench:none.pt", {}, "no file none.pt"),
+        ("robustbench:none.pt", {}, "no file none.pt, which robustbench:none.pt names"),
         ("robustbench:state.pt", {}, "holds the weights of none of"),
         ("state.pt", {"weights": "state.pt"}, "is whole; leave weights out"),
         ("odd.pt", {}, "and not of which network; name it"),
