@@ -30,6 +30,7 @@ GROUND = {
 ARROWS = {
     "data": "settings",
     "models": "files settings store",
+    "adapters": "files models runtime",
     "evidence": "files locks settings store",
     "attacks": "data evidence files locks models runtime settings store",
     "pixels": "attacks data models runtime",
@@ -45,8 +46,8 @@ ARROWS = {
     "panels": "attacks cascade combine data dual evidence figures lessons mixing models pixels runtime "
     "smoothing",
     "headless": "files settings",
-    "cli": "attacks cascade combine data evidence experiment files headless mixing models runtime settings "
-    "smoothing store training",
+    "cli": "adapters attacks cascade combine data evidence experiment files headless mixing models runtime "
+    "settings smoothing store training",
 }
 # Libraries that belong to one place only.
 ONLY = {"matplotlib": "figures", "seaborn": "figures", "ipywidgets": "panels", "papermill": "headless"}

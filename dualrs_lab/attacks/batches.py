@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from dualrs_lab.data.images import Images, to_float
-from dualrs_lab.models.conduct import check_conduct
+from dualrs_lab.models.conduct import check_conduct, want_gradients
 
 __all__ = ["attacked_batches", "vet"]
 
@@ -16,7 +16,12 @@ _VETTED_BY = 3  # images
 
 
 def vet(call: str, networks: Sequence[nn.Module], images: Images, positions: Sequence[int]) -> None:
-    """Refuse networks that are no function of one input, by the first images, see `models.check_conduct`."""
+    """Refuse networks that give no gradients, or are no function of one input, by the first images.
+
+    See `models.want_gradients` and `models.check_conduct`.
+    """
+    for network in networks:
+        want_gradients(call, network)
     pixels, _ = images.batch(positions[:_VETTED_BY])
     for network in networks if len(positions) else ():
         x = to_float(pixels.to(next(network.parameters()).device))

@@ -34,9 +34,11 @@ def _attack(options: Namespace) -> int:
     threat = _threat(options)
     from dualrs_lab.attacks.evaluate import evaluate_table, summarise_attacks
     from dualrs_lab.data.sets import load_images
+    from dualrs_lab.models.conduct import want_gradients
 
     device = choose_device(options)
     model, _ = read_model(options)
+    want_gradients("attack", model)
     table = evaluate_table(
         model.to(device).eval(),
         load_images(options.data, options.split),

@@ -2,7 +2,8 @@
 
 from argparse import Namespace
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from dualrs_lab.cli.inputs import add_inputs, choose_device, read_model
 from dualrs_lab.cli.outputs import want_place
@@ -74,14 +75,20 @@ def _certify(options: Namespace) -> int:
         spec=spec,
         skip=options.skip,
         max_images=options.max,
-        info={
-            "checkpoint": options.checkpoint.name,
-            "checkpoint_sha256": sha256(options.checkpoint.read_bytes()).hexdigest(),
-            "trained_sigma": info.get("sigma", options.sigma),
-        },
+        info=_told(info, options.checkpoint) | {"trained_sigma": info.get("sigma", options.sigma)},
     )
     print(summed_up({options.out.stem: table}, RADII))
     return 0
+
+
+def _told(info: "dict[str, Any]", source: str | Path) -> "dict[str, Any]":
+    # of our checkpoints, their json says the rest
+    ours, file = info.get("kind") in ("checkpoint", "published checkpoint"), Path(source)
+    names = {name: value for name, value in info.items() if name != "names"}
+    told: dict[str, Any] = {} if ours else {"network": names}
+    if file.is_file():
+        told["checkpoint_sha256"] = sha256(file.read_bytes()).hexdigest()
+    return {"checkpoint": info["source"], **told}
 
 
 def _spec(options: Namespace, device: "torch.device") -> "Spec":

@@ -113,7 +113,9 @@ def _files(options: Namespace, error: Exception) -> list[Path]:
 
 def _names(text: str, options: Namespace, files: list[Path]) -> bool:
     data = str(getattr(options, "data", "")).removeprefix("folder:").partition("?")[0]
-    return "--" in text or any(name and name in text for name in (*(file.name for file in files), data))
+    source = getattr(options, "checkpoint", None)
+    known = (*(file.name for file in files), data, source if isinstance(source, str) else "")
+    return "--" in text or any(name and name in text for name in known)
 
 
 def _printable(text: str, most: int = 1500) -> str:

@@ -1,10 +1,13 @@
-"""A checkpoint and the images that it is judged on, as `certify` and `attack` take them."""
+"""A network and the images that it is judged on, as `certify` and `attack` take them."""
 
+import os
+import re
 from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dualrs_lab.cli.parser import Parser, a_name, a_path
+from dualrs_lab.cli.parser import Parser, a_name, a_number, a_path, some_numbers
+from dualrs_lab.settings import COUNT, Range
 
 if TYPE_CHECKING:
     import torch
@@ -13,15 +16,33 @@ if TYPE_CHECKING:
 __all__ = ["add_inputs", "choose_device", "read_model", "want_file"]
 
 
+_SCHEMES = ("torchvision:", "timm:", "hf:", "robustbench:")
+
+
 def add_inputs(parser: Parser) -> None:
     """Options for a network, a data set, and which of its images are taken."""
     from dualrs_lab.cli.options import add_option
     from dualrs_lab.settings import Subset
 
     parser.add_argument(
-        "--checkpoint", type=a_path, required=True, metavar="FILE",
-        help="a .safetensors of this package, or a published .pth.tar",
+        "--checkpoint", "--model", type=a_source, required=True, metavar="SOURCE",
+        help="a checkpoint, a file of weights, .onnx, .pt2, torchvision:NAME, timm:NAME, hf:ORG/NAME, "
+        "robustbench:FILE, http://HOST/PATH, or module:factory",
     )  # fmt: skip
+    how = parser.add_argument_group("a network from elsewhere (what its source does not say)")
+    how.add_argument(
+        "--weights", type=a_path, metavar="FILE", help="its weights: safetensors, or a state dict"
+    )
+    for name in ("mean", "std"):
+        within = Range() if name == "mean" else Range(above=0)
+        how.add_argument(
+            f"--{name}", type=some_numbers(within), metavar="X,X,…",
+            help=f"{name} of images in [0, 1] by which it normalises, one or one a channel",
+        )  # fmt: skip
+    how.add_argument(
+        "--size", type=a_number(Range(whole=True, least=1, most=9999)), help="side to which it resizes images"
+    )
+    how.add_argument("--classes", type=a_number(COUNT), help="how many, where labels come back")
     parser.add_argument("--data", type=a_name, required=True, help="digits, cifar10, …, or folder:PATH")
     parser.add_argument("--split", choices=("train", "test"), default="test", help="(default: %(default)s)")
     add_option(parser, Subset, "skip")
@@ -48,11 +69,32 @@ def choose_device(options: Namespace) -> "torch.device":
         raise ValueError(f"{options.name}: --device {options.device!r}: {error}") from error
 
 
-def read_model(options: Namespace) -> "tuple[nn.Module, dict[str, Any]]":
-    """The network of --checkpoint, ours or a published one, and what is known of it."""
-    path: Path = options.checkpoint
-    want_file(options.name, "checkpoint", path)
-    from dualrs_lab.models.checkpoints import load_checkpoint
-    from dualrs_lab.models.published import import_checkpoint
+def a_source(text: str) -> "Path | str":
+    """Reads a word that names a network: a path, unless it begins as another kind of source does."""
+    known = "://" in text or text.startswith(_SCHEMES) or re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", text)
+    return a_name(text) if known and not os.path.lexists(text) else a_path(text)
 
-    return load_checkpoint(path) if path.suffix == ".safetensors" else import_checkpoint(path)
+
+def read_model(options: Namespace) -> "tuple[nn.Module, dict[str, Any]]":
+    """The network of --checkpoint (--model), and what is known of it."""
+    source: Path | str = options.checkpoint
+    for what, path in (("checkpoint", source), ("weights", options.weights)):
+        if isinstance(path, Path):
+            want_file(options.name, what, path)
+    from dualrs_lab.adapters.load import load_network
+
+    model = load_network(
+        source,
+        weights=options.weights,
+        mean=_one_or_many(options.mean),
+        std=_one_or_many(options.std),
+        size=options.size,
+        classes=options.classes,
+        device=choose_device(options),
+    )
+    info: dict[str, Any] = getattr(model, "info", {})
+    return model, info
+
+
+def _one_or_many(numbers: list[float] | None) -> float | list[float] | None:
+    return numbers[0] if numbers is not None and len(numbers) == 1 else numbers

@@ -3,9 +3,11 @@ from .checkpoints import load_checkpoint as load_checkpoint
 from .checkpoints import read_info as read_info
 from .checkpoints import save_checkpoint as save_checkpoint
 from .checkpoints import save_tensors as save_tensors
+from .conduct import as_is as as_is
 from .conduct import check_conduct as check_conduct
 from .conduct import duplicate as duplicate
 from .conduct import in_evaluation as in_evaluation
+from .conduct import want_gradients as want_gradients
 from .denoised import Denoised as Denoised
 from .denoised import Denoiser as Denoiser
 from .denoised import denoise as denoise

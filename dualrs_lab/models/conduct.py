@@ -8,6 +8,7 @@ import copy
 import functools
 import inspect
 import random
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FunctionType, MethodType
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["check_conduct", "duplicate", "in_evaluation"]
+__all__ = ["as_is", "check_conduct", "duplicate", "in_evaluation", "want_gradients"]
 
 
 Network = Callable[[Tensor], Tensor]
@@ -26,6 +27,42 @@ Network = Callable[[Tensor], Tensor]
 # How far logits of one input may lie apart in other company, as a share of their span: other batch sizes are
 # summed in another order. TF32, the float32 of GPUs, has the mantissa of float16.
 _ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+
+
+# How torch and others say that a network is for other inputs, as RuntimeErrors.
+_OF_SHAPES = re.compile(r"\b(sizes?|shapes?|channels?|dimensions?|dims?)\b", re.IGNORECASE)
+
+
+def as_is(model: nn.Module) -> str:
+    """What in a network can only be run as it is, "" if nothing: no copy in another precision, no fast path.
+
+    Such parts (a black box, a graph of ONNX, an exported program) say so in an attribute of this name.
+    """
+    return next((kind for part in model.modules() if (kind := getattr(part, "as_is", ""))), "")
+
+
+def want_gradients(call: str, model: nn.Module) -> None:
+    """ValueError for a network with a part that answers without gradients: its attribute `no_gradients`."""
+    for part in model.modules():
+        if kind := getattr(part, "no_gradients", ""):
+            raise ValueError(
+                f"{call}: {kind} answers, and has no gradients, which the attacks follow; certify it "
+                "instead, or attack a network in torch that stands for it"
+            )
+
+
+def asked(call: str, model: Network, x: Tensor) -> Tensor:
+    """The answers to inputs x (N, ...); ValueError where the network is for inputs of another shape."""
+    try:
+        return model(x)
+    except RuntimeError as error:
+        if not _OF_SHAPES.search(str(error)):
+            raise
+        told = next(iter(str(error).strip().splitlines()), "")[:300]
+        raise ValueError(
+            f"{call}: the network takes no inputs of {' x '.join(map(str, x.shape[1:]))} ({told}); give it "
+            "images of the shape that it was made for, or let it resize them (size)"
+        ) from error
 
 
 def networks_behind(model: Network) -> list[nn.Module]:
@@ -94,7 +131,7 @@ def check_conduct(call: str, model: Network, x: Tensor, *, classes: int | None =
     strangers = torch.cat([1 - x, torch.zeros_like(x[:1]), torch.ones_like(x[:1])])
     company = torch.cat([x, strangers])
     with _unchanged(call, model):
-        first = model(company)
+        first = asked(call, model, company)
         check_logits(call, first, len(company), classes)
         own = first[: len(x)]
         _refuse_nan(call, own)

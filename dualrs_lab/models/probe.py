@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dualrs_lab.models.conduct import apart, duplicate
+from dualrs_lab.models.conduct import apart, asked, duplicate
 
 __all__ = ["other_answers", "probe", "probe_each", "probe_images", "same_answers"]
 
@@ -36,16 +36,16 @@ def probe(model: nn.Module, shape: Sequence[int]) -> Answers:
     parts = [*model.parameters(), *model.buffers()]
     fit = all(part.device.type == "cpu" for part in parts) and not any(m.training for m in model.modules())
     fit &= all(part.dtype == torch.float32 for part in parts if part.is_floating_point())
-    asked = model if fit else duplicate(model).cpu().float()
-    logits = asked(probe_images(shape)).float().flatten(1)
+    network = model if fit else duplicate(model).cpu().float()
+    logits = asked("probe", network, probe_images(shape)).float().flatten(1)
     return [[float(f"{value:.6g}") for value in row] for row in logits.tolist()]
 
 
 def probe_each(networks: Sequence[nn.Module], shape: Sequence[int]) -> list[Answers]:
     """The `probe` of each network; one that comes several times is asked once."""
     each = {id(network): network for network in networks}
-    asked = {key: probe(network, shape) for key, network in each.items()}
-    return [asked[id(network)] for network in networks]
+    known = {key: probe(network, shape) for key, network in each.items()}
+    return [known[id(network)] for network in networks]
 
 
 def other_answers(record: Mapping[str, Any], answers: Sequence[Answers]) -> str:

@@ -28,7 +28,7 @@ from dualrs_lab.smoothing.frozen import FrozenVoter
 from dualrs_lab.smoothing.job import Job, Sampled
 from dualrs_lab.smoothing.noise import NoiseBlocks
 from dualrs_lab.smoothing.original import PairedVotes, StrictVoter, is_original
-from dualrs_lab.smoothing.spec import Spec, identify
+from dualrs_lab.smoothing.spec import Spec, as_allowed, identify
 
 __all__ = ["certify", "certify_table", "predict"]
 
@@ -106,7 +106,8 @@ def certify_table(
 ) -> pd.DataFrame:
     """Certify every `skip`-th image (at most `max_images`, -1 for all) into the table at `path`; return it.
 
-    The network is frozen by `spec.fast` (see `FastPath`) on the device it lives on. Rows are flushed as
+    The network is frozen by `spec.fast` (see `FastPath`) on the device it lives on; one that runs
+    `models.as_is` is asked in float32, without steps. Rows are flushed as
     images are done, and sorted at the end: after a kill, the same call loses nothing and repeats nothing. The
     json beside `path` says how the table was made: what the rows depend on, which network they are for, how
     often the frozen network votes differently from the float32 original (see `MOST_OTHERWISE`), and `info`.
@@ -117,6 +118,7 @@ def certify_table(
     vetted as by `models.check_conduct`.
     """
     model, device = suited("certify_table", model, images), next(model.parameters()).device
+    spec = as_allowed(spec, [model])
     pairs = 0 if is_original(spec.dtype, spec.fast, device) else spec.pairs
     if spec.paired is not None and not pairs:
         raise ValueError(

@@ -23,7 +23,7 @@ from dualrs_lab.smoothing.frozen import FrozenVoter, settle
 from dualrs_lab.smoothing.job import Sampled, freeze_each
 from dualrs_lab.smoothing.noise import GridNoise, NoiseBlocks
 from dualrs_lab.smoothing.settings import FastPath
-from dualrs_lab.smoothing.spec import Sampling
+from dualrs_lab.smoothing.spec import Sampling, as_allowed
 from dualrs_lab.store import making, plain, unchanged, write_record
 
 __all__ = ["count_images", "image_votes", "label_votes"]
@@ -74,6 +74,7 @@ def _cached(
             "may stand for several experts)"
         )
     experts = suited_each(call, experts, images)
+    spec = as_allowed(Sampling(seed=seed, n=n, dtype=dtype, fast=fast), experts)
     identity = plain(
         {
             "experts": [fingerprint(model) for model in experts],
@@ -81,7 +82,7 @@ def _cached(
             "sigmas": list(sigmas),
             "n": n,
             "seed": seed,
-            "dtype": str(dtype).removeprefix("torch."),
+            "dtype": str(spec.dtype).removeprefix("torch."),
         }
     )
     probed = probe_each(experts, images.shape)
@@ -95,12 +96,11 @@ def _cached(
         if there:
             return load(unchanged(call, path))
         device = next(experts[0].parameters()).device
-        spec = Sampling(seed=seed, n=n, dtype=dtype)
         networks = [
             Sampled(model, GridNoise(sigma), len(images.classes))
             for model, sigma in zip(experts, sigmas, strict=True)
         ]
-        settled = settle(fast, experts[0], images.shape, inputs=n * len(images))
+        settled = settle(spec.fast, experts[0], images.shape, inputs=n * len(images))
         voters = freeze_each(networks, images.shape, device, spec, settled)
         each = [count_images(v, images, n=n, seed=seed, stream="labels", device=device) for v in voters]
         found = _kept(np.stack(each, axis=1), images.labels, n)

@@ -4,8 +4,9 @@
 of the network.
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -13,6 +14,7 @@ from torch import nn
 from dualrs_lab.data.images import Images
 from dualrs_lab.evidence.radii import rule_levels
 from dualrs_lab.models.checkpoints import fingerprint
+from dualrs_lab.models.conduct import as_is
 from dualrs_lab.settings import RULE, setting
 from dualrs_lab.smoothing.noise import Noise
 from dualrs_lab.smoothing.settings import Draws, FastPath, Meant
@@ -55,6 +57,19 @@ class Ruled(Sampling):
     def identity(self) -> dict[str, Any]:
         """As `Sampling.identity`; tables from before there was a choice are Cohen's."""
         return super().identity() | ({} if self.rule == "cohen" else {"rule": self.rule})
+
+
+Some = TypeVar("Some", bound=Sampling)
+
+
+def as_allowed(spec: Some, networks: Iterable[nn.Module]) -> Some:
+    """`spec`, or in float32 and without steps where one of the networks runs `as_is`.
+
+    What a black box is shown would otherwise be rounded to the 16 bits that this machine is fast in.
+    """
+    if not any(map(as_is, networks)):
+        return spec
+    return replace(spec, dtype=torch.float32, fast=FastPath.plain())
 
 
 def as_rule(rule: Any) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         ),
         ("run --update --profile paper", "but 21_certify got others"),
         ("status", "no runs in runs"),
-        ("certify", "the following arguments are required: --checkpoint, --data, --sigma, --out"),
+        ("certify", "the following arguments are required: --checkpoint/--model, --data, --sigma, --out"),
         ("certify --checkpoint no --data digits --sigma 1 --out t.tsv", "certify: checkpoint no not found"),
         ("certify --checkpoint no --data digits --sigma x --out t.tsv", "argument --sigma: invalid float"),
         (

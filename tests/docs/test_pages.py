@@ -9,10 +9,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from PIL import Image
+from safetensors.torch import save_file
 from scipy import stats
+from sklearn.dummy import DummyClassifier
 from torch import nn
+from torchvision.models import resnet18
 
 from benchmarks.pages import __main__ as pages
 from benchmarks.pages import certificates, speed, text
@@ -175,6 +179,29 @@ def test_the_example_with_a_network_of_yours_runs() -> None:
     scope = {"network": network, "pixels": load_images("digits", "test").batch(range(2))[0]}
     exec(code, scope)
     assert len(scope["found"]) == 2
+
+
+def test_the_sources_of_networks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs" / "own_network.md").read_text()
+    (section,) = re.findall(
+        r"^## Where a network may come from\n(.*?)(?=^## |\Z)", page, re.DOTALL | re.MULTILINE
+    )
+    blocks = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
+    assert len(blocks) == 3
+    assert max(len(block.splitlines()) for block in blocks) <= 10
+    monkeypatch.chdir(tmp_path)
+    kept = resnet18(weights=None, num_classes=3).eval()
+    torch.save(kept.state_dict(), "resnet18.pt")
+    save_file(kept.state_dict(), "resnet18.safetensors")
+    scope = {
+        "pipeline": DummyClassifier(strategy="constant", constant=4).fit(np.zeros((10, 64)), np.arange(10))
+    }
+    for block in blocks:
+        exec(block, scope)
+    x, grey = torch.rand(2, 3, 64, 64), torch.rand(2, 1, 8, 8)
+    assert torch.equal(scope["network"](x), scope["same"](x))
+    assert scope["box"](grey).argmax(1).tolist() == scope["by_rows"](grey).argmax(1).tolist() == [4, 4]
+    assert scope["remote"].classes == 10
 
 
 @pytest.mark.parametrize("path", PROSE, ids=lambda path: f"{path.parent.name}/{path.name}")

@@ -90,6 +90,13 @@ def values(option: str) -> Sequence[str]:
                    "digits:x", "folder:~nobody_of_this_name", "folder:a\0b", "folder:" + "x" * 5000),
         "--checkpoint": (*PATHS, "none.safetensors", "images", "pipe", "socket", "circle", "dangling",
                          "x" * 300),
+        "--model": ("none.safetensors", "nowhere:make", "torchvision:none", "robustbench:none.pt", "hf:", "ftp://a/b",
+                    "http://"),
+        "--weights": (*PATHS, "none.safetensors", "images", "pipe"),
+        "--mean": LISTED,
+        "--std": (*LISTED, "0", "-1"),
+        "--size": (*WHOLE, "0", "10000"),
+        "--classes": (*WHOLE, "0"),
         "--out": (*PATHS, "t", "t.txt", "t.json", "log.tsv/t.tsv", "x" * 300 + ".tsv", "folder.tsv",
                   "pipe.tsv", "socket.tsv", "link.tsv", "dangling.tsv", "circle.tsv", "device.tsv", "."),
         "--sweep": (*PATHS, "none.toml", "images", "pipe", "dangling", "bad.toml", "zip.toml", "odd.toml"),
@@ -112,7 +119,7 @@ GOOD = {
 }
 OPTIONS = {
     "certify": "--sigma --rule --n --n0 --batch --skip --max --seed --alpha --loss --at-radii --device "
-    "--split --noise --dtype --data --checkpoint --out",
+    "--split --noise --dtype --data --checkpoint --model --weights --mean --std --size --classes --out",
     "attack": "--eps --norm --restarts --batch --skip --max --seed --device --split --data --checkpoint "
     "--out",
     "cascade": "--thresholds --alpha --radii --out",

@@ -1,0 +1,11 @@
+from .endpoint import Endpoint as Endpoint
+from .endpoint import ask_endpoint as ask_endpoint
+from .graphs import Graph as Graph
+from .load import load_network as load_network
+from .network import Adapted as Adapted
+from .outside import Outside as Outside
+from .outside import black_box as black_box
+from .robustbench import robustbench_network as robustbench_network
+from .weights import Weights as Weights
+from .weights import read_weights as read_weights
+from .zoos import ZOOS as ZOOS
