@@ -27,7 +27,7 @@ from dualrs_lab.smoothing.job import Job, Sampled
 from dualrs_lab.smoothing.noise import NoiseBlocks
 from dualrs_lab.smoothing.spec import Spec, identify
 
-__all__ = ["certify", "certify_table", "predict"]
+__all__ = ["certify", "certify_table", "certify_waves", "predict"]
 
 
 Model = Callable[[Tensor], Tensor]
@@ -71,7 +71,7 @@ def certify(
     shape = tuple(x.shape[1:])
     voter = as_voter(model, spec.noise, shape, x.device, classes=classes, batch=spec.batch, dtype=spec.dtype)
     waves = [(x, labels, range(len(x)))] if len(x) else []
-    certified = [c for group in _certify_waves(voter, waves, shape, spec, x.device) for c in group]
+    certified = [c for group in certify_waves(voter, waves, shape, spec, x.device) for c in group]
     return [replace(c, idx=int(idx[c.idx])) for c in sorted(certified, key=lambda c: c.idx)]
 
 
@@ -104,7 +104,7 @@ def certify_table(
         identity=identify(model, images, spec),
         networks=[Sampled(model, spec.noise, len(images.classes))],
         like=model,
-        rows=lambda voters, waves: _certify_waves(voters[0], waves, images.shape, spec, device),
+        rows=lambda voters, waves: certify_waves(voters[0], waves, images.shape, spec, device),
         wave=_WAVE,
         passes=8,
         told=lambda each: each[0],
@@ -114,10 +114,13 @@ def certify_table(
     )
 
 
-def _certify_waves(
+def certify_waves(
     voter: Voter, waves: Iterable[Group], shape: tuple[int, ...], spec: Spec, device: torch.device
 ) -> Iterator[list[Certificate]]:
-    """Select the class on some draws, bound its probability on others; yields images as they are done."""
+    """CERTIFY for `waves` of inputs of `shape` on `device`: certificates of images, as they are done.
+
+    Selects the class on some draws, and bounds its probability on others.
+    """
     selection, estimation = (
         NoiseBlocks(spec.noise, shape, seed=spec.seed, stream=stream, device=device)
         for stream in ("selection", "estimation")
