@@ -6,14 +6,12 @@ certified is the network as it came.
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import nn
 from tqdm.auto import tqdm
 
 from dualrs_lab.evidence.certificate import COLUMNS, Certificate
@@ -24,7 +22,6 @@ from dualrs_lab.front.diagnose import explain
 from dualrs_lab.front.networks import Asked, as_network
 from dualrs_lab.front.pictures import Pictures, as_pictures
 from dualrs_lab.front.table import Table
-from dualrs_lab.models.suited import how_suited, suited
 from dualrs_lab.runtime import describe
 from dualrs_lab.settings import ALPHA, SIGMA
 from dualrs_lab.smoothing.certify import certify_waves
@@ -37,9 +34,6 @@ from dualrs_lab.smoothing.spec import Spec
 from dualrs_lab.store import plain, positions, read_record, step_aside
 
 __all__ = ["certify", "predict"]
-
-
-_FEW = 3  # images by which a network is found out
 
 
 _WAVE = 64  # images side by side
@@ -121,45 +115,27 @@ def predict(
     return np.concatenate(each)
 
 
-class _Ready(NamedTuple):
+class _Asked(NamedTuple):
     """A network that was found out, and the images that it is asked about."""
 
     network: Asked
     pictures: Pictures
-    classes: int
-    device: torch.device
-    suit: str  # how classes were compared
+
+    @property
+    def classes(self) -> int:
+        return cast(int, self.network.classes)
+
+    @property
+    def device(self) -> torch.device:
+        return cast(torch.device, self.network.device)
 
 
-def _ready(call: str, model: Any, images: Any, labels: Any, classes: Any, layout: str | None) -> _Ready:
+def _ready(call: str, model: Any, images: Any, labels: Any, classes: Any, layout: str | None) -> _Asked:
     pictures = as_pictures(call, images, labels, layout=layout)
-    named = tuple(map(str, classes)) if classes is not None and not isinstance(classes, int) else None
-    asked_for = len(named) if named else classes
-    known = asked_for if asked_for is not None or not pictures.classes else len(pictures.classes)
-    model, suit = _suited(call, model, pictures, named)
-    network = as_network(call, model, pictures, few=_FEW, classes=asked_for, hint=known)
-    assert network.classes is not None
-    top = max(pictures.labels, default=0) if pictures.labels else 0
-    if top >= network.classes:
-        raise ValueError(
-            f"{call}: labels run to {top}, and {network.name} tells {network.classes} classes; wanted "
-            f"labels from 0 to {network.classes - 1}, each the place of its class in the outputs. Do they "
-            "count from 1? labels - 1"
-        )
-    device = network.device or torch.device(getattr(pictures.pixels, "device", "cpu"))
-    return _Ready(network, pictures, network.classes, device, suit)
+    return _Asked(as_network(call, model, pictures, classes=classes), pictures)
 
 
-def _suited(call: str, model: Any, pictures: Pictures, named: tuple[str, ...] | None) -> tuple[Any, str]:
-    # networks that know what they were made for are compared with the images
-    if not isinstance(model, nn.Module):
-        return model, "not known"
-    names = named or pictures.classes
-    told: Any = SimpleNamespace(classes=names or (), shape=pictures.shape)
-    return suited(call, model, told, names=names is not None), how_suited(model, told)
-
-
-def _spec(call: str, asked: _Ready, sigma: float, **draws: Any) -> Spec:
+def _spec(call: str, asked: _Asked, sigma: float, **draws: Any) -> Spec:
     kind = GridNoise if asked.pictures.on_grid else GaussianNoise
     if sigma not in SIGMA or (kind is GridNoise and sigma >= 10):
         large = isinstance(sigma, int | float) and sigma >= 10
@@ -174,7 +150,7 @@ def _spec(call: str, asked: _Ready, sigma: float, **draws: Any) -> Spec:
 class _Groups:
     """Certificates of images as they are done, always by one voter."""
 
-    def __init__(self, asked: _Ready, spec: Spec) -> None:
+    def __init__(self, asked: _Asked, spec: Spec) -> None:
         self.asked, self.spec = asked, spec
         self.shape = asked.pictures.shape
         self.voter = Voter(
@@ -233,13 +209,13 @@ def _kept(
     )
 
 
-def _record(asked: _Ready, spec: Spec) -> dict[str, Any]:
+def _record(asked: _Asked, spec: Spec) -> dict[str, Any]:
     own = {"method": "rs", "model": asked.network.identity(), "images": asked.pictures.fingerprint()}
     fast = {"fast": spec.fast.steps(spec.dtype)}
     return {
         "identity": plain(own | spec.identity() | fast),
         "probe": [asked.network.answers(asked.pictures.shape)],
-        "classes": [asked.suit],
+        "classes": [asked.network.suit],
         "drawn": {
             "device": asked.device.type,
             "first": [first_draws(spec.noise, seed=spec.seed, device=asked.device)],

@@ -4,6 +4,7 @@ Accuracy without noise and under it, under other noise and another scale of the 
 the labels: each sign is measured on at most `MOST` images, and tested at `LEVEL`, see `front.signs`.
 """
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -54,7 +55,7 @@ def diagnose(
     *,
     sigma: float,
     seed: int,
-    classes: int | None = None,
+    classes: int | Sequence[str] | None = None,
     layout: str | None = None,
 ) -> list[Sign]:
     """Signs of what usually keeps a network from being certified; none for one without these faults.
@@ -66,16 +67,16 @@ def diagnose(
     200 images go through the network.
     """
     pictures = as_pictures("diagnose", images, labels, layout=layout)
-    hint = classes or len(pictures.classes or ()) or None
-    asked = as_network("diagnose", model, pictures, few=3, classes=classes, hint=hint)
-    return _signs(asked, pictures, sigma, seed)
+    return _signs(as_network("diagnose", model, pictures, classes=classes), pictures, sigma, seed)
 
 
 def explain(model: Any, images: Any, table: pd.DataFrame, *, sigma: float, seed: int) -> list[Sign]:
     """Signs that a network and its `table` about `images` show, where it `is_poor`; none elsewhere."""
     if not is_poor(table):
         return []
-    measured = diagnose(model, images, sigma=sigma, seed=seed)
+    with warnings.catch_warnings():  # the table was made with the same
+        warnings.simplefilter("ignore")
+        measured = diagnose(model, images, sigma=sigma, seed=seed)
     known = {sign.name for sign in measured}
     weak = {"not sure under noise", "one answer for all"} if measured else set()
     return [*measured, *(sign for sign in table_signs(table) if sign.name not in known | weak)]

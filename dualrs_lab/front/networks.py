@@ -4,8 +4,9 @@ A module of torch, a function of tensors or of numpy arrays, or a black box that
 randomized smoothing needs votes and nothing else.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,14 @@ from dualrs_lab.models.checkpoints import fingerprint, load_checkpoint
 from dualrs_lab.models.conduct import check_conduct, in_evaluation
 from dualrs_lab.models.probe import probe_images
 from dualrs_lab.models.published import import_checkpoint
+from dualrs_lab.models.suited import how_suited, suited
 from dualrs_lab.runtime import pick_device
 from dualrs_lab.settings import COUNT
 
 __all__ = ["Asked", "as_network", "load_network"]
+
+
+_FEW = 3  # images by which a network is found out
 
 
 def load_network(source: str | Path, *, device: torch.device | str = "cpu") -> nn.Module:
@@ -57,6 +62,7 @@ class Asked:
         kinds = (part.dtype for part in parts if part.is_floating_point())
         self.dtype = next(kinds, torch.float32)
         self.device = parts[0].device if parts else None  # None: where the images are
+        self.suit = "not known"  # how its classes were compared with those of the images
 
     @property
     def name(self) -> str:
@@ -136,40 +142,62 @@ class Asked:
 
 
 def as_network(
-    call: str,
-    model: Any,
-    pictures: Pictures,
-    *,
-    few: int,
-    classes: int | None = None,
-    hint: int | None = None,
+    call: str, model: Any, pictures: Pictures, *, classes: int | Sequence[str] | None = None
 ) -> Asked:
-    """`model`, or the network of that name, as it is sampled; found out and vetted by the first `few` images.
+    """`model`, or the network of that name, as it is sampled; found out and vetted by the first images.
 
-    `classes` is how many it has to tell, `hint` how many there are where it answers labels only. A module in
-    training mode is copied into evaluation mode, and stays as it is. Raises ValueError for what is no
-    network, answers otherwise than a network does, or not by each image alone (see `models.check_conduct`).
+    `classes` says how many it tells, which a black box does not, or their names in the order of its outputs.
+    A module in training mode is copied into evaluation mode, and stays as it is; a network that knows its
+    classes is put in the order of the images. Raises ValueError for what is no network, answers otherwise
+    than one does, or not by each image alone (see `models.check_conduct`), and for labels beyond its classes.
     """
     if isinstance(model, Asked):
         return model
+    names = tuple(map(str, classes)) if isinstance(classes, Sequence) else None
+    wanted = classes if not isinstance(classes, Sequence) else len(classes)
+    if isinstance(classes, str) or (wanted is not None and (wanted not in COUNT or wanted < 2)):
+        raise ValueError(f"{call}: got classes {classes!r}; wanted their number, at least 2, or their names")
     if isinstance(model, str | Path):
         model = load_network(model, device=pick_device("auto"))
     if not callable(model):
-        remedy = "lambda x: model.predict(x.reshape(len(x), -1)), with classes="
-        raise ValueError(
-            f"{call}: got a {type(model).__name__}, which cannot be called; wanted a module of torch, a "
-            "function from images (B, C, H, W) to logits or labels, or the path of a checkpoint"
-            f"{f'. Here: {remedy}' if hasattr(model, 'predict') else ''}"
-        )
-    for count in (classes, hint):
-        if count is not None and (count not in COUNT or count < 2):
-            raise ValueError(
-                f"{call}: got {count!r} classes; wanted their number, at least 2, or their names"
-            )
-    asked = Asked(call, in_evaluation(call, model), classes, hint)
-    first = pictures.floats(range(min(few, len(pictures))))
-    check_conduct(call, asked, first.to(device=asked.device or first.device, dtype=asked.dtype))
+        raise ValueError(_no_network(call, model))
+    model, suit = _suited(call, model, pictures, names)
+    hint = wanted or len(pictures.classes or ()) or None
+    asked = Asked(call, in_evaluation(call, model), wanted, hint)
+    asked.suit, asked.device = suit, asked.device or pictures.device
+    first = pictures.floats(range(min(_FEW, len(pictures))))
+    check_conduct(call, asked, first.to(device=asked.device, dtype=asked.dtype))
+    _want_labels(call, asked, pictures)
     return asked
+
+
+def _suited(call: str, model: Any, pictures: Pictures, names: tuple[str, ...] | None) -> tuple[Any, str]:
+    # networks that know what they were made for are compared with the images
+    if not isinstance(model, nn.Module):
+        return model, "not known"
+    named = names or pictures.classes
+    told: Any = SimpleNamespace(classes=named or (), shape=pictures.shape)
+    model = suited(call, model, told, names=named is not None)
+    return model, how_suited(model, told)
+
+
+def _want_labels(call: str, asked: Asked, pictures: Pictures) -> None:
+    top = max(pictures.labels or (), default=0)
+    if asked.classes is not None and top >= asked.classes:
+        raise ValueError(
+            f"{call}: labels run to {top}, and {asked.name} tells {asked.classes} classes; wanted labels "
+            f"from 0 to {asked.classes - 1}, each the place of its class in the outputs. Do they count from "
+            "1? labels - 1"
+        )
+
+
+def _no_network(call: str, model: object) -> str:
+    remedy = ". Here: lambda x: model.predict(x.reshape(len(x), -1)), with classes="
+    return (
+        f"{call}: got a {type(model).__name__}, which cannot be called; wanted a module of torch, a function "
+        "from images (B, C, H, W) to logits or labels, or the path of a checkpoint"
+        f"{remedy if hasattr(model, 'predict') else ''}"
+    )
 
 
 def _as_tensor(call: str, answer: Any) -> Tensor:

@@ -48,6 +48,11 @@ class Pictures:
         return channels, height, width
 
     @property
+    def device(self) -> torch.device:
+        """Where the pixels are put."""
+        return self.pixels.device
+
+    @property
     def on_grid(self) -> bool:
         """Whether pixels are 8-bit, so that noise can be drawn on their grid."""
         return self.pixels.dtype == torch.uint8

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import dualrs_lab as lab
 from dualrs_lab.data import Images, as_floats, load_images
 from dualrs_lab.evidence import read_table
 from dualrs_lab.front.pictures import as_pictures
-from dualrs_lab.models import make_model, save_checkpoint
+from dualrs_lab.models import make_model, save_checkpoint, trained_on
 from dualrs_lab.smoothing import GridNoise, Spec, certify, predict
 from tests.front.conftest import trained
 
@@ -152,7 +153,7 @@ def test_classes_are_found_or_asked_for(network: nn.Module, few: Images) -> None
         lab.predict(lambda x: network(x).argmax(1), few.pixels, sigma=0.25, n=200, seed=0)
     with pytest.raises(ValueError, match=r"tells 10 classes, and 7 were named; leave classes out"):
         lab.certify(network, few.pixels, classes=7, **QUICK)
-    with pytest.raises(ValueError, match=r"got 1 classes; wanted their number"):
+    with pytest.raises(ValueError, match=r"got classes 1; wanted their number"):
         lab.certify(network, few.pixels, classes=1, **QUICK)
 
 
@@ -376,3 +377,20 @@ def test_tables_side_by_side(tmp_path: Path, network: nn.Module, fragile: nn.Mod
         lab.compare({"one": one, "foreign": foreign})
     with pytest.raises(ValueError, match=r"summary: got no table"):
         lab.summary([])
+
+
+def test_a_checkpoint_is_compared_with_the_classes_of_the_images(tmp_path: Path, few: Images) -> None:
+    named = replace(few, classes=tuple("abcdefghij"))
+    other = replace(few, classes=tuple("jihgfedcba"), labels=9 - few.labels)
+    model = make_model("digits_narrow", classes=10, channels=1, mean=[0.3], std=[0.3], seed=0)
+    trained_on(model, named)
+    save_checkpoint(
+        tmp_path / "net.safetensors", model, data={"classes": named.classes, "shape": named.shape}
+    )
+    as_trained = lab.certify(tmp_path / "net.safetensors", named, **QUICK)
+    with pytest.warns(UserWarning, match="its outputs were moved"):
+        moved = lab.certify(tmp_path / "net.safetensors", other, **QUICK)
+    assert moved.frame["correct"].tolist() == as_trained.frame["correct"].tolist()
+    assert "outputs moved" in moved.record["classes"][0]
+    with pytest.raises(ValueError, match="trained for images of 1 x 8 x 8"):
+        lab.certify(model, np.zeros((2, 1, 9, 9), np.uint8), **QUICK)
