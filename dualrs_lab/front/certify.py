@@ -19,7 +19,7 @@ from dualrs_lab.evidence.resume import fill, finished
 from dualrs_lab.evidence.rows import IMAGE, check_images
 from dualrs_lab.evidence.table import frame
 from dualrs_lab.front.diagnose import explain
-from dualrs_lab.front.networks import Asked, as_network
+from dualrs_lab.front.networks import Asked, as_network, in_names
 from dualrs_lab.front.pictures import Pictures, as_pictures
 from dualrs_lab.front.table import Table
 from dualrs_lab.runtime import describe
@@ -65,7 +65,8 @@ def certify(
     to logits (B, K) or whole-number labels (B,), or the path of a checkpoint. `images` are uint8 arrays or
     tensors, channels first or last, PIL images, a folder, the name of a data set, or `Images`; floats in
     [0, 1] get plain Gaussian noise in place of noise on the 8-bit grid. `labels` (N,) are positions of the
-    outputs; without them nothing is said of accuracy. A model that answers labels only needs `classes`.
+    outputs; without them nothing is said of accuracy. `classes` is the number of outputs, which a model that
+    answers labels only does not tell, or their names, by which the labels of a folder are found.
 
     The class is guessed on `n0` draws and its probability bounded on `n` others; each statement fails with
     probability at most `alpha`. `skip` and `max_images` choose images, `batch` is the number of noisy images
@@ -131,7 +132,7 @@ class _Asked(NamedTuple):
 
 
 def _ready(call: str, model: Any, images: Any, labels: Any, classes: Any, layout: str | None) -> _Asked:
-    pictures = as_pictures(call, images, labels, layout=layout)
+    pictures = in_names(call, as_pictures(call, images, labels, layout=layout), classes)
     return _Asked(as_network(call, model, pictures, classes=classes), pictures)
 
 

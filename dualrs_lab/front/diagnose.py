@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.stats import binom
 from torch import Tensor
 
-from dualrs_lab.front.networks import Asked, as_network
+from dualrs_lab.front.networks import Asked, as_network, in_names
 from dualrs_lab.front.pictures import Pictures, as_pictures
 from dualrs_lab.front.signs import (
     FEWEST,
@@ -62,11 +62,11 @@ def diagnose(
 
     Noise level in other units, labels in another order, input in another scale (also: normalised twice, or
     not at all), colours or greys the other way round, no training with noise, no training at all. Signs about
-    accuracy need `labels`, and at least 20 images. Each is shown by a network without its fault with
-    probability at most 0.001. `model`, `images` and errors are as of `certify`; about ten passes of at most
-    200 images go through the network.
+    accuracy need `labels`, and at least 20 images; orders, scales and losses under noise are shown by a
+    network without the fault with probability at most 0.001. `model`, `images` and errors are as of
+    `certify`; about ten passes of at most 200 images go through the network.
     """
-    pictures = as_pictures("diagnose", images, labels, layout=layout)
+    pictures = in_names("diagnose", as_pictures("diagnose", images, labels, layout=layout), classes)
     return _signs(as_network("diagnose", model, pictures, classes=classes), pictures, sigma, seed)
 
 

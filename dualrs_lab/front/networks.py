@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dualrs_lab.front.pictures import Pictures
+from dualrs_lab.front.pictures import Pictures, by_name
 from dualrs_lab.models.checkpoints import fingerprint, load_checkpoint
 from dualrs_lab.models.conduct import check_conduct, in_evaluation
 from dualrs_lab.models.probe import probe_images
@@ -22,7 +22,7 @@ from dualrs_lab.models.suited import how_suited, suited
 from dualrs_lab.runtime import pick_device
 from dualrs_lab.settings import COUNT
 
-__all__ = ["Asked", "as_network", "load_network"]
+__all__ = ["Asked", "as_network", "in_names", "load_network"]
 
 
 _FEW = 3  # images by which a network is found out
@@ -171,6 +171,13 @@ def as_network(
     return asked
 
 
+def in_names(call: str, pictures: Pictures, classes: int | Sequence[str] | None) -> Pictures:
+    """`pictures`, labelled by the places of their classes in the names `classes`, if these are names."""
+    if classes is None or isinstance(classes, str) or not isinstance(classes, Sequence):
+        return pictures
+    return by_name(call, pictures, classes)
+
+
 def _suited(call: str, model: Any, pictures: Pictures, names: tuple[str, ...] | None) -> tuple[Any, str]:
     # networks that know what they were made for are compared with the images
     if not isinstance(model, nn.Module):
@@ -182,7 +189,14 @@ def _suited(call: str, model: Any, pictures: Pictures, names: tuple[str, ...] | 
 
 
 def _want_labels(call: str, asked: Asked, pictures: Pictures) -> None:
-    top = max(pictures.labels or (), default=0)
+    top, names = max(pictures.labels or (), default=0), pictures.classes
+    if names and len(names) != asked.classes:
+        shown = ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
+        raise ValueError(
+            f"{call}: the images have {len(names)} classes ({shown}), and {asked.name} tells "
+            f"{asked.classes}; give classes=[…], the name of each of its outputs, by which labels are found, "
+            "or labels that are places of outputs"
+        )
     if asked.classes is not None and top >= asked.classes:
         raise ValueError(
             f"{call}: labels run to {top}, and {asked.name} tells {asked.classes} classes; wanted labels "

@@ -7,7 +7,7 @@ no use.
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from dualrs_lab.data import sets
 from dualrs_lab.data.decoding import LazyPixels
 from dualrs_lab.data.images import Group, Images, pixel_digests
 
-__all__ = ["Pictures", "as_pictures", "load_images"]
+__all__ = ["Pictures", "as_pictures", "by_name", "load_images"]
 
 
 _CHANNELS = (1, 3)
@@ -120,13 +120,32 @@ def as_pictures(call: str, images: Any, labels: Any = None, *, layout: str | Non
     if isinstance(images, Images):
         own = None if images.classes == ("",) else tuple(images.labels.tolist())
         given = own if labels is None else _labels(call, labels, len(images))
-        names = None if own is None else images.classes
+        names = images.classes if own is not None and labels is None else None
         return Pictures(pixels=images.pixels, labels=given, classes=names, name=images.title)
     pixels = _pixels(call, images, layout)
     if not len(pixels):
         raise ValueError(f"{call}: got no images; wanted at least one")
     given = None if labels is None else _labels(call, labels, len(pixels))
     return Pictures(pixels=pixels, labels=given, classes=None, name="images")
+
+
+def by_name(call: str, pictures: Pictures, names: Sequence[str]) -> Pictures:
+    """`pictures` with labels that are places in `names`, where their source names its own classes.
+
+    Raises ValueError for a class that `names` lacks, or holds twice.
+    """
+    own, names = pictures.classes, tuple(map(str, names))
+    if own is None or own == names:
+        return pictures
+    if lacking := [name for name in own if names.count(name) != 1]:
+        raise ValueError(
+            f"{call}: the images have the class {lacking[0]!r}, which is not once among the classes "
+            f"{', '.join(names[:6])}{', …' if len(names) > 6 else ''}; wanted the name of each output of the "
+            "network, as the images have them"
+        )
+    places = [names.index(name) for name in own]
+    labels = None if pictures.labels is None else tuple(places[label] for label in pictures.labels)
+    return replace(pictures, labels=labels, classes=names)
 
 
 def _loaded(source: str | Path, split: str | None) -> Images:

@@ -1,7 +1,7 @@
 """Why so few images are certified, by signs that are measured: what tables and answers alone tell. No torch.
 
-Each sign is a test with a stated significance: a network without the fault shows it with probability at most
-`LEVEL`. A sign says where to look; it proves nothing.
+Where a sign compares accuracies it is an exact test: a network without the fault shows it with probability at
+most `LEVEL`. A sign says where to look; it proves nothing.
 """
 
 from collections.abc import Mapping

@@ -296,6 +296,7 @@ def test_the_examples_of_the_front_door_run(tmp_path: Path, monkeypatch: pytest.
         (tmp_path / "photos" / name).mkdir(parents=True)
         Image.fromarray(pixels[0, 0].numpy()).save(tmp_path / "photos" / name / "1.png")
     given = {"network": network, "images": pixels, "labels": labels, "mean": 0.3, "std": 0.3}
+    given["names"] = [*"abcdefghij"]
     given["pipeline"] = SimpleNamespace(predict=lambda rows: [0] * len(rows))
     for page, count in ((ROOT / "docs" / "own_network.md", 4), (ROOT / "README.md", 1)):
         blocks = re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)

@@ -297,6 +297,8 @@ def test_a_table_says_what_is_certified(plain: lab.Table, few: Images) -> None:
     assert one["0"] == plain.frame["correct"].mean()
     assert one["0.25"] == ((plain.frame["radius"] >= 0.25) & (plain.frame["correct"] == 1)).mean()
     assert plain.plot().get_ylabel() == "certified accuracy"
+    named = replace(plain, name="<img src=x>", record={})
+    assert "<img" not in named._repr_html_()
 
 
 def test_without_labels_nothing_is_said_of_accuracy(network: nn.Module, few: Images) -> None:
@@ -394,3 +396,27 @@ def test_a_checkpoint_is_compared_with_the_classes_of_the_images(tmp_path: Path,
     assert "outputs moved" in moved.record["classes"][0]
     with pytest.raises(ValueError, match="trained for images of 1 x 8 x 8"):
         lab.certify(model, np.zeros((2, 1, 9, 9), np.uint8), **QUICK)
+
+
+def test_labels_of_a_folder_are_found_by_name(network: nn.Module, few: Images, plain: lab.Table) -> None:
+    """Some of the classes, in an order of their own; places in another list would be other classes."""
+    here = [4, 2, 0]
+    some = few.select([n for n, label in enumerate(few.labels.tolist()) if label in here])
+    labels = torch.tensor([here.index(label) for label in some.labels.tolist()])
+    mine = replace(some, labels=labels, classes=("four", "two", "zero"))
+    outputs = ["zero", "one", "two", "three", "four", "5", "6", "7", "8", "9"]
+    table = lab.certify(network, mine, classes=outputs, **QUICK)
+    assert table.frame["label"].tolist() == some.labels.tolist()
+    assert table.frame["correct"].mean() > 0.5
+    explicit = lab.certify(network, mine, some.labels, **QUICK)
+    assert explicit.frame["label"].tolist() == some.labels.tolist()
+    with pytest.raises(
+        ValueError, match=r"the images have 3 classes \(four, two, zero\), .*give classes=\[…\]"
+    ):
+        lab.certify(network, mine, **QUICK)
+    with pytest.raises(ValueError, match=r"the class 'four', which is not once among the classes a, b"):
+        lab.certify(network, mine, classes=list("abcdefghij"), **QUICK)
+    with pytest.raises(
+        ValueError, match=r"got classes 'abc'; wanted their number, at least 2, or their names"
+    ):
+        lab.certify(network, mine, classes="abc", **QUICK)
