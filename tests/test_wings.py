@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "dualrs_lab"
 WINGS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
-FACES = [wing for wing in WINGS if wing != "cli"]
+FACES = [wing for wing in WINGS if wing not in ("cli", "front")]  # the face of `front` is the package
 ROOMS = sorted(path for path in PACKAGE.rglob("*.py") if path.stem not in ("__init__", "__main__"))
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
@@ -46,8 +46,9 @@ ARROWS = {
     "panels": "attacks cascade combine data dual evidence figures lessons mixing models pixels runtime "
     "smoothing",
     "headless": "files settings",
-    "cli": "adapters attacks cascade combine data evidence experiment files headless mixing models runtime "
-    "settings smoothing store training",
+    "front": "adapters data evidence figures models runtime settings smoothing store",
+    "cli": "adapters attacks cascade combine data evidence experiment files front headless mixing models "
+    "runtime settings smoothing store training",
 }
 # Libraries that belong to one place only.
 ONLY = {"matplotlib": "figures", "seaborn": "figures", "ipywidgets": "panels", "papermill": "headless"}
@@ -81,10 +82,13 @@ def own(path: Path) -> set[str]:
 
 
 def stub(wing: str) -> dict[str, str]:
-    """The public names of a wing, and the room of each, as its stub lists them."""
+    """The public names of a wing, and the room of each, as its stub lists them; "." is the package itself."""
     tree = ast.parse((PACKAGE / wing / "__init__.pyi").read_text())
     froms = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
-    assert len(froms) == len(tree.body), f"{wing}: a stub holds `from .room import name as name` only"
+    others = {ast.unparse(node) for node in tree.body if node not in froms}
+    assert others == ({"__version__: str"} if wing == "." else set()), (
+        f"{wing}: wanted `from .room import name`"
+    )
     return {alias.name: str(node.module) for node in froms for alias in node.names}
 
 
@@ -184,6 +188,31 @@ def test_outsiders_come_in_by_the_face() -> None:
     inner = re.compile(r"(?:from|import) dualrs_lab\.\w+\.\w+")
     for path in [*NOTEBOOKS, *(ROOT / "benchmarks").rglob("*.py"), *(ROOT / "docs").rglob("*.py")]:
         assert not inner.search(path.read_text()), f"{path.name} reaches into a room of a wing"
+
+
+def test_the_front_door_is_the_package_itself() -> None:
+    import dualrs_lab as lab
+
+    public = {}
+    for path in (PACKAGE / "front").glob("[!_]*.py"):
+        room = importlib.import_module(f"dualrs_lab.front.{path.stem}")
+        public |= dict.fromkeys(room.__all__, f"front.{path.stem}")
+    listed = stub(".")
+    assert set(lab.__all__) == set(listed)
+    assert listed.items() <= public.items()
+    for name, room in listed.items():
+        assert getattr(lab, name) is getattr(sys.modules[f"dualrs_lab.{room}"], name)
+    with pytest.raises(AttributeError):
+        lab.nothing_of_this_name  # noqa: B018
+
+
+def test_the_front_door_opens_at_once_and_tables_need_no_torch() -> None:
+    code = "import sys, dualrs_lab\nassert not {'torch', 'numpy', 'pandas', 'scipy'} & {*sys.modules}"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+    table = ROOT / "data" / "cifar10_systems" / "dual.tsv"
+    code = f"import dualrs_lab as lab\ntable = lab.read_table({str(table)!r})\nassert table._repr_html_()"
+    code += "\nlab.compare([table, table]), table.plot(), lab.summary(table)"
+    subprocess.run([sys.executable, "-c", BLOCKED + code], check=True, cwd=ROOT)
 
 
 # A process in which torch cannot be imported, as in a browser's Python.

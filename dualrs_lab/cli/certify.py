@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dualrs_lab.cli.inputs import add_inputs, choose_device, read_model
 from dualrs_lab.cli.outputs import want_place
 from dualrs_lab.cli.parser import Command, Parser, a_number, some_numbers
-from dualrs_lab.cli.tables import RADII, add_out, add_rule, summed_up
+from dualrs_lab.cli.tables import RADII, add_out, add_rule, print_signs, summed_up
 from dualrs_lab.settings import RADIUS, SIGMA, Range
 
 if TYPE_CHECKING:
@@ -63,14 +63,16 @@ def _options(parser: Parser) -> None:
 def _certify(options: Namespace) -> int:
     want_place(options.name, options.out)
     from dualrs_lab.data.sets import load_images
+    from dualrs_lab.front.diagnose import explain
     from dualrs_lab.smoothing.certify import certify_table
 
     device = choose_device(options)
     spec = _spec(options, device)
     model, info = read_model(options)
+    images = load_images(options.data, options.split).to(device)
     table = certify_table(
         model.to(device),
-        load_images(options.data, options.split).to(device),
+        images,
         options.out,
         spec=spec,
         skip=options.skip,
@@ -78,6 +80,7 @@ def _certify(options: Namespace) -> int:
         info=_told(info, options.checkpoint) | {"trained_sigma": info.get("sigma", options.sigma)},
     )
     print(summed_up({options.out.stem: table}, RADII))
+    print_signs(explain(model, images, table, sigma=options.sigma, seed=options.seed))
     return 0
 
 

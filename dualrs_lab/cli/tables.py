@@ -13,6 +13,8 @@ from dualrs_lab.settings import ALPHA, LEVEL, RADIUS, RULE, SHARE, SIGMA, Range
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from dualrs_lab.front.signs import Sign
+
 __all__ = [
     "CASCADE",
     "MIX",
@@ -27,6 +29,7 @@ __all__ = [
     "check_out",
     "keep",
     "made_from",
+    "print_signs",
     "summed_up",
 ]
 
@@ -80,6 +83,12 @@ def _up(loss: float) -> str:
 
     text = floor_text(-loss)
     return text.removeprefix("-") if text.startswith("-") or not float(text) else f"-{text}"
+
+
+def print_signs(signs: "Sequence[Sign]", of: str = "") -> None:
+    """Why so little is certified, where signs of it were seen."""
+    for sign in signs:
+        print(f"\n{of}{': ' if of else ''}{sign.name}. {sign.text}")
 
 
 def add_alpha(parser: Parser) -> None:
@@ -273,6 +282,10 @@ def _summary(options: Namespace) -> int:
     if options.rule is not None:
         tables = {name: reclaimed(table, options.rule) for name, table in tables.items()}
     print(summed_up(tables, options.radii))
+    from dualrs_lab.front.signs import table_signs
+
+    for name, table in tables.items():
+        print_signs(table_signs(table), of=name if len(tables) > 1 else "")
     return 0
 
 

@@ -24,12 +24,15 @@ def list_folder(path: Path, split: str, fit: Fit) -> Listing:
 
     That split ranks the files of each class by a hash of their names and tests on the lowest fifth: it
     depends on nothing but the names, and adding a file moves at most one other. Class folders are not
-    searched deeper; hidden files and those with suffixes other than `SUFFIXES` are left out.
+    searched deeper; hidden files and those with suffixes other than `SUFFIXES` are left out. The split "all"
+    is every image of either, or of a folder that holds images and no folders: one class then, without a name.
     """
     found = _subfolders(path)
+    if split == "all" and not found and (alone := _images(path, ".")):
+        return _listing(path, {"": alone}, fit, reference=alone[0])
     if "train" not in found and "test" not in found:
         files = _files_by_class(path, "", found)
-        parts = {name: _part(path, part, split) for name, part in files.items()}
+        parts = files if split == "all" else {name: _part(path, part, split) for name, part in files.items()}
         return _listing(path, parts, fit, reference=files[found[0]][0])
     if not {"train", "test"} <= set(found):
         lack = "test" if "train" in found else "train"
@@ -38,7 +41,9 @@ def list_folder(path: Path, split: str, fit: Fit) -> Listing:
         )
     _same_classes(path / "train", path / "test")
     train, test = (_files_by_class(path, f"{part}/", _subfolders(path / part)) for part in ("train", "test"))
-    return _listing(path, train if split == "train" else test, fit, reference=next(iter(train.values()))[0])
+    both = {name: sorted([*train[name], *test[name]]) for name in train}
+    chosen = {"train": train, "test": test, "all": both}[split]
+    return _listing(path, chosen, fit, reference=next(iter(train.values()))[0])
 
 
 def list_tiny_imagenet(root: Path, split: str) -> Listing:

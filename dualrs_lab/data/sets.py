@@ -28,8 +28,9 @@ def load_images(name: str, split: str, *, root: str | Path | None = None) -> Ima
     """The "train" or "test" images of the data set `name`.
 
     folder:PATH reads PATH/train and PATH/test with a folder per class; where PATH itself holds the class
-    folders, a fifth of each class is the test split, chosen by a hash of the file names. All images must
-    have one size; folder:PATH?size=32 scales the shorter side to 32 and crops the centre, and
+    folders, a fifth of each class is the test split, chosen by a hash of the file names. Its split "all" is
+    every image; those that lie in PATH itself, without a class folder, have one class without a name. All
+    images must have one size; folder:PATH?size=32 scales the shorter side to 32 and crops the centre, and
     folder:PATH?channels=1 loads grey instead of RGB. Decoded images are kept in $DUALRS_CACHE (default
     ~/.cache/dualrs-lab/decoded) until a file changes.
 
@@ -37,10 +38,10 @@ def load_images(name: str, split: str, *, root: str | Path | None = None) -> Ima
     Raises ValueError or FileNotFoundError that names the file and the remedy.
     """
     call = f"load_images({name!r}, {split!r})"
-    if split not in SPLITS:
-        raise ValueError(f'{call}: split must be "train" or "test"')
     if not isinstance(name, str):
         raise ValueError(f"{call}: a data set is named by a text, such as digits or folder:PATH")
+    if split not in SPLITS and not (split == "all" and name.startswith("folder:")):
+        raise ValueError(f'{call}: split must be "train" or "test", or "all" of a folder:PATH')
     kind, _, rest = name.partition(":")
     if kind not in _LOADERS or (kind == "folder") != bool(rest):
         raise ValueError(f"{call}: no such data set; choose from {', '.join(_LOADERS)}:PATH")

@@ -17,7 +17,7 @@ import matplotlib.ticker
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.axes import Axes
+from matplotlib.axes import Axes as Axes  # what a figure is drawn into, for those who call this wing
 from matplotlib.figure import Figure
 
 __all__ = [

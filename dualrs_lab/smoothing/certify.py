@@ -30,7 +30,7 @@ from dualrs_lab.smoothing.noise import NoiseBlocks
 from dualrs_lab.smoothing.original import PairedVotes, StrictVoter, is_original
 from dualrs_lab.smoothing.spec import Spec, as_allowed, identify
 
-__all__ = ["certify", "certify_table", "predict"]
+__all__ = ["certify", "certify_table", "certify_waves", "predict"]
 
 
 Model = Callable[[Tensor], Tensor]
@@ -88,7 +88,7 @@ def certify(
     voter = as_voter(model, spec.noise, shape, x.device, classes=classes, batch=spec.batch, dtype=spec.dtype)
     waves = [(x, labels, range(len(x)))] if len(x) else []
     beside = None if original is None else _strict(original, voter, x.device)
-    certified = [c for group in _certify_waves(voter, waves, shape, spec, x.device, beside) for c in group]
+    certified = [c for group in certify_waves(voter, waves, shape, spec, x.device, beside) for c in group]
     return [replace(c, idx=int(idx[c.idx])) for c in sorted(certified, key=lambda c: c.idx)]
 
 
@@ -128,7 +128,7 @@ def certify_table(
 
     def rows(voters: list[FrozenVoter], waves: Iterable[Group]) -> Iterator[list[Certificate]]:
         beside = _strict(model, voters[0], device) if pairs else None
-        return _certify_waves(voters[0], waves, images.shape, spec, device, beside)
+        return certify_waves(voters[0], waves, images.shape, spec, device, beside)
 
     job = Job(
         call="certify_table",
@@ -152,7 +152,7 @@ def _strict(original: nn.Module, copy: Voter, device: torch.device) -> StrictVot
     return StrictVoter(original, copy.noise, classes=copy.classes, units=copy.units, device=device)
 
 
-def _certify_waves(
+def certify_waves(
     voter: Voter,
     waves: Iterable[Group],
     shape: tuple[int, ...],
@@ -160,7 +160,10 @@ def _certify_waves(
     device: torch.device,
     original: StrictVoter | None = None,
 ) -> Iterator[list[Certificate]]:
-    """Select the class on some draws, bound its probability on others; yields images as they are done."""
+    """CERTIFY for `waves` of inputs of `shape` on `device`: certificates of images, as they are done.
+
+    Selects the class on some draws, and bounds its probability on others.
+    """
     selection, estimation = (
         NoiseBlocks(spec.noise, shape, seed=spec.seed, stream=stream, device=device)
         for stream in ("selection", "estimation")

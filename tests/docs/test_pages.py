@@ -5,6 +5,7 @@ import subprocess
 import sys
 from glob import glob
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -202,6 +203,32 @@ def test_the_sources_of_networks_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert torch.equal(scope["network"](x), scope["same"](x))
     assert scope["box"](grey).argmax(1).tolist() == scope["by_rows"](grey).argmax(1).tolist() == [4, 4]
     assert scope["remote"].classes == 10
+
+
+def test_the_examples_of_the_front_door_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Block after block, as a reader of the page would; in the README, too."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DUALRS_CACHE", str(tmp_path / "cache"))
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
+    pixels, labels = load_images("digits", "test").batch(range(3))
+    for name in "abc":
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        Image.fromarray(pixels[0, 0].numpy()).save(tmp_path / "photos" / name / "1.png")
+    given = {"network": network, "images": pixels, "labels": labels, "mean": 0.3, "std": 0.3}
+    given["names"] = [*"abcdefghij"]
+    given["pipeline"] = SimpleNamespace(predict=lambda rows: [0] * len(rows))
+    for page, count in ((ROOT / "docs" / "own_network.md", 4), (ROOT / "README.md", 1)):
+        text = re.sub(
+            r"^## Where a network may come from\n.*?(?=^## )", "", page.read_text(), flags=re.DOTALL | re.M
+        )
+        blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+        assert len(blocks) >= count
+        assert all(len(block.strip().splitlines()) <= 10 for block in blocks)
+        (tmp_path / "mine.tsv").unlink(missing_ok=True)
+        scope = dict(given)
+        for block in blocks:
+            exec(re.sub(r"(?<!n0)(\bseed=)", r"n=100, \1", block), scope)
+        assert len(scope["table"]) == 3
 
 
 @pytest.mark.parametrize("path", PROSE, ids=lambda path: f"{path.parent.name}/{path.name}")
