@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -21,7 +21,8 @@ from dualrs_lab.adapters.robustbench import by_names, robustbench_network
 from dualrs_lab.adapters.weights import Weights, fill_in, read_weights, want_weights_file
 from dualrs_lab.adapters.zoos import ZOOS, guess, hint_of, torchvision_filled
 from dualrs_lab.models.checkpoints import load_checkpoint
-from dualrs_lab.models.conduct import in_evaluation
+from dualrs_lab.models.conduct import duplicate, in_evaluation
+from dualrs_lab.models.networks import Classifier
 from dualrs_lab.models.published import import_checkpoint
 from dualrs_lab.runtime import pick_device
 
@@ -48,7 +49,7 @@ def load_network(
     std: Numbers | None = None,
     size: int | Sequence[int] | None = None,
     classes: int | Sequence[str] | None = None,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
 ) -> nn.Module:
     """The network behind `source`: float images `(B, C, H, W)` in [0, 1] -> logits, in evaluation mode.
 
@@ -61,14 +62,59 @@ def load_network(
     `mean` and `std`, a number each or one a channel, are of images in [0, 1]; they become the first layer. A
     source that does not say them is refused, unless they are given. Images are brought to `size` inside, so
     radii stay in the pixels of the images that come. `classes` is wanted where labels come back, and compared
-    elsewhere. The attribute `info` says what was loaded, and by what a table knows it. Files are read as
-    plain tensors: nothing is unpickled, and only a `module:factory` runs code.
+    elsewhere. The attribute `info` says what was loaded, and by what a table knows it. `device` is the CPU by
+    default; a network that is given stays as it is and where it is, and a copy goes to another device. Files
+    are read as plain tensors: nothing is unpickled, and only a `module:factory` runs code.
 
     Raises FileNotFoundError or ValueError that says what came, what was wanted and what to do.
     """
     place = pick_device(device) if isinstance(device, str) else device
-    network = _loaded(source, weights, mean, std, size, classes, place)
-    return network.to(place).eval()
+    how = _How(weights, mean, std, size, classes, place or torch.device("cpu"))
+    if isinstance(source, str | Path):
+        return _named(source, how).to(how.device).eval()
+    if weights is not None:
+        raise ValueError("load_network: got weights for a network that is there; load them into it before")
+    if isinstance(source, nn.Module) and not isinstance(source, Outside):
+        return _given(source, how, place)
+    box = source if isinstance(source, Outside) else black_box(source, classes=classes)
+    return _outside(box, box.as_is, how).to(how.device).eval()
+
+
+class _How(NamedTuple):
+    # what was said of a network, and where it goes
+
+    weights: str | Path | None
+    mean: Numbers | None
+    std: Numbers | None
+    size: int | Sequence[int] | None
+    classes: int | Sequence[str] | None
+    device: torch.device
+
+    @property
+    def number(self) -> int | None:
+        return self.classes if self.classes is None or isinstance(self.classes, int) else len(self.classes)
+
+    def adapted(self, found: Found, name: str) -> Adapted:
+        return adapt(found, source=name, mean=self.mean, std=self.std, size=self.size, classes=self.number)
+
+
+def _named(source: str | Path, how: _How) -> nn.Module:
+    text = str(source)
+    scheme, _, name = text.partition(":")
+    if os.path.lexists(text):
+        return _in_file(Path(source), how)
+    if scheme in ("http", "https"):
+        _alone(text, weights=how.weights)
+        return _outside(ask_endpoint(text, classes=how.classes), source_name(text), how)
+    if "://" in text:
+        raise ValueError(f"load_network: got {text!r}; wanted {_WANTED}")
+    if scheme in ZOOS or scheme == "robustbench":
+        return _in_zoo(text, scheme, name, how)
+    if _FACTORY.fullmatch(text):
+        return _by_factory(text, how)
+    if not Path(text).suffix and "/" not in text:  # a word, not a path
+        raise FileNotFoundError(f"load_network: no file {text}; wanted {_WANTED}")
+    raise FileNotFoundError(f"load_network: no file {text}")
 
 
 def source_name(source: str | Path) -> str:
@@ -82,91 +128,44 @@ def source_name(source: str | Path) -> str:
     return text if scheme in ZOOS or _FACTORY.fullmatch(text) else Path(text).name
 
 
-def _loaded(
-    source: str | Path | nn.Module | Callable[..., Any],
-    weights: str | Path | None,
-    mean: Numbers | None,
-    std: Numbers | None,
-    size: int | Sequence[int] | None,
-    classes: int | Sequence[str] | None,
-    device: torch.device,
-) -> nn.Module:
-    if not isinstance(source, str | Path):
-        if weights is not None:
-            raise ValueError(
-                "load_network: got weights for a network that is there; load them into it before"
-            )
-        return _given(source, mean, std, size, classes)
-    text = str(source)
-    number = classes if classes is None or isinstance(classes, int) else len(classes)
-    if text.startswith(("http://", "https://")):
-        _alone(text, weights=weights)
-        return _outside(ask_endpoint(text, classes=classes), text, mean, std, size)
-    scheme, _, name = text.partition(":")
-    if not os.path.lexists(text) and scheme not in ZOOS and scheme != "robustbench" and "://" in text:
-        raise ValueError(f"load_network: got {text!r}; wanted {_WANTED}")
-    if scheme in (*ZOOS, "robustbench") and not name.strip():
-        raise ValueError(f"load_network: got {text!r}, which names nothing; wanted {_WANTED}")
-    if scheme in ZOOS and not os.path.lexists(text):
-        if isinstance(weights, Path) or (isinstance(weights, str) and "/" in weights):
-            want_weights_file(Path(weights), "no weights")
-        found = ZOOS[scheme](name, weights, number)
-    elif scheme == "robustbench" and not os.path.lexists(text):
-        _alone(text, weights=weights)
-        found = robustbench_network(name)
-    elif _FACTORY.fullmatch(text) and not os.path.lexists(text):
-        made = _made(text, weights)
-        if not isinstance(made, nn.Module):
-            return _outside(black_box(made, classes=classes, name=text), text, mean, std, size)
-        found = Found(body=made, kind="a factory", outputs=None)
-    else:
-        path = Path(source)
-        if not path.exists() and path.name == text and not path.suffix:  # a word, not a path
-            raise FileNotFoundError(f"load_network: no file {text}; wanted {_WANTED}")
-        want_weights_file(path)
-        _alone(text, weights=weights)
-        ready = _checkpoint(path, mean, std, size)
-        if ready is not None:
-            return ready
-        found = _from_file(path, number, device)
-    how = {"mean": mean, "std": std, "size": size}
-    network = adapt(found, source=source_name(source), classes=number, **how)  # type: ignore[arg-type]
-    if weights is not None:
-        network.info.setdefault("weights", Path(weights).name)
-    return network
-
-
 def _alone(text: str, **given: object) -> None:
     for name, value in given.items():
         if value is not None:
             raise ValueError(f"load_network: {text} is whole; leave {name} out")
 
 
-def _given(
-    source: nn.Module | Callable[..., Any],
-    mean: Numbers | None,
-    std: Numbers | None,
-    size: int | Sequence[int] | None,
-    classes: int | Sequence[str] | None,
-) -> nn.Module:
+def _in_zoo(text: str, scheme: str, name: str, how: _How) -> Adapted:
+    if not name.strip():
+        raise ValueError(f"load_network: got {text!r}, which names nothing; wanted {_WANTED}")
+    if scheme == "robustbench":
+        _alone(text, weights=how.weights)
+        return how.adapted(robustbench_network(name), source_name(text))
+    network = how.adapted(ZOOS[scheme](name, how.weights, how.number), source_name(text))
+    if how.weights is not None:
+        network.info.setdefault("weights", Path(how.weights).name)
+    return network
+
+
+def _by_factory(text: str, how: _How) -> Adapted:
+    made = _made(text, how.weights)
+    if not isinstance(made, nn.Module):
+        return _outside(black_box(made, classes=how.classes, name=text), text, how)
+    return how.adapted(Found(body=made, kind="a factory"), text)
+
+
+def _given(network: nn.Module, how: _How, place: torch.device | None) -> nn.Module:
     # what is there already takes images in [0, 1], as our networks do, unless it is said what it takes
-    if not isinstance(source, nn.Module):
-        return _outside(black_box(source, classes=classes), "", mean, std, size)
-    if isinstance(source, Outside):
-        return _outside(source, "", mean, std, size)
-    network = in_evaluation("load_network", source)
-    assert isinstance(network, nn.Module)
-    if mean is None and std is None and size is None:
-        return network
-    plain = {"mean": 0.0, "std": 1.0} if mean is None and std is None else {"mean": mean, "std": std}
-    found = Found(body=network, kind="a network")
-    number = classes if classes is None or isinstance(classes, int) else len(classes)
-    return adapt(found, source=type(network).__name__, size=size, classes=number, **plain)
+    first = next((part.device for part in network.parameters()), how.device)
+    here = first if place is None else place
+    asked = in_evaluation("load_network", network if here == first else duplicate(network).to(here))
+    assert isinstance(asked, nn.Module)
+    if how.mean is None and how.std is None and how.size is None:
+        return asked
+    plain = how if how.mean is not None or how.std is not None else how._replace(mean=0.0, std=1.0)
+    return plain.adapted(Found(body=asked, kind="a network"), type(network).__name__).to(here).eval()
 
 
-def _outside(
-    box: Outside, source: str, mean: Numbers | None, std: Numbers | None, size: int | Sequence[int] | None
-) -> Adapted:
+def _outside(box: Outside, name: str, how: _How) -> Adapted:
     # a box takes images in [0, 1] by its contract, unless mean and std say that it does not
     found = Found(
         body=box,
@@ -177,39 +176,47 @@ def _outside(
         names=box.names,
         known_by="its name, and its answers to fixed images",
     )
-    return adapt(
-        found,
-        source=source_name(source) if source else box.as_is,
-        mean=mean,
-        std=std,
-        size=size,
-        classes=None,
-    )
+    return how._replace(classes=None).adapted(found, name)
 
 
-def _checkpoint(
-    path: Path, mean: Numbers | None, std: Numbers | None, size: int | Sequence[int] | None
-) -> nn.Module | None:
+def _in_file(path: Path, how: _How) -> nn.Module:
+    want_weights_file(path)
+    _alone(str(path), weights=how.weights)
+    ready = _checkpoint(path, how)
+    return how.adapted(_from_file(path, how.number, how.device), path.name) if ready is None else ready
+
+
+def _checkpoint(path: Path, how: _How) -> nn.Module | None:
     # ours, or in the layout of Cohen et al.: normalisation is in there, or known
     if path.suffix == ".safetensors" and path.with_suffix(".json").exists():
-        _alone(path.name, mean=mean, std=std, size=size)
+        _alone(path.name, mean=how.mean, std=how.std, size=how.size)
         model, info = load_checkpoint(path)
-        model.info = {**info, "source": path.name, "kind": "checkpoint"}  # type: ignore[assignment]
-        return model
+        return _told(model, info, path, "checkpoint", how)
     if path.suffix in (".safetensors", ".onnx", ".pt2") or is_script(path) or is_exported(path):
         return None
     held = read_weights(path)
     if held.arch not in _OF_COHEN:
         return None
-    _alone(path.name, size=size)
+    _alone(path.name, size=how.size)
     means, stds = (
-        value if value is None or isinstance(value, Sequence) else [value] * 3 for value in (mean, std)
+        value if value is None or isinstance(value, Sequence) else [value] * 3
+        for value in (how.mean, how.std)
     )
     try:
         model, info = import_checkpoint(path, mean=means, std=stds)
     except ValueError as error:
         raise ValueError(f"{' '.join(str(error).split())[:500]}{hint_of(held.state)}") from None
-    model.info = {**info, "source": path.name, "kind": "published checkpoint"}  # type: ignore[assignment]
+    return _told(model, info, path, "published checkpoint", how)
+
+
+def _told(model: Classifier, info: dict[str, Any], path: Path, kind: str, how: _How) -> nn.Module:
+    outputs = model.architecture["classes"]
+    if how.number not in (None, outputs):
+        raise ValueError(
+            f"load_network: {path.name} tells {outputs} classes, {how.number} were wanted; choose the "
+            "network of these images"
+        )
+    model.info = {**info, "source": path.name, "kind": kind}  # type: ignore[assignment]
     return model
 
 

@@ -606,6 +606,25 @@ def test_a_network_in_training_mode_stays_as_it_is() -> None:
     assert float(network[1].num_batches_tracked) == 0
 
 
+def test_a_network_that_is_given_stays_where_and_as_it_is() -> None:
+    network = small().double()
+    assert load_network(network) is network
+    loaded = load_network(network, mean=0, std=1, device="cpu")
+    assert loaded.body is network
+    on_meta = small().to("meta")  # a device that is not the CPU
+    assert load_network(on_meta) is on_meta
+    assert next(load_network(on_meta, mean=0, std=1).parameters()).device.type == "meta"
+
+
+@pytest.mark.parametrize("make", [ours, published], ids=lambda make: make.__name__)
+def test_other_numbers_of_classes_than_a_checkpoint_has_are_refused(
+    here: Path, make: Callable[[Path], Case]
+) -> None:
+    case = make(here)
+    with pytest.raises(ValueError, match="tells 4 classes, 7 were wanted"):
+        load_network(case.source, **case.how, classes=7)
+
+
 def test_images_of_other_channels_are_refused() -> None:
     loaded = load_network(nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten()), mean=MEAN, std=STD)
     with pytest.raises(ValueError, match="is for images of 3 channels"):
