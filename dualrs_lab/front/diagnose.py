@@ -112,7 +112,7 @@ class _Asks:
     @torch.no_grad()
     def __call__(self, change: Callable[[Tensor], Tensor] = lambda x: x) -> Ints:
         answers = []
-        for some in self.x.split(_PASS):
+        for some in torch.split(self.x, _PASS):
             x = change(some)
             x = x.to(device=self.asked.device or x.device, dtype=self.asked.dtype)
             answers.append(self.asked(x).argmax(dim=1).cpu().numpy())
