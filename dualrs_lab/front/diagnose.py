@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from scipy.stats import binom
+from scipy.special import bdtr
 from torch import Tensor
 
 from dualrs_lab.front.networks import Asked, as_network, in_names
@@ -106,13 +106,14 @@ class _Asks:
     """The answers (N,) of a network to some images, as they are, under noise or otherwise."""
 
     def __init__(self, asked: Asked, pictures: Pictures, idx: Sequence[int], seed: int) -> None:
-        self.asked, self.pictures, self.idx, self.seed = asked, pictures, idx, seed
+        self.asked, self.seed = asked, seed
+        self.x = pictures.floats(idx)  # once, as decoding takes time
 
     @torch.no_grad()
     def __call__(self, change: Callable[[Tensor], Tensor] = lambda x: x) -> Ints:
         answers = []
-        for first in range(0, len(self.idx), _PASS):
-            x = change(self.pictures.floats(self.idx[first : first + _PASS]))
+        for some in torch.split(self.x, _PASS):
+            x = change(some)
             x = x.to(device=self.asked.device or x.device, dtype=self.asked.dtype)
             answers.append(self.asked(x).argmax(dim=1).cpu().numpy())
         return np.concatenate(answers)
@@ -124,8 +125,8 @@ class _Asks:
 
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of each channel (C, 1, 1) of these images."""
-        x = self.pictures.floats(self.idx)
-        return x.mean((0, 2, 3))[:, None, None], x.std((0, 2, 3))[:, None, None].clamp(min=1e-3)
+        mean, std = (part[:, None, None] for part in (self.x.mean((0, 2, 3)), self.x.std((0, 2, 3))))
+        return mean, std.clamp(min=1e-3)
 
 
 def _sigma(ask: _Asks, sigma: float, noisy: Ints, labels: Ints | None) -> Sign | None:
@@ -146,8 +147,8 @@ def _changes(ask: _Asks) -> Mapping[str, tuple[Callable[[Tensor], Tensor], str]]
         "x · std + mean": (lambda x: x * std + mean, "the images are normalised twice"),
         "1 - x": (lambda x: 1 - x, "it was trained on dark for light"),
     }
-    if ask.pictures.shape[0] == 3:
-        m, s = (torch.tensor(part)[:, None, None] for part in _IMAGENET)
+    if ask.x.shape[1] == 3:
+        m, s = (torch.tensor(part, device=ask.x.device)[:, None, None] for part in _IMAGENET)
         known |= {
             "(x - mean) / std of ImageNet": (lambda x: (x - m) / s, "it was trained on normalised images"),
             "x · std + mean of ImageNet": (lambda x: x * s + m, "the images are normalised twice"),
@@ -193,7 +194,7 @@ def _unsteady(clean: Ints, noisy: Ints, sigma: float) -> Sign | None:
         return None
     same = clean == noisy
     half = (1 + float(np.bincount(clean).max()) / len(clean)) / 2
-    if binom.cdf(int(same.sum()), len(same), half) > LEVEL:
+    if bdtr(int(same.sum()), len(same), half) > LEVEL:
         return None
     everywhere = np.ones_like(same)
     return _noise_sign("all images in some way", f"{same.mean():.0%} alike", sigma, everywhere, same)

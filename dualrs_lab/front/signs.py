@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
-from scipy.stats import binom
+from scipy.special import bdtrc
 
+from dualrs_lab.evidence.binomial import ahead_pvalue
 from dualrs_lab.evidence.claim import ABSTAIN
 from dualrs_lab.evidence.radii import radius_ceiling
 from dualrs_lab.evidence.votes import cell_votes, leader
@@ -65,13 +65,13 @@ def at_chance(answers: Ints, labels: Ints, *, level: float = LEVEL) -> bool:
     Exact binomial test, against the agreement of answers and labels that are paired at random.
     """
     right = int((answers == labels).sum())
-    return bool(binom.sf(right - 1, len(labels), _by_chance(answers, labels)) > level)
+    return bool(bdtrc(right - 1, len(labels), _by_chance(answers, labels)) > level)
 
 
 def better(one: Bools, other: Bools) -> float:
     """p-value of McNemar's exact test that `one` (N,) is more often right than `other` (N,)."""
     wins, losses = int((one & ~other).sum()), int((other & ~one).sum())
-    return float(binom.sf(wins - 1, wins + losses, 0.5)) if wins + losses else 1.0
+    return float(ahead_pvalue(wins, losses))
 
 
 def order_sign(answers: Ints, labels: Ints, classes: int, *, level: float = LEVEL) -> Sign | None:
@@ -182,6 +182,8 @@ def _guesses(table: pd.DataFrame) -> Ints:
 
 def _best_order(answers: Ints, labels: Ints, classes: int) -> Ints:
     # (K,) the label of each output, for as many images as possible, and as it is where they do not tell
+    from scipy.optimize import linear_sum_assignment  # it takes long to import, and few tables need it
+
     counts = np.zeros((classes, classes))
     np.add.at(counts, (answers, labels), 1.0)
     counts[np.diag_indices(classes)] += 0.5

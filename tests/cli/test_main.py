@@ -436,7 +436,8 @@ def test_certify_reads_a_published_checkpoint(lab: Path, capsys: pytest.CaptureF
     command = ["certify", "--checkpoint", "checkpoint.pth.tar", "--data", "folder:images", "--sigma", "0.5"]
     with pytest.warns(UserWarning, match="does not name its classes"):
         assert main([*command, "--n", "100", "--max", "2", "--device", "cpu", "--out", "t.tsv"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1].split()[:3] == ["t", "two-bounds", "2"]
+    lines = capsys.readouterr().out.splitlines()  # what follows says why so little is certified
+    assert ["t", "two-bounds", "2"] in [line.split()[:3] for line in lines]
 
 
 def test_relative_image_folders_are_the_users_not_the_notebooks(
