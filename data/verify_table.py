@@ -153,7 +153,7 @@ def check_record(identity, rows, method, rule):
     first, sigmas = rows[0], noise_levels(rows[0])
     ruled = "rule" in identity or (method in ("rs", "dual") and "n0" in identity)  # Cohen's is not recorded
     said = {"method": method} | ({"rule": rule} if ruled else {})
-    said |= {name: float(alike(rows, name)) for name in ("alpha", "seed")}
+    said |= {name: float(alike(rows, name)) for name in ("alpha", "seed", "paired") if name in first}
     if method in ("cascade", "combine", "dual"):
         said["sigmas"] = sigmas
     else:
@@ -345,7 +345,30 @@ def one_network(row, rule):
     bound, classes = row.get("bound", "clopper-pearson"), int(row.get("classes") or 0)
     if rule == "each-class" and classes <= max(1, *votes, *selection):
         raise Wrong(f"{classes} classes, fewer than got votes")
-    return found, *both(rule, votes, guess, float(row["alpha"]), len(selection) == 1, bound, classes)
+    told = rule, votes, guess, float(row["alpha"]), len(selection) == 1
+    if row.get("paired", "0") != "0":
+        return found, *of_original(*told, *(int(row[name]) for name in ("paired", "kept", "lost", "gained")))
+    return found, *both(*told, bound, classes)
+
+
+def of_original(rule, votes, guess, alpha, unanimous, paired, kept, lost, gained):
+    """Bounds for a network from votes of its quick copy, and its own on the noise of `paired` of these draws.
+
+    P[f = y] >= P[c = y] - P[c = y, f != y], P[f = r] <= P[c = r] + P[f = r, c != r]: half of alpha for the
+    votes of the copy c, half for where the two differ, `lost` and `gained`. Where the class was chosen
+    unanimously, f's own votes decide, `kept` of `paired`.
+    """
+    n, own, others = sum(votes.values()), votes.get(guess, 0), paired - kept
+    possible = 0 <= kept <= paired <= n and 0 <= lost <= min(own, others) and 0 <= gained <= others
+    if not possible or others - lost > n - own:
+        raise Wrong(f"pairs {paired}, {kept}, {lost}, {gained} that {own} of {n} votes do not allow")
+    if unanimous:
+        low = below(kept, paired, alpha)
+        return low, 1 - low
+    low, high = both(rule, votes, guess, alpha / 2, unanimous)
+    level = alpha / 2 if rule == "cohen" else alpha / 4
+    low = max(0.0, low - above(lost, paired, level))
+    return low, 1 - low if rule == "cohen" else min(high + above(gained, paired, level), 1 - low)
 
 
 def mix(row, rule):
@@ -353,7 +376,7 @@ def mix(row, rule):
     found, low, high = one_network(row, rule)
     a, sigma, form = float(row["weight"]), float(row["sigma"]), row["form"]
     known = form in ("exact", "smoothing", "lipschitz") or (form == "closed" and rule == "cohen")
-    if not known or not 0 <= a <= 1:
+    if not known or not 0 <= a <= 1 or row.get("paired", "0") != "0":
         raise Wrong(f"form {form!r}, weight {a}, rule {rule!r}: no such mix")
     if a <= 0.5:
         radius = 0.0

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from dualrs_lab.__main__ import main
@@ -25,8 +26,12 @@ from dualrs_lab.evidence import (
     frame,
     keep_table,
     leader,
+    lower_bound,
+    margin_radius,
     read_table,
     read_votes,
+    rs_radius,
+    upper_bound,
     write_table,
 )
 from dualrs_lab.mixing import class_bounds, mix_radius_exact, mixed
@@ -227,6 +232,41 @@ def test_mixes_as_the_first_tables_were_made_are_certified(tmp_path: Path, verif
     assert said.count("rule each-class") == 2
     write_table(tmp_path / "m.tsv", made.assign(classes=3))  # some got votes that this excludes
     assert verify(tmp_path / "m.tsv")[0] == 1
+
+
+@pytest.mark.parametrize("rule", ["cohen", "two-bounds", "selected"])
+def test_a_network_is_certified_by_votes_of_its_copy(
+    rule: str, tmp_path: Path, script: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the file alone: bounds of the copy and of where both differ, here from the bounds of the package."""
+    table, path = frame(KINDS[f"plain, {rule}"]()), tmp_path / "t.tsv"
+    pairs = {"paired": 500, "kept": 400, "lost": 3, "gained": 2}
+    rows = []
+    for row in table.to_dict("records"):
+        votes, selection = dict(read_votes(row["votes"])), read_votes(row["selection"])
+        guess = leader(selection)
+        own, rival = votes.get(guess, 0), max((n for kind, n in votes.items() if kind != guess), default=0)
+        if not 500 < own < 890:  # what 97 draws of others than the class, of which 3 were lost, allow
+            continue
+        level = 0.0005 if rule == "cohen" else 0.00025
+        low = lower_bound(own, 1000, level) - upper_bound(3, 500, level)
+        high = upper_bound(rival, 1000, level) + upper_bound(2, 500, level)
+        if len(selection) == 1:
+            low = lower_bound(400, 500, 0.001)
+        alone = rule == "cohen" or len(selection) == 1
+        radius = rs_radius(low, 0.5) if alone else margin_radius(low, min(high, 1 - low), 0.5)
+        predict = guess if radius > 0 else -1
+        rows.append(
+            row | pairs | {"radius": radius, "predict": predict, "correct": int(predict == row["label"])}
+        )
+    assert len(rows) > 5
+    write_table(path, pd.DataFrame(rows))
+    monkeypatch.setattr(sys, "argv", ["verify_table.py", str(path)])
+    assert script.main() == 0
+    forged = cells(path)
+    for name, cell in (("lost", "0"), ("gained", "600"), ("kept", "600"), ("paired", "1001")):
+        forge(path, [forged[0] | {name: cell}, *forged[1:]])
+        assert script.main() == 1
 
 
 def test_what_the_commands_make_names_networks_levels_and_itself(
