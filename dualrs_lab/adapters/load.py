@@ -112,9 +112,7 @@ def _named(source: str | Path, how: _How) -> nn.Module:
         return _in_zoo(text, scheme, name, how)
     if _FACTORY.fullmatch(text):
         return _by_factory(text, how)
-    if not Path(text).suffix and "/" not in text:  # a word, not a path
-        raise FileNotFoundError(f"load_network: no file {text}; wanted {_WANTED}")
-    raise FileNotFoundError(f"load_network: no file {text}")
+    raise FileNotFoundError(f"load_network: no file {text}; wanted {_WANTED}")
 
 
 def source_name(source: str | Path) -> str:
