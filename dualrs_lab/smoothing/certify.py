@@ -25,7 +25,7 @@ from dualrs_lab.models.suited import suited
 from dualrs_lab.smoothing.engine import Voter, as_voter, count_votes, sample
 from dualrs_lab.smoothing.job import Job, Sampled
 from dualrs_lab.smoothing.noise import NoiseBlocks
-from dualrs_lab.smoothing.spec import Spec, as_allowed, identify
+from dualrs_lab.smoothing.spec import Spec, identify
 
 __all__ = ["certify", "certify_table", "predict"]
 
@@ -99,7 +99,6 @@ def certify_table(
     as by `models.check_conduct`.
     """
     model, device = suited("certify_table", model, images), next(model.parameters()).device
-    spec = as_allowed(spec, [model])
     job = Job(
         call="certify_table",
         spec=spec,

@@ -60,6 +60,10 @@ class Job:
     columns: Sequence[str] = COLUMNS
     told: Callable[[list[Share]], Any] = list  # how the record tells the disagreement of each network
 
+    def __post_init__(self) -> None:
+        allowed = as_allowed(self.spec, (model for model, *_ in self.networks))
+        object.__setattr__(self, "spec", allowed)
+
     def run(
         self,
         images: Images,
@@ -199,7 +203,6 @@ def experts_job(
         sigmas = tuple(one.sigma for one in noise)
         raise ValueError(f"{call}: got {len(experts)} experts for the sigmas {sigmas}")
     models, device = suited_each(call, experts, images), next(experts[0].parameters()).device
-    spec = as_allowed(spec, models)
     known = {"experts": [fingerprint(model) for model in models], "images": images.fingerprint()}
 
     def rows(voters: list[FrozenVoter], waves: Iterable[Group]) -> Iterator[Sequence[Row]]:
