@@ -26,7 +26,7 @@ from dualrs_lab.smoothing.engine import Voter, count_votes, sample
 from dualrs_lab.smoothing.frozen import FrozenVoter
 from dualrs_lab.smoothing.job import Job, Sampled, note, reason_to_stop
 from dualrs_lab.smoothing.noise import Noise, NoiseBlocks
-from dualrs_lab.smoothing.spec import Sampling, Spec, as_allowed, identify
+from dualrs_lab.smoothing.spec import Sampling, Spec, identify
 from dualrs_lab.smoothing.stopping import AllDraws, Stopping
 from dualrs_lab.store import plain, read_record, refuse_other
 
@@ -172,7 +172,6 @@ def experts_job(
         sigmas = tuple(one.sigma for one in noise)
         raise ValueError(f"{call}: got {len(experts)} experts for the sigmas {sigmas}")
     models, device = suited_each(call, experts, images), next(experts[0].parameters()).device
-    spec = as_allowed(spec, models)
     known = {"experts": [fingerprint(model) for model in models], "images": images.fingerprint()}
 
     def rows(voters: list[FrozenVoter], waves: Iterable[Group]) -> Iterator[Sequence[Row]]:

@@ -31,7 +31,7 @@ from dualrs_lab.smoothing.frozen import FrozenVoter, freeze, settle
 from dualrs_lab.smoothing.noise import Noise, NoiseBlocks, first_draws
 from dualrs_lab.smoothing.original import MOST_OTHERWISE, check_disagreement, disagreement
 from dualrs_lab.smoothing.settings import FastPath
-from dualrs_lab.smoothing.spec import Sampling
+from dualrs_lab.smoothing.spec import Sampling, as_allowed
 from dualrs_lab.store import check_place, plain, positions, read_record, step_aside
 
 __all__ = [
@@ -71,6 +71,10 @@ class Job:
     columns: Sequence[str] = COLUMNS
     told: Callable[[list[Share]], Any] = list  # how the record tells the disagreement of each network
     certifies: str = "copy"  # or the "original" of what is sampled
+
+    def __post_init__(self) -> None:
+        allowed = as_allowed(self.spec, (model for model, *_ in self.networks))
+        object.__setattr__(self, "spec", allowed)
 
     def run(
         self,
