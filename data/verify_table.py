@@ -204,6 +204,8 @@ def sentence(record, rows, method, rule):
     who = "+".join(networks) or "(not named)"
     who += f" routed by {by}" if by else ""
     who += f" in a mix of weight {float(rows[0]['weight']):g}" if method == "mix" else ""
+    paired = rows[0].get("paired", "0")
+    who += f" in strict float32, by votes of a quick copy and {paired} pairs" if paired != "0" else ""
     n = " to ".join(str(n) for n in dict.fromkeys([draws[0], draws[-1]]))
     return (
         f"{method}, network {who}, images {identity.get('images', '(not named)')}, "

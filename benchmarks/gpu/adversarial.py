@@ -97,6 +97,7 @@ class Size:
     steps: int  # of each network, at most
     pace: int  # steps on which the speed is measured
     skip: int  # every so many-th test image under PGD-20
+    apgd: tuple[str, ...]  # parts of AutoAttack that follow gradients
     auto: tuple[str, ...]  # what is called AutoAttack
     some: int  # every so many-th test image under APGD, AutoAttack and attacks on mixes
     image: Mapping[str, float]  # seconds an image under each of them, where nothing has been measured
@@ -111,7 +112,7 @@ FULL = Size(
     warmup=Recipe(batch=256, lr=0.2, ramp=0.2),
     arm=Recipe(batch=256, lr=0.1, warmup=0.1, ramp=0.0, average=0.08),
     attack=PGD(steps=3, step=1.25 * EPS / 3, best=False, blind=1.0),
-    steps=20_000, pace=10, skip=1, auto=STANDARD, some=10,
+    steps=20_000, pace=10, skip=1, apgd=("apgd-ce", "apgd-t"), auto=STANDARD, some=10,
     image={"apgd": 0.015, "autoattack": 0.08},
     together=1000, after=230,
 )  # fmt: skip
@@ -122,9 +123,9 @@ TOY = Size(
     warmup=Recipe(batch=64, lr=0.1, crop=1, flip=False, statistics=5, ramp=0.2),
     arm=Recipe(batch=64, lr=0.05, crop=1, flip=False, statistics=5, ramp=0.0),
     attack=PGD(steps=2, step=EPS / 2, best=False, blind=1.0),
-    steps=20, pace=1, skip=10, auto=("apgd-ce",), some=100,
+    steps=20, pace=1, skip=10, apgd=("apgd-ce",), auto=("apgd-ce",), some=100,
     image={"apgd": 0.05, "autoattack": 0.05},
-    together=50, after=5,
+    together=250, after=5,
 )  # fmt: skip
 
 
@@ -192,7 +193,7 @@ def work(arguments: argparse.Namespace, clock: Clock, out: Path) -> None:
             "logits": (12, lambda: logits(run, networks["accurate"], networks["at"])),
             "mixes": (25, lambda: mixes(run, networks["accurate"], networks["at"])),
         }
-    ahead["apgd"] = (0, lambda: by_auto(run, robust, "apgd", ("apgd-ce", "apgd-t")))
+    ahead["apgd"] = (0, lambda: by_auto(run, robust, "apgd", size.apgd))
     ahead["autoattack"] = (0, lambda: by_auto(run, robust, "autoattack", size.auto))
     parts(clock, ahead | {"table": (-math.inf, lambda: summarise(run, robust))})
     if missing := set(PLANS) - set(networks):

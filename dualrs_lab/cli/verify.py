@@ -158,6 +158,8 @@ def _sentence(table: "pd.DataFrame", record: Mapping[str, Any]) -> str:
     who = "+".join(networks) or "(not named)"
     who += f" routed by {'+'.join(known['estimators'])}" if known.get("estimators") else ""
     who += f" in a mix of weight {float(_only(table, 'weight')):g}" if method == "mix" else ""
+    paired = int(_only(table, "paired")) if "paired" in table else 0
+    who += f" in strict float32, by votes of a quick copy and {paired} pairs" if paired else ""
     totals = {
         int(total)
         for name in _vote_columns(table)

@@ -227,7 +227,7 @@ def test_the_examples_of_the_front_door_run(tmp_path: Path, monkeypatch: pytest.
         (tmp_path / "mine.tsv").unlink(missing_ok=True)
         scope = dict(given)
         for block in blocks:
-            exec(re.sub(r"(?<!n0)(\bseed=)", r"n=100, \1", block), scope)
+            exec(re.sub(r"(sigma=[\d.]+, )seed=", r"\1n=100, seed=", block), scope)
         assert len(scope["table"]) == 3
 
 
