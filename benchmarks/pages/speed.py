@@ -14,7 +14,14 @@ __all__ = ["SOURCES", "Bench", "facts", "thinned_cascade"]
 
 def facts() -> Facts:
     """Placeholders of the page."""
-    return {**_certification(), **_half(), **_overhead(), **_pixel_cost(), "sources": _sources()}
+    return {
+        **_certification(),
+        **_half(),
+        **_overhead(),
+        **_pixel_cost(),
+        **_training(),
+        "sources": _sources(),
+    }
 
 
 SOURCES = {
@@ -24,6 +31,7 @@ SOURCES = {
     "gpu_checks": "gpu.checks",
     "overhead": "overhead",
     "pixel_cost": "pixel_cost",
+    "training": "training",
     "build": "build",
 }
 """Tables of speed under data/benchmarks and the command that makes each."""
@@ -183,6 +191,31 @@ def thinned_cascade(share: float, *, seed: int = 0) -> float:
         votes[i, j] = rng.multivariate_hypergeometric(votes[i, j], round(share * votes[i, j].sum()))
     reach = steps(votes, np.maximum(y, 0), cascade=cascade, alpha=ALPHA).radius
     return float(np.where(y == joined.label, np.maximum(reach, 0), 0).mean())
+
+
+def _training() -> Facts:
+    """What a training step costs against loops as published, with the levers that `train` does not use."""
+    bench = Bench("training")
+    made = bench.info["provenance"]
+    rows = []
+    for arm in dict.fromkeys(bench.rows["arm"]):
+        seconds, times = (bench.row(arm, quantity) for quantity in ("time per batch", "as published"))
+        cells = [f"{row['median']:.3g} [{row['q1']:.3g}, {row['q3']:.3g}]" for row in (seconds, times)]
+        rows.append([str(arm), *cells])
+    return {
+        "training": markdown(["", "seconds per batch", "as published / this"], rows),
+        "training_rounds": str(bench.info["rounds"]),
+        "training_batch": str(bench.info["batch"]),
+        "training_machine": f"{made['cores']} cores of an {made['cpu']} with {made['instructions']}",
+        "training_times": {
+            kind: f"{bench.median(f'{kind}: + float32, as train does', 'as published'):.1f}"
+            for kind in ("PGD-2", "PGD-10")
+        },
+        "training_folded": {
+            kind: f"{bench.median(f'{kind}: attack on a folded copy', 'as published'):.1f}"
+            for kind in ("PGD-2", "PGD-10")
+        },
+    }
 
 
 def _pixel_cost() -> Facts:
