@@ -368,10 +368,9 @@ def judged(folder: Path, stem: str) -> dict[str, float]:
 
 def summarise(run: Run, robust: Mapping[str, Classifier]) -> None:
     """`arms.csv`: a row a network, from its tables."""
-    rows = []
+    rows, some = [], run.test.select(range(0, len(run.test), 10))
     for name, model in robust.items():
         told = read_info("adversarial", run.checkpoint(name))["training"]
-        some = run.test.select(range(0, len(run.test), 10))
         row: dict[str, Any] = {"arm": name, "seed": SEED, "network": run.named(name)}
         row |= {what: told[what] for what in ("epochs", "seconds")}
         row["budget"] = 255 * mean_budget(model, some, PLANS[name].budget, seed=SEED)

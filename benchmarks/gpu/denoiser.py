@@ -38,6 +38,7 @@ from benchmarks.gpu.certifying import (
 from benchmarks.gpu.stage import Clock, parser, parts, stage
 from benchmarks.gpu.trainer import Consistent, Recipe, Trainer
 from dualrs_lab.data import Images, as_floats
+from dualrs_lab.denoising import noisy_between
 from dualrs_lab.evidence import average_radius, certified_accuracy, read_table, reclaimed
 from dualrs_lab.models import Classifier, Denoised, Denoiser, denoise, denoise_first, load_checkpoint
 from dualrs_lab.runtime import make_generator, pick_device
@@ -98,9 +99,7 @@ class Blind(Trainer):
         return F.mse_loss(self.model(self.seen(x, y)).float(), self.model.normalize(x))
 
     def seen(self, x: Tensor, y: Tensor) -> Tensor:
-        share = torch.rand((len(x), 1, 1, 1), generator=self.generator, device=self.device)
-        sigma = self.knobs["low"] + (self.knobs["high"] - self.knobs["low"]) * share
-        return x + sigma * torch.randn(x.shape, generator=self.generator, device=self.device)
+        return noisy_between(x, self.knobs["low"], self.knobs["high"], self.generator)
 
 
 class Tuned(Consistent):

@@ -1,5 +1,4 @@
 from .behind import Behind as Behind
-from .behind import PixelDenoiser as PixelDenoiser
 from .diffusion import OneShot as OneShot
 from .diffusion import cosine_schedule as cosine_schedule
 from .diffusion import diffusion_denoiser as diffusion_denoiser
@@ -8,4 +7,5 @@ from .diffusion import timestep as timestep
 from .training import Denoising as Denoising
 from .training import Stability as Stability
 from .training import load_denoiser as load_denoiser
+from .training import noisy_between as noisy_between
 from .training import train_denoiser as train_denoiser

@@ -7,10 +7,7 @@ after the denoiser; what it gives back is not clipped, unless it clips itself.
 
 from torch import Tensor, nn
 
-from dualrs_lab.models.denoised import Denoiser
-from dualrs_lab.models.networks import Normalize
-
-__all__ = ["Behind", "PixelDenoiser"]
+__all__ = ["Behind"]
 
 
 class Behind(nn.Module):
@@ -27,15 +24,3 @@ class Behind(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.classifier(self.denoiser(x))
         return logits
-
-
-class PixelDenoiser(nn.Module):
-    """A `models.Denoiser` of images (B, C, H, W) in pixel units, which it normalises and brings back."""
-
-    def __init__(self, normalize: Normalize, net: Denoiser) -> None:
-        super().__init__()
-        self.normalize, self.net = normalize, net
-
-    def forward(self, x: Tensor) -> Tensor:
-        denoised: Tensor = self.net(self.normalize(x))
-        return denoised * self.normalize.std + self.normalize.mean

@@ -17,9 +17,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dualrs_lab.data.images import Images
-from dualrs_lab.denoising.behind import PixelDenoiser
 from dualrs_lab.models.checkpoints import fingerprint, read_info, save_tensors
-from dualrs_lab.models.denoised import Denoiser
+from dualrs_lab.models.denoised import Denoiser, PixelDenoiser
 from dualrs_lab.models.networks import Normalize
 from dualrs_lab.models.reading import want_finite
 from dualrs_lab.runtime import describe
@@ -28,8 +27,15 @@ from dualrs_lab.training.batches import channel_statistics
 from dualrs_lab.training.checkpoints import state_path
 from dualrs_lab.training.config import TrainConfig
 from dualrs_lab.training.loop import settings, train
+from dualrs_lab.training.objectives import add_noise
 
-__all__ = ["Denoising", "Stability", "load_denoiser", "train_denoiser"]
+__all__ = ["Denoising", "Stability", "load_denoiser", "noisy_between", "train_denoiser"]
+
+
+def noisy_between(x: Tensor, low: float | Tensor, high: float | Tensor, generator: torch.Generator) -> Tensor:
+    """Images (B, C, H, W) with Gaussian noise of a σ of their own, uniform in [low, high]."""
+    share = torch.rand((len(x), 1, 1, 1), generator=generator, device=x.device, dtype=x.dtype)
+    return add_noise(x, low + (high - low) * share, generator)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +53,7 @@ class Denoising:
 
     def noisy(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """The images (B, C, H, W) with noise of their σ."""
-        share = torch.rand((len(x), 1, 1, 1), generator=generator, device=x.device, dtype=x.dtype)
-        sigma = self.low + (self.high - self.low) * share
-        return x + sigma * torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+        return noisy_between(x, self.low, self.high, generator)
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
         return F.mse_loss(model(self.noisy(x, generator)).float(), x)

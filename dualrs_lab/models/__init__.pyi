@@ -10,6 +10,7 @@ from .conduct import in_evaluation as in_evaluation
 from .conduct import want_gradients as want_gradients
 from .denoised import Denoised as Denoised
 from .denoised import Denoiser as Denoiser
+from .denoised import PixelDenoiser as PixelDenoiser
 from .denoised import denoise as denoise
 from .denoised import denoise_first as denoise_first
 from .networks import MODELS as MODELS

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dualrs_lab.models.body import Body
-from dualrs_lab.models.networks import MODELS, Classifier, make_model
+from dualrs_lab.models.networks import MODELS, Classifier, Normalize, make_model
 
-__all__ = ["Denoised", "Denoiser", "denoise", "denoise_first"]
+__all__ = ["Denoised", "Denoiser", "PixelDenoiser", "denoise", "denoise_first"]
 
 _FIRST = "denoised_"  # how names of networks with a denoiser begin
 
@@ -45,6 +45,18 @@ class Denoiser(nn.Module):
         quarter = self.middle(self.down(half))
         half = self.up(half + F.interpolate(quarter, scale_factor=2.0))
         return x - F.pixel_shuffle(self.noise(half), 2)
+
+
+class PixelDenoiser(nn.Module):
+    """A `Denoiser` of images (B, C, H, W) in pixel units, which it normalises and brings back."""
+
+    def __init__(self, normalize: Normalize, net: Denoiser) -> None:
+        super().__init__()
+        self.normalize, self.net = normalize, net
+
+    def forward(self, x: Tensor) -> Tensor:
+        denoised: Tensor = self.net(self.normalize(x))
+        return denoised * self.normalize.std + self.normalize.mean
 
 
 class Denoised(Body):
@@ -94,7 +106,7 @@ def denoise(model: Classifier, x: Tensor) -> Tensor:
             f"denoise: got a network {model.architecture.get('name')!r}, which has no denoiser; wanted one "
             f"of {', '.join(_named())}"
         )
-    return cast(Tensor, body.denoiser(model.normalize(x)) * model.normalize.std + model.normalize.mean)
+    return cast(Tensor, PixelDenoiser(model.normalize, body.denoiser)(x))
 
 
 def denoise_first(model: Classifier, denoiser: Denoiser) -> Classifier:

@@ -96,5 +96,5 @@ class Warmup:
         return self.first if epoch < self.epochs else self.then
 
 
-def add_noise(x: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
+def add_noise(x: Tensor, sigma: float | Tensor, generator: torch.Generator) -> Tensor:
     return x + sigma * torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)

@@ -11,12 +11,11 @@ from dualrs_lab.data import Images, as_floats, load_images
 from dualrs_lab.denoising import (
     Behind,
     Denoising,
-    PixelDenoiser,
     Stability,
     load_denoiser,
     train_denoiser,
 )
-from dualrs_lab.models import Classifier, Denoiser, Normalize, fingerprint
+from dualrs_lab.models import Classifier, Denoiser, Normalize, PixelDenoiser, fingerprint
 from dualrs_lab.smoothing import GaussianNoise, Spec, certify
 from dualrs_lab.training import Standard, TrainConfig, accuracy, new_network, train
 
