@@ -6,6 +6,9 @@ from .network import Adapted as Adapted
 from .outside import Outside as Outside
 from .outside import black_box as black_box
 from .robustbench import robustbench_network as robustbench_network
+from .sources import FACTORY as FACTORY
+from .sources import SCHEMES as SCHEMES
+from .sources import names_a_source as names_a_source
 from .weights import Weights as Weights
 from .weights import read_weights as read_weights
 from .zoos import ZOOS as ZOOS

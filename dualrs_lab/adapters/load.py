@@ -18,6 +18,7 @@ from dualrs_lab.adapters.graphs import exported, is_exported, is_script, onnx_gr
 from dualrs_lab.adapters.network import Adapted, Found, Numbers, adapt
 from dualrs_lab.adapters.outside import Outside, black_box
 from dualrs_lab.adapters.robustbench import by_names, robustbench_network
+from dualrs_lab.adapters.sources import FACTORY, SCHEMES
 from dualrs_lab.adapters.weights import Weights, fill_in, read_weights, want_weights_file
 from dualrs_lab.adapters.zoos import ZOOS, guess, hint_of, torchvision_filled
 from dualrs_lab.models.checkpoints import load_checkpoint
@@ -27,9 +28,6 @@ from dualrs_lab.models.published import import_checkpoint
 from dualrs_lab.runtime import pick_device
 
 __all__ = ["load_network"]
-
-
-_FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 _WANTED = (
@@ -108,9 +106,9 @@ def _named(source: str | Path, how: _How) -> nn.Module:
         return _outside(ask_endpoint(text, classes=how.classes), source_name(text), how)
     if "://" in text:
         raise ValueError(f"load_network: got {text!r}; wanted {_WANTED}")
-    if scheme in ZOOS or scheme == "robustbench":
+    if scheme in SCHEMES:
         return _in_zoo(text, scheme, name, how)
-    if _FACTORY.fullmatch(text):
+    if FACTORY.fullmatch(text):
         return _by_factory(text, how)
     raise FileNotFoundError(f"load_network: no file {text}; wanted {_WANTED}")
 
@@ -123,7 +121,7 @@ def source_name(source: str | Path) -> str:
     scheme, _, name = text.partition(":")
     if scheme == "robustbench" or (scheme == "hf" and Path(name).is_dir()):
         return f"{scheme}:{Path(name).name}"
-    return text if scheme in ZOOS or _FACTORY.fullmatch(text) else Path(text).name
+    return text if scheme in ZOOS or FACTORY.fullmatch(text) else Path(text).name
 
 
 def _alone(text: str, **given: object) -> None:

@@ -1,11 +1,11 @@
 """A network and the images that it is judged on, as `certify` and `attack` take them."""
 
 import os
-import re
 from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dualrs_lab.adapters.sources import names_a_source
 from dualrs_lab.cli.parser import Parser, a_name, a_number, a_path, some_numbers
 from dualrs_lab.settings import COUNT, Range
 
@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 __all__ = ["add_inputs", "choose_device", "read_model", "want_file"]
-
-
-_SCHEMES = ("torchvision:", "timm:", "hf:", "robustbench:")
 
 
 def add_inputs(parser: Parser) -> None:
@@ -71,8 +68,7 @@ def choose_device(options: Namespace) -> "torch.device":
 
 def a_source(text: str) -> "Path | str":
     """Reads a word that names a network: a path, unless it begins as another kind of source does."""
-    known = "://" in text or text.startswith(_SCHEMES) or re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", text)
-    return a_name(text) if known and not os.path.lexists(text) else a_path(text)
+    return a_name(text) if names_a_source(text) and not os.path.lexists(text) else a_path(text)
 
 
 def read_model(options: Namespace) -> "tuple[nn.Module, dict[str, Any]]":
