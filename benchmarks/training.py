@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.profiler import profile
 
 from benchmarks.measure import Row, frame, interleave, ratio, synchronize
 from benchmarks.report import table
@@ -28,7 +29,7 @@ from dualrs_lab.training import Adversarial, Gaussian, Objective
 
 __all__ = ["main"]
 
-PART, EPS, SIGMA, BOOK = "training", 8 / 255, 0.5, "as published"
+PART, EPS, SIGMA, BOOK, TRAINED = "training", 8 / 255, 0.5, "as published", "as train does"
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,9 @@ def main(argv: Sequence[str] | None = None) -> list[Row]:
             kind = f"PGD-{steps}" if steps else f"Gaussian, σ = {SIGMA}"
             rows.append(Row(PART, f"{kind}: {name}", "time per batch", "s", taken))
             rows.append(Row(PART, f"{kind}: {name}", "as published / this", "", ratio(seconds[BOOK], taken)))
+            if name == BOOK or name.endswith(TRAINED):
+                shares = [_in_convolutions(arms[name], device) for _ in range(args.rounds)]
+                rows.append(Row(PART, f"{kind}: {name}", "in convolutions", "%", shares))
     print(table(rows, PART))
     record = {"model": args.model, "batch": args.batch, "rounds": args.rounds, "steps": args.steps}
     record |= {"provenance": describe(device), "rows": [asdict(row) for row in rows]}
@@ -133,7 +137,7 @@ def _arms(args: argparse.Namespace, device: torch.device, steps: int) -> dict[st
         BOOK: lambda _: book.published(steps),
         "ours, float32 in NCHW": lambda _: book.step(objective, torch.float32),
         "+ channels last": lambda _: ours.step(objective, torch.float32),
-        f"+ {str(dtype).removeprefix('torch.')}, as train does": lambda _: ours.step(objective, dtype),
+        f"+ {str(dtype).removeprefix('torch.')}, {TRAINED}": lambda _: ours.step(objective, dtype),
     }
     for name, other in _levers(args, ours.model, attack, device, dtype).items() if steps else ():
         arms[f"attack on {name}"] = lambda _, other=other: ours.step(other, dtype)  # type: ignore[misc]
@@ -153,6 +157,17 @@ def _levers(
         program = Casting(torch.compile(copy.deepcopy(folded.network), dynamic=False), dtype)
         found["a folded copy, compiled"] = AttackedElsewhere(program, attack, float32=True)
     return found
+
+
+def _in_convolutions(arm: Callable[[int], object], device: torch.device) -> float:
+    # in percent of the time of all operations of torch
+    clock = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    with profile() as seen:
+        arm(0)
+        synchronize(device)
+    taken = {event.key: float(getattr(event, clock)) for event in seen.key_averages()}
+    taken = {name: time for name, time in taken.items() if name.startswith("aten::")}  # kernels lie within
+    return 100 * sum(time for name, time in taken.items() if "convolution" in name) / sum(taken.values())
 
 
 def _waited(arm: Callable[[int], object], device: torch.device) -> Callable[[int], None]:

@@ -43,5 +43,9 @@ def test_every_arm_is_measured(tmp_path: Path) -> None:
     assert {training.BOOK, "+ channels last", "attack on a folded copy"} < arms
     assert len(arms) == 6
     table = pd.read_csv(tmp_path / "training.csv")
-    assert set(table[table["arm"].str.endswith(training.BOOK) & (table["unit"] != "s")]["median"]) == {1.0}
+    against = table[table["quantity"] == "as published / this"]
+    assert set(against[against["arm"].str.endswith(training.BOOK)]["median"]) == {1.0}
+    shares = table[table["quantity"] == "in convolutions"]["median"]
+    assert len(shares) == 4  # two kinds of step, each as published and as train does
+    assert shares.between(20, 99).all()
     assert (tmp_path / "training.md").read_text().startswith("|")
