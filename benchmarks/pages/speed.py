@@ -1,5 +1,7 @@
 """What docs/speed.md says: what a certificate, a system and a mask cost, as the benchmarks measured it."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -17,6 +19,7 @@ def facts() -> Facts:
     return {
         **_certification(),
         **_half(),
+        **_int8(),
         **_overhead(),
         **_pixel_cost(),
         **_training(),
@@ -27,11 +30,13 @@ def facts() -> Facts:
 SOURCES = {
     "certify_cpu": "certify",
     "certify_cpu_half": "certify",
+    "certify_cpu_int8": "certify",
     "gpu_speed": "gpu.speed",
     "gpu_checks": "gpu.checks",
     "overhead": "overhead",
     "pixel_cost": "pixel_cost",
     "training": "training",
+    "training_bfloat16": "training",
     "build": "build",
 }
 """Tables of speed under data/benchmarks and the command that makes each."""
@@ -193,29 +198,56 @@ def thinned_cascade(share: float, *, seed: int = 0) -> float:
     return float(np.where(y == joined.label, np.maximum(reach, 0), 0).mean())
 
 
+def _int8() -> Facts:
+    """What a quantised copy adds where the processor multiplies bytes, and what the noise still costs."""
+    bench = Bench("certify_cpu_int8")
+    made, drawn = bench.info["provenance"], bench.median("fast path", "noise")
+    arms = ("+ bfloat16", "+ compiled", "+ int8")
+    return {
+        "int8_machine": _machine(made),
+        "int8_times": {arm: significant(bench.median(arm, "textbook / this"), 2) for arm in arms},
+        "int8_peak": f"{bench.median('+ compiled', 'of the matmul peak'):.0f}",
+        "int8_disagreement": f"{bench.median('+ int8', 'of 10,000 votes'):.1f}",
+        "noise_alone": percent(drawn / (drawn + bench.median("fast path", "add to count, as sampled")), 0),
+    }
+
+
+def _machine(made: dict[str, Any]) -> str:
+    used = f"one of {made['cores']} cores" if made["threads"] == 1 else f"{made['cores']} cores"
+    return f"{used} of an {made['cpu']} with {made['instructions']}"
+
+
 def _training() -> Facts:
     """What a training step costs against loops as published, with the levers that `train` does not use."""
-    bench = Bench("training")
-    made = bench.info["provenance"]
+    bench, other = Bench("training_bfloat16"), Bench("training")
     rows = []
     for arm in dict.fromkeys(bench.rows["arm"]):
-        seconds, times = (bench.row(arm, quantity) for quantity in ("time per batch", "as published"))
-        cells = [f"{row['median']:.3g} [{row['q1']:.3g}, {row['q3']:.3g}]" for row in (seconds, times)]
-        rows.append([str(arm), *cells])
+        cells = [_spread(bench.row(arm, quantity)) for quantity in ("time per batch", "as published")]
+        known = bench.rows[(bench.rows["arm"] == arm) & (bench.rows["quantity"] == "in convolutions")]
+        rows.append([str(arm), *cells, "" if known.empty else f"{known['median'].item():.0f}"])
+    kinds = ("PGD-2", "PGD-10")
+
+    def times(bench: Bench, arm: str) -> dict[str, str]:
+        return {kind: f"{bench.median(f'{kind}: {arm}', 'as published'):.1f}" for kind in kinds}
+
+    trained = "+ bfloat16, as train does"
+    shares = [bench.median(f"{kind}: {trained}", "in convolutions") for kind in kinds]
     return {
-        "training": markdown(["", "seconds per batch", "as published / this"], rows),
+        "training": markdown(["", "seconds per batch", "as published / this", "in convolutions, %"], rows),
         "training_rounds": str(bench.info["rounds"]),
         "training_batch": str(bench.info["batch"]),
-        "training_machine": f"{made['cores']} cores of an {made['cpu']} with {made['instructions']}",
-        "training_times": {
-            kind: f"{bench.median(f'{kind}: + float32, as train does', 'as published'):.1f}"
-            for kind in ("PGD-2", "PGD-10")
-        },
-        "training_folded": {
-            kind: f"{bench.median(f'{kind}: attack on a folded copy', 'as published'):.1f}"
-            for kind in ("PGD-2", "PGD-10")
-        },
+        "training_machine": _machine(bench.info["provenance"]),
+        "training_other_machine": _machine(other.info["provenance"]),
+        "training_times": times(bench, trained),
+        "training_folded": times(bench, "attack on a folded copy"),
+        "training_other": times(other, "+ float32, as train does"),
+        "training_convolutions": f"{min(shares):.0f} to {max(shares):.0f}",
+        "training_bound": f"{max(100 / share for share in shares):.1f}",
     }
+
+
+def _spread(row: "pd.Series[float]") -> str:
+    return f"{row['median']:.3g} [{row['q1']:.3g}, {row['q3']:.3g}]"
 
 
 def _pixel_cost() -> Facts:
