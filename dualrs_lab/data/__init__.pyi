@@ -16,5 +16,7 @@ from .images import to_float as to_float
 from .opening import MOST_PIXELS as MOST_PIXELS
 from .opening import open_image as open_image
 from .opening import regular as regular
+from .pictures import Pictures as Pictures
+from .pictures import shipped_pictures as shipped_pictures
 from .sets import SPLITS as SPLITS
 from .sets import load_images as load_images
