@@ -32,8 +32,8 @@ class Pictures:
         lacking = sorted(set(self.places) - set(table["idx"]))
         if lacking:
             raise ValueError(
-                f"Pictures.rows: the table has no row for image {lacking[0]} and {len(lacking) - 1} others of "
-                f"{len(self.places)}; certify every 40th test image, or all"
+                f"Pictures.rows: the table has no row for image {lacking[0]} and {len(lacking) - 1} others "
+                f"of {len(self.places)}; certify every 40th test image, or all"
             )
         found = table.set_index("idx").loc[list(self.places)].reset_index()
         other = np.flatnonzero(found["label"].to_numpy() != self.images.labels.numpy())

@@ -13,7 +13,7 @@ from dualrs_lab.evidence import read_table
 
 DATA = Path(__file__).parents[2] / "data"
 PACK = Path(__file__).parents[3] / "shared" / "data" / "cifar10_jpeg.npz"
-TABLES = sorted(DATA.glob("cifar10_*/*_n10000.tsv")) + [DATA / "cifar10_systems" / "dual.tsv"]
+TABLES = [*sorted(DATA.glob("cifar10_*/*_n10000.tsv")), DATA / "cifar10_systems" / "dual.tsv"]
 
 
 @pytest.fixture(scope="module")

@@ -45,7 +45,8 @@ def test_a_package_without_any_says_what_to_do(tmp_path: Path, monkeypatch: pyte
 
 def test_a_workbench_holds_all_that_notebooks_declare_and_no_network() -> None:
     files = workbench_files()
-    assert {Path(name).suffix for name in files} == {".ipynb", ".toml", ".md", ".py", ".csv", ".json", ".tsv"}
+    kinds = {".ipynb", ".toml", ".md", ".py", ".csv", ".json", ".tsv", ".jpg"}
+    assert {Path(name).suffix for name in files} == kinds
     profiles = tomllib.loads((ROOT / "notebooks" / "profiles.toml").read_text())
     declared = {
         path.resolve().relative_to(ROOT.resolve()).as_posix()
