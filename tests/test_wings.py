@@ -43,16 +43,17 @@ ARROWS = {
     "denoising": "data models runtime store training",
     "lessons": "combine mixing",
     "figures": "cascade combine dual evidence files mixing",
-    "panels": "attacks cascade combine data dual evidence figures lessons mixing models pixels runtime "
-    "smoothing",
+    "panels": "attacks cascade combine data dual evidence figures headless lessons mixing models pixels "
+    "runtime smoothing tasks",
     "headless": "files settings",
+    "tasks": "files headless locks",
     "front": "adapters data evidence figures models runtime settings smoothing store",
     "cli": "adapters attacks cascade combine data evidence experiment files front headless mixing models "
     "runtime settings smoothing store training",
 }
 # Libraries that belong to one place only.
 ONLY = {"matplotlib": "figures", "seaborn": "figures", "ipywidgets": "panels", "papermill": "headless"}
-TORCHLESS = ("evidence", "lessons", "figures", "headless")
+TORCHLESS = ("evidence", "lessons", "figures", "headless", "tasks")
 
 
 def name_of(path: Path) -> str:
