@@ -10,8 +10,10 @@ import platform
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from dualrs_lab.files import replace_json
 from dualrs_lab.headless.log import Log
@@ -19,20 +21,21 @@ from dualrs_lab.headless.processes import birth, found_by_python
 from dualrs_lab.headless.reading import parse_json, read_text
 from dualrs_lab.headless.status import now
 
-__all__ = ["GRACE", "keep_task"]
+__all__ = ["GRACE", "PATIENCE", "keep_task"]
 
 
 GRACE = 30.0  # seconds
 
 
+PATIENCE = 10.0  # seconds until there must be a record
+
+
 def keep_task(folder: Path) -> int:
     """Run the command that `folder`/task.json tells; returns its exit code, which is written there.
 
-    ValueError where the record is of another keeper: who started this one died before it was written.
+    ValueError where no record comes that names this process: who started it died before writing one.
     """
-    record = parse_json(read_text(folder / "task.json"), "task.json")
-    if record["keeper"]["pid"] != os.getpid():
-        raise ValueError(f"keep_task: {folder.name} is kept by process {record['keeper']['pid']}")
+    record = _own_record(folder)
     asked: list[float] = []
     log = Log(folder / "log.txt")
     child = subprocess.Popen(
@@ -66,6 +69,21 @@ def keep_task(folder: Path) -> int:
     return code
 
 
+def _own_record(folder: Path) -> dict[str, Any]:
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        with contextlib.suppress(FileNotFoundError):
+            record: dict[str, Any] = parse_json(read_text(folder / "task.json"), "task.json")
+            if record["keeper"]["pid"] == os.getpid():
+                return record
+        time.sleep(0.02)
+    raise ValueError(f"keep_task: {folder.name} is not for process {os.getpid()} to keep")
+
+
 def _tell(group: int, number: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(group, number)
+
+
+if __name__ == "__main__":
+    keep_task(Path(sys.argv[1]))

@@ -31,7 +31,6 @@ TASK_STATES = ("running", "ok", "failed", "stopped", "interrupted", "damaged")
 """How a task is: `interrupted` ended without a word, as by kill -9; `damaged` cannot be read."""
 
 _TAIL = 64_000  # bytes of a log in which the last state of its bars is looked for
-_KEEPERS: list["subprocess.Popen[bytes]"] = []  # of this process, so that none becomes a zombie unseen
 
 
 @dataclass(frozen=True)
@@ -124,14 +123,10 @@ def start_task(
     with writing("start_task", folder / "task.json"):
         if (folder / "task.json").exists() and task.state == "running":
             raise ValueError(f"start_task: {folder.name} runs; stop it first, or choose another name")
-        # The keeper is alive before its record says so, and reads it only then.
-        keeper = _keeper(folder)
-        told = {"pid": keeper.pid, "born": birth(keeper.pid), "host": platform.node()}
+        keeper = _keeper(folder)  # it waits for a record that names it
+        told = {"pid": keeper, "born": birth(keeper), "host": platform.node()}
         record = {"command": words, "cwd": str(Path(cwd or Path.cwd()).resolve()), "keeper": told}
         replace_json(folder / "task.json", record | {"state": "running", "started": now()})
-        assert keeper.stdin is not None
-        keeper.stdin.close()
-    _KEEPERS[:] = [one for one in [*_KEEPERS, keeper] if one.poll() is None]
     return task
 
 
@@ -142,18 +137,21 @@ def _lives(process: dict[str, Any] | None) -> bool:
     return process["host"] != platform.node() or alive(process["pid"], process["born"])
 
 
-def _keeper(folder: Path) -> "subprocess.Popen[bytes]":
-    # It waits for the end of its input, which comes when the record is written.
-    code = "import sys; sys.stdin.read(); from dualrs_lab.tasks.keeper import keep_task; "
-    code += "from pathlib import Path; keep_task(Path(sys.argv[1]))"
-    return subprocess.Popen(
-        [sys.executable, "-c", code, str(folder)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=found_by_python(os.environ),
-        start_new_session=True,
+def _keeper(folder: Path) -> int:
+    # No child of this process, which need not wait for it: a child of one that ends at once.
+    code = (
+        "import subprocess as s, sys; silent = dict.fromkeys(('stdin', 'stdout', 'stderr'), s.DEVNULL); "
+        "keeper = [sys.executable, '-m', 'dualrs_lab.tasks.keeper', sys.argv[1]]; "
+        "print(s.Popen(keeper, **silent, start_new_session=True).pid)"
     )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(folder)],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=found_by_python(os.environ),
+    )
+    return int(done.stdout)
 
 
 def _free_name(out: Path, command: str) -> str:
