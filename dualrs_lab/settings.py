@@ -21,6 +21,7 @@ __all__ = [
     "SEED",
     "SHARE",
     "SIGMA",
+    "STRICT",
     "OneOf",
     "Range",
     "Subset",
@@ -28,6 +29,11 @@ __all__ = [
     "required",
     "setting",
 ]
+
+
+STRICT = (
+    "DUALRS_STRICT"  # environment variable: 1 where notebooks run as they ship, so that each claim must hold
+)
 
 
 ALPHA = 0.001  # failure probability of a certificate where nobody asks for another

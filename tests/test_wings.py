@@ -41,7 +41,7 @@ ARROWS = {
     "mixing": "attacks data evidence files models runtime store training",
     "dual": "cascade data evidence files models runtime smoothing store training",
     "denoising": "data models runtime store training",
-    "lessons": "combine mixing",
+    "lessons": "combine mixing settings",
     "figures": "cascade combine dual evidence files mixing",
     "panels": "attacks cascade combine data dual evidence figures headless lessons mixing models pixels "
     "runtime smoothing tasks",

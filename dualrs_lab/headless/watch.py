@@ -29,8 +29,12 @@ from dualrs_lab.headless.processes import (
 )
 from dualrs_lab.headless.progress import span
 from dualrs_lab.headless.status import STATES, Status, now, write_status
+from dualrs_lab.settings import STRICT
 
 __all__ = ["RECORD", "Active", "start"]
+
+
+PLACES = {"folder", "shipped", "logs", "device"}  # parameters that no claim of a notebook depends on
 
 
 RECORD = "DUALRS_RECORD"  # environment variable: the file to which a run's results go
@@ -207,6 +211,7 @@ def _environment(run: Run, slot: Slot, mark: str, scratch: str) -> dict[str, str
     environment |= {
         MARK: mark,
         RECORD: str(run.folder / "records.jsonl"),
+        STRICT: str(int(run.given.keys() <= PLACES)),
         "JUPYTER_RUNTIME_DIR": scratch,
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # a warning about frozen modules in each log
         "PYTHONUNBUFFERED": "1",

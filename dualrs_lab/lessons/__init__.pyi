@@ -1,3 +1,4 @@
+from .claims import expect as expect
 from .combined import CombinedPlane as CombinedPlane
 from .plane import Boxes as Boxes
 from .plane import DualPlane as DualPlane
