@@ -121,9 +121,10 @@ class Bench:
         return load_checkpoint(self.files.made.tuned(sigma, through=through), device=self.device)[0]
 
     def tables(self, through: str) -> dict[float, pd.DataFrame]:
-        """Of each expert by itself."""
-        made = self.files.made
-        return {s: read_table(made.tuned_certificates(s, through=through)) for s in SIGMAS}
+        """Of each expert by itself; of those that were trained alone, as far as there are any."""
+        files = self.files.made if through == TOGETHER else self.files
+        paths = {s: files.tuned_certificates(s, through=through) for s in SIGMAS}
+        return {s: read_table(path) for s, path in paths.items() if path.exists()}
 
     def combiner(self, through: str) -> Path:
         """Where the one that is learnt anew is kept."""
@@ -211,10 +212,11 @@ def _board(bench: Bench) -> pd.DataFrame:
 def board(bench: Bench) -> pd.DataFrame:
     """Experts before and after, one by one and combined, on the test images that all tables hold.
 
-    Experts that were trained alone are combined, too, where the parts for it were run: only beside these is
-    it seen what training *through* the combiner brings.
+    Experts that were trained alone are beside them as far as their parts were run, and combined where all
+    were: only beside these is it seen what training *through* the combiner brings.
     """
     singles, tables = bench.first.singles(SIGMAS), {t: bench.tables(t) for t in (ALONE, TOGETHER)}
+    tables = {through: own for through, own in tables.items() if own}
     others = {"combiner": combine_tables(singles, combiner=bench.kept, alpha=ALPHA)}
     for through, own in tables.items():
         others |= by_both_rules(CALLED[through], own)

@@ -1,6 +1,7 @@
 """Experts trained through a combiner, as a benchmark: every part at toy size, once and in any order."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -83,6 +84,15 @@ def test_the_comparison_holds_everything_before_and_after(made: tuple[Path, pd.D
             assert {f"{called}envelope{end}", f"{called}oracle{end}"} <= rows
     after = {f"trained {how}, combiner{end}" for how in ("alone", "together") for end in ("", " as it was")}
     assert {"combiner"} | after <= rows
+
+
+def test_what_was_not_trained_alone_is_left_out(made: tuple[Path, pd.DataFrame], tmp_path: Path) -> None:
+    out = shutil.copytree(made[0], tmp_path / "some")
+    for path in [*out.glob("*sigma0.25*_alone*"), *out.glob("*combiner_alone*")]:
+        path.unlink()
+    rows, whole = {*run(out, "board").index}, {*made[1].index}
+    lost = {f"trained alone, σ = 0.25{end}" for end in ("", BOTH)}
+    assert whole - rows == lost | {f"trained alone, combiner{end}" for end in ("", " as it was")}
 
 
 def test_a_part_that_lacks_another_says_so(tmp_path: Path) -> None:
