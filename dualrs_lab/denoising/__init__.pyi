@@ -1,4 +1,5 @@
 from .behind import Behind as Behind
+from .behind import in_front as in_front
 from .diffusion import OneShot as OneShot
 from .diffusion import cosine_schedule as cosine_schedule
 from .diffusion import diffusion_denoiser as diffusion_denoiser
