@@ -154,7 +154,6 @@ def _given(network: nn.Module, how: _How, place: torch.device | None) -> nn.Modu
     first = next((part.device for part in network.parameters()), how.device)
     here = first if place is None else place
     asked = in_evaluation("load_network", network if here == first else duplicate(network).to(here))
-    assert isinstance(asked, nn.Module)
     if how.mean is None and how.std is None and how.size is None:
         return asked
     plain = how if how.mean is not None or how.std is not None else how._replace(mean=0.0, std=1.0)
