@@ -25,7 +25,7 @@ GROUND = {
     "runtime": "files settings",
     "locks": "files",
     "store": "files locks",
-    "experiment": "evidence",
+    "experiment": "adapters evidence files",
 }
 ARROWS = {
     "data": "settings",
@@ -40,11 +40,11 @@ ARROWS = {
     "combine": "data evidence files locks models runtime settings smoothing store training",
     "mixing": "attacks data evidence files models runtime store training",
     "dual": "cascade data evidence files models runtime smoothing store training",
-    "denoising": "data models runtime store training",
+    "denoising": "adapters data experiment models runtime store training",
     "lessons": "combine mixing",
     "figures": "cascade combine dual evidence files mixing",
-    "panels": "attacks cascade combine data dual evidence figures lessons mixing models pixels runtime "
-    "smoothing",
+    "panels": "adapters attacks cascade combine data dual evidence figures lessons mixing models pixels "
+    "runtime smoothing",
     "headless": "files settings",
     "front": "adapters data evidence figures models runtime settings smoothing store",
     "cli": "adapters attacks cascade combine data evidence experiment files front headless mixing models "
