@@ -79,7 +79,7 @@ def as_network(
     if isinstance(model, str | Path):
         model = load_network(model, classes=names or wanted, device=pick_device("auto"))
     hint = wanted or len(pictures.classes or ()) or None
-    name, suit = str(getattr(model, "__name__", type(model).__name__)), "not known"
+    name, suit = _name(model), "not known"
     with _called(call):
         if isinstance(model, nn.Module):
             model, suit = _suited(call, model, pictures, names)
@@ -94,6 +94,12 @@ def as_network(
         check_conduct(call, asked, first.to(device=asked.device, dtype=asked.dtype))
     _want_labels(call, asked, pictures)
     return asked
+
+
+def _name(model: Any) -> str:
+    info = getattr(model, "info", None)
+    known = info.get("source") if isinstance(info, dict) else None
+    return str(known or getattr(model, "__name__", type(model).__name__))
 
 
 def _hinted(model: nn.Module, hint: int | None) -> nn.Module:

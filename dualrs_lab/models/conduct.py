@@ -61,7 +61,7 @@ def asked(call: str, model: Network, x: Tensor) -> Tensor:
     except (RuntimeError, TypeError, LookupError, AttributeError, AssertionError) as error:
         if isinstance(error, RuntimeError) and not _OF_SHAPES.search(str(error)):
             raise
-        told = next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
+        told = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"[:300]
         raise ValueError(
             f"{call}: the network takes no inputs of {' x '.join(map(str, x.shape[1:]))} ({told}); give it "
             "images of the shape that it was made for, or let it resize them (size)"
