@@ -5,13 +5,16 @@ there and the repository ships under data/. Nothing is made here, and no torch i
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from dualrs_lab.adapters.sources import source_name
 from dualrs_lab.evidence.table import read_table
+from dualrs_lab.files import digest
 
 __all__ = ["Experiment", "Shelf", "network_label"]
 
@@ -41,8 +44,11 @@ _THROUGH = {
 class Experiment:
     """The files of one data set, network and seed in `folder`, each by what it holds.
 
-    `data` is `Images.title`, `model` a name of MODELS, `n` the draws of its certificates. A file is named
-    whether it is there or not; through `made` one that is missing is an error that says who makes it.
+    `data` is `Images.title`, `n` the draws of its certificates. `model` is a name of MODELS, of which one is
+    trained for each noise level; or a network is `given`, the same one at all of them: `model` is then a
+    source of `adapters.load_network`, with what this one does not say in `weights`, `mean` and `std`, and
+    perhaps a `denoiser` in front (see `denoising.in_front`). A file is named whether it is there or not;
+    through `made` one that is missing is an error that says who makes it.
     """
 
     folder: Path | str
@@ -51,6 +57,17 @@ class Experiment:
     seed: int = 0
     n: int = 1000
     required: bool = False
+    weights: str = ""
+    mean: Sequence[float] = ()
+    std: Sequence[float] = ()
+    denoiser: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.given and self._said:
+            raise ValueError(
+                f"Experiment: got {', '.join(self._said)} for the network {self.model!r}, which is trained "
+                "here; name one that is there as model: a file, torchvision:NAME, module:factory, …"
+            )
 
     @classmethod
     def shipped(cls, root: Path | str) -> "Experiment":
@@ -62,8 +79,44 @@ class Experiment:
         """The same files, but one that is missing is a FileNotFoundError: which notebook to run first."""
         return replace(self, required=True)
 
+    @property
+    def given(self) -> bool:
+        """Whether the network comes from elsewhere: names of MODELS are words, sources are not."""
+        return not self.model.isidentifier()
+
+    @property
+    def label(self) -> str:
+        """The network in names of files; of one that is given, its source and a digest of what was said."""
+        if not self.given:
+            return self.model
+        name = re.sub(r"[^\w.-]+", "_", source_name(self.model))[:60]
+        return f"{name}_{digest(repr((self.model, sorted(self._said.items()))))[:8]}"
+
+    def levels_of(self, sigmas: Iterable[float]) -> list[float]:
+        """Noise levels that have a network, those above 0 first; one that is given has none for 0."""
+        every = sorted(set(sigmas), key=lambda sigma: (sigma == 0, sigma))
+        return [sigma for sigma in every if sigma or not self.given]
+
+    def origin(self, sigma: float, network: object = None) -> dict[str, Any]:
+        """What records say of the network of level `sigma`: where it is from, and its own `info`."""
+        if not self.given:
+            return {"checkpoint": self.expert(sigma).name, "trained_sigma": sigma}
+        told = {
+            name: source_name(value) if isinstance(value, str) else [*value]
+            for name, value in self._said.items()
+        }
+        info = {name: value for name, value in getattr(network, "info", {}).items() if name != "names"}
+        return {"checkpoint": source_name(self.model), **told} | ({"network": info} if info else {})
+
+    @property
+    def _said(self) -> dict[str, Any]:
+        # of a network from elsewhere
+        what = {"weights": self.weights, "mean": self.mean, "std": self.std, "denoiser": self.denoiser}
+        return {name: value for name, value in what.items() if value}
+
     def expert(self, sigma: float) -> Path:
         """The network trained under noise `sigma`; 0 is the one that saw none."""
+        self._want_trained("expert")
         return self._file("20_train", f"{self._level(sigma)}.safetensors")
 
     def certificates(self, sigma: float, *, smoothed: float | None = None) -> Path:
@@ -104,8 +157,9 @@ class Experiment:
 
     @property
     def cascade(self) -> Path:
-        """Certificates of the cascade of the tuned experts."""
-        return self._file("22_dual", f"cascade_tuned_seed{self.seed}_n{self.n}.tsv")
+        """Certificates of the cascade of the tuned experts; of a network that is given, as it is."""
+        how = "drawn" if self.given else "tuned"
+        return self._file("22_dual", f"cascade_{how}_seed{self.seed}_n{self.n}.tsv")
 
     @property
     def combiner(self) -> Path:
@@ -142,16 +196,17 @@ class Experiment:
 
         Networks that saw noise come first, by level. Raises FileNotFoundError where there is none.
         """
-        start = re.escape(f"{self.data}_{self.model}_")
-        pattern = re.compile(rf"{start}sigma([^_]+)_seed{self.seed}_smoothed([^_]+)_n{self.n}\.tsv")
+        start = re.escape(f"{self.data}_{self.label}_")
+        level = "given()" if self.given else "sigma([^_]+)"
+        pattern = re.compile(rf"{start}{level}_seed{self.seed}_smoothed([^_]+)_n{self.n}\.tsv")
         names = [path.name for path in Path(self.folder).glob("*.tsv")]
         found = [match.groups() for name in names if (match := pattern.fullmatch(name))]
         if not found:
             raise FileNotFoundError(
-                f"no certificates of {self.data}_{self.model}, seed {self.seed}, n = {self.n} in "
+                f"no certificates of {self.data}_{self.label}, seed {self.seed}, n = {self.n} in "
                 f"{self.folder}; run 21_certify with the same parameters first"
             )
-        return sorted(((float(a), float(b)) for a, b in found), key=lambda pair: (pair[0] == 0, pair[1]))
+        return sorted(((float(a or b), float(b)) for a, b in found), key=lambda pair: (pair[0] == 0, pair[1]))
 
     def singles(self, sigmas: Iterable[float] | None = None) -> dict[float, pd.DataFrame]:
         """Certificates by noise level, each network smoothed at its own: of `sigmas`, or of all there are."""
@@ -163,18 +218,26 @@ class Experiment:
         return {network_label(a, b): read_table(self.certificates(a, smoothed=b)) for a, b in self.levels()}
 
     def _file(self, maker: str, name: str) -> Path:
-        path = Path(self.folder) / f"{self.data}_{self.model}_{name}"
+        path = Path(self.folder) / f"{self.data}_{self.label}_{name}"
         if self.required and not path.exists():
             raise FileNotFoundError(f"{path} is missing; run {maker} with the same parameters first")
         return path
 
     def _level(self, sigma: float) -> str:
-        return f"sigma{sigma:g}_seed{self.seed}"
+        return f"given_seed{self.seed}" if self.given else f"sigma{sigma:g}_seed{self.seed}"
+
+    def _want_trained(self, what: str) -> None:
+        if self.given:
+            raise ValueError(
+                f"Experiment.{what}: got {source_name(self.model)}, which is given and not trained; wanted a "
+                "name of MODELS"
+            )
 
     def _smoothed(self, sigma: float, smoothed: float | None = None) -> str:
         return f"_smoothed{sigma if smoothed is None else smoothed:g}_n{self.n}.tsv"
 
     def _tuned(self, through: str) -> tuple[str, str, str]:
+        self._want_trained("tuned")
         if through not in _THROUGH:
             raise ValueError(f"Experiment.tuned: got {through!r}; wanted one of {', '.join(_THROUGH)}")
         return _THROUGH[through]

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -73,6 +74,39 @@ def test_a_file_that_is_there_is_named_and_a_router_is_only_the_beginning_of_nam
     lab.expert(0.25).touch()
     assert lab.made.expert(0.25) == lab.expert(0.25)
     assert lab.made.router == lab.router
+
+
+def test_a_network_that_is_given_is_one_for_all_levels_under_a_name_of_its_own(tmp_path: Path) -> None:
+    """Tables of it never have the names of those of trained experts, nor of another network."""
+    lab = Experiment(folder=tmp_path, data="digits", model="torchvision:resnet18", n=200)
+    said = [
+        {"weights": "a.pt"}, {"mean": [0.5]}, {"std": [0.5]}, {"denoiser": "d.safetensors"}, {"mean": [0.4]},
+        {"model": "hf:a/b"}, {"model": "/x/net.onnx"}, {"model": "/y/net.onnx"}, {"model": "my_code:make"},
+        {"model": "https://user:secret@host/p?key=secret"}, {"model": "digits_narrow"},
+    ]  # fmt: skip
+    every = [lab, *(replace(lab, **one) for one in said)]
+    names = [one.certificates(0.25).name for one in every]
+    assert len({*names}) == len(names)
+    assert names[-1] == "digits_digits_narrow_sigma0.25_seed0_smoothed0.25_n200.tsv"
+    assert all("secret" not in name and "/" not in name for name in names)
+    assert [one.given for one in every] == [True] * (len(every) - 1) + [False]
+    assert lab.levels_of([0.0, 0.5, 0.25]) == [0.25, 0.5]
+    assert every[-1].levels_of([0.0, 0.5, 0.25]) == [0.25, 0.5, 0.0]
+    for sigma in (0.25, 0.5):
+        lab.certificates(sigma).touch()
+    every[-1].certificates(1.0).touch()
+    assert lab.levels() == [(0.25, 0.25), (0.5, 0.5)]
+    assert replace(lab, weights="a.pt", mean=(0.5,)).origin(0.25) == {
+        "checkpoint": "torchvision:resnet18", "weights": "a.pt", "mean": [0.5],
+    }  # fmt: skip
+    for call in (lab.expert, lab.tuned):
+        with pytest.raises(ValueError, match="got torchvision:resnet18, which is given and not trained"):
+            call(0.25)
+
+
+def test_what_is_said_of_a_network_from_elsewhere_is_refused_of_one_that_is_trained() -> None:
+    with pytest.raises(ValueError, match=r"got mean, denoiser for the network 'auto', which is trained here"):
+        Experiment(folder=".", data="digits", model="auto", mean=[0.5], denoiser="d.safetensors")
 
 
 @pytest.mark.parametrize("call", ["mixing", "systems", "board"])

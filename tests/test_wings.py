@@ -25,7 +25,7 @@ GROUND = {
     "runtime": "files settings",
     "locks": "files",
     "store": "files locks",
-    "experiment": "evidence",
+    "experiment": "adapters evidence files",
 }
 ARROWS = {
     "data": "settings",
@@ -40,11 +40,11 @@ ARROWS = {
     "combine": "data evidence files locks models runtime settings smoothing store training",
     "mixing": "attacks data evidence files models runtime store training",
     "dual": "cascade data evidence files models runtime smoothing store training",
-    "denoising": "data models runtime store training",
+    "denoising": "adapters data experiment models runtime store training",
     "lessons": "combine mixing settings",
     "figures": "cascade combine dual evidence files mixing",
-    "panels": "attacks cascade combine data dual evidence figures headless lessons mixing models pixels "
-    "runtime smoothing tasks",
+    "panels": "adapters attacks cascade combine data dual evidence figures headless lessons mixing models "
+    "pixels runtime smoothing tasks",
     "headless": "files settings",
     "tasks": "files headless locks",
     "front": "adapters data evidence figures models runtime settings smoothing store",

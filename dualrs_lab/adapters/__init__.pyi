@@ -9,6 +9,7 @@ from .robustbench import robustbench_network as robustbench_network
 from .sources import FACTORY as FACTORY
 from .sources import SCHEMES as SCHEMES
 from .sources import names_a_source as names_a_source
+from .sources import source_name as source_name
 from .weights import Weights as Weights
 from .weights import read_weights as read_weights
 from .zoos import ZOOS as ZOOS

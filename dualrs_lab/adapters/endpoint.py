@@ -124,7 +124,7 @@ def ask_endpoint(
     """
     endpoint = Endpoint(url=url, **how)
     kind = f"the endpoint {endpoint.shown}"
-    return Outside(endpoint, kind=kind, identity=digest(kind), classes=classes, batch=batch)
+    return Outside(endpoint, kind=kind, identity=digest(kind), classes=classes, batch=batch, arrays=True)
 
 
 class _Again(Exception):

@@ -97,7 +97,7 @@ def onnx_graph(path: Path, device: torch.device) -> Found:
     kind = f"the ONNX graph {path.name}"
     outputs = ask.outputs
     return Found(
-        body=Outside(ask, kind=kind, identity=digest(path), classes=outputs, batch=ask.batch),
+        body=Outside(ask, kind=kind, identity=digest(path), classes=outputs, batch=ask.batch, arrays=True),
         kind="ONNX",
         size=(size[0], size[1]) if len(size) == 2 else None,
         channels=channels,

@@ -2,7 +2,6 @@
 
 import inspect
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from dualrs_lab.adapters.graphs import exported, is_exported, is_script, onnx_gr
 from dualrs_lab.adapters.network import Adapted, Found, Numbers, adapt
 from dualrs_lab.adapters.outside import Outside, black_box
 from dualrs_lab.adapters.robustbench import by_names, robustbench_network
-from dualrs_lab.adapters.sources import FACTORY, SCHEMES
+from dualrs_lab.adapters.sources import FACTORY, SCHEMES, source_name
 from dualrs_lab.adapters.weights import Weights, fill_in, read_weights, want_weights_file
 from dualrs_lab.adapters.zoos import ZOOS, guess, hint_of, torchvision_filled
 from dualrs_lab.models.checkpoints import load_checkpoint
@@ -113,17 +112,6 @@ def _named(source: str | Path, how: _How) -> nn.Module:
     raise FileNotFoundError(f"load_network: no file {text}; wanted {_WANTED}")
 
 
-def source_name(source: str | Path) -> str:
-    """A source as records tell it: without folders, passwords or keys."""
-    text = str(source)
-    if text.startswith(("http://", "https://")):
-        return re.sub(r"[?#].*", "", re.sub(r"//[^/@]*@", "//", text))
-    scheme, _, name = text.partition(":")
-    if scheme == "robustbench" or (scheme == "hf" and Path(name).is_dir()):
-        return f"{scheme}:{Path(name).name}"
-    return text if scheme in ZOOS or FACTORY.fullmatch(text) else Path(text).name
-
-
 def _alone(text: str, **given: object) -> None:
     for name, value in given.items():
         if value is not None:
@@ -154,7 +142,6 @@ def _given(network: nn.Module, how: _How, place: torch.device | None) -> nn.Modu
     first = next((part.device for part in network.parameters()), how.device)
     here = first if place is None else place
     asked = in_evaluation("load_network", network if here == first else duplicate(network).to(here))
-    assert isinstance(asked, nn.Module)
     if how.mean is None and how.std is None and how.size is None:
         return asked
     plain = how if how.mean is not None or how.std is not None else how._replace(mean=0.0, std=1.0)

@@ -57,15 +57,26 @@ class Adapted(nn.Module):
         self.register_buffer("size", None if size is None else torch.tensor(size))
         if not [*body.parameters()]:  # the device of a network is that of its parameters
             self.place = nn.Parameter(torch.zeros(1), requires_grad=False)
+        self.outputs: int | None = None
         self.info: dict[str, Any] = {}
         self.made_for = None
 
     def forward(self, x: Tensor) -> Tensor:
         fitted = fitting(x, len(self.normalize.mean), self.side)
-        return cast(Tensor, self.body(self.normalize(fitted)))
+        return answering(self.body(self.normalize(fitted)), self.outputs)
 
 
 @torch.fx.wrap  # one step to a tracer, which cannot look at shapes
+def answering(logits: Any, outputs: int | None) -> Tensor:
+    if outputs is not None and isinstance(logits, Tensor) and logits.shape[1:] not in ((), (outputs,)):
+        raise ValueError(
+            f"load_network: the network answers {tuple(logits.shape)}, and {outputs} classes were wanted; "
+            "choose the network of these images"
+        )
+    return cast(Tensor, logits)
+
+
+@torch.fx.wrap
 def fitting(x: Tensor, channels: int, side: tuple[int, int] | None) -> Tensor:
     if channels > 1 and x.shape[1] != channels:
         raise ValueError(
@@ -96,6 +107,7 @@ def adapt(
     side = found.size if size is None else as_size(size)
     network = Adapted(found.body, means, stds, side)
     outputs = classes if found.outputs is None else found.outputs
+    network.outputs = classes
     if outputs is not None and found.channels is not None:
         network.made_for = MadeFor(outputs=outputs, channels=found.channels)
     network.info = {

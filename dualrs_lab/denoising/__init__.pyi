@@ -1,9 +1,11 @@
 from .behind import Behind as Behind
+from .behind import in_front as in_front
 from .diffusion import OneShot as OneShot
 from .diffusion import cosine_schedule as cosine_schedule
 from .diffusion import diffusion_denoiser as diffusion_denoiser
 from .diffusion import linear_schedule as linear_schedule
 from .diffusion import timestep as timestep
+from .experts import load_experts as load_experts
 from .training import Denoising as Denoising
 from .training import Stability as Stability
 from .training import load_denoiser as load_denoiser

@@ -6,7 +6,7 @@ certified is the network as it came.
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -61,12 +61,13 @@ def certify(
     """Certify `model` on `images` under noise of standard deviation `sigma` (pixels in [0, 1]), each by
     itself.
 
-    `model` is a module of torch, a function of float images in [0, 1] (B, C, H, W), as tensors or as arrays,
-    to logits (B, K) or whole-number labels (B,), or the path of a checkpoint. `images` are uint8 arrays or
-    tensors, channels first or last, PIL images, a folder, the name of a data set, or `Images`; floats in
-    [0, 1] get plain Gaussian noise in place of noise on the 8-bit grid. `labels` (N,) are positions of the
-    outputs; without them nothing is said of accuracy. `classes` is the number of outputs, which a model that
-    answers labels only does not tell, or their names, by which the labels of a folder are found.
+    `model` is whatever `load_network` takes: a module of torch, a function of float images in [0, 1]
+    (B, C, H, W), as tensors or as arrays, to logits (B, K) or whole-number labels (B,), an estimator with
+    `predict`, or a string that names a file, a published network, a factory or an address. `images` are uint8
+    arrays or tensors, channels first or last, PIL images, a folder, the name of a data set, or `Images`;
+    floats in [0, 1] get plain Gaussian noise in place of noise on the 8-bit grid. `labels` (N,) are positions
+    of the outputs; without them nothing is said of accuracy. `classes` is the number of outputs, which a
+    model that answers labels only does not tell, or their names, by which the labels of a folder are found.
 
     The class is guessed on `n0` draws and its probability bounded on `n` others; each statement fails with
     probability at most `alpha`. `skip` and `max_images` choose images, `batch` is the number of noisy images
@@ -124,11 +125,11 @@ class _Asked(NamedTuple):
 
     @property
     def classes(self) -> int:
-        return cast(int, self.network.classes)
+        return self.network.classes
 
     @property
     def device(self) -> torch.device:
-        return cast(torch.device, self.network.device)
+        return self.network.device
 
 
 def _ready(call: str, model: Any, images: Any, labels: Any, classes: Any, layout: str | None) -> _Asked:

@@ -90,7 +90,6 @@ def _signs(asked: Asked, pictures: Pictures, sigma: float, seed: int) -> list[Si
     labelled = bool((labels >= 0).all()) and len(labels) >= FEWEST
     found = [_sigma(ask, sigma, noisy, labels if labelled else None)]
     if labelled:
-        assert asked.classes is not None
         order = order_sign(clean, labels, asked.classes)
         scale = None if order else _scale(ask, clean, labels)
         truth = _moved(labels, order)
@@ -114,7 +113,7 @@ class _Asks:
         answers = []
         for some in torch.split(self.x, _PASS):
             x = change(some)
-            x = x.to(device=self.asked.device or x.device, dtype=self.asked.dtype)
+            x = x.to(device=self.asked.device, dtype=self.asked.dtype)
             answers.append(self.asked(x).argmax(dim=1).cpu().numpy())
         return np.concatenate(answers)
 

@@ -105,9 +105,7 @@ class Mix(nn.Module):
         super().__init__()
         if not 0 <= weight <= 1:
             raise ValueError(f"Mix: got weight {weight}; wanted [0, 1]: 0 is the accurate network")
-        self.accurate, self.robust = (
-            cast(nn.Module, in_evaluation("Mix", one)) for one in (accurate, robust)
-        )
+        self.accurate, self.robust = (in_evaluation("Mix", one) for one in (accurate, robust))
         self.weight = weight
         self.scales, self.scaling = scales, scaling or Scaling()
         self.eval()

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FunctionType, MethodType
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ __all__ = ["as_is", "check_conduct", "duplicate", "in_evaluation", "want_gradien
 
 
 Network = Callable[[Tensor], Tensor]
+
+
+Asked = TypeVar("Asked", bound=Network)
 
 
 # How far logits of one input may lie apart in other company, as a share of their span: other batch sizes are
@@ -52,23 +55,27 @@ def want_gradients(call: str, model: nn.Module) -> None:
 
 
 def asked(call: str, model: Network, x: Tensor) -> Tensor:
-    """The answers to inputs x (N, ...); ValueError where the network is for inputs of another shape."""
+    """The answers to inputs x (N, ...); ValueError where the network is for others, or its code fails."""
     try:
         return model(x)
-    except RuntimeError as error:
-        if not _OF_SHAPES.search(str(error)):
+    except (RuntimeError, TypeError, LookupError, AttributeError, AssertionError) as error:
+        if isinstance(error, RuntimeError) and not _OF_SHAPES.search(str(error)):
             raise
-        told = next(iter(str(error).strip().splitlines()), "")[:300]
+        told = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"[:300]
         raise ValueError(
             f"{call}: the network takes no inputs of {' x '.join(map(str, x.shape[1:]))} ({told}); give it "
             "images of the shape that it was made for, or let it resize them (size)"
         ) from error
 
 
-def networks_behind(model: Network) -> list[nn.Module]:
-    """The networks that a callable asks, as far as it shows them: itself, or what it closes over or holds."""
+def networks_behind(model: Network | None) -> list[nn.Module]:
+    """The networks that a callable asks, as far as it shows them: itself, or what it closes over or holds.
+
+    A black box shows what it asks in its attribute `ask`.
+    """
     if isinstance(model, nn.Module):
-        return [model]
+        boxes = (part for part in model.modules() if getattr(part, "no_gradients", ""))
+        return [model, *(one for box in boxes for one in networks_behind(getattr(box, "ask", None)))]
     return [network for part in _parts(model) for network in _within(part)]
 
 
@@ -102,7 +109,7 @@ def duplicate(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, computed).eval()
 
 
-def in_evaluation(call: str, model: Network) -> Network:
+def in_evaluation(call: str, model: Asked) -> Asked:
     """`model` itself, or a copy in evaluation mode where some part of it is in training mode.
 
     The network that came is left as it is. A function around a network cannot be copied: one in training mode
@@ -111,12 +118,12 @@ def in_evaluation(call: str, model: Network) -> Network:
     training = [one for one in networks_behind(model) if any(part.training for part in one.modules())]
     if not training:
         return model
-    if not isinstance(model, nn.Module):
+    if within := [one for one in training if one is not model]:
         raise ValueError(
-            f"{call}: got a function around a {type(training[0]).__name__} in training mode, whose answers "
+            f"{call}: got a function around a {type(within[0]).__name__} in training mode, whose answers "
             "depend on its batch and change it; call .eval() on the network first"
         )
-    return duplicate(model)
+    return cast(Asked, duplicate(cast(nn.Module, model)))
 
 
 @torch.no_grad()

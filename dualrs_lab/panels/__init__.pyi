@@ -4,6 +4,7 @@ from .dual import DualPanel as DualPanel
 from .mixing import BlendPanel as BlendPanel
 from .mixing import MixPanel as MixPanel
 from .monitor import RunMonitor as RunMonitor
+from .networks import panel_network as panel_network
 from .panel import Panel as Panel
 from .panel import State as State
 from .pixels import PixelPanel as PixelPanel

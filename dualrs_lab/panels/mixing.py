@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 from markupsafe import Markup
-from torch import Tensor, nn
+from torch import Tensor
 
 from dualrs_lab import figures
 from dualrs_lab.attacks.pgd import PGD, pgd
@@ -17,8 +17,7 @@ from dualrs_lab.evidence.summary import certified_accuracy
 from dualrs_lab.evidence.table import as_table
 from dualrs_lab.mixing.certificate import FORMS, mixed, noise_of
 from dualrs_lab.mixing.mix import Mix, mix_logits, worst_margin
-from dualrs_lab.models.conduct import duplicate
-from dualrs_lab.models.suited import suited
+from dualrs_lab.panels.networks import panel_network
 from dualrs_lab.panels.panel import LAYOUT, Panel, State, float_slider, page_of, whole_slider
 from dualrs_lab.runtime import make_generator
 
@@ -71,15 +70,19 @@ class MixPanel(Panel):
 
 
 class BlendPanel(Panel):
-    """One image, as it is or attacked: what g, h and their mix make of it, at any weight."""
+    """One image, as it is or attacked: what g, h and their mix make of it, at any weight.
+
+    `accurate` and `robust` are whatever `load_network` takes, with gradients; where more is to be said of one
+    than its source, load it first.
+    """
 
     INPUTS = ("as it is", "attack on g", "attack on h", "attack on the mix")
 
     def __init__(
-        self, accurate: nn.Module, robust: nn.Module, images: Images, *, eps: float, weight: float = 0.7
+        self, accurate: Any, robust: Any, images: Images, *, eps: float, weight: float = 0.7
     ) -> None:
         self.accurate, self.robust = (
-            duplicate(suited("BlendPanel", one, images)) for one in (accurate, robust)
+            panel_network("BlendPanel", one, images, attacked=True) for one in (accurate, robust)
         )
         self.images, self.eps = images, eps
         super().__init__(

@@ -1,5 +1,7 @@
 """The panel of pixels: map, mask, budget, and the attack that uses it."""
 
+from typing import Any
+
 import torch
 from markupsafe import Markup
 from torch import Tensor
@@ -7,9 +9,7 @@ from torch import Tensor
 from dualrs_lab import figures
 from dualrs_lab.attacks.pgd import PGD, pgd
 from dualrs_lab.data.images import Images, to_float
-from dualrs_lab.models.conduct import duplicate
-from dualrs_lab.models.networks import Classifier
-from dualrs_lab.models.suited import suited
+from dualrs_lab.panels.networks import panel_network
 from dualrs_lab.panels.panel import Panel, State, float_slider, page_of, whole_slider
 from dualrs_lab.pixels.maps import class_maps, normalise, resize
 from dualrs_lab.pixels.masks import TopFraction, pixel_budget
@@ -22,20 +22,25 @@ class PixelPanel(Panel):
     """One image: where its class is found, what budget that gives, and what an attack does with it.
 
     `eps` is the budget of important pixels. Sliders choose the image, the share of pixels that are important
-    and the budget of the others; the attack is PGD-20. The network is copied and left as it is.
+    and the budget of the others; the attack is PGD-20. `model` is whatever `load_network` takes, with
+    gradients, and `weights`, `mean` and `std` are as there; it is copied and left as it is. A network that is
+    no `Classifier` needs the name of the `layer` that maps are of, see `class_maps`.
     """
 
     def __init__(
         self,
-        model: Classifier,
+        model: Any,
         images: Images,
         *,
         eps: float,
         image: int = 0,
         fraction: float = 0.3,
         low: float | None = None,
+        layer: str | None = None,
+        **how: Any,
     ) -> None:
-        self.model, self.images, self.eps = duplicate(suited("PixelPanel", model, images)), images, eps
+        self.model = panel_network("PixelPanel", model, images, attacked=True, **how)
+        self.images, self.eps, self.layer = images, eps, layer
         start = eps / 2 if low is None else low
         super().__init__(
             "pixels",
@@ -49,7 +54,7 @@ class PixelPanel(Panel):
         pixels, labels = self.images.batch(torch.tensor([state["image"]]))
         device = next(self.model.parameters()).device
         x, y = to_float(pixels.to(device)), labels.to(device)
-        maps = class_maps(self.model, x)
+        maps = class_maps(self.model, x, layer=self.layer)
         mask = TopFraction(fraction=state["fraction"])(maps, (x.shape[2], x.shape[3]))
         budget = pixel_budget(mask, high=self.eps, low=min(state["low"], self.eps))
         attack = PGD(step=self.eps / 4, blind=1.0)

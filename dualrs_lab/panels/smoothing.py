@@ -1,13 +1,13 @@
 """Panels of one smoothed classifier: votes, the plane, certified accuracy, one image."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import ipywidgets as widgets
 import numpy as np
 import pandas as pd
 import torch
 from markupsafe import Markup
-from torch import nn
 
 from dualrs_lab import figures
 from dualrs_lab.data.images import Images
@@ -18,11 +18,13 @@ from dualrs_lab.evidence.summary import average_radius, certified_accuracy, floo
 from dualrs_lab.evidence.table import as_table
 from dualrs_lab.lessons.plane import Boxes
 from dualrs_lab.lessons.problems import lesson_plane
-from dualrs_lab.models.suited import suited
+from dualrs_lab.models.conduct import as_is
+from dualrs_lab.panels.networks import panel_network
 from dualrs_lab.panels.panel import DRAWS, LAYOUT, Panel, State, dropdown, float_slider, page_of, whole_slider
 from dualrs_lab.smoothing.certify import certify
 from dualrs_lab.smoothing.frozen import evaluation_copy
 from dualrs_lab.smoothing.noise import GaussianNoise, GridNoise, NoiseBlocks
+from dualrs_lab.smoothing.settings import FastPath
 from dualrs_lab.smoothing.spec import Spec
 
 __all__ = ["CertifiedPanel", "ImagePanel", "PlanePanel", "VotesPanel"]
@@ -208,25 +210,29 @@ class CertifiedPanel(Panel):
 class ImagePanel(Panel):
     """An image under noise, and how a network votes on it; for networks that are fast on their device.
 
-    The slider "new draw" is the seed of the noise; `image` is a position in `images`.
+    The slider "new draw" is the seed of the noise; `image` is a position in `images`. `model` is whatever
+    `load_network` takes, a black box as well, and `weights`, `mean` and `std` are as there.
     """
 
     SIGMAS = (0.06, 0.12, 0.25, 0.5, 0.75, 1.0)
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Any,
         images: Images,
         *,
         image: int = 0,
         sigma: float = 0.25,
         n: int = 1000,
         alpha: float = 0.001,
+        **how: Any,
     ) -> None:
         self.images, self.alpha = images, alpha
-        self.device = next(model.parameters()).device
+        network = panel_network("ImagePanel", model, images, **how)
+        self.device = next(network.parameters()).device
+        fast = FastPath.plain() if as_is(network) else FastPath()
         self.model = evaluation_copy(
-            suited("SmoothingPanel", model, images), images.shape, device=self.device, dtype=torch.float32
+            network, images.shape, device=self.device, dtype=torch.float32, fast=fast
         )
         super().__init__(
             "image",

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
-from dualrs_lab.models.conduct import apart, check_conduct, duplicate
+from dualrs_lab.models.conduct import apart, asked, check_conduct, duplicate
 from dualrs_lab.models.probe import probe_images
 from dualrs_lab.smoothing import int8
 from dualrs_lab.smoothing.engine import Voter, images_together
@@ -98,7 +98,7 @@ def flops(model: nn.Module, shape: tuple[int, ...]) -> int:
     model = duplicate(model)  # a pass in training mode would change its statistics
     parameter = next(model.parameters())
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(torch.zeros((1, *shape), device=parameter.device, dtype=parameter.dtype))
+        asked("freeze", model, torch.zeros((1, *shape), device=parameter.device, dtype=parameter.dtype))
     return int(counter.get_total_flops())
 
 

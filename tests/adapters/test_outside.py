@@ -73,14 +73,14 @@ def test_names_of_classes_stand_for_their_places() -> None:
 @pytest.mark.parametrize(
     ("answer", "text"),
     [
-        (lambda images: np.zeros(len(images) + 1, dtype=int), "got answers int64"),
+        (lambda images: np.zeros(len(images) + 1, dtype=int), r"answers \(\d,\) of int64 for"),
         (lambda images: np.zeros((len(images), 2, 2)), "wanted logits"),
-        (lambda images: np.full(len(images), 10), "got the label 10; wanted one of 0 to 9"),
-        (lambda images: np.full(len(images), -1), "got the label -1"),
-        (lambda images: np.full(len(images), 0.5), "got the label 0.5"),
-        (lambda images: ["?"] * len(images), "answers that are no numbers, such as '?'"),
-        (lambda images: None, "got answers object"),
-        (lambda images: images.reshape(len(images), -1)[:, :3], "wanted \\(\\d+, 10\\)"),
+        (lambda images: np.full(len(images), 10), "labels from 10 to 10, and there are 10 classes"),
+        (lambda images: np.full(len(images), -1), "labels from -1 to -1"),
+        (lambda images: np.full(len(images), 0.5), r"Are these labels, such as 0\.5\?"),
+        (lambda images: ["?"] * len(images), "list that hold no numbers, such as '?'"),
+        (lambda images: None, r"answers \(\) of float32"),
+        (lambda images: images.reshape(len(images), -1)[:, :3], "tells 3 classes, and 10 were named"),
         (lambda images: np.full((len(images), CLASSES), np.nan), "NaN logits"),
         (lambda images: np.full(len(images), np.nan), "NaN logits"),
         (lambda images: np.arange(len(images)) % 10, "when they"),
@@ -95,12 +95,40 @@ def test_answers_that_are_no_function_of_one_image_are_refused(
 
 
 def test_labels_alone_do_not_tell_how_many_there_are(digits: Images) -> None:
-    with pytest.raises(ValueError, match="do not tell how many there are; say classes"):
+    with pytest.raises(ValueError, match="do not tell how many there are; give classes=10"):
         certify(black_box(brightest), digits.pixels[:2], classes=CLASSES, spec=SPEC)
-    with pytest.raises(ValueError, match="wanted a function, or what has predict"):
+    with pytest.raises(ValueError, match="got a int, which cannot be called; wanted a module of torch"):
         load_network(3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="got weights for a network that is there"):
         load_network(brightest, weights="a.pt")
+
+
+def test_whether_a_function_takes_arrays_or_tensors_is_found_by_asking(digits: Images) -> None:
+    x, _ = as_floats(digits)
+    network = make_model("digits_narrow", classes=CLASSES, channels=1, mean=[0.3], std=[0.3], seed=0).eval()
+    of_tensors = load_network(lambda images: network(images))
+    assert torch.equal(of_tensors(x), network(x))
+    (found,) = certify(of_tensors, digits.pixels[:1], classes=CLASSES, spec=SPEC)
+    assert sum(count for _, count in found.votes) == SPEC.n
+
+    def of_arrays(images: Any) -> Any:
+        assert isinstance(images, np.ndarray), f"got a {type(images).__name__}"
+        return brightest(images)
+
+    assert load_network(of_arrays, classes=CLASSES)(x).argmax(1).tolist() == brightest(x.numpy()).tolist()
+    with pytest.raises(ValueError, match=r"of_none could not answer .*: KeyError: 'here'; wanted a function"):
+        black_box(lambda images: {}["here"], name="of_none")(x)
+
+
+def test_a_function_around_a_network_that_is_not_held_still_is_refused(digits: Images) -> None:
+    layers = (torch.nn.Flatten(), torch.nn.BatchNorm1d(64), torch.nn.Linear(64, CLASSES))
+    network = torch.nn.Sequential(*layers).train()
+    box, before = load_network(lambda images: network(images)), network[1].running_mean.clone()
+    with pytest.raises(ValueError, match=r"a function around a Sequential in training mode.*\.eval\(\)"):
+        certify(box, digits.pixels[:2], classes=CLASSES, spec=SPEC)
+    assert torch.equal(network[1].running_mean, before)
+    network.eval()
+    certify(box, digits.pixels[:2], classes=CLASSES, spec=SPEC)
 
 
 def test_a_box_is_asked_in_float32_and_without_steps(tmp_path: Path, digits: Images) -> None:

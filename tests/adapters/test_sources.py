@@ -18,11 +18,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.models import ResNet18_Weights, resnet18
 
+import dualrs_lab as lab
 from dualrs_lab.__main__ import main
 from dualrs_lab.adapters import Graph, load_network, read_weights, robustbench_network
 from dualrs_lab.adapters.robustbench import DeepMindPreActivation, DeepMindWide, PreActivation
 from dualrs_lab.adapters.zoos import processed
-from dualrs_lab.evidence import read_table
+from dualrs_lab.evidence import Certificate, read_table
 from dualrs_lab.models import MODELS, as_is, make_model, save_checkpoint, want_gradients
 from dualrs_lab.models.residual import WideResNet
 from dualrs_lab.smoothing import GridNoise, Spec, certify
@@ -214,6 +215,10 @@ def test_a_network_of_each_source_is_the_one_that_was_saved_and_certifies(
     (same, _) = certify(case.before, PIXELS, classes=CLASSES, spec=SPEC)
     assert sum(count for _, count in (*one.votes, *two.votes)) == 2 * SPEC.n
     assert (one.predict, one.votes) == (same.predict, same.votes)
+    by_door = lab.certify(network, PIXELS, sigma=0.25, n=100, n0=100, alpha=0.05, seed=0, progress=False)
+    told = [Certificate.from_row(row) for row in by_door.frame.to_dict("records")]
+    assert [(row.predict, row.votes) for row in told] == [(one.predict, one.votes), (two.predict, two.votes)]
+    assert by_door.record["info"]["network"] == case.source
 
 
 @pytest.fixture

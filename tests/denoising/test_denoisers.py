@@ -12,6 +12,7 @@ from dualrs_lab.denoising import (
     Behind,
     Denoising,
     Stability,
+    in_front,
     load_denoiser,
     train_denoiser,
 )
@@ -88,6 +89,19 @@ def test_a_classifier_that_never_saw_noise_certifies_behind_it(made: Path, class
             sum(one.radius for one, y in zip(found, labels.tolist(), strict=True) if one.predict == y)
         )
     assert radii[1] > 1.1 * radii[0]
+
+
+def test_a_denoiser_is_put_in_front_by_its_name(made: Path, classifier: Classifier) -> None:
+    named = in_front(made, classifier, sigma=SIGMA)
+    x, _ = as_floats(load_images("digits", "test").select(range(4)))
+    with torch.no_grad():
+        assert torch.equal(named(x), Behind(load_denoiser(made), classifier)(x))
+    assert named.info["denoiser"] == "denoiser.safetensors"
+    assert not named.training
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        in_front(made.with_name("nowhere.safetensors"), classifier, sigma=SIGMA)
+    with pytest.raises(ValueError, match="wanted a file of train_denoiser, or diffusers:NAME"):
+        in_front("timm:resnet18", classifier, sigma=SIGMA)
 
 
 def test_stability_keeps_the_classifier_and_wins_more_of_its_answers(

@@ -12,6 +12,7 @@ from dualrs_lab.denoising import (
     OneShot,
     cosine_schedule,
     diffusion_denoiser,
+    in_front,
     linear_schedule,
     timestep,
 )
@@ -126,6 +127,9 @@ def test_a_model_of_the_library_is_an_expert_like_any_other(saved: Path) -> None
     spec = Spec(noise=GaussianNoise(0.25), seed=0, n=100, n0=20, alpha=0.01)
     (found,) = certify(Behind(denoiser, classifier), (255 * x[:1]).byte(), classes=4, spec=spec)
     assert found.n == 100
+    named = in_front(f"diffusers:{saved}", classifier, sigma=0.25)
+    assert torch.equal(named(x), Behind(denoiser, classifier)(x))
+    assert named.info["denoiser"] == f"diffusers:{saved.name}"
 
 
 def test_models_that_are_no_denoisers_are_refused(saved: Path, tmp_path: Path) -> None:

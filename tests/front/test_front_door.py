@@ -19,6 +19,7 @@ from dualrs_lab.evidence import read_table
 from dualrs_lab.front.pictures import as_pictures
 from dualrs_lab.models import make_model, save_checkpoint, trained_on
 from dualrs_lab.smoothing import GridNoise, Spec, certify, predict
+from tests.adapters.served import serving
 from tests.front.conftest import trained
 
 QUICK: dict[str, Any] = {"sigma": 0.25, "n": 200, "n0": 20, "seed": 0, "progress": False}
@@ -79,8 +80,29 @@ def test_a_pipeline_of_scikit_learn_is_a_black_box(few: Images) -> None:
     box = LogisticRegression(max_iter=200).fit(x.flatten(1).numpy(), labels.numpy())
     table = lab.certify(lambda x: box.predict(x.reshape(len(x), -1)), few, **QUICK)
     assert table.frame["correct"].mean() > 0.5
-    with pytest.raises(ValueError, match=r"got a LogisticRegression, .*lambda x: model\.predict\(x\.reshape"):
-        lab.certify(box, few, **QUICK)
+    assert same(lab.certify(box, few, **QUICK), table)
+    unlabelled = lab.certify(box, few.pixels, classes=10, **QUICK)
+    assert unlabelled.frame["votes"].tolist() == table.frame["votes"].tolist()
+    assert unlabelled.record["info"]["network"] == "LogisticRegression"
+
+
+def test_what_answers_with_names_or_behind_an_address_is_certified(
+    network: nn.Module, few: Images, plain: lab.Table
+) -> None:
+    words = np.array([f"digit {k}" for k in range(10)])
+
+    def labels(x: np.ndarray) -> np.ndarray:
+        return network(torch.from_numpy(x)).argmax(1).numpy()
+
+    named = lab.certify(lambda x: words[labels(x)], few.pixels, few.labels, classes=[*words], **QUICK)
+    assert same(named, plain)
+    with pytest.raises(ValueError, match=r"certify: .*hold no numbers.*classes=\[…\] says"):
+        lab.certify(lambda x: words[labels(x)], few, **QUICK)
+    with serving(labels) as served:
+        assert same(lab.certify(served.url, few, **QUICK), plain)  # the images say how many classes there are
+        remote = lab.certify(lab.load_network(served.url), few.pixels, few.labels, classes=10, **QUICK)
+        assert same(remote, plain)
+        assert remote.record["info"]["answers"] == "labels only"
 
 
 def test_a_checkpoint_goes_by_its_path(tmp_path: Path, few: Images) -> None:
@@ -135,7 +157,7 @@ def test_a_network_of_logits_within_an_answer_is_read(
         (lambda net: lambda x: net(x)[:, :1], r"one logit .*torch\.cat\(\[-network\(x\), network\(x\)\]"),
         (lambda net: lambda x: (net(x), 0), r"a tuple of 2 parts; wanted logits .*network\(x\)\[…\]"),
         (lambda net: lambda x: ["cat"] * len(x), r"hold no numbers, such as .*the place of its class"),
-        (lambda net: lambda x: net(x).argmax(1).float(), r"Are these labels\? .*astype\(int\)"),
+        (lambda net: lambda x: net(x).argmax(1) + 0.5, r"Are these labels, such as .*\.5\? They are whole"),
         (lambda net: lambda x: net(x).argmax(1) + 5, r"labels from 5 to 1\d, and there are 10 classes"),
         (lambda net: lambda x: net(x[:, :, :4]), r"could not answer float images \(\d, 1, 8, 8\).*Resize"),
         (lambda net: nn.Linear(3, 10), r"Linear could not answer float images .*wrap it"),

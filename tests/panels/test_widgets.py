@@ -4,6 +4,7 @@ import base64
 import io
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from dualrs_lab import figures
 from dualrs_lab.cascade import Cascade, from_tables
@@ -31,7 +33,7 @@ from dualrs_lab.evidence import (
 )
 from dualrs_lab.lessons import lesson_dual, lesson_plane
 from dualrs_lab.mixing import Mix, mixed
-from dualrs_lab.models import make_model
+from dualrs_lab.models import make_model, save_checkpoint
 from dualrs_lab.panels import (
     BlendPanel,
     CascadePanel,
@@ -44,6 +46,7 @@ from dualrs_lab.panels import (
     PixelPanel,
     PlanePanel,
     VotesPanel,
+    panel_network,
 )
 
 VIEW = "application/vnd.jupyter.widget-view+json"
@@ -304,6 +307,54 @@ def test_the_image_panel_leaves_the_network_as_it_was() -> None:
     assert model.training
     found = panel.certificate(panel.state)
     assert (found.idx, found.label, found.n, found.sigma) == (1, 1, 100, 0.25)
+
+
+class Estimator:
+    """Has `predict` of rows, as scikit-learn's do."""
+
+    def predict(self, rows: Any) -> Any:
+        return np.asarray(rows).reshape(len(rows), 8, 8).mean(axis=2).argmax(axis=1) % 3
+
+
+def rows_of(x: Any) -> Any:
+    return Estimator().predict(x.reshape(len(x), -1))
+
+
+def two_layers() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 3)
+    )
+
+
+def test_panels_take_what_load_network_takes(tmp_path: Path) -> None:
+    shown = images(torch.randint(0, 256, (3, 1, 8, 8), generator=torch.Generator().manual_seed(0)).byte())
+    model = make_model("digits_narrow", classes=3, channels=1, mean=[0.5], std=[0.5], seed=0)
+    save_checkpoint(
+        tmp_path / "net.safetensors", model, data={"classes": shown.classes, "shape": shown.shape}
+    )
+    wanted = ImagePanel(model, shown, n=100)
+    by_path = ImagePanel(str(tmp_path / "net.safetensors"), shown, n=100)
+    assert by_path.certificate(by_path.state).votes == wanted.certificate(wanted.state).votes
+    PixelPanel(tmp_path / "net.safetensors", shown, eps=0.1)
+    BlendPanel(tmp_path / "net.safetensors", model, shown, eps=0.1)
+    votes = [
+        panel.certificate(panel.state).votes
+        for panel in (ImagePanel(source, shown, n=100) for source in (rows_of, Estimator()))
+    ]
+    assert votes[0] == votes[1]
+    assert sum(count for _, count in votes[0]) == 100
+    named = PixelPanel(two_layers(), shown, eps=0.1, layer="body.0", mean=0.5, std=0.2)
+    assert panel_network("t", two_layers(), shown, mean=0.5, std=0.2).info["mean"] == (0.5,)
+    assert named.attacked(named.state)[1].shape == (1, 8, 8)
+    with pytest.raises(ValueError, match=r"got a Sequential; .*name a layer"):
+        PixelPanel(two_layers().eval(), shown, eps=0.1)
+    with pytest.raises(ValueError, match="PixelPanel: the estimator Estimator answers, and has no gradients"):
+        PixelPanel(Estimator(), shown, eps=0.1)
+    with pytest.raises(ValueError, match="BlendPanel: the black box rows_of answers, and has no gradients"):
+        BlendPanel(model, rows_of, shown, eps=0.1)
+    with pytest.raises(FileNotFoundError, match=r"no file nowhere\.pt"):
+        ImagePanel("nowhere.pt", shown)
 
 
 def test_the_pixel_panel_shows_what_its_sliders_say_and_leaves_the_network_alone() -> None:
