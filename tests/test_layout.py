@@ -116,7 +116,7 @@ def test_every_third_party_import_is_declared() -> None:
     for extra in ("attacks", "int8", "diffusers", "completion", "timm", "hf", "onnx"):
         wanted += extras[extra]
     names = {Requirement(text).name for text in wanted}
-    modules = {"pillow": "PIL"}
+    modules = {"pillow": "PIL", "vl-convert-python": "vl_convert"}
     declared = {modules.get(name, name) for name in names}
     for path in PACKAGE.rglob("*.py"):
         used = {name.split(".")[0] for name in imports(path)} - {"dualrs_lab"}
@@ -146,7 +146,7 @@ def state():
             warnings.filters[:], torch.get_num_threads(), torch.get_default_dtype(), dict(os.environ),
             # Reading rcParams["backend"] would choose one; the raw entry says whether somebody did.
             {key: dict.__getitem__(matplotlib.rcParams, key) for key in matplotlib.rcParams})
-import ipywidgets, mpmath, pandas, safetensors.torch, scipy.stats, seaborn
+import altair, ipywidgets, mpmath, pandas, safetensors.torch, scipy.stats, seaborn
 import torch.fx.experimental.optimization, torch.utils.data, torchvision, tqdm.auto
 before = state()
 for name in sys.argv[1:]:

@@ -43,17 +43,25 @@ ARROWS = {
     "denoising": "adapters data experiment models runtime store training",
     "lessons": "combine mixing settings",
     "figures": "cascade combine dual evidence files mixing",
+    "charts": "cascade combine dual evidence figures files lessons mixing",
     "panels": "adapters attacks cascade combine data dual evidence figures headless lessons mixing models "
     "pixels runtime smoothing tasks",
-    "headless": "files settings",
+    "headless": "charts files settings",  # of charts how a page holds them, which knows no method
     "tasks": "files headless locks",
     "front": "adapters data evidence figures models runtime settings smoothing store",
     "cli": "adapters attacks cascade combine data evidence experiment files front headless mixing models "
     "runtime settings smoothing store training",
 }
 # Libraries that belong to one place only.
-ONLY = {"matplotlib": "figures", "seaborn": "figures", "ipywidgets": "panels", "papermill": "headless"}
-TORCHLESS = ("evidence", "lessons", "figures", "headless", "tasks")
+ONLY = {
+    "altair": "charts",
+    "ipywidgets": "panels",
+    "matplotlib": "figures",
+    "papermill": "headless",
+    "seaborn": "figures",
+    "vl_convert": "charts",
+}
+TORCHLESS = ("evidence", "lessons", "figures", "charts", "headless", "tasks")
 
 
 def name_of(path: Path) -> str:

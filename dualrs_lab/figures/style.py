@@ -43,10 +43,15 @@ MARKERS = "osD^vPX*<>hpd8"  # for series that have no look of their own
 COLUMN, PAGE = 3.4, 6.8  # widths in inches of a column and of a page of two
 
 
+FONTS = f"{matplotlib.get_data_path()}/fonts/ttf"  # where the letters of all figures are
+
+
 RADIUS = r"$\ell_2$ radius (pixels in [0, 1])"
 
 
-BLUE, ORANGE, GREEN, RED, PURPLE, BROWN, PINK, GREY, YELLOW, SKY = sns.color_palette("colorblind").as_hex()
+COLOURS = BLUE, ORANGE, GREEN, RED, PURPLE, BROWN, PINK, GREY, YELLOW, SKY = sns.color_palette(
+    "colorblind"
+).as_hex()
 
 
 BLACK = "#303030"

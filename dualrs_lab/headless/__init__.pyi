@@ -74,4 +74,3 @@ from .workbench import are_installed as are_installed
 from .workbench import find_notebooks as find_notebooks
 from .workbench import lay_out as lay_out
 from .workbench import workbench_files as workbench_files
-from .worker import export_page as export_page

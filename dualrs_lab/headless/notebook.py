@@ -49,6 +49,9 @@ OUTPUT_LIMIT, FILE_LIMIT = 200_000, 1_000_000
 READ_LIMIT = 1_000_000_000  # bytes; a run's own outputs are bounded far below, see `worker`
 
 
+TABLE_ID = re.compile(r"\bT_[0-9a-f]{5}(?=_|\b)")  # as pandas gives to a styled table
+
+
 MACHINE_PATH = re.compile(
     r"(?<![\w.:/-])/(?:home|root|Users|tmp|work|mnt|var|private|opt|srv)/[\w.]|[A-Z]:\\\\?Users|site-packages/"
 )
@@ -248,8 +251,13 @@ def _tidy_outputs(outputs: list[Any]) -> list[Any]:
 
 
 def _without_chance(text: str) -> str:
-    """Without what differs from run to run: memory addresses, and the random id of a styled pandas table."""
-    return re.sub(r"\bT_[0-9a-f]{5}(?=_|\b)", "T_table", re.sub(r" at 0x[0-9a-f]+>", ">", text))
+    """Without what differs from run to run: memory addresses, and the random ids of styled pandas tables.
+
+    A table is known by what it holds instead, so that the styles of one do not reach into another.
+    """
+    text = re.sub(r" at 0x[0-9a-f]+>", ">", text)
+    bare = TABLE_ID.sub("T_", text)
+    return TABLE_ID.sub(f"T_{digest(bare)[:5]}", text) if bare != text else text
 
 
 def _readable(output: Any) -> str:

@@ -30,12 +30,10 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
-from dualrs_lab.files import replace_json, replace_text
+from dualrs_lab.charts.page import export_page
+from dualrs_lab.files import replace_json
 from dualrs_lab.headless.notebook import normalise_notebook, overwrite_lines, read_notebook
 from dualrs_lab.headless.processes import MARK, SCRATCH, adopt_orphans, birth, kill_marked, oom_kills
-
-__all__ = ["export_page"]
-
 
 START_SECONDS = 120  # a busy machine needs more than papermill's 60 for many kernels at once
 
@@ -265,19 +263,6 @@ def _keep(part: Path, output: Path, page: Path) -> None:
         replace_json(output, normalise_notebook(read_notebook(part)))
         part.unlink()
         export_page(output, page)
-
-
-def export_page(notebook: Path, page: Path) -> None:
-    """Write the notebook as one HTML file, no widget state. Only formulas ask the network, after the text."""
-    import nbformat
-    from nbconvert import HTMLExporter
-
-    exporter = HTMLExporter(require_js_url="", mermaid_js_url="", embed_images=True)
-    nb = nbformat.read(notebook, as_version=4)
-    body, _ = exporter.from_notebook_node(nb, {"metadata": {"name": notebook.stem}})
-    body = body.replace('<script src=""></script>', "")
-    body = re.sub(r'<script src="([^"]*MathJax[^"]*)"', r'<script async src="\1"', body, flags=re.IGNORECASE)
-    replace_text(page, body)
 
 
 if __name__ == "__main__":

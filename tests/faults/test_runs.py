@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from dualrs_lab.__main__ import main
+from dualrs_lab.charts import export_page
 from dualrs_lab.headless import (
     Report,
     alone,
-    export_page,
     find_runs,
     is_done,
     log_tail,

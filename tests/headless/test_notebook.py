@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -200,14 +201,27 @@ def test_a_web_address_is_no_machine_path(tmp_path: Path) -> None:
     assert check_notebook(save(tmp_path, stamp(nb))) == []
 
 
-def test_addresses_and_random_table_ids_do_not_make_two_runs_differ() -> None:
-    def shown(address: str, uuid: str) -> dict[str, object]:
-        html = f'<style>#T_{uuid}_row0_col0 {{color: red}}</style><table id="T_{uuid}"></table>'
-        data = {"text/plain": f"<pandas.io.formats.style.Styler at {address}>", "text/html": html}
-        output = {"output_type": "execute_result", "metadata": {}, "execution_count": 1, "data": data}
-        cell = {"cell_type": "code", "id": "a", "metadata": {}, "source": "t", "execution_count": 1}
-        return {"cells": [cell | {"outputs": [output]}], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+def with_tables(*tables: str, address: str = "0x7faf72e46790") -> dict[str, object]:
+    shown = [{"text/html": html, "text/plain": f"<Styler at {address}>"} for html in tables]
+    outputs = [{"output_type": "display_data", "metadata": {}, "data": data} for data in shown]
+    cell = {"cell_type": "code", "id": "a", "metadata": {}, "source": "t", "execution_count": 1}
+    return {"cells": [cell | {"outputs": outputs}], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
 
-    first = normalise_notebook(shown("0x7faf72e46790", "9defd"))
-    assert first == normalise_notebook(shown("0x7f2e7fb2cf90", "01abc"))
-    assert "#T_table_row0_col0" in first["cells"][0]["outputs"][0]["data"]["text/html"]
+
+def styled(uuid: str, colour: str) -> str:
+    return f'<style>#T_{uuid}_row0_col0 {{color: {colour}}}</style><table id="T_{uuid}"></table>'
+
+
+def test_addresses_and_random_table_ids_do_not_make_two_runs_differ() -> None:
+    first = normalise_notebook(with_tables(styled("9defd", "red"), styled("00abc", "blue")))
+    again = with_tables(styled("01abc", "red"), styled("3ef00", "blue"), address="0x7f2e7fb2cf90")
+    assert first == normalise_notebook(again) == normalise_notebook(first)
+
+
+def test_styles_of_one_table_do_not_reach_into_another() -> None:
+    nb = normalise_notebook(with_tables(styled("9defd", "red"), styled("00abc", "blue")))
+    found = [output["data"]["text/html"] for output in nb["cells"][0]["outputs"]]
+    names = [re.findall(r"T_[0-9a-f]{5}", html) for html in found]
+    assert [len(each) for each in names] == [2, 2]  # the style and its table
+    assert [len(set(each)) for each in names] == [1, 1]
+    assert names[0][0] != names[1][0]

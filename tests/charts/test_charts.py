@@ -1,0 +1,165 @@
+"""Charts carry the package's numbers, draw without a browser, and say in words what they show."""
+
+import io
+import json
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from dualrs_lab.charts import (
+    THEME,
+    VEGALITE,
+    Chart,
+    as_data,
+    board_chart,
+    curves_chart,
+    line_scales,
+    mark_scales,
+    menu,
+    slider,
+    ticks,
+    tips,
+)
+from dualrs_lab.evidence import average_radius, certified_accuracy, confidence_band
+from dualrs_lab.figures import METHODS, certified_points, looks
+
+ROWS = pd.DataFrame({"idx": range(4), "label": 0, "predict": 0, "correct": [1, 1, 1, 0]})
+TABLES = {
+    "σ = 0.5": ROWS.assign(radius=[0.1, 0.3, 0.6, 0.9], sigma=0.5),
+    "it's 100 %": ROWS.assign(radius=[0.25, 0.2, 1.0, 1.8], sigma=1.0),
+}
+
+
+@pytest.fixture(scope="module")
+def curves() -> Chart:
+    return curves_chart(TABLES, radius=0.3)
+
+
+def rows(chart: Chart, name: str) -> pd.DataFrame:
+    """The named data inside a chart, wherever it stands."""
+    found = []
+
+    def look(part: object) -> None:
+        if isinstance(part, dict):
+            if part.get("name") == name and "values" in part:
+                found.append(part["values"])
+            for value in part.values():
+                look(value)
+        elif isinstance(part, list):
+            for value in part:
+                look(value)
+
+    look(chart.spec)
+    assert found
+    return pd.read_csv(io.StringIO(found[0]))
+
+
+def test_every_value_under_the_ruler_is_that_of_the_table(curves: Chart) -> None:
+    at = rows(curves, "at")
+    for number, label in enumerate(looks(TABLES)):
+        assert np.array_equal(at[f"t{number}"], certified_accuracy(TABLES[label], at["radius"]))
+    assert at["radius"].iloc[-1] >= 1.0  # past the last step
+    low, high = confidence_band(TABLES["σ = 0.5"], 0.3)
+    text = at.loc[at["radius"] == 0.3, f"b{list(looks(TABLES)).index('σ = 0.5')}"].item()
+    assert text == f"0.500 ({low:.3f} to {high:.3f})"
+
+
+def test_a_long_curve_is_drawn_short_and_never_above_itself() -> None:
+    many = pd.DataFrame({"label": 0, "predict": 0, "correct": 1, "radius": np.linspace(0.01, 2, 3000)})
+    drawn = rows(curves_chart({"many": many}, band=None), "steps")
+    assert len(drawn) <= 401
+    between = (drawn["radius"].to_numpy()[:-1] + drawn["radius"].to_numpy()[1:]) / 2
+    assert (drawn["accuracy"].to_numpy()[1:] <= certified_accuracy(many, between) + 1e-5).all()
+
+
+def test_a_chart_is_the_same_each_time_and_small(curves: Chart) -> None:
+    assert json.dumps(curves.spec) == json.dumps(curves_chart(TABLES, radius=0.3).spec)
+    data, metadata = curves._repr_mimebundle_()
+    assert set(data) == {VEGALITE, "image/png", "text/plain"}
+    assert len(json.dumps([data, metadata])) < 100_000
+    assert metadata[VEGALITE]["embed_options"]["actions"]["editor"] is False  # it is in a network
+    assert data[VEGALITE]["$schema"].endswith("/v5.json")
+    assert data[VEGALITE]["config"] == THEME
+
+
+def test_a_picture_and_a_drawing_show_the_ruler_where_it_stands(curves: Chart) -> None:
+    assert Image.open(io.BytesIO(curves.png())).size[0] > 1000
+    drawing = curves.svg()
+    assert "at radius 0.300" in drawing
+    assert "σ = 0.5   0.500" in drawing.replace("\u00a0", " ")  # the legend has the values
+    title = ElementTree.fromstring(drawing)[0]
+    assert (title.tag.rpartition("}")[2], title.text) == ("title", curves.alt)
+
+
+def test_words_and_values_are_the_packages(curves: Chart) -> None:
+    assert "σ = 0.5 0.500" in curves.alt
+    kept = pd.read_csv(io.StringIO(curves.csv())).set_index("table")
+    for label, table in TABLES.items():
+        assert kept.loc[label, "r = 0.25"] == certified_accuracy(table, 0.25)
+        assert kept.loc[label, "ACR"] == average_radius(table)
+    latex = curves_chart({"a_b & σ": TABLES["σ = 0.5"].assign(radius=0.1239)}).latex()
+    assert r"a\_b \& $\sigma$ & 4 & 0.750 & 0.092 \\" in latex  # 0.0929…, rounded down
+    assert r"\toprule" in latex
+
+
+def test_a_chart_without_tables_is_refused() -> None:
+    with pytest.raises(ValueError, match="curves_chart: got no tables"):
+        curves_chart({})
+
+
+def test_series_look_as_in_figures() -> None:
+    colours, dashes = line_scales({"dual": METHODS["dual"], "standard": METHODS["standard"]})
+    assert colours["range"][0] == METHODS["dual"].colour
+    assert dashes["range"] == [[7, 2, 2, 2], [2, 2]]
+    assert mark_scales({"dual": METHODS["dual"]})[1]["range"] == ["diamond"]
+
+
+@pytest.mark.parametrize("last", [0.013, 0.4, 1.0, 1.8, 7.3, 120])
+def test_ticks_are_round_and_reach_the_end(last: float) -> None:
+    found = ticks(last)
+    assert found[0] == 0
+    assert last <= found[-1] < last + 2 * found[1]
+    assert len(found) <= 152
+    assert all(float(repr(place)) == place and len(repr(float(place))) < 8 for place in found.tolist())
+
+
+def test_controls_have_labels_and_a_row_is_found_behind_the_nearest_mark() -> None:
+    assert slider("sigma", "σ", 0.5, 0, 1, 0.05).to_dict()["expr"] == "sigma"
+    chosen = menu("rule", "rule", {"two bounds": 0, "Cohen": 1}, 0).param
+    assert chosen.bind.to_dict() == {
+        "input": "select",
+        "labels": ["two bounds", "Cohen"],
+        "name": "rule",
+        "options": [0, 1],
+    }
+    assert tips({"r": "ROW.r"})["value"].to_dict()["expr"] == "{'r': (datum.datum || datum).r}"
+    assert as_data("x", pd.DataFrame({"yes": [True]})).to_dict()["values"] == "yes\n1\n"
+
+
+def points() -> pd.DataFrame:
+    found = [certified_points(TABLES, family="here", radius=radius) for radius in (0.2, 0.5)]
+    theirs = pd.DataFrame([{"label": "far", "natural": 0.9, "robust": 0.9, "threat": found[0]["threat"][0]}])
+    theirs = theirs.assign(family="published", attack="certificate")
+    return pd.concat([*(part.assign(images=4) for part in found), theirs], ignore_index=True)
+
+
+def test_the_board_has_its_points_its_front_and_intervals() -> None:
+    chart = board_chart(points(), tables=TABLES)
+    shown = rows(chart, "points")
+    assert shown["robust"].tolist() == points()["robust"].tolist()
+    assert shown["front"].tolist()[-1] == 0  # published points stay off it
+    assert shown.groupby("threat")["front"].sum().min() >= 1
+    low, high = confidence_band(TABLES["σ = 0.5"], 0.2)
+    first = shown[shown["label"] == "σ = 0.5"].iloc[0]
+    assert (first["robust_low"], first["robust_high"]) == pytest.approx((low, high))
+    assert set(rows(chart, "curves")["label"]) == set(TABLES)
+    assert "Pareto front of l2 0.2 certified" in chart.alt
+    assert "<svg" in chart.svg()
+
+
+def test_the_board_refuses_what_is_no_point() -> None:
+    with pytest.raises(ValueError, match="board_chart: no threat, attack in the points"):
+        board_chart(points().drop(columns=["threat", "attack"]))
