@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from dualrs_lab import __version__
 from dualrs_lab.cli.attack import ATTACK
+from dualrs_lab.cli.board import BOARD
 from dualrs_lab.cli.certify import CERTIFY
 from dualrs_lab.cli.combine import COMBINE
 from dualrs_lab.cli.faults import explain, one_line_warnings
@@ -29,7 +30,7 @@ COMMANDS = (
     *(NEW, RUN, STATUS, LAB),
     *(TRAIN, CERTIFY, ATTACK),
     *(CASCADE, COMBINE, MIX),
-    *(SUMMARY, VERIFY),
+    *(SUMMARY, VERIFY, BOARD),
 )
 
 

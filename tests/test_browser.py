@@ -19,6 +19,10 @@ from typing import Any
 import nbformat
 import pytest
 
+from dualrs_lab.charts import explorer_html
+from dualrs_lab.data import shipped_pictures
+from dualrs_lab.evidence import certified_accuracy, lower_bound, read_table, upper_bound
+
 ROOT = Path(__file__).parent.parent
 CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), "")
 FLAGS = [
@@ -304,3 +308,50 @@ def test_the_panels_of_the_notebooks_work_too(
         panels.nth(i).scroll_into_view_if_needed()
         move_everything(panels.nth(i))
         panels.nth(i).screenshot(path=tmp_path / f"{name}_{i}.png")
+
+
+def test_the_explorer_works_from_disk_without_a_network(page: Any, tmp_path: Path) -> None:
+    systems = ROOT / "data" / "cifar10_systems"
+    tables = {name: read_table(systems / f"{name}.tsv") for name in ("dual", "combined")}
+    made = explorer_html(tables, pictures=shipped_pictures(ROOT / "data"))
+    (tmp_path / "board.html").write_text(made, "utf-8")
+    asked: list[str] = []
+
+    def refuse(route: Any) -> None:
+        asked.append(route.request.url)
+        route.abort()
+
+    page.route(lambda url: not url.startswith(("file:", "data:", "blob:")), refuse)
+    page.goto((tmp_path / "board.html").as_uri())
+    page.wait_for_function("document.querySelectorAll('.dualrs-tables tbody tr').length === 2")
+    radius = "window.dualrsExplorer.state.radius"
+    slider = page.locator("figure.dualrs-chart input[type=range]").first
+    slider.focus()
+    for _ in range(5):
+        page.keyboard.press("ArrowRight")
+    page.wait_for_function(f"Math.abs({radius} - 0.55) < 1e-9")
+    shown = page.locator(".dualrs-tables tbody tr", has_text="dual").inner_text().split("\t")
+    assert shown[-3:-1] == [f"{float(certified_accuracy(tables['dual'], r)):.3f}" for r in (0.0, 0.55)]
+    place = page.locator("figure.dualrs-chart svg").first.bounding_box()
+    page.mouse.move(place["x"] + 150, place["y"] + 150)
+    page.mouse.down()
+    page.mouse.move(place["x"] + 300, place["y"] + 150, steps=5)
+    page.mouse.up()
+    page.wait_for_function(f"{radius} > 1")
+    log = ROOT / "data" / "published_logs" / "cohen2019_cifar10_resnet110_sigma_0.50.tsv"
+    page.set_input_files("input[type=file]", [str(log), str(ROOT / "README.md")])
+    page.wait_for_function("document.querySelectorAll('.dualrs-tables tbody tr').length === 3")
+    notes = page.locator(".dualrs-notes").inner_text()
+    assert "README.md: no column idx" in notes
+    assert "label image 0 differently" in notes  # the published order is another one
+    low, high = page.evaluate("window.dualrsExplorer.band(30, 250)")
+    wanted = (lower_bound(30, 250, 0.025), upper_bound(30, 250, 0.025))
+    assert (low, high) == pytest.approx(wanted, abs=1e-9)
+    page.locator(".dualrs-pictures button").nth(33).click()
+    assert "1:9940 9:60" in page.locator(".dualrs-image").inner_text()
+    page.locator(".dualrs-tables tbody button", has_text="combined").click()
+    assert "method combine" in page.locator(".dualrs-picked").inner_text()
+    tex = page.locator(".dualrs-tex").get_attribute("href")
+    assert "tabular" in tex
+    assert "cohen2019%5C_cifar10" in tex
+    assert not asked

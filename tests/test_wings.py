@@ -43,13 +43,13 @@ ARROWS = {
     "denoising": "adapters data experiment models runtime store training",
     "lessons": "combine mixing settings",
     "figures": "cascade combine dual evidence files mixing",
-    "charts": "cascade combine dual evidence figures files lessons mixing",
+    "charts": "cascade combine data dual evidence figures files lessons mixing",
     "panels": "adapters attacks cascade combine data dual evidence figures headless lessons mixing models "
     "pixels runtime smoothing tasks",
     "headless": "charts files settings",  # of charts how a page holds them, which knows no method
     "tasks": "files headless locks",
     "front": "adapters data evidence figures models runtime settings smoothing store",
-    "cli": "adapters attacks cascade combine data evidence experiment files front headless mixing models "
+    "cli": "adapters attacks cascade charts combine data evidence experiment files front headless mixing models "
     "runtime settings smoothing store training",
 }
 # Libraries that belong to one place only.

@@ -12,6 +12,7 @@ from .embed import chart_outputs as chart_outputs
 from .embed import figure_html as figure_html
 from .embed import page_html as page_html
 from .embed import runtime_html as runtime_html
+from .explorer import explorer_html as explorer_html
 from .ink import INK as INK
 from .page import export_page as export_page
 from .theme import THEME as THEME
