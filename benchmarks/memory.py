@@ -17,7 +17,7 @@ from benchmarks.measure import Row, free_memory
 from benchmarks.subjects import Subject, noise_pixels
 from dualrs_lab.smoothing import FastPath
 
-__all__ = ["memory"]
+__all__ = ["memory", "most_taken"]
 
 ROOT = Path(__file__).resolve().parent.parent
 ARMS = ("ours", "textbook", "ART")
@@ -60,10 +60,11 @@ def _probe(arm: str, n: int, device: torch.device, pixels: int) -> int:
         subject.textbook(n).certify(subject.image())
     else:
         subject.art().certify(subject.image(), n=n, batch=subject.batch)
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _most_taken()
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else most_taken()
 
 
-def _most_taken() -> int:
+def most_taken() -> int:
+    """The most bytes of memory that this process has had."""
     # Not getrusage on Linux: for a new process it starts from the parent's peak.
     status = Path("/proc/self/status")
     for line in status.read_text().splitlines() if status.exists() else ():

@@ -19,6 +19,7 @@ from benchmarks.pages import (
     resnet,
     resnet_mixes,
     speed,
+    streamed,
 )
 from benchmarks.pages.text import Facts
 
@@ -37,7 +38,7 @@ PAGES: dict[str, Callable[[], Facts]] = {
         | resnet.facts()
         | resnet_mixes.facts()
     ),
-    "speed": lambda: speed.facts() | gpu.facts(),
+    "speed": lambda: speed.facts() | gpu.facts() | streamed.facts(),
 }
 
 

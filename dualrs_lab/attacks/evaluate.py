@@ -145,14 +145,15 @@ def mean_answers(tables: Sequence[pd.DataFrame], under: str) -> "pd.Series[float
 
 
 def robust_accuracy(
-    model: nn.Module, images: Images, *, eps: float | Tensor, attack: PGD, seed: int, batch: int = 500
+    model: nn.Module, images: Images, *, eps: float | Tensor, attack: PGD, seed: int, batch: int | None = None
 ) -> float:
     """Share of `images` that are right as they are and under one `pgd`: quick, to choose between epochs.
 
-    Autocast as in training; `eps` is a budget of `pgd` that fits every batch.
+    Autocast as in training; `eps` is a budget of `pgd` that fits every batch: of 500 images, above 64x64 of
+    fewer, or of `batch`.
     """
     model, device = suited("robust_accuracy", model, images), next(model.parameters()).device
-    count = 0
+    count, batch = 0, batch or images.at_once(500)
     for number, first in enumerate(range(0, len(images), batch)):
         pixels, labels = images.batch(torch.arange(first, min(first + batch, len(images))))
         x, y = to_float(pixels.to(device)), labels.to(device)

@@ -16,6 +16,9 @@ __all__ = ["SUFFIXES", "list_folder", "list_imagenet", "list_tiny_imagenet"]
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
+_SYNSETS = "LOC_synset_mapping.txt"
+
+
 _IMAGENET_FIT = Fit(resize=256, crop=224)  # the evaluation transform of every published ImageNet certificate
 
 
@@ -68,6 +71,8 @@ def list_imagenet(root: Path, split: str) -> Listing:
     """ImageNet from train/<wnid>/ and val/<wnid>/ in `root`/imagenet or `root`; "test" is val/.
 
     Either may be missing as long as the other is used. Class names come from words.txt where there is one.
+    With LOC_synset_mapping.txt, which Kaggle's copy has and which lists all classes, the folders may be some
+    of them: a sample of ImageNet for networks that tell all.
     """
     base = root if (root / "val").is_dir() or (root / "train").is_dir() else root / "imagenet"
     folder = base / {"train": "train", "test": "val"}[split]
@@ -82,10 +87,18 @@ def list_imagenet(root: Path, split: str) -> Listing:
             f"{folder} holds images but no folder per class; sort them into {folder}/<wnid>/, for instance "
             "with valprep.sh of https://github.com/soumith/imagenetloader.torch"
         )
-    if (base / "train").is_dir() and (base / "val").is_dir():
-        _same_classes(base / "train", base / "val")
     files = _files_by_class(base, f"{folder.name}/", wnids)
-    return _listing(base, files, _IMAGENET_FIT, reference=files[wnids[0]][0], names=_words(base))
+    names, reference = _synsets(base), files[wnids[0]][0]
+    if names:
+        if strange := sorted({*files} - {*names}):
+            raise ValueError(
+                f"{base / _SYNSETS} does not list {strange[0]}, and {folder / strange[0]} is there; remove "
+                "the folder, or take the file of this data set"
+            )
+        files = {wnid: files.get(wnid, []) for wnid in names}
+    elif (base / "train").is_dir() and (base / "val").is_dir():
+        _same_classes(base / "train", base / "val")
+    return _listing(base, files, _IMAGENET_FIT, reference=reference, names=names or _words(base))
 
 
 def _listing(
@@ -175,6 +188,14 @@ def _words(base: Path) -> dict[str, str]:
     if not (base / "words.txt").is_file():
         return {}
     return {wnid: words for wnid, _, words in (line.partition("\t") for line in _lines(base / "words.txt"))}
+
+
+def _synsets(base: Path) -> dict[str, str]:
+    """wnid to class name of all classes, sorted: the order of the outputs of published networks."""
+    if not (base / _SYNSETS).is_file():
+        return {}
+    pairs = (line.partition(" ") for line in sorted(_lines(base / _SYNSETS)) if line.strip())
+    return {wnid: words or wnid for wnid, _, words in pairs}
 
 
 def _annotated(base: Path, wnids: Sequence[str]) -> dict[str, list[str]]:

@@ -1,6 +1,7 @@
 """`Images`: uint8 pixels at rest, labels, class names."""
 
 import hashlib
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -94,6 +95,10 @@ class Images:
     def spread(self, count: int) -> "Images":
         """About `count` images, evenly spaced: every `stride(count)`-th."""
         return self.select(range(0, len(self), self.stride(count)))
+
+    def at_once(self, most: int) -> int:
+        """How many to hold in memory together: `most`, and above 64x64 as many numbers as these would be."""
+        return max(1, min(most, most * 3 * 64 * 64 // math.prod(self.shape)))
 
     def batch(self, indices: Index) -> tuple[Tensor, Tensor]:
         """Pixels uint8 (B, C, H, W) and labels int64 (B,) at `indices`, on the device of this object."""

@@ -72,6 +72,8 @@ def draws_against_radius(claims: Claims, *, radii: Sequence[float] = (), ax: Axe
         ax.axvline(radius, color=GREY, linestyle="--", linewidth=0.8)
     mean = float(table["drawn"].mean())
     ax.axhline(mean, color=BLACK, linestyle=":", linewidth=1.2, label=f"mean {mean:,.0f}")
+    if table["drawn"].nunique() == 1:  # of which no limits follow
+        ax.set_ylim(mean / 2, 2 * mean)
     ax.set(yscale="log", xlabel="radius that the share of votes stands for", ylabel="draws")
     ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
     sns.despine(ax=ax)

@@ -24,7 +24,10 @@ from dualrs_lab.settings import setting
 __all__ = ["Request", "Run", "make_plan", "take_shard"]
 
 
-PROFILES = ("quick", "paper")
+PROFILES = ("quick", "paper")  # that are always there; profiles.toml may describe others
+
+
+_DESCRIBED = "profiles"  # the table of it that does
 
 
 FILES = "files"  # the one folder beside those of the runs
@@ -37,7 +40,7 @@ class Request:
     folder: Path
     out: Path
     notebooks: Sequence[str] = ()
-    profile: str = setting("quick", "quick or paper, see notebooks/profiles.toml")
+    profile: str = setting("quick", "quick, paper or another of notebooks/profiles.toml")
     settings: Mapping[str, str] = field(default_factory=dict)
     sweep: Path | None = setting(None, "TOML or JSON with grid, zip, list or seeds")
 
@@ -121,12 +124,13 @@ def _run_name(notebook: str, point: str) -> str:
 
 def _collect(request: Request) -> dict[str, _Entry]:
     """The notebooks asked for and what they need, needs first, by name."""
-    if request.profile not in PROFILES:
-        raise ValueError(f"--profile {request.profile}: {nearest(request.profile, PROFILES)}")
     asked = [_locate(name, request.folder) for name in request.notebooks]
     asked = asked or sorted(request.folder.glob("*.ipynb"))
     if not asked:
         raise FileNotFoundError(f"no notebooks in {request.folder}")
+    profiles = {name for path in asked for name in _read_profiles(path.parent)[0]}
+    if request.profile not in profiles:
+        raise ValueError(f"--profile {request.profile}: {nearest(request.profile, profiles)}")
     entries: dict[str, _Entry] = {}
     waiting = list(asked)
     while waiting:
@@ -179,9 +183,9 @@ def _locate(name: str, folder: Path) -> Path:
 def _entry(path: Path, profile: str, asked: bool) -> _Entry:
     nb = read_notebook(path)
     parameters = notebook_parameters(nb, path.stem)
-    table = _profile_table(path)
+    profiles, table = _profile_table(path)
     where = f"profiles.toml, {path.stem}"
-    for name in [name for one in PROFILES for name in table.get(one, {})]:
+    for name in [name for one in profiles for name in table.get(one, {})]:
         if name not in parameters:
             raise ValueError(f"{where}: no parameter {name!r} in the notebook; {nearest(name, parameters)}")
     return _Entry(
@@ -196,10 +200,23 @@ def _entry(path: Path, profile: str, asked: bool) -> _Entry:
     )
 
 
-def _profile_table(notebook: Path) -> Mapping[str, Any]:
-    """What profiles.toml beside a notebook says of it; a name there that nothing has is refused."""
-    file = notebook.parent / "profiles.toml"
+def _read_profiles(folder: Path) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """Names of the profiles that profiles.toml in `folder` knows, and what it says of each notebook."""
+    file = folder / "profiles.toml"
     tables = read_sweep_table(file) if file.is_file() else {}
+    described = tables.pop(_DESCRIBED, {})
+    texts = described.values() if isinstance(described, dict) else [None]
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"profiles.toml: {_DESCRIBED} wants name = 'what it is for', got {described!r}")
+    return tuple(dict.fromkeys((*PROFILES, *described))), tables
+
+
+def _profile_table(notebook: Path) -> tuple[tuple[str, ...], Mapping[str, Any]]:
+    """Names of all profiles, and what profiles.toml beside a notebook says of it.
+
+    A name there that nothing has is refused.
+    """
+    profiles, tables = _read_profiles(notebook.parent)
     notebooks = [path.stem for path in notebook.parent.glob("*.ipynb")]
     if unknown := sorted(set(tables) - {*notebooks}):
         raise ValueError(f"profiles.toml: no notebook {unknown[0]!r}; {nearest(unknown[0], notebooks)}")
@@ -207,7 +224,7 @@ def _profile_table(notebook: Path) -> Mapping[str, Any]:
     where = f"profiles.toml, {notebook.stem}"
     if not isinstance(table, dict):
         raise ValueError(f"{where}: want a table of needs, inputs, seconds and profiles, got {table!r}")
-    known = ("needs", "inputs", "seconds", *PROFILES)
+    known = ("needs", "inputs", "seconds", *profiles)
     if unknown := sorted(set(table) - {*known}):
         raise ValueError(f"{where}: unknown entry {unknown[0]!r}; {nearest(unknown[0], known)}")
     for key in ("needs", "inputs"):
@@ -217,10 +234,10 @@ def _profile_table(notebook: Path) -> Mapping[str, Any]:
     seconds = table.get("seconds", 1.0)
     if type(seconds) not in (int, float) or not 0 < seconds < float("inf"):
         raise ValueError(f"{where}: seconds wants a positive number, got {seconds!r}")
-    for key in PROFILES:
+    for key in profiles:
         if not isinstance(table.get(key, {}), dict):
             raise ValueError(f"{where}: {key} wants name = value, got {table[key]!r}")
-    return table
+    return profiles, table
 
 
 def _check_names(names: Mapping[str, object], entries: Mapping[str, _Entry], origin: str) -> None:

@@ -138,14 +138,15 @@ def by_lot(curve: pd.DataFrame) -> "pd.Series[float]":
 
 
 def attacked_logits(
-    network: nn.Module, images: Images, *, eps: float, seed: int, batch: int = 250
+    network: nn.Module, images: Images, *, eps: float, seed: int, batch: int | None = None
 ) -> dict[str, Tensor]:
     """Logits (N, K) of "clean" images and of "attacked" ones, at what PGD-20 finds, and their "labels" (N,).
 
     linf. On the CPU, for `mixing.fit_nuts` and `answer_margins`; images without a gradient stay as they are.
+    They pass 250 at a time, above 64x64 fewer, or `batch`.
     """
     network, parts = suited("attacked_logits", network, images), []
-    device = next(network.parameters()).device
+    device, batch = next(network.parameters()).device, batch or images.at_once(250)
     attack = PGD(steps=20, step=eps / 4, blind=1.0)
     for number, start in enumerate(range(0, len(images), batch)):
         pixels, labels = images.batch(range(start, min(start + batch, len(images))))

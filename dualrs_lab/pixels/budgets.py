@@ -102,9 +102,15 @@ class RandomPixels:
         return pixel_budget(mask, high=self.of.high, low=self.of.low)
 
 
-def mean_budget(model: nn.Module, images: Images, budget: Budget, *, seed: int, batch: int = 500) -> float:
-    """The mean of `budget` over pixels and images: what a uniform budget of equal size would be."""
+def mean_budget(
+    model: nn.Module, images: Images, budget: Budget, *, seed: int, batch: int | None = None
+) -> float:
+    """The mean of `budget` over pixels and images: what a uniform budget of equal size would be.
+
+    They pass 500 at a time, above 64x64 fewer, or `batch`.
+    """
     device = next(model.parameters()).device
+    batch = batch or images.at_once(500)
     total, generator = 0.0, make_generator(seed, "mean budget", device=device)
     with evaluating(model):
         for first in range(0, len(images), batch):

@@ -15,8 +15,12 @@ __all__ = ["accuracy", "channel_statistics", "new_network"]
 
 
 def channel_statistics(images: Images, *, most: int = 10_000) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation per channel in [0, 1] units, over about `most` images, to 4 digits."""
-    pixels, _ = images.batch(torch.arange(0, len(images), max(1, len(images) // most)))
+    """Mean and standard deviation per channel in [0, 1] units, over about `most` images, to 4 digits.
+
+    Of images above 64x64, over fewer: about as many numbers.
+    """
+    step = max(1, len(images) // images.at_once(most))
+    pixels, _ = images.batch(torch.arange(0, len(images), step))
     x = to_float(pixels)
     std, mean = torch.std_mean(x, dim=(0, 2, 3))
     return [round(float(m), 4) for m in mean], [round(float(s), 4) for s in std]
@@ -33,13 +37,17 @@ def new_network(name: str, images: Images, *, seed: int) -> Classifier:
 
 
 @torch.no_grad()
-def accuracy(model: nn.Module, images: Images, *, sigma: float = 0.0, seed: int, batch: int = 1000) -> float:
+def accuracy(
+    model: nn.Module, images: Images, *, sigma: float = 0.0, seed: int, batch: int | None = None
+) -> float:
     """Share of `images` that are answered correctly under one draw of Gaussian noise each, or as they are.
+
+    They pass in batches of 1,000, above 64x64 of fewer, or of `batch`.
 
     Raises ValueError where the network was trained for other classes or shapes, see `models.suited`.
     """
     model, device = suited("accuracy", model, images), next(model.parameters()).device
-    right = 0
+    right, batch = 0, batch or images.at_once(1000)
     for number, first in enumerate(range(0, len(images), batch)):
         pixels, labels = images.batch(torch.arange(first, min(first + batch, len(images))))
         x = to_float(pixels.to(device))

@@ -1,6 +1,6 @@
 """How long and how fast to train."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dualrs_lab.data.images import Images
 from dualrs_lab.settings import COUNT, SEED, Range, check_settings, required, setting
@@ -35,10 +35,21 @@ class TrainConfig:
         check_settings(self)
 
 
+_STEPS, _LEAST = 16, 16  # an epoch has so many steps at least, and a batch so many images
+
+
 def recipe(images: Images, *, epochs: int, seed: int) -> TrainConfig:
-    """Sensible settings for these images: no shifts of tiny ones, mirrors for photographs only."""
-    tiny = max(images.shape[1:]) <= 16
+    """Sensible settings for these images: no shifts of tiny ones, mirrors for photographs only.
+
+    Above 64x64, batch, rate and decay are those by which ImageNet is trained (Goyal et al. 2017). Where the
+    images are few, batches are smaller and the rate with them, so that an epoch still has some steps.
+    """
+    side = max(images.shape[1:])
     mirror = images.name.partition(":")[0] not in ("digits", "svhn", "fashion_mnist")
-    if tiny:
+    if side <= 16:
         return TrainConfig(epochs=epochs, seed=seed, batch=128, lr=0.1, crop=0, flip=mirror)
-    return TrainConfig(epochs=epochs, seed=seed, flip=mirror)
+    config = TrainConfig(epochs=epochs, seed=seed, flip=mirror)
+    if side > 64:
+        config = replace(config, batch=256, lr=0.1, weight_decay=1e-4)
+    batch = min(config.batch, max(_LEAST, len(images) // _STEPS))
+    return replace(config, batch=batch, lr=config.lr * batch / config.batch)

@@ -270,6 +270,26 @@ def test_imagenet_takes_names_from_words(imagenet, tmp_path):
     assert load_images("imagenet", "test", root=tmp_path).classes == ("tench", "shark")
 
 
+def test_a_sample_of_imagenet_keeps_the_classes_that_are_listed(imagenet, tmp_path):
+    listed = imagenet / "LOC_synset_mapping.txt"
+    listed.write_text("n02 shark, fish\nn00 tench\nn01 goldfish\n\n")  # the order of outputs is sorted
+    images = load_images("imagenet", "test", root=tmp_path)
+    assert images.classes == ("tench", "goldfish", "shark, fish")
+    assert images.labels.tolist() == [1, 1, 2, 2]
+    save(imagenet / "train" / "n00" / "n00_1.JPEG", 0, (300, 300))  # other classes than in val/
+    assert load_images("imagenet", "train", root=tmp_path).labels.tolist() == [0]
+    listed.write_text("n00 tench\nn01 goldfish\n")
+    text = f"LOC_synset_mapping.txt does not list n02, and {imagenet}/val/n02 is there; remove"
+    fails(ValueError, "imagenet", "test", text, root=tmp_path)
+
+
+def test_large_images_pass_fewer_at_a_time(imagenet, tmp_path):
+    images = load_images("imagenet", "test", root=tmp_path)
+    assert images.at_once(1000) == 1000 * 64 * 64 // (224 * 224)
+    assert images.at_once(3) == 1
+    assert load_images("digits", "test").at_once(1000) == 1000
+
+
 def test_imagenet_says_how_to_sort_and_where_to_put_it(imagenet, tmp_path):
     fails(
         FileNotFoundError, "imagenet", "train", f"no folder {imagenet}/train; get ILSVRC2012", root=tmp_path

@@ -54,6 +54,7 @@ TYPED = {
     "speed": {
         "0.5 2 10 16 32 512": "the noise level, n/2, CIFAR-10, pixels, float32 and AVX-512",
         "110": "ResNet-110",
+        "224": "the side of ImageNet as networks take it",
         "60 2026": "what the paper on dual randomized smoothing reports",
     },
 }

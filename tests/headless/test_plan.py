@@ -1,6 +1,7 @@
 """The plan: precedence of values, order of needs, keys that change with everything a result depends on."""
 
 import json
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,32 @@ def test_values_by_precedence(lab: Path) -> None:
     assert n(profile="paper") == 10000
     assert n(profile="paper", sweep="grid.n = [7]") == 7
     assert n(profile="paper", sweep="grid.n = [7]", settings={"n": "3"}) == 3
+
+
+def test_profiles_of_ones_own_are_described_in_the_file(lab: Path) -> None:
+    own = '["21_certify".large]\nn = 7\n'
+    (lab / "profiles.toml").write_text(PROFILES + own)
+    with pytest.raises(ValueError, match="unknown entry 'large'"):  # a slip, as long as nothing describes it
+        made(lab, "21_certify")
+    (lab / "profiles.toml").write_text(f'[profiles]\nlarge = "a large data set"\n{PROFILES}{own}')
+    assert made(lab, "21_certify", profile="large")["21_certify"].parameters["n"] == 7
+    assert made(lab, "21_certify")["21_certify"].parameters["n"] == 100
+    with pytest.raises(ValueError, match="--profile larg: did you mean 'large'"):
+        made(lab, "21_certify", profile="larg")
+    (lab / "profiles.toml").write_text("[profiles]\nlarge = 3\n")
+    with pytest.raises(ValueError, match="profiles wants name = 'what it is for'"):
+        made(lab, "21_certify")
+
+
+def test_the_profiles_that_ship_make_a_plan_each(tmp_path: Path) -> None:
+    folder = Path(__file__).parents[2] / "notebooks"
+    described = tomllib.loads((folder / "profiles.toml").read_text())["profiles"]
+    assert {"imagenet"} <= {*described}
+    for profile in described:
+        request = Request(folder=folder, out=tmp_path, notebooks=("22_dual",), profile=profile)
+        runs = {run.notebook.stem: run.parameters for run in make_plan(request)}
+        for shared in ("dataset", "model", "sigmas"):
+            assert len({repr(given[shared]) for given in runs.values()}) == 1, shared
 
 
 def test_a_setting_reaches_every_notebook_that_has_it(lab: Path) -> None:

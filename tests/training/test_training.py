@@ -346,6 +346,40 @@ def test_impossible_settings_are_refused() -> None:
         TrainConfig(epochs=1)
 
 
+def some_images(count: int, side: int, name: str = "folder:photos") -> Images:
+    pixels, labels = (
+        torch.empty(count, 3, side, side, dtype=torch.uint8),
+        torch.zeros(count, dtype=torch.long),
+    )
+    return Images(pixels=pixels, labels=labels, classes=("a", "b"), name=name, split="train")
+
+
+def test_a_recipe_goes_by_the_size_and_the_number_of_images() -> None:
+    cifar = recipe(some_images(50_000, 32), epochs=2, seed=0)
+    assert cifar == TrainConfig(epochs=2, seed=0)  # what every shipped network was trained with
+    few = recipe(some_images(640, 32), epochs=2, seed=0)
+    assert (few.batch, few.lr) == (40, pytest.approx(0.4 * 40 / 512))
+    fewest = recipe(some_images(20, 64), epochs=2, seed=0)
+    assert fewest.batch == 16
+    large = recipe(some_images(8192, 65), epochs=2, seed=0)
+    assert (large.batch, large.lr, large.weight_decay) == (256, 0.1, 1e-4)
+    assert not recipe(some_images(640, 32, "svhn"), epochs=2, seed=0).flip
+
+
+def test_statistics_of_large_images_are_of_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    images = some_images(400, 128)
+    images.pixels.copy_(
+        torch.randint(256, images.pixels.shape, generator=make_generator(0), dtype=torch.uint8)
+    )
+    batch = Images.batch
+    monkeypatch.setattr(Images, "batch", lambda self, at: (asked.append(len(at)), batch(self, at))[1])
+    mean, std = channel_statistics(images, most=400)
+    assert asked == [100]  # of four times as many numbers each
+    assert mean == pytest.approx([0.5] * 3, abs=0.01)
+    assert std == pytest.approx([0.289] * 3, abs=0.01)
+
+
 @pytest.mark.slow
 def test_the_fast_network_reaches_ninety_percent_on_cifar_in_ten_epochs() -> None:
     """Minutes on a GPU, about half an hour on two CPU cores. DUALRS_TEST_CIFAR names the data set."""
