@@ -102,7 +102,7 @@ def cascade_chart(
     joined, same = _joined(tables, order)
     singles = {level_label(sigma): same[sigma] for sigma in sorted(tables)}
     limits = [[round(sigma * i / parts, 9) for i in range(parts + 1)] for sigma in order[:-1]]
-    settings = {
+    settings: dict[Setting, pd.DataFrame] = {
         setting: _cascaded(joined, Cascade(order, (*setting, 0.0)), alpha) for setting in product(*limits)
     }
     names = [f"threshold at {sigma:g}" for sigma in order[:-1]]
