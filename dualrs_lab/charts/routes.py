@@ -12,7 +12,7 @@ from dualrs_lab.charts.theme import RULER, WIDTH
 from dualrs_lab.evidence.claim import ABSTAIN, Claims
 from dualrs_lab.evidence.summary import floor_text
 from dualrs_lab.evidence.table import as_table
-from dualrs_lab.figures.style import RED, level_label, sigma_look
+from dualrs_lab.figures.style import GREY, RED, level_label, sigma_look
 
 __all__ = ["dual_chart"]
 
@@ -64,7 +64,8 @@ def _view(told: pd.DataFrame, levels: list[float], image: int, end: float) -> An
     )
     x = alt.X("reach:Q", title="distance from the image", scale=alt.Scale(domain=[0, end], nice=False))
     y, offset = alt.Y("expert:N", title=None, sort=names), alt.YOffset("what:N")
-    fade = alt.Opacity("what:O", title=None, scale=alt.Scale(domain=kinds, range=[0.35, 1]))
+    legend = alt.Legend(title=None, symbolFillColor=GREY, symbolStrokeWidth=0)
+    fade = alt.Opacity("what:O", scale=alt.Scale(domain=kinds, range=[0.35, 1]), legend=legend)
     said = tips({"expert": "ROW.expert", "": "ROW.what", "up to": "format(ROW.reach, '.3f')"})
     colour = alt.Color("expert:N", scale=colours, legend=None)
     bars = base.mark_bar().encode(x=x, y=y, yOffset=offset, opacity=fade, color=colour, tooltip=said)

@@ -83,7 +83,7 @@ def votes_chart(
         view = view.add_params(control)
     view = view.properties(title=alt.TitleParams(text=alt.ExprRef("readout")))
     values = _values(sizes, at, rival, alpha, sigma)
-    row: dict[str, float] = values.set_index("n").loc[n].to_dict()
+    row: Any = values.set_index("n").loc[n]
     told = (
         f"{n:,} votes, a share of {at:g} for the class and {rival:g} for its largest rival, alpha {alpha:g}, "
         f"sigma {sigma:g}: the class has at least {floor_text(row['lower'])}, the certified radius is "
