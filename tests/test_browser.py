@@ -87,6 +87,12 @@ rows = pd.DataFrame({"idx": [0, 1], "label": 0, "predict": 0, "correct": 1, "rad
 tables = {evil: rows.assign(sigma=0.5)}
 display(PixelPanel(g, named, eps=0.2), BlendPanel(g, h, named, eps=0.2), CertifiedPanel(tables))
 """
+CHARTS = """
+import pandas as pd
+from dualrs_lab.charts import curves_chart, votes_chart
+rows = pd.DataFrame({"label": 0, "predict": 0, "correct": 1, "radius": [0.1, 0.3, 0.6, 0.9], "sigma": 0.5})
+display(curves_chart({"σ = 0.5": rows}), votes_chart())
+"""
 STATE = "window.jupyterapp?.shell.currentWidget?.context?.sessionContext.session?.kernel?.status"
 RUN = """() => { window.ran = false;
     window.jupyterapp.commands.execute('notebook:run-all-cells').then(() => { window.ran = true; }); }"""
@@ -114,7 +120,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     cells = [nbformat.v4.new_code_cell(source.strip()) for source in MADE]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     evil = [nbformat.v4.new_code_cell(HOSTILE.strip())]
-    for name, made in {"panels": cells, "hostile": evil}.items():
+    charts = [nbformat.v4.new_code_cell(CHARTS.strip())]
+    for name, made in {"panels": cells, "hostile": evil, "charts": charts}.items():
         notebook = nbformat.v4.new_notebook(cells=made, metadata=kernel)
         nbformat.write(notebook, root / "notebooks" / f"{name}.ipynb")
     for name, values in SETTINGS.items():
@@ -251,6 +258,32 @@ def test_every_panel_follows_its_sliders(lab: tuple[str, Path], page: Any, tmp_p
         panel.screenshot(path=tmp_path / f"{name}_before.png")
         move_everything(panel)
         panel.screenshot(path=tmp_path / f"{name}_after.png")
+
+
+def test_charts_are_drawn_and_move_without_the_kernel(
+    lab: tuple[str, Path], page: Any, tmp_path: Path
+) -> None:
+    run_all(page, lab[0], "charts.ipynb")
+    charts = page.locator(".vega-embed")
+    playwright.expect(charts).to_have_count(2)
+    page.evaluate("window.jupyterapp.shell.currentWidget.context.sessionContext.shutdown()")
+    for i in range(2):
+        charts.nth(i).scroll_into_view_if_needed()
+        slider = charts.nth(i).locator("input[type=range]").first
+        before = charts.nth(i).locator("svg.marks").inner_html()
+        slider.focus()
+        slider.press("PageDown")  # arrows are JupyterLab's own
+        page.wait_for_function("([chart, before]) => chart.querySelector('svg.marks').innerHTML !== before",
+                               arg=[charts.nth(i).element_handle(), before])  # fmt: skip
+        value = slider.input_value()
+        box = charts.nth(i).locator("svg.marks").bounding_box()
+        across, down = box["x"] + 0.6 * box["width"], box["y"] + 0.6 * box["height"]
+        page.mouse.move(across, down)
+        page.mouse.down()
+        page.mouse.move(across + 60, down, steps=4)
+        page.mouse.up()
+        assert slider.input_value() != value
+        charts.nth(i).screenshot(path=tmp_path / f"chart_{i}.png")
 
 
 def test_names_are_text_and_never_run(lab: tuple[str, Path], page: Any, tmp_path: Path) -> None:

@@ -7,6 +7,10 @@ from .controls import slider as slider
 from .controls import ticks as ticks
 from .controls import tips as tips
 from .curves import curves_chart as curves_chart
+from .dial import cascade_chart as cascade_chart
+from .dial import combiner_chart as combiner_chart
+from .dial import dial_chart as dial_chart
+from .dial import mix_chart as mix_chart
 from .embed import VEGALITE as VEGALITE
 from .embed import chart_outputs as chart_outputs
 from .embed import figure_html as figure_html
@@ -15,7 +19,11 @@ from .embed import runtime_html as runtime_html
 from .explorer import explorer_html as explorer_html
 from .ink import INK as INK
 from .page import export_page as export_page
+from .plane import plane_chart as plane_chart
+from .routes import dual_chart as dual_chart
+from .theme import RULER as RULER
 from .theme import THEME as THEME
 from .theme import WIDTH as WIDTH
 from .theme import line_scales as line_scales
 from .theme import mark_scales as mark_scales
+from .votes import votes_chart as votes_chart

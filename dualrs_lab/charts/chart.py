@@ -59,8 +59,9 @@ class Chart:
     @cached_property
     def spec(self) -> dict[str, Any]:
         """The drawing as Vega-Lite 5, which JupyterLab draws by itself; data and look are inside."""
-        told: dict[str, Any] = self.view.properties(description=self.alt).to_dict()
-        told["config"] = THEME
+        tables: dict[str, str] = {}
+        told = _by_name(self.view.properties(description=self.alt).to_dict(), tables)
+        told |= {"datasets": tables, "config": THEME}
         return {**told, "$schema": "https://vega.github.io/schema/vega-lite/v5.json"}
 
     def png(self, *, scale: float = 2.0) -> bytes:
@@ -112,6 +113,18 @@ class Chart:
 
     def __repr__(self) -> str:
         return f"Chart({self.name!r}: {self.alt})"
+
+
+def _by_name(part: Any, tables: dict[str, str]) -> Any:
+    """A drawing in which each table of `as_data` stands once, in `tables`, whoever draws from it."""
+    if isinstance(part, list):
+        return [_by_name(one, tables) for one in part]
+    if not isinstance(part, dict):
+        return part
+    if "values" in part and "name" in part:
+        tables[part["name"]] = part["values"]
+        part = {key: value for key, value in part.items() if key != "values"}
+    return {key: _by_name(value, tables) for key, value in part.items()}
 
 
 @cache

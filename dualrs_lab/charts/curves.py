@@ -14,7 +14,7 @@ from dualrs_lab.charts.theme import WIDTH, line_scales
 from dualrs_lab.evidence.claim import Claims, reach
 from dualrs_lab.evidence.summary import average_radius, certified_accuracy, confidence_band, floor_text
 from dualrs_lab.evidence.table import as_table
-from dualrs_lab.figures.style import looks
+from dualrs_lab.figures.style import Look, looks
 
 __all__ = ["curves_chart"]
 
@@ -45,7 +45,10 @@ def curves_chart(
     places = ticks(end)
     marks = np.arange(0, last, 0.25) if radii is None else np.asarray(radii, dtype=np.float64)
     steps = pd.concat([curve_steps(label, given[label], float(places[-1]), band) for label in own]).round(5)
-    view = ruled_curves(steps, _at(own, given, places, band), list(own), own, radius, banded=band is not None)
+    heights = {label: f"ROW.t{number}" for number, label in enumerate(own)}
+    texts = {label: f"ROW.b{number}" for number, label in enumerate(own)}
+    at = curves_at({label: given[label] for label in own}, places, band)
+    view = ruled_curves(steps, at, own, heights, texts, radius=radius)
     values = values_at(given, marks)
     return Chart(name=name, alt=_alt(given, nearest(places, radius)), view=view, values=values)
 
@@ -65,50 +68,56 @@ def values_at(tables: Mapping[str, pd.DataFrame], radii: ArrayLike) -> pd.DataFr
 def ruled_curves(
     steps: pd.DataFrame,
     at: pd.DataFrame,
-    labels: Sequence[str],
-    own: Mapping[str, Any],
-    radius: float,
+    own: Mapping[str, Look],
+    heights: Mapping[str, str],
+    texts: Mapping[str, str],
     *,
-    banded: bool,
+    radius: float,
+    dial: str | None = None,
+    told: str = "''",
 ) -> Any:
-    """The view: curves from `steps` (table, radius, accuracy, low, high), a ruler over the rows `at`."""
-    places = at["radius"].tolist()
+    """The view: curves from `steps` (table, radius, accuracy, low, high), and a ruler over the rows `at`.
+
+    `heights` and `texts` are expressions over a row ROW of `at`, by the label of a curve; the curve `dial`
+    has no steps of its own and is drawn by its height. `told` is an expression of what else the heading says.
+    """
+    places, labels = at["radius"].tolist(), list(own)
     colours, dashes = line_scales(own)
     moved = ruler("ruler", "radius", "radius", places, radius)
     row = f"data('at')[{place_of(places, radius)}]"
-    told = f"datum.label + '   ' + format({row}['t' + indexof({list(labels)!r}, datum.label)], '.3f')"
-    legend = alt.Legend(title=None, labelExpr=told, symbolType="stroke", symbolOpacity=1, symbolStrokeWidth=2)
+    here = [heights[label].replace("ROW", row) for label in labels]
+    name = f"datum.label + '   ' + format([{', '.join(here)}][indexof({labels!r}, datum.label)], '.3f')"
+    legend = alt.Legend(title=None, labelExpr=name, symbolType="stroke", symbolOpacity=1, symbolStrokeWidth=2)
     x = alt.X("radius:Q", title="l2 radius", scale=alt.Scale(domain=[0, places[-1]], nice=False))
     y = alt.Y("accuracy:Q", title="certified accuracy", scale=alt.Scale(domain=[0, 1]))
-    colour = alt.Color("table:N", scale=colours, sort=list(labels), legend=legend)
-    dash = alt.StrokeDash("table:N", scale=dashes, sort=list(labels), legend=legend)
-    base = alt.Chart(as_data("steps", steps))
-    bands = base.mark_area(interpolate="step-before", opacity=0.15, aria=False).encode(
-        x=x, y=alt.Y("low:Q"), y2="high:Q", color=colour
+    colour = alt.Color("table:N", scale=colours, sort=labels, legend=legend)
+    dash = alt.StrokeDash("table:N", scale=dashes, sort=labels, legend=legend)
+    drawn = {"x": x, "y": y, "color": colour, "strokeDash": dash}
+    base, ground = alt.Chart(as_data("steps", steps)), alt.Chart(as_data("at", at))
+    layers = [base.mark_line(interpolate="step-before", strokeWidth=2).encode(**drawn)]
+    if "low" in steps:
+        band = base.mark_area(interpolate="step-before", opacity=0.15, aria=False)
+        layers.insert(0, band.encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=colour))
+    if dial is not None:
+        followed = ground.transform_calculate(
+            accuracy=heights[dial].replace("ROW", "datum"), table=repr(dial)
+        )
+        layers.append(followed.mark_line(interpolate="step-before", strokeWidth=3.5).encode(**drawn))
+    ruled = ground.transform_filter(moved)
+    layers += [ruled.mark_rule(strokeWidth=2.5, aria=False).encode(x=x)]
+    keys = {f"h{i}": heights[label].replace("ROW", "datum") for i, label in enumerate(labels)}
+    dots = ruled.transform_calculate(**keys).transform_fold(list(keys), as_=["key", "accuracy"])
+    dots = dots.transform_calculate(table=f"{labels!r}[toNumber(slice(datum.key, 1))]")
+    layers += [dots.mark_point(filled=True, size=60, opacity=1, aria=False).encode(x=x, y=y, color=colour)]
+    said = tips({"radius": "format(ROW.radius, '.3f')", **texts})
+    grip = ground.mark_point(opacity=0, aria=False).encode(x=x, y=alt.value(140), tooltip=said)
+    layers += [grip.add_params(moved).properties(name="grip")]
+    heading = f"'at radius ' + format({row}.radius, '.3f') + {told}"
+    values = " + ', ' + ".join(
+        f"{f'{label} '!r} + format({height}, '.3f')" for label, height in zip(labels, here, strict=True)
     )
-    lines = base.mark_line(interpolate="step-before", strokeWidth=2).encode(
-        x=x, y=y, color=colour, strokeDash=dash
-    )
-    ground = alt.Chart(as_data("at", at))
-    told_here = {"radius": "format(ROW.radius, '.3f')"} | {t: f"ROW.b{i}" for i, t in enumerate(labels)}
-    grip = (
-        ground.mark_point(opacity=0, aria=False)
-        .encode(x=x, y=alt.value(140), tooltip=tips(told_here))
-        .add_params(moved)
-        .properties(name="grip")
-    )
-    here = ground.transform_filter(moved)
-    rule = here.mark_rule(strokeWidth=2.5, aria=False).encode(x=x)
-    dots = (
-        here.transform_fold([f"t{i}" for i in range(len(labels))], as_=["key", "accuracy"])
-        .transform_calculate(table=f"{list(labels)!r}[toNumber(slice(datum.key, 1))]")
-        .mark_point(filled=True, size=60, opacity=1, aria=False)
-        .encode(x=x, y=y, color=colour)
-    )
-    layers = [*([bands] if banded else []), lines, rule, dots, grip]
-    said = " + ', ' + ".join(f"{f'{t} '!r} + format({row}.t{i}, '.3f')" for i, t in enumerate(labels))
-    readout = alt.param(name="readout", expr=f"'at radius ' + format({row}.radius, '.3f') + ': ' + {said}")
-    title = alt.TitleParams(text=alt.ExprRef(f"'at radius ' + format({row}.radius, '.3f')"))
+    readout = alt.param(name="readout", expr=f"{heading} + ': ' + {values}")
+    title = alt.TitleParams(text=alt.ExprRef(heading))
     return alt.layer(*layers).add_params(readout).properties(width=WIDTH, height=280, title=title)
 
 
@@ -118,27 +127,29 @@ def place_of(places: Sequence[float], radius: float) -> str:
     return f"(ruler.radius ? round(ruler.radius[0] / {step!r}) : {first})"
 
 
-def curve_steps(label: str, table: pd.DataFrame, end: float, band: float | None) -> pd.DataFrame:
+def curve_steps(
+    label: str, table: pd.DataFrame, end: float, band: float | None, *, most: int = STEPS_DRAWN
+) -> pd.DataFrame:
     """Accuracy changes just after the radius of a row: a step that holds up to and including it."""
     x = np.unique(np.r_[0.0, end, reach(table)])
     x = x[(x >= 0) & (x <= end)]
-    if len(x) > STEPS_DRAWN:
-        x = np.linspace(0, end, STEPS_DRAWN + 1)
+    if len(x) > most:
+        x = np.linspace(0, end, most + 1)
     low, high = confidence_band(table, x, band) if band is not None else (None, None)
     found = pd.DataFrame({"table": label, "radius": x, "accuracy": certified_accuracy(table, x)})
     return found if low is None else found.assign(low=low, high=high)
 
 
-def _at(
-    own: Mapping[str, Any], given: Mapping[str, pd.DataFrame], places: NDArray[np.float64], band: float | None
+def curves_at(
+    tables: Mapping[str, pd.DataFrame], places: NDArray[np.float64], band: float | None
 ) -> pd.DataFrame:
     """A row for each place of the ruler: its radius, accuracies t0, t1, …, and texts b0, … with bands."""
     columns: dict[str, Any] = {"radius": places}
-    for number, label in enumerate(own):
-        accuracy = columns[f"t{number}"] = certified_accuracy(given[label], places)
+    for number, table in enumerate(tables.values()):
+        accuracy = columns[f"t{number}"] = certified_accuracy(table, places)
         texts = [f"{share:.3f}" for share in accuracy]
         if band is not None:
-            both = zip(texts, *confidence_band(given[label], places, band), strict=True)
+            both = zip(texts, *confidence_band(table, places, band), strict=True)
             texts = [f"{text} ({low:.3f} to {high:.3f})" for text, low, high in both]
         columns[f"b{number}"] = texts
     return pd.DataFrame(columns)

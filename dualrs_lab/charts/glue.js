@@ -16,7 +16,8 @@
   const fitted = (spec, room, beside) => {
     const part = Array.isArray(spec) ? [...spec] : { ...spec };
     for (const [key, value] of Object.entries(part)) {
-      if (key === "width" && typeof value === "number" && value > 150) part[key] = Math.min(value, room - beside);
+      if ((key === "width" || (key === "height" && spec.width === value)) && typeof value === "number" && value > 150)
+        part[key] = Math.min(value, room - beside); // a square stays one
       else if (key === "columns" && typeof value === "number" && room < 450) part[key] = 1;
       else if (value && typeof value === "object" && key !== "datasets" && key !== "values" && key !== "data")
         part[key] = fitted(value, room, beside);

@@ -11,7 +11,7 @@ import altair as alt
 
 from dualrs_lab.figures.style import BLACK, GREY, Look
 
-__all__ = ["THEME", "WIDTH", "line_scales", "mark_scales"]
+__all__ = ["RULER", "THEME", "WIDTH", "line_scales", "mark_scales"]
 
 
 WIDTH = 560  # of a view, in pixels; a page makes it less where there is less room

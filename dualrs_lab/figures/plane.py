@@ -33,7 +33,7 @@ __all__ = ["Choice", "Plane", "choice_and_answers", "choice_field", "plane_field
 Window = tuple[float, float, float, float]  # first and last x, first and last y
 
 
-_CLASSES = [Look(SKY, "-", "o"), Look(YELLOW, "-", "s"), Look(PURPLE, "-", "^"), Look(GREEN, "-", "D")]
+CLASS_LOOKS = [Look(SKY, "-", "o"), Look(YELLOW, "-", "s"), Look(PURPLE, "-", "^"), Look(GREEN, "-", "D")]
 
 
 class Plane(Protocol):
@@ -84,7 +84,9 @@ def plane_field(
         strength = np.clip(1.4 * (p.max(axis=1) - 0.4), 0.12, 0.8).reshape(x.shape)
         _borders(ax, base, x, y, color=GREY, linewidth=0.7)
         _borders(ax, shown, x, y, color=BLACK, linewidth=1.4)
-    colours = np.array([matplotlib.colors.to_rgb(look.colour) for look in _CLASSES])[shown % len(_CLASSES)]
+    colours = np.array([matplotlib.colors.to_rgb(look.colour) for look in CLASS_LOOKS])[
+        shown % len(CLASS_LOOKS)
+    ]
     ax.imshow(_paler(colours, strength), extent=window, origin="lower", interpolation="nearest")
     if draws is not None:
         _marks(ax, plane, _points(draws), size=2.8, edge=0.3)
@@ -93,7 +95,9 @@ def plane_field(
         _circles(ax, centres, radii, linewidth=1.4)
         _circles(ax, centres, exact, linestyle="--", linewidth=0.9)
         _marks(ax, plane, centres, size=6.0, edge=0.8)
-    names = [Patch(facecolor=_CLASSES[k % len(_CLASSES)].colour, label=f"class {k}") for k in np.unique(base)]
+    names = [
+        Patch(facecolor=CLASS_LOOKS[k % len(CLASS_LOOKS)].colour, label=f"class {k}") for k in np.unique(base)
+    ]
     usual = "base classifier" if sigma is None else f"smoothed at σ = {sigma:g}"
     return _square(ax, window, title or usual, names)
 
@@ -188,7 +192,7 @@ def _borders(ax: Axes, kinds: NDArray[np.int64], x: Any, y: Any, **look: Any) ->
 def _marks(ax: Axes, plane: Plane | Choice, points: NDArray[np.float64], *, size: float, edge: float) -> None:
     kinds = plane.predict(points)
     for kind in np.unique(kinds):
-        look, at = _CLASSES[kind % len(_CLASSES)], points[kinds == kind]
+        look, at = CLASS_LOOKS[kind % len(CLASS_LOOKS)], points[kinds == kind]
         ax.plot(
             at[:, 0], at[:, 1], look.marker, color=look.colour, markersize=size,
             markeredgecolor=BLACK, markeredgewidth=edge,

@@ -143,9 +143,22 @@ class Page(Figure):
         with style():  # ticks are made, and read the style, only here
             super().draw(renderer)
 
-    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+    def _repr_png_(self) -> tuple[bytes, dict[str, int | str]]:
         width, height = self.get_size_inches() * 100
-        return png(self, dpi=144), {"width": int(width), "height": int(height)}
+        return png(self, dpi=144), {"width": int(width), "height": int(height), "alt": self.in_words()}
+
+    def in_words(self) -> str:
+        """What the figure shows, for those who do not see it: its titles, axes and series."""
+        return "; ".join(filter(None, map(_in_words, self.axes)))
+
+
+def _in_words(ax: Axes) -> str:
+    """A title, what stands against what, and the names of the legend."""
+    across, up = ax.get_xlabel(), ax.get_ylabel()
+    named = [text.get_text() for text in legend.get_texts()] if (legend := ax.get_legend()) else []
+    parts = [ax.get_title(), f"{up} against {across}" if across and up else across or up, ", ".join(named)]
+    text = ": ".join(part.replace("\n", ", ") for part in parts if part)
+    return text.replace(r"$\ell_2$", "l2").replace("$", "")
 
 
 def png(figure: Figure, dpi: int = 100) -> bytes:

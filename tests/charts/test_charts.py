@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -9,23 +10,46 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from dualrs_lab.cascade import Cascade
+from dualrs_lab.cascade import from_tables as cascade_table
 from dualrs_lab.charts import (
     THEME,
     VEGALITE,
     Chart,
     as_data,
     board_chart,
+    cascade_chart,
+    combiner_chart,
     curves_chart,
+    dial_chart,
+    dual_chart,
     line_scales,
     mark_scales,
     menu,
+    mix_chart,
+    plane_chart,
     slider,
     ticks,
     tips,
+    votes_chart,
 )
-from dualrs_lab.evidence import average_radius, certified_accuracy, confidence_band
+from dualrs_lab.combine import Combiner, combine_tables
+from dualrs_lab.evidence import (
+    average_radius,
+    certified_accuracy,
+    confidence_band,
+    floor_text,
+    lower_bound,
+    read_table,
+    ruled_radius,
+    upper_bound,
+)
+from dualrs_lab.experiment import Experiment
 from dualrs_lab.figures import METHODS, certified_points, looks
+from dualrs_lab.lessons import lesson_plane
+from dualrs_lab.mixing import mixed
 
+DATA = Path(__file__).parents[2] / "data"
 ROWS = pd.DataFrame({"idx": range(4), "label": 0, "predict": 0, "correct": [1, 1, 1, 0]})
 TABLES = {
     "σ = 0.5": ROWS.assign(radius=[0.1, 0.3, 0.6, 0.9], sigma=0.5),
@@ -39,22 +63,8 @@ def curves() -> Chart:
 
 
 def rows(chart: Chart, name: str) -> pd.DataFrame:
-    """The named data inside a chart, wherever it stands."""
-    found = []
-
-    def look(part: object) -> None:
-        if isinstance(part, dict):
-            if part.get("name") == name and "values" in part:
-                found.append(part["values"])
-            for value in part.values():
-                look(value)
-        elif isinstance(part, list):
-            for value in part:
-                look(value)
-
-    look(chart.spec)
-    assert found
-    return pd.read_csv(io.StringIO(found[0]))
+    """The named data inside a chart."""
+    return pd.read_csv(io.StringIO(chart.spec["datasets"][name]))
 
 
 def test_every_value_under_the_ruler_is_that_of_the_table(curves: Chart) -> None:
@@ -163,3 +173,71 @@ def test_the_board_has_its_points_its_front_and_intervals() -> None:
 def test_the_board_refuses_what_is_no_point() -> None:
     with pytest.raises(ValueError, match="board_chart: no threat, attack in the points"):
         board_chart(points().drop(columns=["threat", "attack"]))
+
+
+def test_a_dial_has_a_curve_for_each_setting_and_wants_all_of_them() -> None:
+    one, other = TABLES.values()
+    settings = {(0.0, "a"): one, (0.5, "a"): other, (0.0, "b"): other, (0.5, "b"): one}
+    chart = dial_chart({"fixed": one}, settings, ["t", "kind"], label="moved", start=(0.5, "a"))
+    at = rows(chart, "at")
+    for number, table in enumerate((one, other, other, one)):  # in the order of the values
+        assert np.array_equal(at[f"d{number}"], certified_accuracy(table, at["radius"]))
+    told = {param["name"]: param for param in chart.spec["params"]}
+    assert told["setting"]["expr"] == "2 * round((dial0 - 0.0) / 0.5) + 1 * dial1"
+    assert (told["dial0"]["value"], told["dial0"]["bind"]["input"]) == (0.5, "range")
+    assert told["dial1"]["bind"]["labels"] == ["a", "b"]
+    assert chart.values["ACR"].tolist() == [average_radius(table) for table in (one, other, other, one)]
+    assert "ACR of the moved 0.3625 (best other 0.2500)" in chart.svg()
+    with pytest.raises(ValueError, match=r"no table for the setting \(0.5, 'b'\)"):
+        dial_chart({}, {key: settings[key] for key in list(settings)[:3]}, ["t", "kind"], label="moved")
+
+
+def test_systems_in_a_chart_are_those_of_the_package() -> None:
+    tables = Experiment.shipped(DATA).singles((0.25, 0.5))
+    few = {sigma: table.head(40) for sigma, table in tables.items()}
+    chart = cascade_chart(few, parts=2)
+    for number, limit in enumerate((0.0, 0.25, 0.5)):
+        cascade = Cascade((0.5, 0.25), (limit, 0.0))
+        acr = average_radius(cascade_table(few, cascade=cascade, alpha=0.001))
+        assert chart.values["ACR"][number] == pytest.approx(acr, abs=1e-12)
+    mixes = mix_chart(few[0.5], step=0.25)
+    assert mixes.values["ACR"].tolist()[2] == average_radius(mixed(few[0.5], 0.75))
+    combiners = {"small": Combiner.single((0.25, 0.5), 0)}
+    acr = average_radius(combine_tables(few, combiner=combiners["small"], alpha=0.001))
+    assert combiner_chart(few, combiners).values["ACR"].item() == pytest.approx(acr, abs=1e-12)
+
+
+def test_votes_carry_exact_bounds_and_the_first_frame_is_the_packages() -> None:
+    chart = votes_chart(share=0.93, rival=0.04, n=1000, alpha=0.01, sigma=0.25)
+    bounds = rows(chart, "bounds")
+    assert bounds["a4"][186] == pytest.approx(lower_bound(930, 1000, 0.005), abs=1e-12)
+    assert bounds["c4"][186] == pytest.approx(lower_bound(930, 1000, 0.01), abs=1e-12)
+    assert 1 - bounds["a4"][192] == pytest.approx(upper_bound(40, 1000, 0.005), abs=1e-12)
+    two = ruled_radius("two-bounds", 930, 40, 1000, 0.01, 0.25)
+    cohen = ruled_radius("cohen", 930, 40, 1000, 0.01, 0.25)
+    assert f"radius {floor_text(two)}, by Cohen’s rule {floor_text(cohen)}" in chart.svg()
+    assert chart.values.set_index("n").loc[1000, "radius"] == two
+    assert "0, abstains" in votes_chart(share=0.3, rival=0.5).svg()
+
+
+def test_the_plane_is_the_lessons() -> None:
+    plane = lesson_plane()
+    chart = plane_chart(plane, sigmas=(0.07,), x=0.2, y=0.3)
+    at = rows(chart, "plane").iloc[8 + 12 * 41]
+    assert (at["x"], at["y"]) == (0.2, 0.3)
+    exact = plane.exact_radius(np.array([[0.2, 0.3]]), 0.07)[0]
+    assert at["e0"] == pytest.approx(exact, abs=1e-4)
+    assert 0 < at["r0"] <= exact
+    assert f"certified within {at['r0']:.3f}" in chart.svg()
+
+
+def test_a_dual_system_image_by_image() -> None:
+    table = read_table(DATA / "cifar10_systems" / "dual.tsv").head(30)
+    chart = dual_chart(table, image=3)
+    shown, one = rows(chart, "told"), table.iloc[3]
+    assert shown["radius"].tolist() == table["radius"].tolist()
+    assert (shown["e0"] <= table["entry_0.25"] + 1e-12).all()
+    text = f"routed {floor_text(one['radius'])} · published {floor_text(one['published'])}"
+    assert text in chart.svg()
+    with pytest.raises(ValueError, match="dual_chart: wanted certificates of a dual system"):
+        dual_chart(TABLES["σ = 0.5"])

@@ -370,3 +370,14 @@ def test_no_text_is_below_eight_points() -> None:
     figures.png(ax.figure)
     texts = [*ax.get_xticklabels(), *ax.get_yticklabels(), *ax.get_legend().get_texts(), ax.xaxis.label]
     assert min(text.get_fontsize() for text in texts) >= 8
+
+
+def test_a_figure_says_in_words_what_it_shows() -> None:
+    page = figures.certified_curves({"ours": table(), "theirs": table(0.5)}).figure
+    assert page.in_words().startswith("certified accuracy against l2 radius")
+    assert page.in_words().endswith(": ours, theirs")
+    assert page._repr_png_()[1]["alt"] == page.in_words()
+    left, right = figures.row_of_axes(1, 1, height=1)
+    left.set_title("one\nline")
+    right.set_xlabel("only across")
+    assert left.figure.in_words() == "one, line; only across"
