@@ -44,15 +44,9 @@ def told(page: BeautifulSoup) -> list[dict[str, object]]:
 
 def rows(page: BeautifulSoup, name: str) -> pd.DataFrame:
     """The data of that name in a chart."""
-
-    def held(part: object) -> list[str]:
-        if isinstance(part, dict):
-            own = [part["values"]] if part.get("name") == name and "values" in part else []
-            return own + [text for one in part.values() for text in held(one)]
-        return [text for one in part for text in held(one)] if isinstance(part, list) else []
-
     specs = [json.loads(figure.find("script").text)["spec"] for figure in page.find_all("figure")]
-    return pd.read_csv(io.StringIO(held(specs)[0]))
+    (text,) = [spec["datasets"][name] for spec in specs if name in spec["datasets"]]
+    return pd.read_csv(io.StringIO(text))
 
 
 def test_it_holds_the_rows_of_every_table(page: BeautifulSoup) -> None:
