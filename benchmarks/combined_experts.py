@@ -8,7 +8,7 @@ of `--parts` can run by itself, several at a time where none needs another, and 
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -212,8 +212,8 @@ def _board(bench: Bench) -> pd.DataFrame:
 def board(bench: Bench) -> pd.DataFrame:
     """Experts before and after, one by one and combined, on the test images that all tables hold.
 
-    Experts that were trained alone are beside them as far as their parts were run, and combined where all
-    were: only beside these is it seen what training *through* the combiner brings.
+    Those that were trained alone are there as far as their parts were run, and combined with the others as
+    they began. Only beside these is it seen what training *through* the combiner brings.
     """
     singles, tables = bench.first.singles(SIGMAS), {t: bench.tables(t) for t in (ALONE, TOGETHER)}
     tables = {through: own for through, own in tables.items() if own}
@@ -221,16 +221,24 @@ def board(bench: Bench) -> pd.DataFrame:
     for through, own in tables.items():
         others |= by_both_rules(CALLED[through], own)
     for through, own in tables.items():
+        whole, called = _on_the_images_of(singles, own) | own, f"{CALLED[through]}, combiner"
+        others[f"{called} as it was"] = combine_tables(whole, combiner=bench.kept, alpha=ALPHA)
         if through == TOGETHER or bench.combiner(through).exists():
-            for end, combiner in (("", read_combiner(bench.combiner(through))), (" as it was", bench.kept)):
-                called = f"{CALLED[through]}, combiner{end}"
-                others[called] = combine_tables(own, combiner=combiner, alpha=ALPHA)
+            anew = read_combiner(bench.combiner(through))
+            others[called] = combine_tables(whole, combiner=anew, alpha=ALPHA)
     found = at_radii(compare(singles, others=others))
     for through, own in tables.items():
         each = at_radii(compare(own))
         for bound in ("envelope", f"envelope{BOTH}", "oracle", f"oracle{BOTH}"):
             found.loc[f"{CALLED[through]}, {bound}"] = each.loc[bound]
     return found
+
+
+def _on_the_images_of(
+    singles: Mapping[float, pd.DataFrame], own: Mapping[float, pd.DataFrame]
+) -> dict[float, pd.DataFrame]:
+    known = next(iter(own.values()))["idx"]
+    return {s: table[table["idx"].isin(known)].reset_index(drop=True) for s, table in singles.items()}
 
 
 def _parts() -> dict[str, Callable[[Bench], Any]]:
