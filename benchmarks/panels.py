@@ -57,7 +57,7 @@ REACTION = """async ([figure, number, count]) => {
 }"""
 NAMES = """figure => [...figure.querySelectorAll('input[type=range], select')].map(
     one => one.labels[0].querySelector('.vega-bind-name').textContent)"""
-DRAWN = "[...document.querySelectorAll('figure.dualrs-chart')].every(figure => figure.dataset.drawn)"
+DRAWN = "[...document.querySelectorAll('figure.dualrs-chart')].every(figure => figure.dataset.drawn === '1')"
 
 
 def main(argv: Sequence[str] | None = None) -> list[Row]:

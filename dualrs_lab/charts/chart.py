@@ -15,10 +15,10 @@ from typing import Any
 
 import altair as alt
 import pandas as pd
-from markupsafe import escape
+from markupsafe import Markup, escape
 from PIL import Image
 
-from dualrs_lab.charts.embed import ACTIONS, VEGALITE, figure_html, page_html
+from dualrs_lab.charts.embed import ACTIONS, VEGALITE, figure_html, page_html, runtime_html
 from dualrs_lab.charts.ink import INK
 from dualrs_lab.charts.theme import THEME
 from dualrs_lab.evidence.summary import floor_text
@@ -85,11 +85,11 @@ class Chart:
         text = self.values.to_latex(index=False, escape=True, float_format=floor_text)
         return str(text).replace("σ", r"$\sigma$").replace("α", r"$\alpha$")
 
-    def html(self) -> str:
+    def html(self) -> Markup:
         """A page of its own with the runtime inside, for any browser, without a network."""
         return page_html(self.name, [self.figure()])
 
-    def figure(self) -> str:
+    def figure(self) -> Markup:
         """The chart as a part of a page that holds the runtime (`embed.runtime_html`)."""
         files = {"csv": self.csv(), "tex": self.latex()}
         return figure_html(self.spec, name=self.name, alt=self.alt, files=files, picture=self._picture)
@@ -104,7 +104,7 @@ class Chart:
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], Any]:
         if os.environ.get("SERVER_SOFTWARE", "").startswith("voila"):  # which draws no Vega-Lite by itself
-            return {"text/html": self.html(), "text/plain": self.alt}, {}
+            return {"text/html": str(self.figure() + runtime_html()), "text/plain": self.alt}, {}
         picture = base64.b64encode(self._picture).decode("ascii")
         data = {VEGALITE: self.spec, "image/png": picture, "text/plain": self.alt}
         files = {"csv": self.csv(), "tex": self.latex()}

@@ -48,7 +48,7 @@ _RUNTIME = Markup(
     """<style>
 {style}</style>
 <script id="dualrs-inks" type="application/json">{inks}</script>
-<script>{vega}</script>
+<script>if (!window.vegaEmbed) {{ {vega} }}</script>
 <script>{glue}</script>"""
 )
 
@@ -86,7 +86,7 @@ def figure_html(
 
 
 def runtime_html() -> Markup:
-    """What draws all charts of a page, to stand behind the last one, once: about 0.9 MB."""
+    """What draws all charts before it that are not drawn yet: 0.9 MB, once a page, behind the last one."""
     here = resources(__package__)
     style, glue = (here.joinpath(name).read_text("utf-8") for name in ("page.css", "glue.js"))
     parts = {"style": style, "vega": _script(_bundle()), "glue": glue}

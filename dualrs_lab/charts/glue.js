@@ -26,6 +26,7 @@
   };
 
   const draw = async (figure) => {
+    figure.dataset.drawn = "0";
     const place = figure.querySelector(".dualrs-view");
     const told = JSON.parse(figure.querySelector("script[type='application/json']").textContent);
     const options = { mode: "vega-lite", renderer: "svg", actions: told.actions, downloadFileName: told.name };
@@ -42,18 +43,20 @@
     } catch (error) {
       place.insertAdjacentText("beforeend", `This chart could not be drawn: ${error.message}`);
     }
-    figure.dataset.drawn = String(Number(figure.dataset.drawn || 0) + 1);
+    figure.dataset.drawn = "1";
   };
 
-  const all = () => document.querySelectorAll("figure.dualrs-chart").forEach(draw);
+  const all = (which) => document.querySelectorAll(`figure.dualrs-chart${which}`).forEach(draw);
+  const again = () => all("");
+  const first = () => all(":not([data-drawn])");
   let wide = innerWidth;
   let waiting;
   addEventListener("resize", () => {
     if (innerWidth === wide) return; // a phone's bars come and go
     wide = innerWidth;
     clearTimeout(waiting);
-    waiting = setTimeout(all, 200);
+    waiting = setTimeout(again, 200);
   });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", all);
-  document.readyState === "loading" ? addEventListener("DOMContentLoaded", all) : all();
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again);
+  first();
 })();

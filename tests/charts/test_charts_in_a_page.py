@@ -27,7 +27,7 @@ TABLES = {
     name: pd.DataFrame({"label": 0, "predict": 0, "correct": 1, "radius": RADII * share, "sigma": sigma})
     for name, share, sigma in (("<b>small</b>", 0.4, 0.25), ("large", 1.0, 1.0))
 }
-DRAWN = "[...document.querySelectorAll('figure.dualrs-chart')].every(figure => figure.dataset.drawn)"
+DRAWN = "[...document.querySelectorAll('figure.dualrs-chart')].every(figure => figure.dataset.drawn === '1')"
 REACTION = """async ([input, steps]) => {
     const frame = () => new Promise(done => requestAnimationFrame(() => setTimeout(done)));
     const taken = [];

@@ -95,3 +95,12 @@ def test_a_page_of_charts_alone(page: str) -> None:
 def test_the_ink_of_a_light_page_is_that_of_figures() -> None:
     assert INK["light"]["axis"]["domainColor"] == BLACK
     assert INK["light"].keys() == INK["dark"].keys()
+
+
+def test_voila_gets_what_it_can_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    chart = curves_chart({"a": ROWS})
+    monkeypatch.setenv("SERVER_SOFTWARE", "voila/0.5.13")
+    data, metadata = chart._repr_mimebundle_()
+    assert data == {"text/html": chart.figure() + runtime_html(), "text/plain": chart.alt}
+    assert metadata == {}
+    assert "<body" not in data["text/html"].rpartition("<script>if (!window.vegaEmbed)")[0]
