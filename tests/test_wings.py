@@ -47,8 +47,8 @@ ARROWS = {
     "smoothing",
     "headless": "files settings",
     "front": "adapters data evidence figures models runtime settings smoothing store",
-    "cli": "adapters attacks cascade combine data evidence experiment files front headless mixing models "
-    "runtime settings smoothing store training",
+    "cli": "adapters attacks cascade combine data denoising evidence experiment files front headless mixing "
+    "models runtime settings smoothing store training",
 }
 # Libraries that belong to one place only.
 ONLY = {"matplotlib": "figures", "seaborn": "figures", "ipywidgets": "panels", "papermill": "headless"}
