@@ -19,20 +19,34 @@ import pandas as pd
 import torch
 from torch import nn
 
-from benchmarks.quality import at_radii, quick
+from benchmarks.quality import BOTH, quick
 from dualrs_lab.adapters import load_network
 from dualrs_lab.combine import Combiner, combine_tables
 from dualrs_lab.data import Images, load_images
 from dualrs_lab.denoising import Behind, Denoising, Stability, load_denoiser, train_denoiser
-from dualrs_lab.dual import compare
-from dualrs_lab.evidence import read_table
+from dualrs_lab.dual import compare, curves
+from dualrs_lab.evidence import average_radius, certified_accuracy, read_table, reclaimed
 from dualrs_lab.experiment import Shelf
 from dualrs_lab.files import replace_text
 from dualrs_lab.runtime import pick_device
 from dualrs_lab.smoothing import FastPath, GridNoise, Spec, certify_table
 from dualrs_lab.training import Standard, TrainConfig, accuracy, new_network, train
 
-__all__ = ["ALONE", "KINDS", "PARTS", "SIGMAS", "STABLE", "main", "table_name"]
+__all__ = [
+    "ALONE",
+    "CALLED",
+    "FULL",
+    "KINDS",
+    "PARTS",
+    "RADII",
+    "SIGMAS",
+    "SQUARES",
+    "STABLE",
+    "board",
+    "main",
+    "shipped_network",
+    "table_name",
+]
 
 ALPHA, SEED = 0.001, 0
 SIGMAS = (0.12, 0.25)
@@ -43,6 +57,8 @@ CALLED = {
     SQUARES: "behind a denoiser (squared error)",
     STABLE: "behind a denoiser (stability)",
 }
+RADII = [0.0, 0.125, 0.25, 0.375, 0.5]
+RULES = {"cohen": "", "two-bounds": BOTH}
 HANDICAPS = (0.0, 0.3)  # of σ = 0.25 and 0.12, where whoever is surest answers
 
 
@@ -63,9 +79,9 @@ class Size:
 
 
 FULL = Size(
-    widths=(64, 128), noise=(0.05, 0.35), few=4, anchor=10.0, n=1000, skip=100, seen=1000,
+    widths=(64, 128), noise=(0.05, 0.35), few=8, anchor=10.0, n=1000, skip=100, seen=1000,
     squares=TrainConfig(epochs=5, seed=SEED, batch=128, lr=0.3, weight_decay=1e-5),
-    stable=TrainConfig(epochs=3, seed=SEED, batch=64, lr=0.02, weight_decay=1e-5),
+    stable=TrainConfig(epochs=2, seed=SEED, batch=64, lr=0.02, weight_decay=1e-5),
 )  # fmt: skip
 _TOY = {"seed": SEED, "batch": 64, "crop": 0, "flip": False}
 TOY = Size(
@@ -190,29 +206,36 @@ def _accuracy(bench: Bench) -> pd.DataFrame:
 
 
 def _board(bench: Bench) -> pd.DataFrame:
-    return _written(bench, "board", board({
+    there = {
         kind: {s: read_table(path) for s in SIGMAS if (path := bench.table(kind, s)).exists()}
         for kind in KINDS
-    }))  # fmt: skip
+    }
+    return _written(bench, "board", board(there))
 
 
 def board(tables: dict[str, dict[float, pd.DataFrame]]) -> pd.DataFrame:
-    """Certified accuracy and ACR of each network by itself and of systems of the last kind's two levels."""
-    found = []
-    for kind, singles in tables.items():
-        others = {}
-        if set(singles) == set(SIGMAS):
-            order = SIGMAS[::-1]
-            surest = Combiner.surest(order, HANDICAPS)
-            others = {"whoever is surest": combine_tables(singles, combiner=surest, alpha=ALPHA)}
-        if len(singles) > 1:
-            rows = at_radii(compare(singles, others=others))
-            found.append(rows.rename(index=lambda name, kind=kind: f"{CALLED[kind]}, {name}"))
-    return pd.concat(found)
+    """Certified accuracy and ACR of each network at each level, and of the systems of two levels.
+
+    A row for each network and rule, on all images of its tables; single levels by Cohen's rule and by two
+    bounds.
+    """
+    return pd.concat({CALLED[kind]: _rules(singles) for kind, singles in tables.items() if singles})
+
+
+def _rules(singles: dict[float, pd.DataFrame]) -> pd.DataFrame:
+    if len(singles) > 1:
+        order = SIGMAS[::-1]
+        surest = combine_tables(singles, combiner=Combiner.surest(order, HANDICAPS), alpha=ALPHA)
+        return curves(compare(singles, others={"whoever is surest": surest}), RADII)
+    ((sigma, table),) = singles.items()
+    rows = {f"σ = {sigma:g}{end}": reclaimed(table, rule) for rule, end in RULES.items()}
+    found = [[*certified_accuracy(one, RADII), average_radius(one)] for one in rows.values()]
+    return pd.DataFrame(found, index=[*rows], columns=[*(f"{r:g}" for r in RADII), "acr"])
 
 
 def _written(bench: Bench, name: str, found: pd.DataFrame) -> pd.DataFrame:
-    text = found.round(6).rename_axis("network").to_csv(lineterminator="\n")
+    names = ["network", "rule"][: found.index.nlevels]
+    text = found.round(6).rename_axis(names).to_csv(lineterminator="\n")
     replace_text(bench.shelf.table(name), text)
     return found
 
