@@ -17,6 +17,7 @@ from dualrs_lab.cli.attack import ATTACK
 from dualrs_lab.cli.board import BOARD
 from dualrs_lab.cli.certify import CERTIFY
 from dualrs_lab.cli.combine import COMBINE
+from dualrs_lab.cli.denoiser import DENOISER
 from dualrs_lab.cli.faults import explain, one_line_warnings
 from dualrs_lab.cli.parser import Parser
 from dualrs_lab.cli.run import LAB, NEW, RUN, STATUS
@@ -28,7 +29,7 @@ __all__ = ["COMMANDS", "main", "make_parser"]
 
 COMMANDS = (
     *(NEW, RUN, STATUS, LAB),
-    *(TRAIN, CERTIFY, ATTACK),
+    *(TRAIN, DENOISER, CERTIFY, ATTACK),
     *(CASCADE, COMBINE, MIX),
     *(SUMMARY, VERIFY, BOARD),
 )

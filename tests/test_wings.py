@@ -49,8 +49,8 @@ ARROWS = {
     "headless": "charts files settings",  # of charts how a page holds them, which knows no method
     "tasks": "files headless locks",
     "front": "adapters data evidence figures models runtime settings smoothing store",
-    "cli": "adapters attacks cascade charts combine data evidence experiment files front headless mixing "
-    "models runtime settings smoothing store training",
+    "cli": "adapters attacks cascade charts combine data denoising evidence experiment files front headless "
+    "mixing models runtime settings smoothing store training",
 }
 # Libraries that belong to one place only.
 ONLY = {

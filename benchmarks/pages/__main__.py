@@ -10,6 +10,7 @@ from pathlib import Path
 
 from benchmarks.pages import (
     certificates,
+    cifar100,
     combiners,
     denoised,
     gpu,
@@ -35,6 +36,7 @@ PAGES: dict[str, Callable[[], Facts]] = {
         | denoised.facts()
         | pixels.facts()
         | mixing.facts()
+        | cifar100.facts()
         | resnet.facts()
         | resnet_mixes.facts()
     ),

@@ -1,3 +1,7 @@
+from .bit import BigTransfer as BigTransfer
+from .bit import big_transfer as big_transfer
+from .choices import Choices as Choices
+from .choices import read_choices as read_choices
 from .endpoint import Endpoint as Endpoint
 from .endpoint import ask_endpoint as ask_endpoint
 from .graphs import Graph as Graph
@@ -5,6 +9,7 @@ from .load import load_network as load_network
 from .network import Adapted as Adapted
 from .outside import Outside as Outside
 from .outside import black_box as black_box
+from .robustbench import DeepMindWide as DeepMindWide
 from .robustbench import robustbench_network as robustbench_network
 from .sources import FACTORY as FACTORY
 from .sources import SCHEMES as SCHEMES

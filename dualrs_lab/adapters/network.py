@@ -21,6 +21,18 @@ __all__ = ["Adapted"]
 Numbers = float | Sequence[float]
 
 
+# How the first two stages are called: in torchvision and most ResNets, in those of DeepMind, in wide ResNets,
+# in Big Transfer, in timm.
+_STAGES = (
+    ("layer1", "layer2"),
+    ("layer_0", "layer_1"),
+    ("layer.0", "layer.1"),
+    ("block1", "block2"),
+    ("body.block1", "body.block2"),
+    ("stages.0", "stages.1"),
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Found:
     """A network from outside, and what its source says of it; None where it does not say."""
@@ -64,6 +76,34 @@ class Adapted(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         fitted = fitting(x, len(self.normalize.mean), self.side)
         return answering(self.body(self.normalize(fitted)), self.outputs)
+
+    def look(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+        """As of a `Classifier`: the feature maps after two stages of `body`, and the logits, from one pass.
+
+        Raises ValueError for a body whose stages are not found by their names.
+        """
+        maps: list[Tensor] = []
+        hooks = [
+            stage.register_forward_hook(lambda _, __, out: maps.append(out)) for stage in _stages(self.body)
+        ]
+        try:
+            logits = self(x)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return maps, logits
+
+
+def _stages(body: nn.Module) -> list[nn.Module]:
+    # the first two, by the names that families of networks have for them
+    there = dict(body.named_modules())
+    for names in _STAGES:
+        if {*names} <= {*there}:
+            return [there[name] for name in names]
+    raise ValueError(
+        f"load_network: a {type(body).__name__} shows no feature maps, which the head of an adaptive mix "
+        f"looks at; wanted stages that are called {', or '.join(' and '.join(one) for one in _STAGES)}"
+    )
 
 
 @torch.fx.wrap  # one step to a tracer, which cannot look at shapes

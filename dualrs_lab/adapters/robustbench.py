@@ -1,25 +1,27 @@
 """State dicts in the layouts of RobustBench, read without that package: names of weights tell the network.
 
 Five families of 32x32 networks: wide ones of TRADES, wide and pre-activation ones of DeepMind, ResNets with a
-small stem, and pre-activation ResNets. Normalisation that a state dict holds (`mu` and `sigma`, `mean` and
-`std`, `normalize.…`) is taken from it; that of the others is in the code of RobustBench, not in the file. So
-is the activation of DeepMind's networks, see `robustbench_network`.
+small stem, and pre-activation ResNets; and Big Transfer, see `adapters.bit`. Normalisation that a state dict
+holds (`mu` and `sigma`, `mean` and `std`, `normalize.…`) is taken from it; that of the others is in the code
+of RobustBench, not in the file. So is the activation of DeepMind's networks, see `robustbench_network`.
 """
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dualrs_lab.adapters.bit import BigTransfer, big_transfer
+from dualrs_lab.adapters.choices import Choices, read_choices
 from dualrs_lab.adapters.network import Found
 from dualrs_lab.adapters.weights import fill_in, read_weights
 
-__all__ = ["robustbench_network"]
+__all__ = ["DeepMindWide", "robustbench_network"]
 
 
 _STATISTICS = (("mu", "sigma"), ("mean", "std"), ("normalize.mean", "normalize.std"))
@@ -27,11 +29,8 @@ _STATISTICS = (("mu", "sigma"), ("mean", "std"), ("normalize.mean", "normalize.s
 
 _KNOWN = (
     "wide ResNets (block1.layer.0.conv1, fc), those of DeepMind (init_conv or conv_2d, logits), ResNets "
-    "(conv1, linear) and pre-activation ResNets of 18 layers"
+    "(conv1, linear), pre-activation ResNets of 18 layers and Big Transfer (root.conv, head.conv)"
 )
-
-
-_CHOICES = frozenset({"activation=relu"})
 
 
 class PreActivation(nn.Module):
@@ -165,48 +164,49 @@ class _DeepMindPreBlock(nn.Module):
 def robustbench_network(name: str) -> Found:
     """The network whose state dict, in a layout of RobustBench, is in the file `name`.
 
-    What weights do not tell is said behind it: `FILE?activation=relu`, of DeepMind's networks, else swish.
+    What weights do not tell is said behind it, in any order and joined by `&`: `FILE?activation=relu`, of
+    DeepMind's networks, else swish; `size=128`, the side to which images are brought; `mean=X,X,X` and
+    `std=X,X,X`, by which it normalises.
     """
-    file, choices = _choices(name)
-    if not file.exists():
-        raise FileNotFoundError(f"load_network: no file {file}, which robustbench:{name} names")
-    found = by_names(read_weights(file).state, file.name, choices)
+    path, choices = read_choices(name)
+    if not path.exists():
+        raise FileNotFoundError(f"load_network: no file {path}, which robustbench:{name} names")
+    found = by_names(read_weights(path).state, path.name, choices)
     if found is None:
         raise ValueError(
-            f"load_network: {file} holds the weights of none of {_KNOWN}; name a module:factory for it"
+            f"load_network: {path} holds the weights of none of {_KNOWN}; name a module:factory for it"
         )
-    return found
+    size = None if choices.size is None else (choices.size, choices.size)
+    said: dict[str, Any] = {"mean": choices.mean, "std": choices.std, "size": size}
+    return replace(found, **{key: value for key, value in said.items() if value is not None})
 
 
-def _choices(name: str) -> tuple[Path, frozenset[str]]:
-    file, _, said = name.partition("?")
-    choices = frozenset(said.split("&")) - {""}
-    if choices - _CHOICES:
-        raise ValueError(
-            f"load_network: robustbench:{name}: wanted {' or '.join(sorted(_CHOICES))} after the ?"
-        )
-    return Path(file), choices
-
-
-def by_names(state: Mapping[str, Tensor], source: str, choices: frozenset[str] = frozenset()) -> Found | None:
+def by_names(state: Mapping[str, Tensor], source: str, choices: Choices = Choices()) -> Found | None:  # noqa: B008  # frozen
     """The network of these weights, if it is of a known family."""
     held = dict(state)
     mean, std = _statistics(held)
     held = {name: tensor for name, tensor in held.items() if not name.startswith("sub_block1.")}
-    body = _wide(held, source) or _deepmind(held, source, choices) or _residual(held, source)
+    body = (
+        _wide(held, source)
+        or _deepmind(held, source, relu=choices.relu)
+        or _residual(held, source)
+        or _transferred(held, source)
+    )
     if body is None:
         return None
+    if isinstance(body, BigTransfer) and mean is None:
+        mean = std = [0.5]  # of all that was published
     first = next(iter(part for part in body.modules() if isinstance(part, nn.Conv2d)))
-    last = [part for part in body.modules() if isinstance(part, nn.Linear)][-1]
+    last = [part for part in body.modules() if isinstance(part, nn.Linear | nn.Conv2d)][-1]
     return Found(
         body=body,
         kind="RobustBench",
         mean=mean,
         std=std,
-        outputs=last.out_features,
+        outputs=last.out_features if isinstance(last, nn.Linear) else last.out_channels,
         channels=first.in_channels,
         hint="RobustBench keeps it in the code of this network: look there for mu and sigma, or mean and std",
-        info={"network": type(body).__name__, "choices": sorted(choices)},
+        info={"network": type(body).__name__, "choices": ["activation=relu"] if choices.relu else []},
     )
 
 
@@ -238,8 +238,13 @@ def _wide(held: Mapping[str, Tensor], source: str) -> nn.Module | None:
     return fill_in(body, {"fc.bias": torch.zeros(len(held["fc.weight"])), **plain}, source)
 
 
-def _deepmind(held: Mapping[str, Tensor], source: str, choices: frozenset[str]) -> nn.Module | None:
-    first, relu = held.get("layer.0.block.0.conv_0.weight"), "activation=relu" in choices
+def _transferred(held: Mapping[str, Tensor], source: str) -> nn.Module | None:
+    body = big_transfer(held)
+    return None if body is None else fill_in(body, held, source)
+
+
+def _deepmind(held: Mapping[str, Tensor], source: str, *, relu: bool) -> nn.Module | None:
+    first = held.get("layer.0.block.0.conv_0.weight")
     if {"conv_2d.weight", "logits.weight", "layer_3.0.conv_2d_1.weight"} <= {*held}:
         each = [_count(held, rf"layer_{stage}\.(\d+)\.") for stage in range(4)]
         channels = held["conv_2d.weight"].shape[1]

@@ -103,11 +103,12 @@ def evaluate_table(
     max_images: int = -1,
     replace: bool = False,
     progress: bool = True,
+    info: dict[str, Any] | None = None,
 ) -> pd.DataFrame:
     """As `evaluate`, kept at `path` (TSV, with a json of what made it); images in it are not attacked again.
 
     A table of another network, other images or another threat is refused or, with `replace`, kept under
-    another name.
+    another name. The json of a new one tells `info` as well.
     """
     model = suited("evaluate_table", model, images)
     identity = {"model": fingerprint(model), "images": images.fingerprint(), "threat": named(threat)}
@@ -120,6 +121,7 @@ def evaluate_table(
         images=images,
         networks=[model],
         replace=replace,
+        info=info,
     )
     check(table, slack=threat.slack)
     return table

@@ -54,13 +54,14 @@ def keep(
     images: Images,
     networks: Sequence[nn.Module],
     replace: bool,
+    info: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
     """The table of answers at `path`, after adding `batches(the idx of wanted that it lacks)` as they come.
 
     A table of another `identity`, or of `networks` that answer otherwise, is refused or, with `replace`, kept
     under another name; the first of them says which device it is. Raises ValueError as well for a file that
     is not ours, for one that somebody else is writing, and where the digest of an image is not that of its
-    row.
+    row. `info` goes into the record of a new table.
     """
     identity = plain(identity)
     check_place(call, path, ".tsv")
@@ -81,6 +82,7 @@ def keep(
         else:
             table, made = pd.DataFrame({"idx": []}), describe(next(networks[0].parameters()).device)
             record = {"identity": identity, "probe": probed, "provenance": made, "sha256": None}
+            record |= {"info": plain(dict(info))} if info else {}
         todo = sorted({*wanted} - {*table["idx"]})
         for number, rows in enumerate(batches(todo)):
             if not number:

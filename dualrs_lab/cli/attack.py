@@ -4,7 +4,7 @@ from argparse import Namespace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from dualrs_lab.cli.inputs import add_inputs, choose_device, read_model
+from dualrs_lab.cli.inputs import add_inputs, behind, choose_device, read_model, told_of
 from dualrs_lab.cli.outputs import want_place
 from dualrs_lab.cli.parser import Command, Parser, a_fraction
 from dualrs_lab.cli.tables import add_out, as_text
@@ -37,15 +37,18 @@ def _attack(options: Namespace) -> int:
     from dualrs_lab.models.conduct import want_gradients
 
     device = choose_device(options)
-    model, _ = read_model(options)
+    model, info = read_model(options)
     want_gradients("attack", model)
+    images = load_images(options.data, options.split)
+    model, front = behind(options, model.to(device).eval(), images)
     table = evaluate_table(
-        model.to(device).eval(),
-        load_images(options.data, options.split),
+        model,
+        images,
         options.out,
         threat=threat,
         skip=options.skip,
         max_images=options.max,
+        info=told_of(info, options.checkpoint) | front,
     )
     print(as_text(summarise_attacks(table).round(4)))
     return 0

@@ -1,11 +1,9 @@
 """`dualrs-lab certify`: certificates of a checkpoint, image by image, into a table."""
 
 from argparse import Namespace
-from hashlib import sha256
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from dualrs_lab.cli.inputs import add_inputs, choose_device, read_model
+from dualrs_lab.cli.inputs import add_inputs, behind, choose_device, read_model, told_of
 from dualrs_lab.cli.outputs import want_place
 from dualrs_lab.cli.parser import Command, Parser, a_number, some_numbers
 from dualrs_lab.cli.tables import RADII, add_out, add_rule, print_signs, summed_up
@@ -70,28 +68,19 @@ def _certify(options: Namespace) -> int:
     spec = _spec(options, device)
     model, info = read_model(options)
     images = load_images(options.data, options.split).to(device)
+    model, front = behind(options, model.to(device), images)
     table = certify_table(
-        model.to(device),
+        model,
         images,
         options.out,
         spec=spec,
         skip=options.skip,
         max_images=options.max,
-        info=_told(info, options.checkpoint) | {"trained_sigma": info.get("sigma", options.sigma)},
+        info=told_of(info, options.checkpoint) | {"trained_sigma": info.get("sigma", options.sigma)} | front,
     )
     print(summed_up({options.out.stem: table}, RADII))
     print_signs(explain(model, images, table, sigma=options.sigma, seed=options.seed))
     return 0
-
-
-def _told(info: "dict[str, Any]", source: str | Path) -> "dict[str, Any]":
-    # of our checkpoints, their json says the rest
-    ours, file = info.get("kind") in ("checkpoint", "published checkpoint"), Path(source)
-    names = {name: value for name, value in info.items() if name != "names"}
-    told: dict[str, Any] = {} if ours else {"network": names}
-    if file.is_file():
-        told["checkpoint_sha256"] = sha256(file.read_bytes()).hexdigest()
-    return {"checkpoint": info["source"], **told}
 
 
 def _spec(options: Namespace, device: "torch.device") -> "Spec":
@@ -143,5 +132,7 @@ CERTIFY = Command(
     help="certify a checkpoint; goes on where it was stopped",
     options=_options,
     run=_certify,
-    example="dualrs-lab certify --checkpoint net.safetensors --data cifar10 --sigma 0.5 --skip 9 --out c.tsv",
+    example="dualrs-lab certify --model net.safetensors --data cifar10 --sigma 0.5 --skip 9 --out c.tsv\n"
+    "dualrs-lab certify --model net.pt2 --mean 0 --std 1 --denoiser denoiser.safetensors --data cifar10 "
+    "--sigma 0.25 --out d.tsv",
 )

@@ -2,6 +2,7 @@
 
 import os
 from argparse import Namespace
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,16 +14,15 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["add_inputs", "choose_device", "read_model", "want_file"]
+    from dualrs_lab.data.images import Images
+
+__all__ = ["add_inputs", "add_network", "behind", "choose_device", "read_model", "told_of", "want_file"]
 
 
-def add_inputs(parser: Parser) -> None:
-    """Options for a network, a data set, and which of its images are taken."""
-    from dualrs_lab.cli.options import add_option
-    from dualrs_lab.settings import Subset
-
+def add_network(parser: Parser, *, required: bool = True) -> None:
+    """Options for a network from anywhere."""
     parser.add_argument(
-        "--checkpoint", "--model", type=a_source, required=True, metavar="SOURCE",
+        "--checkpoint", "--model", type=a_source, required=required, metavar="SOURCE",
         help="a checkpoint, a file of weights, .onnx, .pt2, torchvision:NAME, timm:NAME, hf:ORG/NAME, "
         "robustbench:FILE, http://HOST/PATH, or module:factory",
     )  # fmt: skip
@@ -40,6 +40,19 @@ def add_inputs(parser: Parser) -> None:
         "--size", type=a_number(Range(whole=True, least=1, most=9999)), help="side to which it resizes images"
     )
     how.add_argument("--classes", type=a_number(COUNT), help="how many, where labels come back")
+
+
+def add_inputs(parser: Parser) -> None:
+    """Options for a network, a data set, and which of its images are taken."""
+    from dualrs_lab.cli.options import add_option
+    from dualrs_lab.settings import Subset
+
+    add_network(parser)
+    parser.add_argument(
+        "--denoiser", type=a_denoiser, metavar="FILE",
+        help="in front of the network: what `dualrs-lab denoiser` made, or diffusers:NAME at the noise of "
+        "--sigma",
+    )  # fmt: skip
     parser.add_argument("--data", type=a_name, required=True, help="digits, cifar10, …, or folder:PATH")
     parser.add_argument("--split", choices=("train", "test"), default="test", help="(default: %(default)s)")
     add_option(parser, Subset, "skip")
@@ -71,6 +84,33 @@ def a_source(text: str) -> "Path | str":
     return a_name(text) if names_a_source(text) and not os.path.lexists(text) else a_path(text)
 
 
+def a_denoiser(text: str) -> "Path | str":
+    """Reads a word that names a denoiser: a path, or diffusers:NAME."""
+    return a_name(text) if text.startswith("diffusers:") and not os.path.lexists(text) else a_path(text)
+
+
+def behind(options: Namespace, model: "nn.Module", images: "Images") -> "tuple[nn.Module, dict[str, Any]]":
+    """`model` behind the denoiser of --denoiser, if there is one, and what a record tells of the two."""
+    source: Path | str | None = options.denoiser
+    if source is None:
+        return model, {}
+    if isinstance(source, Path):
+        want_file(options.name, "denoiser", source)
+    from dualrs_lab.denoising.behind import Behind
+    from dualrs_lab.denoising.sources import find_denoiser
+    from dualrs_lab.models.checkpoints import fingerprint
+    from dualrs_lab.models.suited import suited
+
+    model = suited(options.name, model, images)
+    denoiser, told = find_denoiser(
+        source,
+        shape=images.shape,
+        sigma=getattr(options, "sigma", None),
+        device=choose_device(options),
+    )
+    return Behind(denoiser, model), {"denoiser": told, "network_fingerprint": fingerprint(model)}
+
+
 def read_model(options: Namespace) -> "tuple[nn.Module, dict[str, Any]]":
     """The network of --checkpoint (--model), and what is known of it."""
     source: Path | str = options.checkpoint
@@ -79,6 +119,7 @@ def read_model(options: Namespace) -> "tuple[nn.Module, dict[str, Any]]":
             want_file(options.name, what, path)
     from dualrs_lab.adapters.load import load_network
 
+    assert source is not None
     model = load_network(
         source,
         weights=options.weights,
@@ -90,6 +131,17 @@ def read_model(options: Namespace) -> "tuple[nn.Module, dict[str, Any]]":
     )
     info: dict[str, Any] = getattr(model, "info", {})
     return model, info
+
+
+def told_of(info: "dict[str, Any]", source: str | Path) -> "dict[str, Any]":
+    """What a record tells of the network of `read_model`: where it is from, and the digest of a file."""
+    # of our checkpoints, their json says the rest
+    ours, file = info.get("kind") in ("checkpoint", "published checkpoint"), Path(source)
+    names = {name: value for name, value in info.items() if name != "names"}
+    told: dict[str, Any] = {} if ours else {"network": names}
+    if file.is_file():
+        told["checkpoint_sha256"] = sha256(file.read_bytes()).hexdigest()
+    return {"checkpoint": info["source"], **told}
 
 
 def _one_or_many(numbers: list[float] | None) -> float | list[float] | None:

@@ -11,7 +11,17 @@ from typing import Any, NamedTuple, NoReturn
 
 from dualrs_lab.settings import Range
 
-__all__ = ["Command", "Parser", "a_fraction", "a_name", "a_number", "a_path", "a_table", "some_numbers"]
+__all__ = [
+    "Command",
+    "Parser",
+    "a_fraction",
+    "a_name",
+    "a_number",
+    "a_path",
+    "a_table",
+    "a_weights",
+    "some_numbers",
+]
 
 
 EXAMPLE = "example:"
@@ -110,4 +120,12 @@ def a_table(text: str) -> Path:
     path = a_path(text)
     if path.suffix != ".tsv":
         raise ArgumentTypeError(f"{text}: want a name that ends in .tsv")
+    return path
+
+
+def a_weights(text: str) -> Path:
+    """Reads a word that names a file of weights of ours."""
+    path = a_path(text)
+    if path.suffix != ".safetensors":
+        raise ArgumentTypeError(f"{text}: want a name that ends in .safetensors")
     return path

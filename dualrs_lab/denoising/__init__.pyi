@@ -6,8 +6,11 @@ from .diffusion import diffusion_denoiser as diffusion_denoiser
 from .diffusion import linear_schedule as linear_schedule
 from .diffusion import timestep as timestep
 from .experts import load_experts as load_experts
+from .sources import find_denoiser as find_denoiser
 from .training import Denoising as Denoising
 from .training import Stability as Stability
+from .training import denoiser_recipe as denoiser_recipe
 from .training import load_denoiser as load_denoiser
 from .training import noisy_between as noisy_between
+from .training import squared_error as squared_error
 from .training import train_denoiser as train_denoiser

@@ -7,6 +7,7 @@ stays in the loss as an anchor.
 """
 
 import copy
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -16,20 +17,28 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from dualrs_lab.data.images import Images
+from dualrs_lab.data.images import Images, as_floats
 from dualrs_lab.models.checkpoints import fingerprint, read_info, save_tensors
 from dualrs_lab.models.denoised import Denoiser, PixelDenoiser
 from dualrs_lab.models.networks import Normalize
 from dualrs_lab.models.reading import want_finite
-from dualrs_lab.runtime import describe
+from dualrs_lab.runtime import describe, make_generator
 from dualrs_lab.store import making, plain
 from dualrs_lab.training.batches import channel_statistics
 from dualrs_lab.training.checkpoints import state_path
-from dualrs_lab.training.config import TrainConfig
+from dualrs_lab.training.config import TrainConfig, recipe
 from dualrs_lab.training.loop import settings, train
 from dualrs_lab.training.objectives import add_noise
 
-__all__ = ["Denoising", "Stability", "load_denoiser", "noisy_between", "train_denoiser"]
+__all__ = [
+    "Denoising",
+    "Stability",
+    "denoiser_recipe",
+    "load_denoiser",
+    "noisy_between",
+    "squared_error",
+    "train_denoiser",
+]
 
 
 def noisy_between(x: Tensor, low: float | Tensor, high: float | Tensor, generator: torch.Generator) -> Tensor:
@@ -87,6 +96,17 @@ class Stability(Denoising):
         return numbers | {"classifier": fingerprint(self.classifier)}
 
 
+def denoiser_recipe(images: Images, *, epochs: int, seed: int, stable: bool = False) -> TrainConfig:
+    """Sensible settings for a denoiser of these images, by squared error or, if `stable`, for `Stability`.
+
+    Squared errors of pixels are small, and so are their gradients: rates are larger than they look.
+    """
+    like = recipe(images, epochs=epochs, seed=seed)
+    tiny = max(images.shape[1:]) <= 16
+    rate = 0.02 if stable else 0.05 if tiny else 0.3
+    return dataclasses.replace(like, batch=64 if tiny or stable else 128, lr=rate, weight_decay=1e-5)
+
+
 def train_denoiser(
     path: Path | str,
     images: Images,
@@ -135,7 +155,10 @@ def load_denoiser(path: Path | str, *, device: torch.device | str = "cpu") -> Pi
     path = Path(path)
     made = read_info("load_denoiser", path).get("architecture")
     if not isinstance(made, dict) or made.get("name") != "denoiser":
-        raise ValueError(f"load_denoiser: {path} holds {made!r}; wanted what train_denoiser wrote")
+        raise ValueError(
+            f"load_denoiser: {path} holds {made!r}; wanted what train_denoiser, or the command dualrs-lab "
+            "denoiser, wrote"
+        )
     try:
         channels, (first, second) = int(made["channels"]), made["widths"]
         model = PixelDenoiser(
@@ -145,6 +168,20 @@ def load_denoiser(path: Path | str, *, device: torch.device | str = "cpu") -> Pi
     except Exception as error:  # whatever a foreign file may hold
         raise ValueError(f"load_denoiser: {path} does not hold the weights it names: {error}") from error
     return model.to(device).eval()
+
+
+@torch.no_grad()
+def squared_error(
+    denoiser: nn.Module, images: Images, *, sigma: float, seed: int, device: torch.device
+) -> float:
+    """Mean squared error, in pixel units, of what `denoiser` makes of one noisy copy of each image."""
+    total = 0.0
+    for number, first in enumerate(range(0, len(images), 500)):
+        some = range(first, min(first + 500, len(images)))
+        x, _ = as_floats(images.select(some), device)
+        noisy = add_noise(x, sigma, make_generator(seed, "denoised", number, device=device))
+        total += len(some) * float(F.mse_loss(denoiser(noisy), x))
+    return total / len(images)
 
 
 def _fresh(images: Images, widths: tuple[int, int], seed: int) -> PixelDenoiser:

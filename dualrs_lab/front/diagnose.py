@@ -203,7 +203,7 @@ def _noise_sign(before: str, after: str, sigma: float, right: Any, still: Any) -
     text = (
         f"The network was hardly trained with noise of σ = {sigma:g}: without noise it tells {before}, "
         f"under one draw of noise {after}. Train or fine-tune it with Gaussian noise of this σ, put a "
-        "denoiser in front (models.denoise_first), or take a smaller σ."
+        "denoiser in front (`dualrs-lab denoiser`), or take a smaller σ."
     )
     measured = {"without noise": float(right.mean()), "with noise": float(still.mean())}
     return Sign("not trained with noise", text, measured)

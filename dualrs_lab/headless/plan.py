@@ -185,16 +185,17 @@ def _entry(path: Path, profile: str, asked: bool) -> _Entry:
     parameters = notebook_parameters(nb, path.stem)
     profiles, table = _profile_table(path)
     where = f"profiles.toml, {path.stem}"
+    values = {name: value for name, value in table.get(profile, {}).items() if name != "needs"}
     for name in [name for one in profiles for name in table.get(one, {})]:
-        if name not in parameters:
+        if name not in {*parameters, "needs"}:
             raise ValueError(f"{where}: no parameter {name!r} in the notebook; {nearest(name, parameters)}")
     return _Entry(
         path=path,
         source=source_hash(nb),
         parameters=parameters,
-        needs=tuple(_locate(need, path.parent) for need in table.get("needs", [])),
+        needs=tuple(_locate(need, path.parent) for need in _needs(table, profile)),
         inputs=dict(_inputs(path, table.get("inputs", []))),
-        profile={name: parameters[name].check(value) for name, value in table.get(profile, {}).items()},
+        profile={name: parameters[name].check(value) for name, value in values.items()},
         asked=asked,
         seconds=table.get("seconds", 1.0),
     )
@@ -227,8 +228,10 @@ def _profile_table(notebook: Path) -> tuple[tuple[str, ...], Mapping[str, Any]]:
     known = ("needs", "inputs", "seconds", *profiles)
     if unknown := sorted(set(table) - {*known}):
         raise ValueError(f"{where}: unknown entry {unknown[0]!r}; {nearest(unknown[0], known)}")
-    for key in ("needs", "inputs"):
-        value = table.get(key, [])
+    for key, value in (
+        *((key, table.get(key, [])) for key in ("needs", "inputs")),
+        *((f"needs of {one}", _needs(table, one)) for one in profiles),
+    ):
         if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
             raise ValueError(f"{where}: {key} wants a list of names, got {value!r}")
     seconds = table.get("seconds", 1.0)
@@ -238,6 +241,12 @@ def _profile_table(notebook: Path) -> tuple[tuple[str, ...], Mapping[str, Any]]:
         if not isinstance(table.get(key, {}), dict):
             raise ValueError(f"{where}: {key} wants name = value, got {table[key]!r}")
     return profiles, table
+
+
+def _needs(table: Mapping[str, Any], profile: str) -> Any:
+    """A profile may need less, or something else, and says so among its values."""
+    own = table.get(profile, {})
+    return own["needs"] if isinstance(own, dict) and "needs" in own else table.get("needs", [])
 
 
 def _check_names(names: Mapping[str, object], entries: Mapping[str, _Entry], origin: str) -> None:

@@ -25,6 +25,7 @@ from .evaluate import summarise_systems as summarise_systems
 from .heads import HEADS as HEADS
 from .heads import PooledHead as PooledHead
 from .heads import PublishedHead as PublishedHead
+from .heads import look_into as look_into
 from .heads import make_head as make_head
 from .mix import PUBLISHED as PUBLISHED
 from .mix import Mix as Mix

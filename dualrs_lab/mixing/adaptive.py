@@ -10,7 +10,7 @@ import copy
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,12 +21,10 @@ from dualrs_lab.attacks.checks import evaluating
 from dualrs_lab.attacks.norms import CrossEntropy
 from dualrs_lab.attacks.pgd import PGD, pgd
 from dualrs_lab.data.images import Images
-from dualrs_lab.mixing.heads import HEADS, make_head
+from dualrs_lab.mixing.heads import HEADS, look_into, make_head
 from dualrs_lab.mixing.mix import mix_in_logs
-from dualrs_lab.models.body import Body
 from dualrs_lab.models.checkpoints import fingerprint, read_info, save_tensors
 from dualrs_lab.models.conduct import duplicate
-from dualrs_lab.models.networks import Classifier
 from dualrs_lab.models.suited import suited
 from dualrs_lab.runtime import describe
 from dualrs_lab.store import making, plain
@@ -41,6 +39,7 @@ __all__ = ["AdaptiveMix", "Exposed", "MixingLoss", "Pushed", "load_mixing", "tra
 class AdaptiveMix(nn.Module):
     """Images -> log-probabilities, with a weight in [low, high] that `head` chooses for each image.
 
+    Its networks are those of ours, or of `load_network` where these show their feature maps (`look`).
     Both networks are copied and frozen, and stay in evaluation mode while the head is trained. The head's
     output is standardised over batches, then a = low + (high - low) sigmoid(2 u + 1): as published, training
     uses the whole of [0, 1], evaluation a part of it (`ranged`). `scales` multiply the logits of g and of h.
@@ -48,8 +47,8 @@ class AdaptiveMix(nn.Module):
 
     def __init__(
         self,
-        accurate: Classifier,
-        robust: Classifier,
+        accurate: nn.Module,
+        robust: nn.Module,
         head: nn.Module,
         *,
         low: float = 0.0,
@@ -59,9 +58,7 @@ class AdaptiveMix(nn.Module):
         super().__init__()
         if not 0 <= low <= high <= 1:
             raise ValueError(f"AdaptiveMix: got weights from {low} to {high}; wanted 0 <= low <= high <= 1")
-        self.accurate, self.robust = (
-            cast(Classifier, duplicate(one)).requires_grad_(False) for one in (accurate, robust)
-        )
+        self.accurate, self.robust = (duplicate(one).requires_grad_(False) for one in (accurate, robust))
         self.head, self.standard = head, nn.BatchNorm1d(1, affine=False)
         self.low, self.high, self.scales = low, high, scales
         self.train(False)
@@ -91,7 +88,7 @@ class AdaptiveMix(nn.Module):
 
     def look(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probabilities (N, K) and the weight's logit (N,) before the range; one pass of each network."""
-        (first, g), (second, h) = (_features(network, x) for network in (self.accurate, self.robust))
+        (first, g), (second, h) = (look_into(network, x) for network in (self.accurate, self.robust))
         u = self.head((first[0], second[0]), (first[1], second[1])).float()
         logit = 2 * self.standard(u[:, None])[:, 0] + 1
         return self._mixed(g.float(), h.float(), logit), logit
@@ -124,13 +121,6 @@ def _log_affine(base: float, span: float, logit: Tensor) -> Tensor:
     # log(base + span sigmoid(logit))
     start = torch.log(torch.full_like(logit, base))
     return torch.logaddexp(start, math.log(span) + F.logsigmoid(logit)) if span else start
-
-
-def _features(network: Classifier, x: Tensor) -> tuple[list[Tensor], Tensor]:
-    # the first two stages and the logits, from one pass
-    stages = network.stages(x)
-    pooled = F.adaptive_avg_pool2d(stages[-1], 1).flatten(1)
-    return stages[:2], cast(Tensor, cast(Body, network.body).fc(pooled))
 
 
 class Exposed(nn.Module):
@@ -232,7 +222,7 @@ def train_mixing(
 
 
 def load_mixing(
-    path: Path | str, accurate: Classifier, robust: Classifier, *, device: torch.device | str = "cpu"
+    path: Path | str, accurate: nn.Module, robust: nn.Module, *, device: torch.device | str = "cpu"
 ) -> tuple[AdaptiveMix, dict[str, Any]]:
     """The mix with the head at `path`, in evaluation mode, and its json.
 

@@ -8,9 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dualrs_lab.models.networks import Classifier
-
-__all__ = ["HEADS", "PooledHead", "PublishedHead", "make_head"]
+__all__ = ["HEADS", "PooledHead", "PublishedHead", "look_into", "make_head"]
 
 
 Pair = tuple[Tensor, Tensor]  # a feature map of g and the one of h
@@ -89,8 +87,19 @@ def _size(x: Tensor) -> tuple[int, int]:
 HEADS = {"pooled": PooledHead, "published": PublishedHead}
 
 
+def look_into(network: nn.Module, x: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Feature maps after two stages of a network, and its logits; ValueError for one that shows none."""
+    look = getattr(network, "look", None)
+    if look is None:
+        raise ValueError(
+            f"look_into: a {type(network).__name__} shows no feature maps, which the head of an adaptive mix "
+            "looks at; wanted a network of ours, or one that load_network gives"
+        )
+    return cast(tuple[list[Tensor], Tensor], look(x))
+
+
 def make_head(
-    kind: str, accurate: Classifier, robust: Classifier, *, shape: Sequence[int], seed: int
+    kind: str, accurate: nn.Module, robust: nn.Module, *, shape: Sequence[int], seed: int
 ) -> nn.Module:
     """A fresh head, one of HEADS, for images of `shape` (C, H, W); the global random state is untouched."""
     if kind not in HEADS:
@@ -100,10 +109,7 @@ def make_head(
         channels = []
         for network in (accurate, robust):
             like = next(network.parameters())
-            stages = (
-                copy.deepcopy(network)
-                .eval()
-                .stages(torch.zeros(1, *shape, device=like.device, dtype=like.dtype))
-            )
-            channels.append((stages[0].shape[1], stages[1].shape[1]))
+            blank = torch.zeros(1, *shape, device=like.device, dtype=like.dtype)
+            (first, second), _ = look_into(copy.deepcopy(network).eval(), blank)
+            channels.append((first.shape[1], second.shape[1]))
         return cast(nn.Module, HEADS[kind](channels))

@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dualrs_lab.models.body import Body
@@ -60,6 +61,12 @@ class Classifier(nn.Module):
     def stages(self, x: Tensor) -> list[Tensor]:
         """Images in [0, 1] -> the body's feature maps, first stage first."""
         return cast(Body, self.body).stages(self.normalize(x))
+
+    def look(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+        """The feature maps after the first two stages, and the logits, from one pass."""
+        stages = self.stages(x)
+        pooled = F.adaptive_avg_pool2d(stages[-1], 1).flatten(1)
+        return stages[:2], cast(Tensor, cast(Body, self.body).fc(pooled))
 
     def forward(self, x: Tensor) -> Tensor:
         return cast(Tensor, self.body(self.normalize(x)))

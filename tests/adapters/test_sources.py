@@ -431,7 +431,7 @@ def test_a_resnet_of_robustbench_is_told_by_its_names(here: Path) -> None:
         torch.testing.assert_close(load_network(source, **GIVEN)(x), body(normal(x)))
     with pytest.raises(ValueError, match="RobustBench keeps it in the code"):
         load_network("robustbench:rn.pt")
-    with pytest.raises(ValueError, match="wanted activation=relu after"):
+    with pytest.raises(ValueError, match="wanted activation=relu, size=128"):
         load_network("robustbench:rn.pt?activation=tanh", **GIVEN)
 
 

@@ -138,6 +138,15 @@ def test_the_profiles_that_ship_make_a_plan_each(tmp_path: Path) -> None:
             assert len({repr(given[shared]) for given in runs.values()}) == 1, shared
 
 
+def test_a_profile_may_have_needs_of_its_own(lab: Path) -> None:
+    (lab / "profiles.toml").write_text(PROFILES + '["21_certify".cifar100]\nneeds = []\nn = 7')
+    assert made(lab, "21_certify").keys() == {"20_train", "21_certify"}
+    alone = made(lab, "21_certify", profile="cifar100")
+    assert alone.keys() == {"21_certify"}
+    assert (alone["21_certify"].needs, alone["21_certify"].parameters["n"]) == ((), 7)
+    assert made(lab, "21_certify", profile="paper").keys() == {"20_train", "21_certify"}
+
+
 def test_a_setting_reaches_every_notebook_that_has_it(lab: Path) -> None:
     runs = made(lab, "21_certify", settings={"sigma": "1"})
     assert [run.parameters["sigma"] for run in runs.values()] == [1.0, 1.0]
@@ -232,6 +241,8 @@ def test_bad_values_stop_the_plan(lab: Path, more: dict[str, object], complaint:
         ('["20_train"]\nneeds = ["21_certfy"]', r"no notebook '21_certfy' in .*did you mean '21_certify'"),
         ('["20_train"]\nneeds = ["20_train"]', r"needs go in a circle: 20_train -> 20_train"),
         ('["20_train"]\nneeds = "21_certify"', "needs wants a list of names"),
+        ('["20_train".paper]\nneeds = "21_certify"', "needs of paper wants a list of names"),
+        ('["20_train".quick]\nneeds = ["21_certfy"]', r"no notebook '21_certfy' in .*did you mean"),
         ("[", "profiles.toml cannot be read as toml"),
     ],
 )
