@@ -25,9 +25,9 @@ def find_denoiser(
 ) -> tuple[nn.Module, dict[str, Any]]:
     """The denoiser `source`, in evaluation mode, and what a record tells.
 
-    With `shape` (C, H, W) it must take images of that shape. A file that `train_denoiser` wrote serves all noise; `diffusers:NAME`, a name of the hub or a folder, is
-    taken at the noise `sigma`. Raises FileNotFoundError or ValueError that says what to do, and as
-    `load_denoiser` and `diffusion_denoiser` do.
+    With `shape` (C, H, W) it must take images of that shape. A file that `train_denoiser` wrote serves all
+    noise; `diffusers:NAME`, a name of the hub or a folder, is taken at the noise `sigma`. Raises
+    FileNotFoundError or ValueError that says what to do, and as `load_denoiser` and `diffusion_denoiser` do.
     """
     text = str(source)
     model: nn.Module

@@ -139,7 +139,9 @@ def test_the_profiles_that_ship_make_a_plan_each(tmp_path: Path) -> None:
 
 
 def test_a_profile_may_have_needs_of_its_own(lab: Path) -> None:
-    (lab / "profiles.toml").write_text(PROFILES + '["21_certify".cifar100]\nneeds = []\nn = 7')
+    described = '[profiles]\ncifar100 = "other networks"\n'
+    own = '["21_certify".cifar100]\nneeds = []\nn = 7'
+    (lab / "profiles.toml").write_text(f"{described}{PROFILES}{own}")
     assert made(lab, "21_certify").keys() == {"20_train", "21_certify"}
     alone = made(lab, "21_certify", profile="cifar100")
     assert alone.keys() == {"21_certify"}
