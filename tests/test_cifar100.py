@@ -33,7 +33,7 @@ def photographs() -> dict[int, Image.Image]:
     return {int(file.stem.split("_")[2]): Image.open(file).convert("RGB") for file in files}
 
 
-def folder_of(place: Path, train: int = 8, test: int = 3) -> Path:
+def folder_of(place: Path, train: int = 5, test: int = 3) -> Path:
     """train/ and test/ with a hundred class folders: a class is a photograph in one place, moved a little."""
     found = photographs()
     others = cycle(sorted(found))
@@ -99,14 +99,14 @@ def test_the_profile_runs_from_state_dicts_to_autoattack(
         "robust": ([0.5071, 0.4865, 0.4409], [0.2673, 0.2564, 0.2762]),
     }
     for role, body in bodies.items():
-        torch.save(taught(body, train, *means[role], steps=250).state_dict(), tmp_path / f"{role}.pt")
+        torch.save(taught(body, train, *means[role], steps=120).state_dict(), tmp_path / f"{role}.pt")
     accurate, robust = tmp_path / "accurate.pt", tmp_path / "robust.pt"
     given = {
         "dataset": data,
         "accurate": f"robustbench:{accurate}?size=32",
         "robust": f"robustbench:{robust}?{STATISTICS}",
-        "eps": "0.002", "step": "0.0005", "steps": "2", "train_epochs": "1", "trained": "300",
-        "fitted": "150", "attacked": "30", "auto_images": "6", "square": "false", "device": "cpu",
+        "eps": "0.002", "step": "0.0005", "steps": "2", "train_epochs": "1", "trained": "200",
+        "fitted": "150", "attacked": "20", "auto_images": "2", "square": "false", "device": "cpu",
     }  # fmt: skip
     words = [word for name, value in given.items() for word in ("-p", f"{name}={value}")]
     out = tmp_path / "runs"
