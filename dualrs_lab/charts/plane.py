@@ -92,8 +92,8 @@ def _view(
 ) -> Any:
     step = float(1 / (PLACES - 1))
     bind: Any = {
-        side: alt.binding_range(min=0, max=1, step=round(step, 9), name=f"point {side}")
-        for side in ("x", "y")
+        side: alt.binding_range(min=0, max=1, step=round(step, 9), name=f"point {name}")
+        for side, name in (("x", "x₁"), ("y", "x₂"))
     }
     moved = alt.selection_point(
         name="ruler", fields=["x", "y"], on=DRAG, nearest=True, toggle=False, clear=False, empty=False,
