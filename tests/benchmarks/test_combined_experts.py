@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 from benchmarks import combined_experts as bench
-from benchmarks.quality import BOTH, SIGMAS
+from benchmarks.quality import BOTH, SHIPPED, SHIPPED_SYSTEMS, SIGMAS
 from dualrs_lab.combine import Combiner, combine_tables, read_combiner, read_image_votes
 from dualrs_lab.evidence import read_table
 from dualrs_lab.experiment import Experiment, Shelf
@@ -93,6 +94,17 @@ def test_what_was_not_trained_alone_is_left_out(made: tuple[Path, pd.DataFrame],
     rows, whole = {*run(out, "board").index}, {*made[1].index}
     lost = {f"trained alone, σ = 0.25{end}" for end in ("", BOTH)}
     assert whole - rows == lost | {"trained alone, combiner"}
+
+
+def test_the_shipped_comparison_follows_from_the_shipped_tables() -> None:
+    systems = Path(bench.__file__).parents[1] / "data" / "cifar10_systems"
+    given = {"data": "", "device": torch.device("cpu"), "size": bench.FULL}
+    shipped = bench.Bench(first=SHIPPED, shelf=SHIPPED_SYSTEMS, out=systems, **given)
+    written = pd.read_csv(systems / "comparison_combined.csv", index_col="rule")
+    pd.testing.assert_frame_equal(written, bench.board(shipped).round(6))
+    alone, mixed = (written.loc[f"trained alone, {of}"] for of in (f"σ = 1{BOTH}", "combiner as it was"))
+    assert mixed["0"] - alone["0"] > 0.05  # what the page says of them
+    assert mixed["acr"] > written.loc["trained together, combiner as it was", "acr"]
 
 
 def test_a_part_that_lacks_another_says_so(tmp_path: Path) -> None:
