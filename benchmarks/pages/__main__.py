@@ -19,6 +19,7 @@ from benchmarks.pages import (
     pixels,
     resnet,
     resnet_mixes,
+    shelf,
     speed,
     streamed,
 )
@@ -34,6 +35,7 @@ PAGES: dict[str, Callable[[], Facts]] = {
         | combiners.facts()
         | larger.facts()
         | denoised.facts()
+        | shelf.facts()
         | pixels.facts()
         | mixing.facts()
         | cifar100.facts()

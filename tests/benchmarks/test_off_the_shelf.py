@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks import off_the_shelf
 from benchmarks.off_the_shelf import ALONE, CALLED, KINDS, SIGMAS, SQUARES, STABLE
+from benchmarks.pages import shelf
 from dualrs_lab.denoising import load_denoiser
 from dualrs_lab.evidence import read_table
 from dualrs_lab.models import fingerprint
@@ -58,3 +59,13 @@ def test_without_the_package_it_says_where_the_network_is_from(monkeypatch: pyte
     monkeypatch.setattr(off_the_shelf, "find_spec", lambda name: None)
     with pytest.raises(FileNotFoundError, match="pip install pyautoattack"):
         off_the_shelf.shipped_network()
+
+
+def test_the_shipped_board_follows_from_the_votes() -> None:
+    found = {kind: {} for kind in KINDS}  # type: dict[str, dict[float, pd.DataFrame]]
+    for (kind, sigma), table in shelf.tables().items():
+        found[kind][sigma] = table
+    again = off_the_shelf.board(found)
+    pd.testing.assert_frame_equal(again.round(6), shelf.read_board(), check_names=False)
+    zero = shelf.read_board()["0"]
+    assert zero[CALLED[STABLE], "σ = 0.25, two bounds"] > zero[CALLED[ALONE], "σ = 0.25, two bounds"] + 0.2
