@@ -79,7 +79,7 @@ class Size:
 
 
 FULL = Size(
-    widths=(64, 128), noise=(0.05, 0.35), few=8, anchor=10.0, n=1000, skip=100, seen=1000,
+    widths=(64, 128), noise=(0.05, 0.35), few=8, anchor=10.0, n=1000, skip=200, seen=1000,
     squares=TrainConfig(epochs=5, seed=SEED, batch=128, lr=0.3, weight_decay=1e-5),
     stable=TrainConfig(epochs=2, seed=SEED, batch=64, lr=0.02, weight_decay=1e-5),
 )  # fmt: skip

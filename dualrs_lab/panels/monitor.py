@@ -16,6 +16,7 @@ from markupsafe import Markup
 from dualrs_lab.headless.progress import span
 from dualrs_lab.headless.reading import read_tail
 from dualrs_lab.headless.status import Found, find_runs
+from dualrs_lab.panels.panel import as_html, html_widget
 from dualrs_lab.tasks.bars import Bar, read_bars
 from dualrs_lab.tasks.task import Task, find_tasks, start_task
 
@@ -43,8 +44,7 @@ class RunMonitor:
             description="dualrs-lab", placeholder="certify --checkpoint FILE --data digits …", layout=wide
         ).add_class("dualrs-command")
         self.start_button = _button("Start", "plus", "in a process of its own", self._start)
-        self.text = widgets.HTML().add_class("dualrs-task-state")
-        self.status = widgets.HTML().add_class("dualrs-status")
+        self.text, self.status = html_widget("task-state"), html_widget("status")
         self.view = widgets.VBox(
             [
                 widgets.HBox([self.chooser, self.stop_button, self.resume_button]),
@@ -75,7 +75,7 @@ class RunMonitor:
         """Look at the tasks now."""
         self._list(self.chooser.value)
         task = self.task
-        self.text.value = str(_described(task, self.lines)) if task else "no task yet: start one below"
+        self.text.value = as_html(_described(task, self.lines) if task else "no task yet: start one below")
         self.stop_button.disabled = task is None or task.state != "running"
         self.resume_button.disabled = task is None or task.state in ("running", "damaged")
 
@@ -112,7 +112,7 @@ class RunMonitor:
             self.status.value = ""
         except (ValueError, OSError) as error:
             red = Markup('<span style="color: #b00020">{}</span>')
-            self.status.value = str(red.format(error))
+            self.status.value = as_html(red.format(error))
 
     def _clicked(self, act: Callable[[], None]) -> None:
         self._shown(act)

@@ -49,8 +49,7 @@ class Panel(ABC):
         self.controls = controls
         self._kept: tuple[dict[str, Any], Any] = ({}, None)
         self.picture = widgets.Image(format="png").add_class("dualrs-picture")
-        self.note = widgets.HTML().add_class("dualrs-note")
-        self.status = widgets.HTML().add_class("dualrs-status")
+        self.note, self.status = html_widget("note"), html_widget("status")
         for key, control in controls.items():
             control.add_class(f"dualrs-{key}").observe(self._changed, "value")
         self.view = widgets.VBox([*controls.values(), self.picture, self.note, self.status])
@@ -80,7 +79,7 @@ class Panel(ABC):
     def _draw(self) -> None:
         with _LOCK:
             state = self.state
-            self.note.value = _html(self.describe(state))
+            self.note.value = as_html(self.describe(state))
             self.picture.value = figures.png(self.render(state), dpi=96)
 
     def _changed(self, _: object) -> None:
@@ -89,7 +88,7 @@ class Panel(ABC):
             self.status.value = ""
         except Exception as error:  # otherwise nobody would see it
             red = Markup('<span style="color: #b00020">{}: {} (the picture is the one before)</span>')
-            self.status.value = _html(red.format(type(error).__name__, error))
+            self.status.value = as_html(red.format(type(error).__name__, error))
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         bundle: dict[str, Any] = self.view._repr_mimebundle_()
@@ -100,7 +99,12 @@ class Panel(ABC):
         }
 
 
-def _html(text: str) -> str:
+def html_widget(name: str) -> widgets.HTML:
+    """For text of a panel; what goes there goes through `as_html`."""
+    return widgets.HTML().add_class(f"dualrs-{name}")
+
+
+def as_html(text: str) -> str:
     """For `widgets.HTML`, the one way there: whatever is not marked as HTML is escaped."""
     return str(escape(text))
 

@@ -64,7 +64,7 @@ def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         ("run -p sigma", "-p 'sigma': want name=value"),
         ("run -p sigma=1 -p sigma=2", "-p sigma is given twice"),
         ("run 20_trian", "did you mean '20_train'?"),
-        ("run --profile fast", "--profile fast: known: cifar100, paper, quick"),
+        ("run --profile fast", "--profile fast: known: paper, quick"),
         ("run --sweep none.toml", "file none.toml not found"),
         ("run --shard 2", "--shard: '2': want I/N"),
         ("run --shard 3/2", "--shard: 3/2: want I/N with 1 <= I <= N"),

@@ -37,7 +37,7 @@ PROSE = [
 # Every number that is typed into a page, and why it is not read from a table.
 TYPED = {
     "results": {
-        "0 0.12 0.25 0.375 0.5 0.75 1 1.25 1.5": "radii and noise levels",
+        "0 0.12 0.25 0.5 0.75 1 1.25 1.5": "radii and noise levels",
         "0.3 0.15": "stricter thresholds of benchmarks.quality and benchmarks.gpu.experts",
         "0.001 100,000 90 110 1.7 2019": "what Cohen et al. say of their networks and logs",
         "0.01": "the level that their logs fit",
