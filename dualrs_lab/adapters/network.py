@@ -1,7 +1,7 @@
 """What every source gives, and how it becomes a network of images in [0, 1]: resize, normalise, answer."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
@@ -194,6 +194,12 @@ def as_size(size: int | Sequence[int]) -> tuple[int, int]:
 
 def _listed(numbers: Numbers) -> tuple[float, ...]:
     return (float(numbers),) if isinstance(numbers, int | float) else tuple(map(float, numbers))
+
+
+def one_or_many(numbers: Iterable[float]) -> Numbers | None:
+    """What a person said who lists numbers: nothing, one for all channels, or one for each."""
+    each = [*numbers]
+    return each[0] if len(each) == 1 else each or None
 
 
 def same_numbers(one: Numbers, scale: float) -> tuple[float, ...]:

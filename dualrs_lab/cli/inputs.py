@@ -118,13 +118,14 @@ def read_model(options: Namespace) -> "tuple[nn.Module, dict[str, Any]]":
         if isinstance(path, Path):
             want_file(options.name, what, path)
     from dualrs_lab.adapters.load import load_network
+    from dualrs_lab.adapters.network import one_or_many
 
     assert source is not None
     model = load_network(
         source,
         weights=options.weights,
-        mean=_one_or_many(options.mean),
-        std=_one_or_many(options.std),
+        mean=one_or_many(options.mean or ()),
+        std=one_or_many(options.std or ()),
         size=options.size,
         classes=options.classes,
         device=choose_device(options),
@@ -142,7 +143,3 @@ def told_of(info: "dict[str, Any]", source: str | Path) -> "dict[str, Any]":
     if file.is_file():
         told["checkpoint_sha256"] = sha256(file.read_bytes()).hexdigest()
     return {"checkpoint": info["source"], **told}
-
-
-def _one_or_many(numbers: list[float] | None) -> float | list[float] | None:
-    return numbers[0] if numbers is not None and len(numbers) == 1 else numbers

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from dualrs_lab.adapters.load import load_network
+from dualrs_lab.adapters.network import one_or_many
 from dualrs_lab.denoising.behind import in_front
 from dualrs_lab.experiment import Experiment
 from dualrs_lab.models.checkpoints import load_checkpoint
@@ -28,16 +29,11 @@ def load_experts(
     network = load_network(
         lab.model,
         weights=lab.weights or None,
-        mean=_one_or_many(lab.mean),
-        std=_one_or_many(lab.std),
+        mean=one_or_many(lab.mean),
+        std=one_or_many(lab.std),
         classes=classes,
         device=device,
     )
     if not lab.denoiser:
         return dict.fromkeys(levels, network)
     return {sigma: in_front(lab.denoiser, network, sigma=sigma) for sigma in levels}
-
-
-def _one_or_many(numbers: Iterable[float]) -> float | list[float] | None:
-    each = [*numbers]
-    return each[0] if len(each) == 1 else each or None

@@ -14,17 +14,15 @@ import ipywidgets as widgets
 from markupsafe import Markup
 
 from dualrs_lab.headless.progress import span
-from dualrs_lab.headless.reading import read_tail
 from dualrs_lab.headless.status import Found, find_runs
 from dualrs_lab.panels.panel import as_html, html_widget
-from dualrs_lab.tasks.bars import Bar, read_bars
+from dualrs_lab.tasks.bars import Bar, bars_of
 from dualrs_lab.tasks.task import Task, find_tasks, start_task
 
 __all__ = ["RunMonitor"]
 
 
 _COLOURS = {"running": "#1f6feb", "ok": "#1a7f37", "failed": "#b00020", "damaged": "#b00020"}
-_TAIL = 64_000  # bytes of the log of a run in which its bars are looked for
 
 
 class RunMonitor:
@@ -157,7 +155,7 @@ def _runs(record: dict[str, Any]) -> Sequence[Found]:
 
 def _run(found: Found) -> Markup:
     state, run = str(found.status["state"]), str(found.status["run"])
-    bars = read_bars(read_tail(found.folder / "log.txt", _TAIL)) if state == "running" else []
+    bars = bars_of(found.folder) if state == "running" else []
     if bars:
         return _bar(f"{run}: {bars[-1].name}", bars[-1])
     taken = f", {span(found.status['seconds'])}" if "seconds" in found.status else ""

@@ -1,4 +1,6 @@
+from .bars import TAIL as TAIL
 from .bars import Bar as Bar
+from .bars import bars_of as bars_of
 from .bars import read_bars as read_bars
 from .keeper import GRACE as GRACE
 from .keeper import PATIENCE as PATIENCE

@@ -6,8 +6,14 @@ attack. What was printed last of each is how far it is. Standard library only.
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
-__all__ = ["Bar", "read_bars"]
+from dualrs_lab.headless.reading import read_tail
+
+__all__ = ["TAIL", "Bar", "bars_of", "read_bars"]
+
+
+TAIL = 64_000  # bytes of a log in which the last state of its bars is looked for
 
 
 _BAR = re.compile(
@@ -31,6 +37,11 @@ class Bar:
     def share(self) -> float:
         """From 0 to 1."""
         return self.done / self.total if self.total else 1.0
+
+
+def bars_of(folder: Path) -> list[Bar]:
+    """How far the command is that prints into log.txt of this folder: a task, or the run of a notebook."""
+    return read_bars(read_tail(folder / "log.txt", TAIL))
 
 
 def read_bars(log: str) -> list[Bar]:

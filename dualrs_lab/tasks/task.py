@@ -22,15 +22,13 @@ from dualrs_lab.headless.processes import alive, birth, found_by_python
 from dualrs_lab.headless.reading import parse_json, printable, read_tail, read_text
 from dualrs_lab.headless.status import now
 from dualrs_lab.locks import writing
-from dualrs_lab.tasks.bars import Bar, read_bars
+from dualrs_lab.tasks.bars import TAIL, Bar, bars_of
 
 __all__ = ["TASK_STATES", "Task", "find_tasks", "start_task"]
 
 
 TASK_STATES = ("running", "ok", "failed", "stopped", "interrupted", "damaged")
 """How a task is: `interrupted` ended without a word, as by kill -9; `damaged` cannot be read."""
-
-_TAIL = 64_000  # bytes of a log in which the last state of its bars is looked for
 
 
 @dataclass(frozen=True)
@@ -72,11 +70,11 @@ class Task:
     @property
     def bars(self) -> list[Bar]:
         """How far it is, one bar for each thing that it does."""
-        return read_bars(read_tail(self.folder / "log.txt", _TAIL))
+        return bars_of(self.folder)
 
     def tail(self, lines: int = 12) -> str:
         """The last lines that it printed; of a line that a bar overwrote, the last state."""
-        whole = read_tail(self.folder / "log.txt", _TAIL).rstrip().split("\n")
+        whole = read_tail(self.folder / "log.txt", TAIL).rstrip().split("\n")
         return "\n".join(printable(line.rstrip("\r").rpartition("\r")[2]) for line in whole[-lines:])
 
     def stop(self) -> None:
