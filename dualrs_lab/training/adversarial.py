@@ -1,14 +1,12 @@
 """Adversarial training, plain and pixel-reweighted.
 
 An objective attacks the batch and trains the network to answer the result correctly: PGD-AT (Madry et al.
-2018), TRADES (Zhang et al. 2019), MART (Wang et al. 2020), SmoothAdv (Salman et al. 2019) for experts that
-are smoothed. How far a pixel may move is a budget (`pixels.budgets`): uniform in plain adversarial training,
-by a class activation map in PART (Zhang et al. 2024). So PART is `Adversarial(budget=Pixels(...))`; PART-T
-and PART-M are `Trades` and `Mart` with it. Attacks and maps see the network in evaluation mode; then it is
-trained in training mode.
+2018), TRADES (Zhang et al. 2019), MART (Wang et al. 2020). How far a pixel may move is a budget
+(`pixels.budgets`): uniform in plain adversarial training, by a class activation map in PART (Zhang et al.
+2024). So PART is `Adversarial(budget=Pixels(...))`; PART-T and PART-M are `Trades` and `Mart` with it.
+Attacks and maps see the network in evaluation mode; then it is trained in training mode.
 """
 
-import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,11 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dualrs_lab.attacks.checks import evaluating
-from dualrs_lab.attacks.norms import L2, Divergence
+from dualrs_lab.attacks.norms import Divergence
 from dualrs_lab.attacks.pgd import PGD, mma, pgd
 from dualrs_lab.pixels.budgets import Budget, Uniform
 
-__all__ = ["INNER", "Adversarial", "Mart", "SmoothAdversarial", "Trades"]
+__all__ = ["INNER", "Adversarial", "Mart", "Trades"]
 
 
 INNER = PGD(steps=10, step=2 / 255, best=False, blind=0.99)
@@ -90,44 +88,6 @@ class Mart:
         boosted = F.cross_entropy(adversarial, y) - torch.log(1.0001 - wrong).mean()  # as published: no log 0
         unsure = 1 - F.softmax(natural, dim=1)[own]
         return boosted + self.strength * (_divergence(natural, adversarial) * unsure).mean()
-
-
-@dataclass(frozen=True, kw_only=True)
-class SmoothAdversarial:
-    """SmoothAdv: an l2 attack on the mean probabilities over `draws` noisy copies, which are trained on.
-
-    `eps` is the attack's l2 radius, `sigma` the noise under which the network will be smoothed.
-    """
-
-    sigma: float
-    eps: float
-    draws: int = 2
-    steps: int = 4
-
-    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
-        shape = (self.draws, *x.shape)
-        noise = self.sigma * torch.randn(shape, generator=generator, device=x.device, dtype=x.dtype)
-        attack = PGD(
-            steps=self.steps, step=2 * self.eps / self.steps, start=0.0, norm=L2(), best=False, blind=0.99
-        )
-        with evaluating(model):
-            smoothed = _Smoothed(model, noise).eval()
-            attacked = pgd(smoothed, x, y, self.eps, attack=attack, generator=generator)
-        logits = model((attacked + noise).flatten(0, 1)).float()
-        return F.cross_entropy(logits, y.repeat(self.draws))
-
-
-class _Smoothed(nn.Module):
-    """Log of the mean probabilities under fixed noise (draws, B, C, H, W)."""
-
-    def __init__(self, model: nn.Module, noise: Tensor) -> None:
-        super().__init__()
-        self.model, self.noise = model, noise
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits = self.model((x + self.noise).flatten(0, 1)).float()
-        log_p = F.log_softmax(logits, dim=1).view(len(self.noise), len(x), -1)
-        return torch.logsumexp(log_p, dim=0) - math.log(len(log_p))
 
 
 def _divergence(natural: Tensor, adversarial: Tensor) -> Tensor:

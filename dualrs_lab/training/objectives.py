@@ -66,14 +66,18 @@ class Consistency:
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
         logits = model(add_noise(x.repeat(self.draws, 1, 1, 1), self.sigma, generator)).float()
-        log_p = F.log_softmax(logits, dim=1).view(self.draws, len(x), -1)
-        log_mean = torch.logsumexp(log_p, dim=0) - math.log(self.draws)
+        told = F.cross_entropy(logits, y.repeat(self.draws))
+        return told + self.of(logits.view(self.draws, len(x), -1), self.strength, self.entropy)
+
+    @staticmethod
+    def of(logits: Tensor, strength: float, entropy: float) -> Tensor:
+        """What predictions that should agree cost beside their cross-entropy, of logits (draws, B, C)."""
+        log_p = F.log_softmax(logits, dim=2)
+        log_mean = torch.logsumexp(log_p, dim=0) - math.log(len(log_p))
         mean = log_mean.exp()
         divergence = (mean * (log_mean - log_p)).sum(-1).mean()
         spread = -(mean * log_mean).sum(-1).mean()
-        return (
-            F.cross_entropy(logits, y.repeat(self.draws)) + self.strength * divergence + self.entropy * spread
-        )
+        return strength * divergence + entropy * spread
 
 
 def for_noise(sigma: float, *, consistency: float = 0.0) -> Standard | Gaussian | Consistency:

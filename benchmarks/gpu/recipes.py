@@ -1,0 +1,342 @@
+"""`python -m benchmarks.gpu.recipes --data folder:PATH --start FOLDER`: which recipe makes the best experts?
+
+Each recipe of `dualrs_lab.training` goes on for the same time from the expert for σ = 0.5 that stage 3 left
+in FOLDER; the one whose held-out images have the largest radii then trains an expert for each of σ = 0.25,
+0.5 and 1.0 from its own. They are certified on every tenth test image, and their votes about held-out images
+are counted, from which a combiner learns. A second call into the same folder goes on where the first ended.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import stats
+from torch import Tensor
+
+from benchmarks.gpu import certifying
+from benchmarks.gpu.certifying import (
+    SEED,
+    STRENGTH,
+    fresh,
+    keep,
+    loaded,
+    paced,
+    sampling,
+    show,
+    split,
+    tables,
+)
+from benchmarks.gpu.experts import board, count_labels
+from benchmarks.gpu.stage import Clock, parser, parts, stage
+from benchmarks.gpu.trainer import Recipe, Trainer
+from dualrs_lab.data import Images
+from dualrs_lab.evidence import read_table
+from dualrs_lab.files import replace_text
+from dualrs_lab.models import Classifier, load_checkpoint
+from dualrs_lab.runtime import make_generator, pick_device
+from dualrs_lab.smoothing import GridNoise, count_images, freeze
+from dualrs_lab.training import (
+    AttackedNoise,
+    CatRs,
+    Consistency,
+    Macer,
+    Objective,
+    OwnRadius,
+    SmoothAdversarial,
+    count_right,
+    worth,
+)
+
+__all__ = ["FULL", "RECIPES", "SIGMAS", "TOY", "Choice", "Size", "Taught", "ideal_curve", "main"]
+
+SIGMAS = (0.25, 0.5, 1.0)
+RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """An objective by its noise level, and whether hopeless images are dropped and the others weighted."""
+
+    make: Callable[[float], Objective]
+    easy: bool = False
+
+
+def _consistency(sigma: float) -> Objective:
+    return Consistency(sigma=sigma, strength=STRENGTH[sigma])
+
+
+def _smooth_adversarial(sigma: float) -> Objective:
+    return SmoothAdversarial(sigma=sigma, eps=2 * sigma, draws=2, steps=1, strength=STRENGTH[sigma] / 2)
+
+
+def _cat_rs(sigma: float) -> Objective:
+    return CatRs(sigma=sigma, strength=2 * sigma, eps=max(1.0, 2 * sigma), draws=4, steps=1)
+
+
+def _attacked_noise(sigma: float) -> Objective:
+    return AttackedNoise(sigma=sigma, step=max(0.5, sigma), draws=2, steps=2)
+
+
+RECIPES: dict[str, Choice] = {
+    "consistency": Choice(make=_consistency),
+    "consistency, easy images": Choice(make=_consistency, easy=True),
+    "SmoothAdv and consistency": Choice(make=_smooth_adversarial),
+    "SmoothAdv and consistency, easy images": Choice(make=_smooth_adversarial, easy=True),
+    "CAT-RS": Choice(make=_cat_rs),
+    "attacked noise, easy images": Choice(make=_attacked_noise, easy=True),
+    "own radius": Choice(make=lambda sigma: OwnRadius(sigma=sigma, accuracy=0.2, draws=4)),
+    "MACER": Choice(make=lambda sigma: Macer(sigma=sigma, strength=4.0, draws=4)),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size(certifying.Size):
+    """How much of everything, where time does not say less."""
+
+    judged: float  # σ at which recipes are compared
+    trial: float  # seconds of training for each of them
+    counts: int  # draws about each image, by which images are weighted, at each quarter of the training
+    threshold: float  # share of them that must be right
+    judge: int  # draws about each held-out image by which recipes are judged
+    draws: int  # of each expert about each held-out image, for a combiner
+    more: tuple[int, int]  # (n, skip) of a last wave
+
+
+FULL = Size(
+    network="wide_start", recipe=Recipe(lr=0.1), steps=20_000, pace=20, n=10_000, skips=(20, 10), begin=1.5,
+    board=15, judged=0.5, trial=24, counts=8, threshold=0.4, judge=1000, draws=2000, more=(100_000, 50),
+)  # fmt: skip
+TOY = Size(
+    network="digits_narrow", recipe=Recipe(batch=64, lr=0.1, crop=1, flip=False, statistics=5), steps=12,
+    pace=1, n=200, skips=(100, 50), begin=0.3, board=3, judged=0.5, trial=1, counts=4, threshold=0.0,
+    judge=50, draws=50, more=(300, 250),
+)  # fmt: skip
+
+
+class Taught(Trainer):
+    """By an objective of the package; with `counts`, of images that are weighted four times (`worth`)."""
+
+    def __init__(
+        self,
+        model: Classifier,
+        images: Images,
+        recipe: Recipe,
+        say: Callable[[str], None],
+        *,
+        objective: Objective,
+        counts: int = 0,
+        threshold: float = 0.4,
+    ) -> None:
+        super().__init__(model, images, recipe, say)
+        self.images, self.objective = images.to(self.device), objective
+        self.counts, self.threshold = counts, threshold
+        self.sigma: float = objective.sigma  # type: ignore[attr-defined]  # all of them have one
+        self.planned = 1
+
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.objective(self.model, x, y, self.generator)
+
+    def seen(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + self.sigma * torch.randn(x.shape, generator=self.generator, device=self.device)
+
+    def train(self, *, steps: int, seed: int) -> list[dict[str, float]]:
+        self.planned = steps
+        return super().train(steps=steps, seed=seed)
+
+    def weighed(self, number: int) -> Tensor:
+        """How often each image should come, by votes of the network as it is."""
+        generator = make_generator(SEED, "easiness", number, device=self.device)
+        right = count_right(self.model, self.images, sigma=self.sigma, draws=self.counts, generator=generator)
+        found = worth(right, self.counts, threshold=self.threshold).cpu()
+        self.say(f"{float((found > 0).float().mean()):.3f} of the images are kept")
+        return found
+
+    def _batches(self, seed: int) -> Any:
+        return self._weighted(seed) if self.counts else super()._batches(seed)
+
+    def _weighted(self, seed: int) -> Iterator[Tensor]:
+        generator, quarter = make_generator(seed, "order"), -(-self.planned // 4)
+        for number in range(4):
+            found = self.weighed(number)
+            for _ in range(quarter):
+                index = torch.multinomial(found, self.recipe.batch, replacement=True, generator=generator)
+                yield index.to(self.device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(certifying.Run):
+    """What all parts share."""
+
+    size: Size
+    begun: Path | None  # folder of the experts to go on from
+
+    def start(self, sigma: float) -> Classifier:
+        """The expert from which training goes on; in a toy run a fresh one."""
+        if self.begun is None:
+            return fresh(self.everything, self.size.network).to(self.device)
+        path = self.begun / f"{self.test.title}_{self.size.network}_sigma{sigma:g}_seed{SEED}.safetensors"
+        return load_checkpoint(path, device=self.device)[0]
+
+    def of(self, kind: str) -> "Run":
+        """The same for networks by this recipe."""
+        return replace(self, kind=kind.replace(",", ""))
+
+    def after(self) -> float:
+        """Seconds that tables, votes and the comparison want."""
+        votes = self.vote_seconds(self.size.skips[-1]) + 0.1 * self.vote_seconds(1)
+        return len(SIGMAS) * (1.2 * votes + 2 * self.size.begin) + self.size.board
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the stage; 0 if nothing failed."""
+    options = parser(__doc__ or "", minutes=9)
+    options.add_argument("--start", type=Path, help="folder of the experts of stage 3 to go on from")
+    options.add_argument("--later", action="store_true", help="leave certificates to a second call")
+    return stage("recipes", work, options.parse_args(argv))
+
+
+def work(arguments: argparse.Namespace, clock: Clock, out: Path) -> None:
+    """Compare, train, certify: each as far as time goes."""
+    size, device = TOY if arguments.toy else FULL, pick_device(arguments.device)
+    if not (arguments.start or arguments.toy):
+        raise ValueError("recipes: --start FOLDER is missing: where the experts of stage 3 are")
+    everything, test = loaded(arguments, clock)
+    run = Run(
+        size=size, clock=clock, out=out, device=device, everything=everything, test=test,
+        begun=arguments.start, sampling=sampling(fresh(everything, size.network).to(device), test, clock),
+    )  # fmt: skip
+    torch.backends.cudnn.benchmark = True
+    trials = compared(run)
+    best = str(trials["score"].idxmax())
+    clock.say(f"the recipe: {best}")
+    run = run.of(best)
+    train(run, best, 0.0 if arguments.later else run.after())
+    torch.backends.cudnn.benchmark = False
+    if arguments.later:
+        return
+    experts = {sigma: load_checkpoint(run.checkpoint(sigma), device=device)[0] for sigma in SIGMAS}
+    ahead = {
+        "votes": (size.board, lambda: votes(run, experts)),
+        "tables": (size.board, lambda: tables(run, experts, size.skips)),
+        "board": (size.board / 4, lambda: compare_all(run)),
+        "more draws": (size.board, lambda: more(run, experts)),
+    }
+    parts(clock, ahead)
+
+
+def compared(run: Run) -> pd.DataFrame:
+    """A row a recipe: its speed, and what held-out images have of it at the end of its time."""
+    path, size, rows = run.out / "recipes.csv", run.size, dict[str, dict[str, Any]]()
+    if path.exists():
+        rows = pd.read_csv(path, index_col="recipe").to_dict("index")  # type: ignore[assignment]
+    sigma = size.judged
+    start = {"as it began": lambda: (run.start(sigma), {"seconds": 0.0, "epochs": 0.0})}
+    tried = {name: lambda name=name: taught(run, name, sigma, size.trial) for name in RECIPES}
+    for name, make in (start | tried).items():
+        if name in rows:
+            continue
+        try:
+            model, how = make()
+        except Exception as error:  # the others go on
+            run.clock.say(f"{name}: {type(error).__name__}: {error}")
+            continue
+        told = {key: how[key] for key in ("seconds", "epochs", "step_seconds", "graph") if key in how}
+        rows[name] = told | ideal_curve(run, model, sigma)
+        run.clock.say(f"{name}: {how['epochs']:.1f} epochs, score {rows[name]['score']:.4f}")
+        frame = pd.DataFrame.from_dict(rows, orient="index").rename_axis("recipe")
+        replace_text(path, frame.to_csv(lineterminator="\n"))
+    return pd.DataFrame.from_dict(rows, orient="index").loc[lambda told: told.index.isin(RECIPES)]
+
+
+def taught(run: Run, name: str, sigma: float, seconds: float) -> tuple[Classifier, dict[str, Any]]:
+    """A network by a recipe, within so many seconds, capture and counting included."""
+    begin, choice, size = time.perf_counter(), RECIPES[name], run.size
+    trained, _ = split(run.everything)
+    start, objective = run.start(sigma), choice.make(sigma)
+    trainer = Taught(
+        start, run.everything.select(trained), size.recipe, run.clock.say,
+        objective=objective, counts=size.counts if choice.easy else 0, threshold=size.threshold,
+    )  # fmt: skip
+    told = paced(trainer, size, run.clock.say, copies=getattr(objective, "draws", 1))
+    before = time.perf_counter()
+    if choice.easy:  # what counting costs, four times
+        trainer.start(start, seed=SEED)
+        trainer.weighed(0)
+    counting = 4 * (time.perf_counter() - before)
+    left = seconds - (time.perf_counter() - begin) - counting
+    model, how = trainer.within(max(left, 0.1), start, steps=size.steps, pace=size.pace, seed=SEED)
+    settings = {"name": type(objective).__name__} | asdict(objective)  # type: ignore[call-overload]
+    how |= told | {"objective": settings, "easy_images": size.counts if choice.easy else 0, "name": name}
+    return model, how | {"seconds": time.perf_counter() - begin}
+
+
+def ideal_curve(run: Run, model: Classifier, sigma: float) -> dict[str, float]:
+    """Shares of held-out images with radii above RADII, as if shares of votes were probabilities.
+
+    They are for choosing and no certificates. `score` is their mean from 0.25 to 1.5.
+    """
+    _, held = split(run.everything)
+    images, n = run.everything.select(held), run.size.judge
+    how = {"classes": len(images.classes), "device": run.device}
+    how |= {"dtype": run.sampling.dtype, "fast": run.sampling.fast}
+    voter = freeze(model, GridNoise(sigma), images.shape, **how)  # type: ignore[arg-type]
+    counts = count_images(voter, images, n=n, seed=SEED, stream="trial", device=run.device)
+    own = np.take_along_axis(counts, images.labels.numpy()[:, None], axis=1)[:, 0]
+    others = counts.copy()
+    np.put_along_axis(others, images.labels.numpy()[:, None], -1, axis=1)
+    share = np.clip(np.stack([own, others.max(axis=1)]) / n, 0.5 / n, 1 - 0.5 / n)
+    radius = sigma / 2 * (stats.norm.ppf(share[0]) - stats.norm.ppf(share[1]))
+    curve = {f"{r:g}": float((radius > 0).mean() if r == 0 else (radius >= r).mean()) for r in RADII}
+    return curve | {"score": float(np.mean([curve[f"{r:g}"] for r in RADII[1:7]]))}
+
+
+def train(run: Run, name: str, after: float) -> None:
+    """The experts that are missing; each gets the same share of the time."""
+    missing = [sigma for sigma in SIGMAS if not run.checkpoint(sigma).exists()]
+    end = min(max(after, 0.0), 0.5 * run.clock.left())
+    for number, sigma in enumerate(missing):
+        seconds = (run.clock.left() - end) / (len(missing) - number)
+        model, how = taught(run, name, sigma, seconds - 1.0)
+        how |= {"start": f"sigma{sigma:g}"}
+        keep(run.checkpoint(sigma), model, run.everything.select(split(run.everything)[0]), sigma, how)
+        told = ideal_curve(run, model, sigma) if run.clock.enough(10) else {}
+        run.clock.say(f"σ = {sigma:g}: {how['steps']} steps, {how['epochs']:.1f} epochs, {told}")
+
+
+def votes(run: Run, experts: Mapping[float, Classifier]) -> None:
+    """Votes about held-out images, from which a combiner learns."""
+    path = run.out / f"{run.test.title}_{run.size.network}_{run.kind.replace(' ', '_')}_votes.safetensors"
+    if not path.exists():
+        _, held = split(run.everything)
+        how = {"draws": run.size.draws, "sampling": run.sampling}
+        found = count_labels(experts, run.everything, held, path, **how, enough=lambda images: True)  # type: ignore[arg-type]
+        run.clock.say(f"{found} held-out images, {run.size.draws} draws of each expert")
+
+
+def more(run: Run, experts: Mapping[float, Classifier]) -> None:
+    """More draws about fewer images, as far as time goes."""
+    n, skip = run.size.more
+    for sigma in sorted(experts, key=lambda sigma: sigma != run.size.judged):
+        need = 1.1 * run.tested(skip) * n * run.sampling.seconds + run.size.begin + 3
+        if run.clock.enough(need):
+            certifying.certified(run, experts[sigma], sigma, n, skip)
+            run.clock.say(f"σ = {sigma:g}: {run.tested(skip)} images at n = {n}")
+        else:
+            run.clock.say(f"σ = {sigma:g}: n = {n} is left out, it needs {need:.0f} s")
+
+
+def compare_all(run: Run) -> None:
+    """Print and write the comparison of all tables that are there."""
+    files = {sigma: run.table(sigma, run.size.n) for sigma in SIGMAS}
+    show(run, board({sigma: read_table(path) for sigma, path in files.items() if path.exists()}))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

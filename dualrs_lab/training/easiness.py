@@ -1,0 +1,56 @@
+"""Which images a network that will be smoothed is trained on: those that are worth it (Sun et al. 2025).
+
+Images that are hopeless at a noise level are dropped, and the others come the more often the larger their
+radius is ("Average Certified Radius is a Poor Metric for Randomized Smoothing", sections 5.1 and 5.2). That
+raises large radii at the price of accuracy near 0, so what it does is only told by the whole curve.
+"""
+
+import torch
+from scipy import stats
+from torch import Tensor, nn
+
+from dualrs_lab.attacks.checks import evaluating
+from dualrs_lab.data.images import Images, to_float
+from dualrs_lab.runtime import pick_dtype
+from dualrs_lab.training.objectives import add_noise
+
+__all__ = ["count_right", "worth"]
+
+
+FLOOR, LEVEL = 0.75, 0.1  # as published: shares below count as this one; level of the lower bounds
+
+
+@torch.no_grad()
+def count_right(
+    model: nn.Module, images: Images, *, sigma: float, draws: int, generator: torch.Generator
+) -> Tensor:
+    """How many of `draws` noisy copies of each image are answered correctly, int64 (N,) on its device."""
+    device = next(model.parameters()).device
+    low, right = pick_dtype(device) == torch.bfloat16, torch.zeros(len(images), dtype=torch.int64)
+    with evaluating(model), torch.autocast(device.type, torch.bfloat16, enabled=low):
+        for first in range(0, len(images), (batch := images.at_once(2000))):
+            index = torch.arange(first, min(first + batch, len(images)))
+            pixels, labels = images.batch(index)
+            x, y = to_float(pixels.to(device)), labels.to(device)
+            answers = [model(add_noise(x, sigma, generator)).argmax(1) == y for _ in range(draws)]
+            right[index] = torch.stack(answers).sum(dim=0).cpu()
+    return right.to(device)
+
+
+def worth(right: Tensor, draws: int, *, threshold: float = 0.4) -> Tensor:
+    """How often each image should come, float32 (N,), 0 for the hopeless ones that are never right enough.
+
+    That is Phi^-1 of a lower bound of the share `right / draws`, where shares between `threshold` and FLOOR
+    count as FLOOR. Raises ValueError where no image is left.
+    """
+    share = right.double().cpu() / draws
+    counted = (share.clamp(FLOOR, 1.0) * draws).floor()
+    bound = stats.beta.ppf(LEVEL, counted.numpy(), draws - counted.numpy() + 1)
+    radius = torch.from_numpy(stats.norm.ppf(bound)).clamp(min=1e-3)
+    found = radius * (share >= threshold)
+    if not bool((found > 0).any()):
+        raise ValueError(
+            f"worth: no image has a share of {threshold:g} right answers of {draws} draws; train the network "
+            "for longer before images are dropped, or lower the threshold"
+        )
+    return found.float().to(right.device)
