@@ -34,7 +34,7 @@ ARROWS = {
     "evidence": "files locks settings store",
     "attacks": "data evidence files locks models runtime settings store",
     "pixels": "attacks data models runtime",
-    "training": "attacks data files models pixels runtime settings store",
+    "training": "attacks data files models pixels runtime settings smoothing store",
     "smoothing": "attacks data evidence files locks models runtime settings store",
     "cascade": "data evidence models runtime settings smoothing store training",
     "combine": "data evidence files locks models runtime settings smoothing store training",

@@ -9,7 +9,7 @@ are counted, from which a combiner learns. A second call into the same folder go
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,10 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy import stats
-from torch import Tensor
 
 from benchmarks.gpu import certifying
 from benchmarks.gpu.certifying import (
     SEED,
-    STRENGTH,
     fresh,
     keep,
     loaded,
@@ -35,65 +33,18 @@ from benchmarks.gpu.certifying import (
 )
 from benchmarks.gpu.experts import board, count_labels
 from benchmarks.gpu.stage import Clock, parser, parts, stage
-from benchmarks.gpu.trainer import Recipe, Trainer
-from dualrs_lab.data import Images
+from benchmarks.gpu.teaching import RECIPES, Taught
+from benchmarks.gpu.trainer import Recipe
 from dualrs_lab.evidence import read_table
 from dualrs_lab.files import replace_text
 from dualrs_lab.models import Classifier, load_checkpoint
-from dualrs_lab.runtime import make_generator, pick_device
+from dualrs_lab.runtime import pick_device
 from dualrs_lab.smoothing import GridNoise, count_images, freeze
-from dualrs_lab.training import (
-    AttackedNoise,
-    CatRs,
-    Consistency,
-    Macer,
-    Objective,
-    OwnRadius,
-    SmoothAdversarial,
-    count_right,
-    worth,
-)
 
-__all__ = ["FULL", "RECIPES", "SIGMAS", "TOY", "Choice", "Size", "Taught", "ideal_curve", "main"]
+__all__ = ["FULL", "SIGMAS", "TOY", "Run", "Size", "compared", "ideal_curve", "main", "taught"]
 
 SIGMAS = (0.25, 0.5, 1.0)
 RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Choice:
-    """An objective by its noise level, and whether hopeless images are dropped and the others weighted."""
-
-    make: Callable[[float], Objective]
-    easy: bool = False
-
-
-def _consistency(sigma: float) -> Objective:
-    return Consistency(sigma=sigma, strength=STRENGTH[sigma])
-
-
-def _smooth_adversarial(sigma: float) -> Objective:
-    return SmoothAdversarial(sigma=sigma, eps=2 * sigma, draws=2, steps=1, strength=STRENGTH[sigma] / 2)
-
-
-def _cat_rs(sigma: float) -> Objective:
-    return CatRs(sigma=sigma, strength=2 * sigma, eps=max(1.0, 2 * sigma), draws=4, steps=1)
-
-
-def _attacked_noise(sigma: float) -> Objective:
-    return AttackedNoise(sigma=sigma, step=max(0.5, sigma), draws=2, steps=2)
-
-
-RECIPES: dict[str, Choice] = {
-    "consistency": Choice(make=_consistency),
-    "consistency, easy images": Choice(make=_consistency, easy=True),
-    "SmoothAdv and consistency": Choice(make=_smooth_adversarial),
-    "SmoothAdv and consistency, easy images": Choice(make=_smooth_adversarial, easy=True),
-    "CAT-RS": Choice(make=_cat_rs),
-    "attacked noise, easy images": Choice(make=_attacked_noise, easy=True),
-    "own radius": Choice(make=lambda sigma: OwnRadius(sigma=sigma, accuracy=0.2, draws=4)),
-    "MACER": Choice(make=lambda sigma: Macer(sigma=sigma, strength=4.0, draws=4)),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,56 +69,6 @@ TOY = Size(
     pace=1, n=200, skips=(100, 50), begin=0.3, board=3, judged=0.5, trial=1, counts=4, threshold=0.0,
     judge=50, draws=50, more=(300, 250),
 )  # fmt: skip
-
-
-class Taught(Trainer):
-    """By an objective of the package; with `counts`, of images that are weighted four times (`worth`)."""
-
-    def __init__(
-        self,
-        model: Classifier,
-        images: Images,
-        recipe: Recipe,
-        say: Callable[[str], None],
-        *,
-        objective: Objective,
-        counts: int = 0,
-        threshold: float = 0.4,
-    ) -> None:
-        super().__init__(model, images, recipe, say)
-        self.images, self.objective = images.to(self.device), objective
-        self.counts, self.threshold = counts, threshold
-        self.sigma: float = objective.sigma  # type: ignore[attr-defined]  # all of them have one
-        self.planned = 1
-
-    def loss(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.objective(self.model, x, y, self.generator)
-
-    def seen(self, x: Tensor, y: Tensor) -> Tensor:
-        return x + self.sigma * torch.randn(x.shape, generator=self.generator, device=self.device)
-
-    def train(self, *, steps: int, seed: int) -> list[dict[str, float]]:
-        self.planned = steps
-        return super().train(steps=steps, seed=seed)
-
-    def weighed(self, number: int) -> Tensor:
-        """How often each image should come, by votes of the network as it is."""
-        generator = make_generator(SEED, "easiness", number, device=self.device)
-        right = count_right(self.model, self.images, sigma=self.sigma, draws=self.counts, generator=generator)
-        found = worth(right, self.counts, threshold=self.threshold).cpu()
-        self.say(f"{float((found > 0).float().mean()):.3f} of the images are kept")
-        return found
-
-    def _batches(self, seed: int) -> Any:
-        return self._weighted(seed) if self.counts else super()._batches(seed)
-
-    def _weighted(self, seed: int) -> Iterator[Tensor]:
-        generator, quarter = make_generator(seed, "order"), -(-self.planned // 4)
-        for number in range(4):
-            found = self.weighed(number)
-            for _ in range(quarter):
-                index = torch.multinomial(found, self.recipe.batch, replacement=True, generator=generator)
-                yield index.to(self.device)
 
 
 @dataclass(frozen=True, kw_only=True)

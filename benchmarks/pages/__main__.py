@@ -22,6 +22,7 @@ from benchmarks.pages import (
     shelf,
     speed,
     streamed,
+    taught,
 )
 from benchmarks.pages.text import Facts
 
@@ -34,6 +35,7 @@ PAGES: dict[str, Callable[[], Facts]] = {
         certificates.facts()
         | combiners.facts()
         | larger.facts()
+        | taught.facts()
         | denoised.facts()
         | shelf.facts()
         | pixels.facts()

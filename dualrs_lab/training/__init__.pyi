@@ -16,7 +16,7 @@ from .checkpoints import train_checkpoint as train_checkpoint
 from .config import TrainConfig as TrainConfig
 from .config import recipe as recipe
 from .easiness import count_right as count_right
-from .easiness import worth as worth
+from .easiness import easiness as easiness
 from .loop import settings as settings
 from .loop import train as train
 from .objectives import Consistency as Consistency

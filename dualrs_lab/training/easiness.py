@@ -14,7 +14,7 @@ from dualrs_lab.data.images import Images, to_float
 from dualrs_lab.runtime import pick_dtype
 from dualrs_lab.training.objectives import add_noise
 
-__all__ = ["count_right", "worth"]
+__all__ = ["count_right", "easiness"]
 
 
 FLOOR, LEVEL = 0.75, 0.1  # as published: shares below count as this one; level of the lower bounds
@@ -37,7 +37,7 @@ def count_right(
     return right.to(device)
 
 
-def worth(right: Tensor, draws: int, *, threshold: float = 0.4) -> Tensor:
+def easiness(right: Tensor, draws: int, *, threshold: float = 0.4) -> Tensor:
     """How often each image should come, float32 (N,), 0 for the hopeless ones that are never right enough.
 
     That is Phi^-1 of a lower bound of the share `right / draws`, where shares between `threshold` and FLOOR
@@ -50,7 +50,7 @@ def worth(right: Tensor, draws: int, *, threshold: float = 0.4) -> Tensor:
     found = radius * (share >= threshold)
     if not bool((found > 0).any()):
         raise ValueError(
-            f"worth: no image has a share of {threshold:g} right answers of {draws} draws; train the network "
-            "for longer before images are dropped, or lower the threshold"
+            f"easiness: no image has a share of {threshold:g} right answers of {draws} draws; train the "
+            "network for longer before images are dropped, or lower the threshold"
         )
     return found.float().to(right.device)

@@ -41,7 +41,7 @@ TYPED = {
         "0.3 0.15": "stricter thresholds of benchmarks.quality and benchmarks.gpu.experts",
         "0.001 100,000 90 110 1.7 2019": "what Cohen et al. say of their networks and logs",
         "0.01": "the level that their logs fit",
-        "2020": "Jeong and Shin, Salman et al.",
+        "2020 2023 2025": "Jeong and Shin, Salman et al.; Jeong, Kim and Shin; Sun et al.",
         "1,000 100 300 0.1": "settings of trials of which only tried.csv is left",
         "4/255 7/255 8/255 4 10,000 20": "budgets, images and steps of the attacks",
         "18 80 2024": "the ResNet-18 of the paper on PART",
