@@ -15,6 +15,8 @@ from .checkpoints import state_path as state_path
 from .checkpoints import train_checkpoint as train_checkpoint
 from .config import TrainConfig as TrainConfig
 from .config import recipe as recipe
+from .easiness import Course as Course
+from .easiness import EasyImages as EasyImages
 from .easiness import count_right as count_right
 from .easiness import easiness as easiness
 from .loop import settings as settings
@@ -25,6 +27,8 @@ from .objectives import Objective as Objective
 from .objectives import Standard as Standard
 from .objectives import Warmup as Warmup
 from .objectives import for_noise as for_noise
+from .recipes import RECIPES as RECIPES
+from .recipes import by_recipe as by_recipe
 from .together import JointObjective as JointObjective
 from .together import Pool as Pool
 from .together import train_together as train_together

@@ -16,8 +16,9 @@ from dualrs_lab.models.suited import trained_on
 from dualrs_lab.runtime import describe
 from dualrs_lab.store import making, plain
 from dualrs_lab.training.config import TrainConfig
+from dualrs_lab.training.easiness import Course
 from dualrs_lab.training.loop import settings, train
-from dualrs_lab.training.objectives import Objective, Warmup
+from dualrs_lab.training.objectives import Warmup
 
 __all__ = ["best_path", "state_path", "train_checkpoint"]
 
@@ -27,7 +28,7 @@ def train_checkpoint(
     make: Callable[[], Classifier],
     images: Images,
     *,
-    objective: Objective | Warmup,
+    objective: Course,
     config: TrainConfig,
     device: torch.device,
     start: Path | str | None = None,

@@ -5,19 +5,61 @@ radius is ("Average Certified Radius is a Poor Metric for Randomized Smoothing",
 raises large radii at the price of accuracy near 0, so what it does is only told by the whole curve.
 """
 
+from dataclasses import dataclass
+
 import torch
 from scipy import stats
 from torch import Tensor, nn
 
 from dualrs_lab.attacks.checks import evaluating
 from dualrs_lab.data.images import Images, to_float
-from dualrs_lab.runtime import pick_dtype
-from dualrs_lab.training.objectives import add_noise
+from dualrs_lab.runtime import make_generator, pick_dtype
+from dualrs_lab.training.objectives import Objective, Warmup, add_noise
 
-__all__ = ["count_right", "easiness"]
+__all__ = ["Course", "EasyImages", "count_right", "easiness"]
 
 
 FLOOR, LEVEL = 0.75, 0.1  # as published: shares below count as this one; level of the lower bounds
+
+
+@dataclass(frozen=True, kw_only=True)
+class EasyImages:
+    """An `objective` that from epoch `start` on is trained on images that are worth it.
+
+    Before that epoch, and every so many after it, `draws` noisy copies of each image at the objective's σ are
+    asked. Until then all images come once an epoch; then as many are drawn, with replacement (`easiness`).
+    """
+
+    objective: Objective
+    start: int
+    every: int = 10
+    draws: int = 16
+    threshold: float = 0.4
+
+    @property
+    def sigma(self) -> float:
+        """The noise of the objective; what is standard training has none to choose by."""
+        found: float = getattr(self.objective, "sigma", 0.0)
+        if not found > 0:
+            raise ValueError(
+                f"EasyImages: {type(self.objective).__name__} has no noise; wanted an objective with a sigma"
+            )
+        return found
+
+    def due(self, epoch: int) -> bool:
+        """Whether images are chosen before this epoch, counted from 0."""
+        return epoch >= self.start and (epoch - self.start) % self.every == 0
+
+    def weigh(self, model: nn.Module, images: Images, *, epoch: int, seed: int) -> Tensor:
+        """How often each image should come by the network as it is now, float32 (N,) on the CPU."""
+        device = next(model.parameters()).device
+        generator = make_generator(seed, "easiness", epoch, device=device)
+        right = count_right(model, images, sigma=self.sigma, draws=self.draws, generator=generator)
+        return easiness(right, self.draws, threshold=self.threshold).cpu()
+
+
+Course = Objective | Warmup | EasyImages
+"""What a network can be trained by, from the first epoch to the last."""
 
 
 @torch.no_grad()

@@ -25,6 +25,7 @@ from dualrs_lab.models.suited import trained_on
 from dualrs_lab.runtime import make_generator, pick_dtype
 from dualrs_lab.training.batches import augment
 from dualrs_lab.training.config import TrainConfig
+from dualrs_lab.training.easiness import Course, EasyImages
 from dualrs_lab.training.objectives import Objective, Warmup
 
 __all__ = ["settings", "train"]
@@ -37,7 +38,7 @@ def train(
     model: Network,
     images: Images,
     *,
-    objective: Objective | Warmup,
+    objective: Course,
     config: TrainConfig,
     state: Path | str | None = None,
     validate: Callable[[Network], float] | None = None,
@@ -58,35 +59,51 @@ def train(
     model.to(memory_format=torch.channels_last)
     optimizer = _optimizer(model, config)
     identity = settings(config, objective, images)
-    done, history = _restore(state, identity, model, optimizer)
+    done, history, weights = _restore(state, identity, model, optimizer)
     images = images.to(device)
     bar = tqdm(range(done, config.epochs), desc="train", unit="epoch", disable=not progress)
     for epoch in bar:
         start = time.perf_counter()
-        now = objective.at(epoch) if isinstance(objective, Warmup) else objective
-        loss = _train_epoch(model, images, now, config, optimizer, epoch)
+        if isinstance(objective, EasyImages) and objective.due(epoch):
+            weights = objective.weigh(model, images, epoch=epoch, seed=config.seed)
+        order = _order(len(images), weights, config, epoch)
+        loss = _train_epoch(model, images, order, _now(objective, epoch), config, optimizer, epoch)
         row = {"epoch": epoch + 1, "loss": loss, "lr": optimizer.param_groups[0]["lr"]}
         row |= {"validation": validate(model.eval())} if validate else {}
         if after:
             after(row)
         history.append(row | {"seconds": time.perf_counter() - start})
         bar.set_postfix({name: f"{value:.3g}" for name, value in row.items() if name != "epoch"})
-        _store(state, identity, model, optimizer, epoch + 1, history)
+        _store(state, identity, model, optimizer, epoch + 1, history, weights)
     model.eval()
     return pd.DataFrame(history)
+
+
+def _now(objective: Course, epoch: int) -> Objective:
+    if isinstance(objective, EasyImages):
+        return objective.objective
+    return objective.at(epoch) if isinstance(objective, Warmup) else objective
+
+
+def _order(count: int, weights: Tensor | None, config: TrainConfig, epoch: int) -> Tensor:
+    """Every image once in a fresh order; where there are weights, as many images drawn by them."""
+    generator = make_generator(config.seed, "order", epoch)
+    if weights is None:
+        return torch.randperm(count, generator=generator)
+    return torch.multinomial(weights, count, replacement=True, generator=generator)
 
 
 def _train_epoch(
     model: nn.Module,
     images: Images,
+    order: Tensor,
     objective: Objective,
     config: TrainConfig,
     optimizer: torch.optim.Optimizer,
     epoch: int,
 ) -> float:
-    """One pass over the images in a fresh order; returns the mean loss."""
+    """One pass over the images in this order; returns the mean loss."""
     device = next(model.parameters()).device
-    order = torch.randperm(len(images), generator=make_generator(config.seed, "order", epoch))
     generator = make_generator(config.seed, "epoch", epoch, device=device)
     steps = max(1, len(images) // config.batch)
     bfloat16 = pick_dtype(device) == torch.bfloat16 if config.bfloat16 is None else config.bfloat16
@@ -136,7 +153,7 @@ def _check_finite(losses: Tensor, model: nn.Module, epoch: int, optimizer: torch
         )
 
 
-def settings(config: TrainConfig, objective: Objective | Warmup, images: Images) -> dict[str, Any]:
+def settings(config: TrainConfig, objective: Course, images: Images) -> dict[str, Any]:
     """What the weights depend on: a state or checkpoint with other settings is not continued."""
     return {"config": asdict(config), "objective": _fingerprint(objective), "data": images.fingerprint()}
 
@@ -164,10 +181,12 @@ def _store(
     optimizer: torch.optim.Optimizer,
     epoch: int,
     history: list[dict[str, float]],
+    weights: Tensor | None,
 ) -> None:
     if state is None:
         return
     content = {"identity": json.dumps(identity, sort_keys=True), "epoch": epoch, "history": history}
+    content |= {} if weights is None else {"weights": weights}
     content |= {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
     buffer = io.BytesIO()
     torch.save(content, buffer)
@@ -176,10 +195,10 @@ def _store(
 
 def _restore(
     state: Path | str | None, identity: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer
-) -> tuple[int, list[dict[str, float]]]:
-    """Epochs done so far and their history; loads model and optimiser where `state` exists."""
+) -> tuple[int, list[dict[str, float]], Tensor | None]:
+    """Epochs done so far, their history, weights of images; loads model and optimiser if `state` exists."""
     if state is None or not Path(state).exists():
-        return 0, []
+        return 0, [], None
     device = next(model.parameters()).device
     content = torch.load(state, map_location=device, weights_only=True)
     if content["identity"] != json.dumps(identity, sort_keys=True):
@@ -190,4 +209,5 @@ def _restore(
         )
     model.load_state_dict(content["model"])
     optimizer.load_state_dict(content["optimizer"])
-    return content["epoch"], content["history"]
+    weights = content.get("weights")
+    return content["epoch"], content["history"], None if weights is None else weights.cpu()

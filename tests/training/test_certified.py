@@ -22,8 +22,6 @@ from dualrs_lab.training import (
     SmoothAdversarial,
     TrainConfig,
     accuracy,
-    count_right,
-    easiness,
     train,
 )
 
@@ -185,27 +183,3 @@ def test_networks_learn_by_each(objective: Objective, digits: Images) -> None:
     history = train(model, digits.select(range(600)), objective=objective, config=config, progress=False)
     assert history["loss"].iloc[-1] < history["loss"].iloc[0]
     assert accuracy(model, load_images("digits", "test"), sigma=0.25, seed=0) > 0.6
-
-
-def test_right_answers_are_counted_in_evaluation_mode(digits: Images) -> None:
-    model = make_model("digits_narrow", classes=10, channels=1, mean=[0.3], std=[0.37], seed=0).train()
-    before = [buffer.clone() for buffer in model.buffers()]
-    some = digits.select(range(40))
-    how = {"sigma": 0.25, "draws": 7}
-    right = count_right(model, some, **how, generator=generator())
-    assert model.training
-    assert all(torch.equal(a, b) for a, b in zip(before, model.buffers(), strict=True))
-    assert torch.equal(right, count_right(model.eval(), some, **how, generator=generator()))
-    assert right.min() >= 0
-    assert 0 < right.max() <= 7
-
-
-def test_images_are_worth_a_bound_of_their_radius_and_hopeless_ones_nothing() -> None:
-    found = easiness(torch.tensor([16, 14, 12, 7, 6, 0]), 16, threshold=0.4)
-    wanted = [stats.norm.ppf(stats.beta.ppf(0.1, k, 17 - k)) for k in (16, 14, 12, 12)]
-    assert found.tolist() == pytest.approx([*wanted, 0.0, 0.0], rel=1e-6)
-
-
-def test_where_all_are_hopeless_it_says_so() -> None:
-    with pytest.raises(ValueError, match=r"no image has a share of 0\.9 right answers of 16 draws; train"):
-        easiness(torch.tensor([3, 8]), 16, threshold=0.9)
