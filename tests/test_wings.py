@@ -42,6 +42,7 @@ ARROWS = {
     "dual": "cascade data evidence files models runtime smoothing store training",
     "denoising": "adapters data experiment models runtime store training",
     "lessons": "combine mixing settings",
+    "exercises": "evidence",
     "figures": "cascade combine dual evidence files mixing",
     "charts": "cascade combine data dual evidence figures files lessons mixing",
     "panels": "adapters attacks cascade combine data dual evidence figures headless lessons mixing models "
@@ -61,7 +62,7 @@ ONLY = {
     "seaborn": "figures",
     "vl_convert": "charts",
 }
-TORCHLESS = ("evidence", "lessons", "figures", "charts", "headless", "tasks")
+TORCHLESS = ("evidence", "exercises", "lessons", "figures", "charts", "headless", "tasks")
 
 
 def name_of(path: Path) -> str:

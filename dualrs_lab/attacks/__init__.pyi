@@ -30,6 +30,6 @@ from .settings import Effort as Effort
 from .table import ANSWERS as ANSWERS
 from .table import ATTACKS as ATTACKS
 from .table import answers as answers
-from .table import check as check
+from .table import check_possible as check_possible
 from .table import keep as keep
 from .table import read_evaluation as read_evaluation

@@ -22,7 +22,7 @@ from dualrs_lab.attacks.checks import check_evaluating
 from dualrs_lab.attacks.norms import LINF, Linf, Norm
 from dualrs_lab.attacks.pgd import PGD, mma, pgd
 from dualrs_lab.attacks.settings import Effort
-from dualrs_lab.attacks.table import answers, check, keep
+from dualrs_lab.attacks.table import answers, check_possible, keep
 from dualrs_lab.data.images import Images, to_float
 from dualrs_lab.models.checkpoints import fingerprint
 from dualrs_lab.models.suited import suited
@@ -89,7 +89,7 @@ def evaluate(
     some = positions("evaluate", len(images), skip, max_images)
     model = suited("evaluate", model, images)
     table = pd.concat([*_batches(model, images, some, threat, progress)], ignore_index=True)
-    check(table, slack=threat.slack)
+    check_possible(table, slack=threat.slack)
     return table
 
 
@@ -123,7 +123,7 @@ def evaluate_table(
         replace=replace,
         info=info,
     )
-    check(table, slack=threat.slack)
+    check_possible(table, slack=threat.slack)
     return table
 
 

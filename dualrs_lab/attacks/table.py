@@ -29,7 +29,7 @@ from dualrs_lab.store import (
     write_record,
 )
 
-__all__ = ["ANSWERS", "ATTACKS", "answers", "check", "keep", "read_evaluation"]
+__all__ = ["ANSWERS", "ATTACKS", "answers", "check_possible", "keep", "read_evaluation"]
 
 
 ATTACKS = ("pgd", "mma", "autoattack")
@@ -111,7 +111,7 @@ def answers(table: pd.DataFrame) -> list[str]:
     return [name for name in ANSWERS if name in table]
 
 
-def check(table: pd.DataFrame, *, slack: float = 0.01) -> None:
+def check_possible(table: pd.DataFrame, *, slack: float = 0.01) -> None:
     """ValueError for an impossible table, or one that shows an attack which did not work.
 
     No image is robust that is wrong as it is, none is robust in the worst case but not under each attack, and

@@ -26,7 +26,7 @@ from benchmarks.per_draw import ladder, prepare
 from benchmarks.per_image import per_image
 from benchmarks.report import table
 from benchmarks.subjects import Subject, digits
-from dualrs_lab.attacks import check, read_evaluation
+from dualrs_lab.attacks import check_possible, read_evaluation
 from dualrs_lab.combine import read_combiner, read_image_votes
 from dualrs_lab.dual import DualCertificate
 from dualrs_lab.evidence import ABSTAIN, read_table
@@ -337,14 +337,14 @@ def test_the_shipped_arms_are_those_of_their_tables() -> None:
     assert len(more) == more["arm"].nunique() == 10
     for row in pd.concat([shipped, more]).to_dict("records"):
         answers = read_evaluation(folder / f"{row['arm']}_seed{row['seed']}_attacked.tsv")
-        check(answers)
+        check_possible(answers)
         assert answers["idx"].tolist() == list(range(0, 10_000, 10))
         for name in ("natural", "pgd", "mma", "worst"):
             assert answers[name].mean() == pytest.approx(row[name])
     assert shipped.groupby("arm").size().eq(3).all()
     for row in pd.read_csv(folder / "autoattack.csv").to_dict("records"):
         answers = read_evaluation(folder / f"{row['arm']}_seed{row['seed']}_autoattack.tsv")
-        check(answers)
+        check_possible(answers)
         assert len(answers) == row["images"] == 200
         for name in ("natural", "pgd", "autoattack"):
             assert answers[name].mean() == pytest.approx(row[name])

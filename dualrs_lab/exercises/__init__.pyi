@@ -1,0 +1,14 @@
+from .exercise import Exercise as Exercise
+from .exercise import Find as Find
+from .exercise import Formula as Formula
+from .exercise import Mistake as Mistake
+from .exercise import check as check
+from .exercise import exercise as exercise
+from .exercise import exercises as exercises
+from .exercise import hint as hint
+from .smoothing import SMOOTHING as SMOOTHING
+from .students import drifted as drifted
+from .students import for_students as for_students
+from .students import stub as stub
+from .verdict import MIME as MIME
+from .verdict import Verdict as Verdict

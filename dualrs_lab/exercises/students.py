@@ -1,0 +1,70 @@
+"""What a class gets: lessons in which each solution is replaced by a place for an answer.
+
+Teachers write solutions only. In a cell that carries the tag `solution`, the lines between `# BEGIN SOLUTION`
+and `# END SOLUTION` are what a student has to find; the cell before it, with the tag `exercise`, is that cell
+with a place for an answer instead. So what is asked and what is right never drift apart: `stub` makes the one
+from the other.
+"""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["drifted", "for_students", "stub"]
+
+EXERCISE, SOLUTION = "exercise", "solution"  # tags of cells
+BEGIN, END = "# BEGIN SOLUTION", "# END SOLUTION"
+
+Notebook = dict[str, Any]
+
+
+def stub(source: str) -> str:
+    """The cell that a student gets, from that of a solution: one `...` in place of what is to be found.
+
+    Raises ValueError where BEGIN and END are not there in turn, once at least.
+    """
+    lines, inside, places = list[str](), False, 0
+    for line in source.splitlines():
+        mark = line.strip()
+        if mark in (BEGIN, END):
+            if inside == (mark == BEGIN):
+                raise ValueError(f"stub: {mark!r} comes where {END if inside else BEGIN!r} was wanted")
+            if mark == BEGIN:
+                lines.append(line[: line.index("#")] + "...  # your answer")
+            inside, places = mark == BEGIN, places + 1
+        elif not inside:
+            lines.append(line)
+    if inside or not places:
+        raise ValueError(f"stub: wanted {BEGIN!r} and {END!r} around what is to be found")
+    return "\n".join(lines)
+
+
+def for_students(notebook: Mapping[str, Any]) -> Notebook:
+    """The lesson without its solutions and without outputs of exercises; everything else stays as it is."""
+    made: Notebook = copy.deepcopy(dict(notebook))
+    made["cells"] = [cell for cell in made["cells"] if not _tagged(cell, SOLUTION)]
+    for cell in made["cells"]:
+        if _tagged(cell, EXERCISE):
+            cell["outputs"], cell["execution_count"] = [], None
+    return made
+
+
+def drifted(notebook: Mapping[str, Any]) -> list[int]:
+    """Numbers of the cells with solutions whose exercise, in the cell before, is not the `stub` of them."""
+    cells, wrong = notebook["cells"], []
+    for number, cell in enumerate(cells):
+        if not _tagged(cell, SOLUTION):
+            continue
+        before = cells[number - 1] if number else {}
+        if not _tagged(before, EXERCISE) or _text(before) != stub(_text(cell)):
+            wrong.append(number)
+    return wrong
+
+
+def _tagged(cell: Mapping[str, Any], tag: str) -> bool:
+    return tag in cell.get("metadata", {}).get("tags", ())
+
+
+def _text(cell: Mapping[str, Any]) -> str:
+    source = cell["source"]
+    return source if isinstance(source, str) else "".join(source)

@@ -1,0 +1,46 @@
+"""What `check` says of an answer: right, or what is wrong with a case it fails on; never the solution."""
+
+import html
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["MIME", "Verdict"]
+
+MIME = "application/vnd.dualrs.verdict+json"
+"""Under this type an output of a notebook says the exercise and its state, for grading."""
+
+_STATES = {True: "right", False: "not yet", None: "open"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """Right (True), wrong (False), or not answered yet (None); `case` is one on which the answer fails."""
+
+    exercise: str
+    right: bool | None
+    says: str
+    case: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def state(self) -> str:
+        """In a word: right, not yet, open."""
+        return _STATES[self.right]
+
+    def __str__(self) -> str:
+        return f"{self.exercise}: {self.state}. {self.says}".rstrip()
+
+    __repr__ = __str__
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
+        told = {"exercise": self.exercise, "state": self.state}
+        return {"text/plain": str(self), "text/html": self._html(), MIME: told}
+
+    def _html(self) -> str:
+        mark = {True: "✓", False: "✗", None: "…"}[self.right]
+        colour = {True: "#1a7f37", False: "#b35900", None: "#57606a"}[self.right]
+        return (
+            f'<div role="status" style="border-left:4px solid {colour};padding:.4em .8em;margin:.3em 0">'
+            f'<span style="color:{colour};font-weight:600">{mark} {html.escape(self.exercise)}: {self.state}'
+            f"</span><br>{html.escape(self.says)}</div>"
+        )
