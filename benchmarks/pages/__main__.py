@@ -16,6 +16,7 @@ from benchmarks.pages import (
     gpu,
     larger,
     mixing,
+    photographs,
     pixels,
     resnet,
     resnet_mixes,
@@ -36,6 +37,7 @@ PAGES: dict[str, Callable[[], Facts]] = {
         | larger.facts()
         | denoised.facts()
         | shelf.facts()
+        | photographs.facts()
         | pixels.facts()
         | mixing.facts()
         | cifar100.facts()
