@@ -17,7 +17,7 @@ from scipy import special, stats
 from torch import Tensor, nn
 
 from dualrs_lab.__main__ import main
-from dualrs_lab.cascade import CascadeSpec
+from dualrs_lab.cascade import Cascade, CascadeSpec, from_tables
 from dualrs_lab.combine import CombineSpec
 from dualrs_lab.data import Images, load_images, to_float
 from dualrs_lab.dual import DualSpec
@@ -269,6 +269,8 @@ def test_the_original_itself_needs_no_pairs_and_a_folded_one_does(
     pd.testing.assert_frame_equal(found, copy)
     record = json.loads((tmp_path / "own.json").read_text())
     assert (record["certifies"], record["identity"]["paired"]) == ("original", 0)
+    system = from_tables({0.5: read_table(tmp_path / "own.tsv")}, cascade=Cascade((0.5,)), alpha=0.01)
+    assert (system["radius"] > 0).any()  # of originals, by their own votes
     folded = table(
         network, few, tmp_path / "folded.tsv", Spec(**SPEC, fast=QUICK["fast"], certify="original")
     )
