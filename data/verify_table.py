@@ -349,11 +349,12 @@ def one_network(row, rule):
         raise Wrong(f"{classes} classes, fewer than got votes")
     told = rule, votes, guess, float(row["alpha"]), len(selection) == 1
     if row.get("paired", "0") != "0":
-        return found, *of_original(*told, *(int(row[name]) for name in ("paired", "kept", "lost", "gained")))
+        pairs = [int(row[name]) for name in ("paired", "kept", "lost", "gained")]
+        return found, *of_original(*told, bound, *pairs)
     return found, *both(*told, bound, classes)
 
 
-def of_original(rule, votes, guess, alpha, unanimous, paired, kept, lost, gained):
+def of_original(rule, votes, guess, alpha, unanimous, bound, paired, kept, lost, gained):
     """Bounds for a network from votes of its quick copy, and its own on the noise of `paired` of these draws.
 
     P[f = y] >= P[c = y] - P[c = y, f != y], P[f = r] <= P[c = r] + P[f = r, c != r]: half of alpha for the
@@ -367,7 +368,7 @@ def of_original(rule, votes, guess, alpha, unanimous, paired, kept, lost, gained
     if unanimous:
         low = below(kept, paired, alpha)
         return low, 1 - low
-    low, high = both(rule, votes, guess, alpha / 2, unanimous)
+    low, high = both(rule, votes, guess, alpha / 2, unanimous, bound)
     level = alpha / 2 if rule == "cohen" else alpha / 4
     low = max(0.0, low - above(lost, paired, level))
     return low, 1 - low if rule == "cohen" else min(high + above(gained, paired, level), 1 - low)

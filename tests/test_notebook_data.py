@@ -4,6 +4,7 @@ The folders are made here: few images, in which a tint and the place of a bright
 """
 
 import hashlib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,12 @@ from PIL import Image
 from scipy.io import savemat
 from torchvision import datasets
 
+from dualrs_lab.__main__ import main
 from dualrs_lab.data import load_images
+from dualrs_lab.denoising import linear_schedule, timestep
 from dualrs_lab.evidence import read_table
 from dualrs_lab.experiment import Experiment
+from dualrs_lab.headless import Request, make_plan
 from dualrs_lab.models import load_checkpoint
 
 ROOT = Path(__file__).parent.parent
@@ -158,3 +162,79 @@ def test_each_layout_is_trained_certified_and_reweighted(name: str, place: Path,
     if name != "imagenet":  # at 224x224 attacks on a dozen networks take minutes
         run_cells("23_pixel_reweighting", given)
         assert lab.attacked("PART 0.015", 0, "last").exists()
+
+
+def denoised() -> dict[str, Any]:
+    """Parameters of the one run of the profile `imagenet_denoised`."""
+    request = {"folder": ROOT / "notebooks", "out": Path("runs"), "notebooks": ("21_certify",)}
+    (run,) = make_plan(Request(**request, profile="imagenet_denoised"))  # nothing is trained before
+    return dict(run.parameters)
+
+
+def test_the_profile_of_a_denoiser_names_networks_that_there_are() -> None:
+    timm = pytest.importorskip("timm", reason="timm is not installed")
+    given = denoised()
+    kind, _, name = given["model"].partition(":")
+    config = timm.get_pretrained_cfg(name)
+    assert (kind, config.input_size, config.num_classes) == ("timm", (3, 512, 512), 1000)
+    assert given["denoiser"].startswith("diffusers:")
+    steps = [timestep(linear_schedule(), sigma) for sigma in given["sigmas"]]
+    assert steps == sorted(set(steps))  # the model has seen each noise level
+
+
+def diffusion_model(folder: Path) -> Path:
+    """Of the blocks of Dhariwal and Nichol, few and narrow; it predicts the variance as well."""
+    diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
+    torch.manual_seed(0)
+    net = diffusers.UNet2DModel(
+        sample_size=256, in_channels=3, out_channels=6, layers_per_block=1, block_out_channels=(4, 8),
+        norm_num_groups=4, resnet_time_scale_shift="scale_shift", attention_head_dim=4,
+        down_block_types=("ResnetDownsampleBlock2D",) * 2, up_block_types=("ResnetUpsampleBlock2D",) * 2,
+    )  # fmt: skip
+    net.save_pretrained(folder / "unet")
+    diffusers.DDPMScheduler(num_train_timesteps=1000).save_pretrained(folder / "scheduler")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*the checkpoint does not name its classes")
+@pytest.mark.filterwarnings("ignore:the network is sampled without the step")
+def test_the_profile_of_a_denoiser_wants_no_training_images(place: Path, monkeypatch) -> None:
+    timm = pytest.importorskip("timm", reason="timm is not installed")
+    imagenet(place / "data", monkeypatch)
+    shutil.rmtree(place / "data" / "imagenet" / "train")
+    body = timm.create_model("test_vit", num_classes=5, pretrained=False)
+    torch.save(body.state_dict(), place / "body.pt")
+    given = denoised() | {
+        "model": "timm:test_vit", "weights": str(place / "body.pt"), "mean": [0.5], "std": [0.5],
+        "denoiser": f"diffusers:{diffusion_model(place / 'ddpm')}", "folder": str(place / "files"),
+        "n": 20, "n0": 10, "most": 20, "images": 1, "device": "cpu", "sigmas": [0.25, 0.5],
+    }  # fmt: skip
+    scope = run_cells("21_certify", given)
+    assert [*scope["tables"]] == [f"σ = {sigma:g}" for sigma in given["sigmas"]]
+    steps = {sigma: network.denoiser.at for sigma, network in scope["networks"].items()}
+    assert steps == {sigma: timestep(linear_schedule(), sigma) for sigma in given["sigmas"]}
+    assert all(len(table) == 1 for table in scope["tables"].values())
+
+
+@pytest.mark.slow
+def test_svhn_runs_headless_from_training_to_reweighted_attacks(place: Path, monkeypatch) -> None:
+    """Its files are made here, so that every kernel is told their checksums as it starts."""
+    svhn(place / "data", monkeypatch)
+    told = place / "ipython" / "profile_default" / "startup" / "made.py"
+    told.parent.mkdir(parents=True)
+    told.write_text(
+        f"from torchvision.datasets import SVHN\nSVHN.split_list = {datasets.SVHN.split_list!r}\n"
+    )
+    monkeypatch.setenv("IPYTHONDIR", str(place / "ipython"))
+    given = SETTINGS | {"dataset": "svhn", "epochs": 4, "folder": str(place / "files")}
+    words = [
+        f"-p={name}={','.join(map(str, value)) if isinstance(value, list) else value}"
+        for name, value in given.items()
+    ]
+    names = ("20_train", "21_certify", "23_pixel_reweighting")
+    assert main(["run", *names, *words, "--out", str(place / "runs"), "--jobs", "1"]) == 0
+    lab = Experiment(folder=place / "files", data="svhn", model=SETTINGS["model"], n=100).made
+    table = read_table(lab.certificates(0.12))
+    assert table["label"].tolist() == load_images("svhn", "test").labels[table["idx"].tolist()].tolist()
+    assert lab.attacked("PART 0.015", 0, "last").exists()

@@ -16,6 +16,7 @@ from benchmarks.pages import (
     gpu,
     larger,
     mixing,
+    photographs,
     pixels,
     resnet,
     resnet_mixes,
@@ -38,6 +39,7 @@ PAGES: dict[str, Callable[[], Facts]] = {
         | taught.facts()
         | denoised.facts()
         | shelf.facts()
+        | photographs.facts()
         | pixels.facts()
         | mixing.facts()
         | cifar100.facts()

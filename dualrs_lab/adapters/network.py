@@ -125,7 +125,9 @@ def fitting(x: Tensor, channels: int, side: tuple[int, int] | None) -> Tensor:
         )
     if side is None or x.shape[2:] == side:
         return x
-    return F.interpolate(x, size=side, mode="bilinear", antialias=True, align_corners=False)
+    # in float32: a CPU has no such step in bfloat16
+    large = F.interpolate(x.float(), size=side, mode="bilinear", antialias=True, align_corners=False)
+    return large.to(x.dtype)
 
 
 def adapt(

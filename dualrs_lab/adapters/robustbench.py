@@ -183,7 +183,7 @@ def robustbench_network(name: str) -> Found:
 
 def by_names(state: Mapping[str, Tensor], source: str, choices: Choices = Choices()) -> Found | None:  # noqa: B008  # frozen
     """The network of these weights, if it is of a known family."""
-    held = dict(state)
+    held = _unwrapped(state)
     mean, std = _statistics(held)
     held = {name: tensor for name, tensor in held.items() if not name.startswith("sub_block1.")}
     body = (
@@ -208,6 +208,15 @@ def by_names(state: Mapping[str, Tensor], source: str, choices: Choices = Choice
         hint="RobustBench keeps it in the code of this network: look there for mu and sigma, or mean and std",
         info={"network": type(body).__name__, "choices": ["activation=relu"] if choices.relu else []},
     )
+
+
+def _unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    # of files of those who trained a network: alone, or behind its normalisation, in a Sequential
+    places = {name.partition(".")[0] for name in state}
+    behind = {"0.mean", "0.std"} == {name for name in state if name.startswith("0.")}
+    if places == {"0"} or (places == {"0", "1"} and behind):
+        return {name.partition(".")[2]: tensor for name, tensor in state.items()}
+    return dict(state)
 
 
 def _statistics(held: dict[str, Tensor]) -> tuple[list[float] | None, list[float] | None]:

@@ -137,7 +137,7 @@ def hf_network(name: str, weights: str | Path | None, classes: int | None) -> Fo
     )
     with _fetching(f"hf:{name}", "transformers"), nothing_unpickled(f"hf:{name}"):
         if weights is None:
-            body = auto.from_pretrained(name, use_safetensors=True, trust_remote_code=False, **own).eval()
+            body = _whole(auto, name, own)
         else:
             config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False, **own)
             body = auto.from_config(config)
@@ -163,6 +163,20 @@ def hf_network(name: str, weights: str | Path | None, classes: int | None) -> Fo
         hint="" if how else "There is no preprocessor_config.json beside it, which would say",
         info={"transformers": str(transformers.__version__), "architecture": type(body).__name__},
     )
+
+
+def _whole(auto: Any, name: str, own: Mapping[str, Any]) -> Any:
+    # the library gives random weights to layers that have none, such as the head of a backbone
+    body, told = auto.from_pretrained(
+        name, use_safetensors=True, trust_remote_code=False, output_loading_info=True, **own
+    )
+    if lacking := sorted(map(str, [*told["missing_keys"], *told["mismatched_keys"]])):
+        raise ValueError(
+            f"load_network: hf:{name}: its file has no weights for {', '.join(lacking[:3])}"
+            f"{' and others' if lacking[3:] else ''}; wanted a whole image classifier, not one that is still "
+            "to be trained"
+        )
+    return body.eval()
 
 
 def processed(how: Mapping[str, Any]) -> tuple[Numbers | None, Numbers | None]:

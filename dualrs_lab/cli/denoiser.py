@@ -4,9 +4,10 @@ from argparse import Namespace
 from typing import TYPE_CHECKING
 
 from dualrs_lab.cli.inputs import add_network, choose_device, read_model, want_file
+from dualrs_lab.cli.options import CHECKED, add_training
 from dualrs_lab.cli.outputs import want_place
-from dualrs_lab.cli.parser import Command, Parser, a_name, a_number, a_weights, some_numbers
-from dualrs_lab.settings import COUNT, SEED, SIGMA, Range
+from dualrs_lab.cli.parser import Command, Parser, a_number, a_weights, some_numbers
+from dualrs_lab.settings import Range
 
 if TYPE_CHECKING:
     import torch
@@ -18,21 +19,11 @@ if TYPE_CHECKING:
 __all__ = ["DENOISER"]
 
 
-_CHECKED = 1000  # test images at the end, evenly spaced
-
-
-_LEVELS = Range(least=0, most=SIGMA.most)
-
-
 def _options(parser: Parser) -> None:
-    parser.add_argument("--data", type=a_name, required=True, help="digits, cifar10, …, or folder:PATH")
-    parser.add_argument(
-        "--sigmas", type=some_numbers(_LEVELS), required=True, metavar="LOW,HIGH",
-        help="each image gets a noise level between these, in [0, 1] pixel units",
+    add_training(
+        parser, "denoiser", metavar="LOW,HIGH", epochs=10,
+        sigmas="each image gets a noise level between these, in [0, 1] pixel units",
     )  # fmt: skip
-    parser.add_argument(
-        "--epochs", type=a_number(COUNT), default=10, help="over the training images (default: %(default)s)"
-    )
     parser.add_argument(
         "--widths", type=some_numbers(Range(whole=True, least=1, most=10_000)), default=[64, 128],
         metavar="N,N", help="channels at half and a quarter of the resolution (default: 64,128)",
@@ -46,14 +37,7 @@ def _options(parser: Parser) -> None:
         help="weight of the squared error where a network is given (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--seed", type=a_number(SEED), default=0, help="of weights, order and noise (default: %(default)s)"
-    )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, … (default: %(default)s)")
-    parser.add_argument(
         "--out", type=a_weights, required=True, metavar="FILE", help="name.safetensors; its json lies beside"
-    )
-    parser.add_argument(
-        "--replace", action="store_true", help="keep a denoiser of other settings there under another name"
     )
 
 
@@ -63,7 +47,7 @@ def _denoiser(options: Namespace) -> int:
     from dualrs_lab.denoising.training import denoiser_recipe, load_denoiser, train_denoiser
 
     device = choose_device(options)
-    images, check = load_images(options.data, "train"), load_images(options.data, "test").spread(_CHECKED)
+    images, check = load_images(options.data, "train"), load_images(options.data, "test").spread(CHECKED)
     network = _network(options, images, device)
     made = train_denoiser(
         options.out,

@@ -10,10 +10,27 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, get_args
 
-from dualrs_lab.cli.parser import a_number, a_path
-from dualrs_lab.settings import OneOf, Range
+from dualrs_lab.cli.parser import Parser, a_name, a_number, a_path, some_numbers
+from dualrs_lab.settings import COUNT, SEED, SIGMA, OneOf, Range
 
-__all__ = ["add_option"]
+__all__ = ["CHECKED", "add_option", "add_training"]
+
+
+CHECKED = 1000  # test images, evenly spaced, by which commands that train say what came of it
+
+
+def add_training(parser: Parser, made: str, *, sigmas: str, metavar: str, epochs: int) -> None:
+    """What commands that train ask for: images, levels of noise, and how long; `made` is what they train."""
+    add = parser.add_argument
+    add("--data", type=a_name, required=True, help="digits, cifar10, …, or folder:PATH")
+    levels = some_numbers(Range(least=0, most=SIGMA.most))
+    add("--sigmas", type=levels, required=True, metavar=metavar, help=sigmas)
+    over = "over the training images (default: %(default)s)"
+    add("--epochs", type=a_number(COUNT), default=epochs, help=over)
+    add("--seed", type=a_number(SEED), default=0, help="of weights, order and noise (default: %(default)s)")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, … (default: %(default)s)")
+    kept = f"keep a {made} of other settings there under another name"
+    add("--replace", action="store_true", help=kept)
 
 
 def add_option(

@@ -160,6 +160,7 @@ def _show_plan(plan: "Sequence[Run]", how: "Options") -> int:
         done = is_done(run) and not (how.force and run.asked)
         given = " ".join(f"{name}={value!r}" for name, value in run.given.items())
         needs = f" after {', '.join(run.needs)}" if run.needs else ""
+        needs += f" without {', '.join(run.without)}" if run.without else ""
         print(f"{'done' if done else 'run ':4}  {run.name}{needs}  {given}".rstrip())
     devices = ", ".join(slot.device for slot in how.slots)
     print(f"{len(plan)} runs, {len(how.slots)} at a time on {devices}; nothing was started (--dry-run)")

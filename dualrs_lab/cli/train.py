@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dualrs_lab.cli.inputs import choose_device
-from dualrs_lab.cli.parser import Command, Parser, a_name, a_number, a_path, some_numbers
-from dualrs_lab.settings import COUNT, SEED, SIGMA, Range
+from dualrs_lab.cli.options import CHECKED, add_training
+from dualrs_lab.cli.parser import Command, Parser, a_name, a_number, a_path
+from dualrs_lab.settings import Range
 
 if TYPE_CHECKING:
     import torch
@@ -18,40 +19,23 @@ if TYPE_CHECKING:
 __all__ = ["TRAIN"]
 
 
-_LEVELS = Range(least=0, most=SIGMA.most)
-
-
-_CHECKED = 1000  # test images after each epoch, evenly spaced
-
-
 def _options(parser: Parser) -> None:
-    parser.add_argument("--data", type=a_name, required=True, help="digits, cifar10, …, or folder:PATH")
-    parser.add_argument(
-        "--sigmas", type=some_numbers(_LEVELS), required=True, metavar="S,S,…",
-        help="noise levels, in [0, 1] pixel units, a network for each; 0 is no noise",
+    add_training(
+        parser, "network", metavar="S,S,…", epochs=15,
+        sigmas="noise levels, in [0, 1] pixel units, a network for each; 0 is no noise",
     )  # fmt: skip
     parser.add_argument(
         "--model", type=a_name, default="auto",
         help="auto is digits_narrow for 8x8, fast_narrow up to 64x64 (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--epochs", type=a_number(COUNT), default=15, help="over the training images (default: %(default)s)"
-    )
-    parser.add_argument(
         "--consistency", type=a_number(Range(least=0)), default=0.0,
         help="strength of consistency regularisation (Jeong and Shin 2020) (default: none)",
     )  # fmt: skip
     parser.add_argument(
-        "--seed", type=a_number(SEED), default=0, help="of weights, order and noise (default: %(default)s)"
-    )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, … (default: %(default)s)")
-    parser.add_argument(
         "--folder", type=a_path, default=Path("runs/files"), metavar="DIR",
         help="where checkpoints are kept, as notebook 20 does (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument(
-        "--replace", action="store_true", help="keep a network of other settings there under another name"
-    )
 
 
 def _train(options: Namespace) -> int:
@@ -66,7 +50,7 @@ def _train(options: Namespace) -> int:
     if options.model not in ("auto", *MODELS):
         raise ValueError(f"train: --model {options.model!r}: wanted auto, {', '.join(MODELS)}")
     device = choose_device(options)
-    images, check = load_images(options.data, "train"), load_images(options.data, "test").spread(_CHECKED)
+    images, check = load_images(options.data, "train"), load_images(options.data, "test").spread(CHECKED)
     name = pick_model(options.model, images.shape)
     lab = Experiment(folder=options.folder, data=images.title, model=name, seed=options.seed)
     for sigma in options.sigmas:

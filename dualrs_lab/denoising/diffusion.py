@@ -13,8 +13,10 @@ clipped to the range of images. Scale and answer use the ā of σ itself; the st
 noise to expect. Schedules are in float64: at small σ, 1 - ā is lost in float32.
 """
 
+import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -93,17 +95,33 @@ def diffusion_denoiser(source: Path | str, *, sigma: float) -> OneShot:
     Raises ModuleNotFoundError without the extra `diffusers`, ValueError for what is not such a model, and as
     `timestep`.
     """
+    call, place = f"diffusion_denoiser({source})", str(source)
+    with _quiet():
+        net, told, config = _read(call, place)
+    if lacking := [f"{what} {', '.join(map(str, names[:3]))}" for what, names in told.items() if names]:
+        raise ValueError(
+            f"{call}: weights do not fit the config ({'; '.join(lacking)}); wanted those of this very model"
+        )
+    want_finite(call, Path(place), net.state_dict())
+    return OneShot(net.eval(), _schedule(call, dict(config)), sigma=sigma)
+
+
+def _read(call: str, place: str) -> tuple[nn.Module, Mapping[str, Sequence[object]], Mapping[str, Any]]:
+    """The network, which of its weights were missing or left over, and the config of its scheduler."""
     try:
         from diffusers import DDPMScheduler, UNet2DModel
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "diffusion_denoiser: needs diffusers; install it with pip install 'dualrs-lab[diffusers]'"
         ) from error
-    call, place = f"diffusion_denoiser({source})", str(source)
     whole = (Path(place) / "unet").is_dir()
     try:
-        net = UNet2DModel.from_pretrained(
-            place, subfolder="unet" if whole else None, use_safetensors=True, torch_dtype=torch.float32
+        net, told = UNet2DModel.from_pretrained(
+            place,
+            subfolder="unet" if whole else None,
+            use_safetensors=True,
+            torch_dtype=torch.float32,
+            output_loading_info=True,
         )
         config = DDPMScheduler.load_config(place, subfolder="scheduler" if whole else None)
     except Exception as error:  # the library raises what it likes for files and names
@@ -111,8 +129,18 @@ def diffusion_denoiser(source: Path | str, *, sigma: float) -> OneShot:
             f"{call}: {type(error).__name__}: {error}; wanted a folder or a name of the hub with a "
             "UNet2DModel in safetensors and the config of its scheduler"
         ) from error
-    want_finite(call, Path(place), net.state_dict())
-    return OneShot(net.eval(), _schedule(call, dict(config)), sigma=sigma)
+    return net, told, config
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    # the library logs what other libraries lack; what is wrong with a model is raised
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _schedule(call: str, config: dict[str, Any]) -> Tensor:

@@ -132,8 +132,6 @@ class Certificate(Claim):
         counts = PairedCounts(self.paired, self.kept, self.lost, self.gained)
         fine = bool(possible_pairs(counts, self.successes, self.n))
         self._want(fine, f"counts of pairs that {self.successes} of {self.n} votes allow, got {counts}")
-        exact = self.bound == "clopper-pearson"
-        self._want(exact or not self.paired, f"clopper-pearson bounds with pairs, got {self.bound}")
 
     def _want_votes(self, name: str, votes: Votes, draws: int) -> None:
         fine = f"{name} with each class once, ascending, and positive counts, got {votes}"

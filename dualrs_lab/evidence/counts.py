@@ -130,8 +130,6 @@ def _check_counts(table: pd.DataFrame, found: Counted, names: NDArray[Any]) -> N
     if found.pairs is not None:
         fine = possible_pairs(found.pairs, found.successes, found.n)
         check_each(call, table, "pairs that the votes allow", fine, "lost")
-        exact = found.bounds["clopper-pearson"]
-        check_each(call, table, "clopper-pearson bounds with pairs", exact, "bound")
 
 
 class ExpertCounts(NamedTuple):

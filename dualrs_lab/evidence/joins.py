@@ -131,7 +131,9 @@ def of_what_voted(call: str, name: str, table: pd.DataFrame) -> None:
     if "paired" in table:
         raise ValueError(
             f"{call}: {_called(name, table)} certifies the original, by votes of its copy and pairs, which "
-            f"{call} does not take; wanted a table that was certified for the copy (certify='copy')"
+            f"{call} does not take: its bounds are of votes alone, and pairs are about no class but the one "
+            "that a network guesses by itself. Wanted a table that was certified for the copy "
+            "(certify='copy'), or of the original itself, sampled in float32 without any step"
         )
 
 

@@ -35,6 +35,9 @@ alpha / 4, that of P[f = r, c != r] at alpha / 4; by Cohen's rule one of the fir
 unanimous, f's own bound of y at alpha. The union bound asks for no independence, so the paired draws may be
 among the counted ones. QED. m is fixed beforehand, and all pairs are of this very image: a copy differs on
 images near a boundary and hardly elsewhere, so that a share over many images bounds that of none of them.
+Where the votes decide when to stop, no image stops before its m-th draw, so that m stays fixed; bounds of
+differences are of these m draws alone, and c's hold at all numbers of draws at once. Then any time may be
+chosen by votes and pairs.
 
 *How many pairs.* The copy's bounds lose about sqrt(2 L v / n) in probability, with L = log(4 / alpha) and v
 the variance of a vote, those of the differences L / m at least. If a draw of f costs as much as kappa of c,

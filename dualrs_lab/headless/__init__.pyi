@@ -64,7 +64,10 @@ from .status import read_status as read_status
 from .status import records_fault as records_fault
 from .status import run_folders as run_folders
 from .status import write_status as write_status
+from .sweep import needs_of as needs_of
 from .sweep import point_name as point_name
+from .sweep import profile_table as profile_table
+from .sweep import read_profiles as read_profiles
 from .sweep import read_sweep as read_sweep
 from .sweep import read_sweep_table as read_sweep_table
 from .watch import RECORD as RECORD

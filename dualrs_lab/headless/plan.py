@@ -8,26 +8,19 @@ import json
 import os
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import Any
 
 from dualrs_lab import __version__
 from dualrs_lab.files import digest
 from dualrs_lab.headless.notebook import notebook_parameters, read_notebook, source_hash
 from dualrs_lab.headless.parameters import Parameter, Value, nearest
 from dualrs_lab.headless.reading import encodable, printable
-from dualrs_lab.headless.sweep import point_name, read_sweep, read_sweep_table
+from dualrs_lab.headless.sweep import needs_of, point_name, profile_table, read_profiles, read_sweep
 from dualrs_lab.settings import setting
 
 __all__ = ["Request", "Run", "make_plan", "take_shard"]
-
-
-PROFILES = ("quick", "paper")  # that are always there; profiles.toml may describe others
-
-
-_DESCRIBED = "profiles"  # the table of it that does
 
 
 FILES = "files"  # the one folder beside those of the runs
@@ -61,6 +54,7 @@ class Run:
     folder: Path  # of this run's status, notebook, page, log and records
     files: Path | None  # where its `folder` parameter points
     seconds: float = 1.0  # about as long as profiles.toml says that its notebook takes
+    without: tuple[str, ...] = ()  # needs that are left out, see `make_plan`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,13 +67,16 @@ class _Entry:
     profile: Mapping[str, Value]
     asked: bool
     seconds: float
+    trains: bool
 
 
 def make_plan(request: Request) -> list[Run]:
     """Every run asked for and those that they need, each after its needs.
 
     Values: the cell's < profile < sweep point < `-p`. A notebook that takes none of the swept parameters and
-    exchanges no files (no `folder`, no needs) runs once; others run at each point, in own folders.
+    exchanges no files (no `folder`, no needs) runs once; others run at each point, in own folders. One that
+    only trains networks of its own has nothing to do where `model` names one that is there: as a need it is
+    left out, and asked for it is a ValueError.
     """
     entries = _collect(request)
     needed = {need.stem for entry in entries.values() for need in entry.needs}
@@ -93,9 +90,13 @@ def make_plan(request: Request) -> list[Run]:
             swept = {key: entry.parameters[key].check(point[key]) for key in point if key in entry.parameters}
             exchanges = "folder" in entry.parameters or entry.needs or name in needed
             label = point_name(point) if swept or exchanges else ""
-            needs = tuple(_run_name(need.stem, label) for need in entry.needs)
-            run = _run(request, entry, name, label, swept, [runs[need] for need in needs], package)
-            runs.setdefault(run.name, run)
+            if _left_out(request, entry, name, swept):
+                continue
+            needs = [_run_name(need.stem, label) for need in entry.needs]
+            run = _run(
+                request, entry, name, label, swept, [runs[one] for one in needs if one in runs], package
+            )
+            runs.setdefault(run.name, replace(run, without=tuple(one for one in needs if one not in runs)))
     return list(runs.values())
 
 
@@ -118,6 +119,19 @@ def take_shard(runs: Sequence[Run], number: int, of: int) -> list[Run]:
     return [run for run in runs if order[first(run.name)] % of == number - 1]
 
 
+def _left_out(request: Request, entry: _Entry, name: str, swept: Mapping[str, Value]) -> bool:
+    # names of networks to train are words, sources of those that are there are not: see `Experiment.given`
+    model = str({**entry.profile, **swept, **request.settings}.get("model", "auto"))
+    if not entry.trains or "model" not in entry.parameters or model.isidentifier():
+        return False
+    if entry.asked:
+        raise ValueError(
+            f"{name} trains networks of its own: model is a name of dualrs_lab.models there, got {model!r}; "
+            "name the notebooks that are to take a network that is there, such as 30_tradeoff"
+        )
+    return True
+
+
 def _run_name(notebook: str, point: str) -> str:
     return f"{notebook}@{point}" if point else notebook
 
@@ -128,7 +142,7 @@ def _collect(request: Request) -> dict[str, _Entry]:
     asked = asked or sorted(request.folder.glob("*.ipynb"))
     if not asked:
         raise FileNotFoundError(f"no notebooks in {request.folder}")
-    profiles = {name for path in asked for name in _read_profiles(path.parent)[0]}
+    profiles = {name for path in asked for name in read_profiles(path.parent)[0]}
     if request.profile not in profiles:
         raise ValueError(f"--profile {request.profile}: {nearest(request.profile, profiles)}")
     entries: dict[str, _Entry] = {}
@@ -183,7 +197,7 @@ def _locate(name: str, folder: Path) -> Path:
 def _entry(path: Path, profile: str, asked: bool) -> _Entry:
     nb = read_notebook(path)
     parameters = notebook_parameters(nb, path.stem)
-    profiles, table = _profile_table(path)
+    profiles, table = profile_table(path)
     where = f"profiles.toml, {path.stem}"
     values = {name: value for name, value in table.get(profile, {}).items() if name != "needs"}
     for name in [name for one in profiles for name in table.get(one, {})]:
@@ -193,60 +207,13 @@ def _entry(path: Path, profile: str, asked: bool) -> _Entry:
         path=path,
         source=source_hash(nb),
         parameters=parameters,
-        needs=tuple(_locate(need, path.parent) for need in _needs(table, profile)),
+        needs=tuple(_locate(need, path.parent) for need in needs_of(table, profile)),
         inputs=dict(_inputs(path, table.get("inputs", []))),
         profile={name: parameters[name].check(value) for name, value in values.items()},
         asked=asked,
         seconds=table.get("seconds", 1.0),
+        trains=table.get("trains", False),
     )
-
-
-def _read_profiles(folder: Path) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """Names of the profiles that profiles.toml in `folder` knows, and what it says of each notebook."""
-    file = folder / "profiles.toml"
-    tables = read_sweep_table(file) if file.is_file() else {}
-    described = tables.pop(_DESCRIBED, {})
-    texts = described.values() if isinstance(described, dict) else [None]
-    if not all(isinstance(text, str) for text in texts):
-        raise ValueError(f"profiles.toml: {_DESCRIBED} wants name = 'what it is for', got {described!r}")
-    return tuple(dict.fromkeys((*PROFILES, *described))), tables
-
-
-def _profile_table(notebook: Path) -> tuple[tuple[str, ...], Mapping[str, Any]]:
-    """Names of all profiles, and what profiles.toml beside a notebook says of it.
-
-    A name there that nothing has is refused.
-    """
-    profiles, tables = _read_profiles(notebook.parent)
-    notebooks = [path.stem for path in notebook.parent.glob("*.ipynb")]
-    if unknown := sorted(set(tables) - {*notebooks}):
-        raise ValueError(f"profiles.toml: no notebook {unknown[0]!r}; {nearest(unknown[0], notebooks)}")
-    table = tables.get(notebook.stem, {})
-    where = f"profiles.toml, {notebook.stem}"
-    if not isinstance(table, dict):
-        raise ValueError(f"{where}: want a table of needs, inputs, seconds and profiles, got {table!r}")
-    known = ("needs", "inputs", "seconds", *profiles)
-    if unknown := sorted(set(table) - {*known}):
-        raise ValueError(f"{where}: unknown entry {unknown[0]!r}; {nearest(unknown[0], known)}")
-    for key, value in (
-        *((key, table.get(key, [])) for key in ("needs", "inputs")),
-        *((f"needs of {one}", _needs(table, one)) for one in profiles),
-    ):
-        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-            raise ValueError(f"{where}: {key} wants a list of names, got {value!r}")
-    seconds = table.get("seconds", 1.0)
-    if type(seconds) not in (int, float) or not 0 < seconds < float("inf"):
-        raise ValueError(f"{where}: seconds wants a positive number, got {seconds!r}")
-    for key in profiles:
-        if not isinstance(table.get(key, {}), dict):
-            raise ValueError(f"{where}: {key} wants name = value, got {table[key]!r}")
-    return profiles, table
-
-
-def _needs(table: Mapping[str, Any], profile: str) -> Any:
-    """A profile may need less, or something else, and says so among its values."""
-    own = table.get(profile, {})
-    return own["needs"] if isinstance(own, dict) and "needs" in own else table.get("needs", [])
 
 
 def _check_names(names: Mapping[str, object], entries: Mapping[str, _Entry], origin: str) -> None:

@@ -1,4 +1,4 @@
-"""Sweep files: which values to try, as a list of points; and the reader for tables that people write."""
+"""Tables that people write: which values to try, as a list of points, and what profiles.toml says."""
 
 import itertools
 import math
@@ -13,7 +13,13 @@ from dualrs_lab.files import digest
 from dualrs_lab.headless.parameters import nearest
 from dualrs_lab.headless.reading import parse_json, read_text
 
-__all__ = ["point_name", "read_sweep", "read_sweep_table"]
+__all__ = ["needs_of", "point_name", "profile_table", "read_profiles", "read_sweep", "read_sweep_table"]
+
+
+PROFILES = ("quick", "paper")  # that are always there; profiles.toml may describe others
+
+
+_DESCRIBED = "profiles"  # the table of it that does
 
 
 SWEEP_TABLES = ("grid", "zip", "list", "seeds")
@@ -99,3 +105,53 @@ def point_name(point: Mapping[str, Any]) -> str:
     plain = ",".join(f"{name}={value}" for name, value in point.items())
     safe = re.sub(r"[^\w.,=+-]+", "-", plain, flags=re.ASCII)[:80]
     return safe if safe == plain else f"{safe[:70]}-{digest(plain)[:8]}"
+
+
+def read_profiles(folder: Path) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """Names of the profiles that profiles.toml in `folder` knows, and what it says of each notebook."""
+    file = folder / "profiles.toml"
+    tables = read_sweep_table(file) if file.is_file() else {}
+    described = tables.pop(_DESCRIBED, {})
+    texts = described.values() if isinstance(described, dict) else [None]
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"profiles.toml: {_DESCRIBED} wants name = 'what it is for', got {described!r}")
+    return tuple(dict.fromkeys((*PROFILES, *described))), tables
+
+
+def profile_table(notebook: Path) -> tuple[tuple[str, ...], Mapping[str, Any]]:
+    """Names of all profiles, and what profiles.toml beside a notebook says of it.
+
+    A name there that nothing has is refused.
+    """
+    profiles, tables = read_profiles(notebook.parent)
+    notebooks = [path.stem for path in notebook.parent.glob("*.ipynb")]
+    if unknown := sorted(set(tables) - {*notebooks}):
+        raise ValueError(f"profiles.toml: no notebook {unknown[0]!r}; {nearest(unknown[0], notebooks)}")
+    table = tables.get(notebook.stem, {})
+    where = f"profiles.toml, {notebook.stem}"
+    if not isinstance(table, dict):
+        raise ValueError(f"{where}: want a table of needs, inputs, seconds and profiles, got {table!r}")
+    known = ("needs", "inputs", "seconds", "trains", *profiles)
+    if unknown := sorted(set(table) - {*known}):
+        raise ValueError(f"{where}: unknown entry {unknown[0]!r}; {nearest(unknown[0], known)}")
+    for key, value in (
+        *((key, table.get(key, [])) for key in ("needs", "inputs")),
+        *((f"needs of {one}", needs_of(table, one)) for one in profiles),
+    ):
+        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+            raise ValueError(f"{where}: {key} wants a list of names, got {value!r}")
+    seconds = table.get("seconds", 1.0)
+    if type(seconds) not in (int, float) or not 0 < seconds < float("inf"):
+        raise ValueError(f"{where}: seconds wants a positive number, got {seconds!r}")
+    if not isinstance(table.get("trains", False), bool):
+        raise ValueError(f"{where}: trains wants true or false, got {table['trains']!r}")
+    for key in profiles:
+        if not isinstance(table.get(key, {}), dict):
+            raise ValueError(f"{where}: {key} wants name = value, got {table[key]!r}")
+    return profiles, table
+
+
+def needs_of(table: Mapping[str, Any], profile: str) -> Any:
+    """A profile may need less, or something else, and says so among its values."""
+    own = table.get(profile, {})
+    return own["needs"] if isinstance(own, dict) and "needs" in own else table.get("needs", [])

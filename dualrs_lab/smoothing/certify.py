@@ -39,17 +39,19 @@ Model = Callable[[Tensor], Tensor]
 _WAVE = 64  # images whose class is selected at a time, or more where a pass holds many
 
 
-def predict(model: Model, x: Tensor, *, classes: int, spec: Spec) -> NDArray[np.int64]:
+def predict(
+    model: Model, x: Tensor, *, classes: int, spec: Spec, original: nn.Module | None = None
+) -> NDArray[np.int64]:
     """Cohen's PREDICT for inputs (N, ...): classes (N,), ABSTAIN where the two leading counts are too close.
 
     Returns a class other than g(x) with probability at most alpha, image by image. `model` and errors are as
-    for `count_votes`; ValueError for a `spec` that certifies the original, as its votes would be those asked.
+    for `count_votes`. Where `spec` certifies the `original`, g is its smoothed classifier, and the answer is
+    the class that `certify` gives a radius: the two leading counts of a copy say nothing of the original.
     """
-    if spec.certify != "copy":
-        raise ValueError(
-            f"predict: got certify={spec.certify!r}; wanted 'copy': what is predicted is the answer of what "
-            "votes; give the original itself as the model"
-        )
+    if spec.certify == "original":
+        certified = certify(model, x, classes=classes, spec=spec, original=original)
+        return np.array([one.predict for one in certified], dtype=np.int64)
+    _want_original("predict", spec, original)
     blocks = NoiseBlocks(spec.noise, tuple(x.shape[1:]), seed=spec.seed, stream="prediction", device=x.device)
     votes = count_votes(model, x, blocks, n=spec.n, classes=classes, batch=spec.batch, dtype=spec.dtype)
     return np.where(top_two_pvalue(votes) <= spec.alpha, votes.argmax(axis=1), ABSTAIN)
@@ -78,12 +80,7 @@ def certify(
         raise ValueError(
             f"certify: got {len(x)} inputs, {len(labels)} labels, {len(idx)} indices; wanted as many of each"
         )
-    if (spec.certify == "original") != (original is not None):
-        raise ValueError(
-            f"certify: got certify={spec.certify!r} and {'no' if original is None else 'an'} original; "
-            "wanted the network that `model` is a copy of as `original` where that is to be certified, else "
-            "none"
-        )
+    _want_original("certify", spec, original)
     shape = tuple(x.shape[1:])
     voter = as_voter(model, spec.noise, shape, x.device, classes=classes, batch=spec.batch, dtype=spec.dtype)
     waves = [(x, labels, range(len(x)))] if len(x) else []
@@ -148,6 +145,14 @@ def certify_table(
     )
 
 
+def _want_original(call: str, spec: Spec, original: nn.Module | None) -> None:
+    if (spec.certify == "original") != (original is not None):
+        raise ValueError(
+            f"{call}: got certify={spec.certify!r} and {'no' if original is None else 'an'} original; wanted "
+            "the network that `model` is a copy of as `original` where that is meant, else none"
+        )
+
+
 def _strict(original: nn.Module, copy: Voter, device: torch.device) -> StrictVoter:
     return StrictVoter(original, copy.noise, classes=copy.classes, units=copy.units, device=device)
 
@@ -173,11 +178,13 @@ def certify_waves(
         start = time.perf_counter()
         selected = count_votes(voter, x, selection, n=n0, classes=voter.classes)
         each = (time.perf_counter() - start) / len(x)
-        watch = spec.stop.watch(selected, n=spec.n, alpha=spec.alpha, sigma=spec.noise.sigma, rule=spec.rule)
         beside = None
         if original is not None:
             original.vet(x, estimation[0])
             beside = PairedVotes(original, selected.argmax(axis=1), spec.pairs, device)
+        watch = spec.stop.watch(
+            selected, n=spec.n, alpha=spec.alpha, sigma=spec.noise.sigma, rule=spec.rule, pairs=beside
+        )
         for finished in sample(voter, x, estimation, draws=watch.draws, done=watch.done, seen=beside):
             yield [
                 decide(

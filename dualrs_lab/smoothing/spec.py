@@ -77,14 +77,16 @@ def as_rule(rule: Any) -> dict[str, Any]:
     return {"rule": type(rule).__name__, **asdict(rule)}
 
 
+_MOST_EARLY = 1000  # paired draws of an image that may stop early, unless told
+
+
 @dataclass(frozen=True, kw_only=True)
 class Spec(Meant, Ruled):
     """How to smooth and how much to sample; everything a certificate depends on besides network and image.
 
     `n0` draws guess the class, `n` others bound its probability. On the first `paired` of these, the original
-    votes as well where it is to be certified, see `evidence.radii`; only with all draws, as what stops early
-    stops at radii of the copy. Raises ValueError for that, for more pairs than draws, and for pairs without
-    an original.
+    votes as well where it is to be certified, see `evidence.radii`; no image stops before them. Raises
+    ValueError for more pairs than draws, and for pairs without an original.
     """
 
     noise: Noise
@@ -99,11 +101,6 @@ class Spec(Meant, Ruled):
                     "as only the original votes on paired draws"
                 )
             return
-        if self.stop != AllDraws():
-            raise ValueError(
-                f"Spec: got certify='original' with {self.stop}; wanted AllDraws(), as the radii that others "
-                "stop at are those of the copy"
-            )
         if self.paired is not None and self.paired > self.n:
             raise ValueError(
                 f"Spec: got paired {self.paired} of n {self.n} draws; wanted at most n, as pairs are of the "
@@ -112,13 +109,16 @@ class Spec(Meant, Ruled):
 
     @property
     def pairs(self) -> int:
-        """Draws of each image on which the original votes as well: a quarter of n unless told, 0 for a copy.
+        """Draws of each image on which the original votes as well, 0 for a copy.
 
-        Near the best number for copies that are 4 to 20 times as quick, see `evidence.radii`.
+        A quarter of n unless told, near the best number for copies that are 4 to 20 times as quick, see
+        `evidence.radii`; where images may stop early, a thousand at most, as none stops before.
         """
         if self.certify == "copy":
             return 0
-        return max(1, self.n // 4) if self.paired is None else self.paired
+        quarter = max(1, self.n // 4)
+        usual = quarter if self.stop == AllDraws() else min(quarter, _MOST_EARLY)
+        return usual if self.paired is None else self.paired
 
     @property
     def per_image(self) -> int:

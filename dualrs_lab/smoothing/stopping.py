@@ -3,21 +3,22 @@
 A rule reads the counts of the selection draws and gives a `Watch`, which looks at the counts of the images as
 their draws come in, and says which images are done and what their certificates rest on. Every certificate
 keeps its level alpha, whenever the rule stops: `AllDraws` and `InputSpecific` fix the number of draws before
-the first of them, `AtRadii` uses a bound that holds at all numbers of draws at once.
+the first of them, `AtRadii` uses a bound that holds at all numbers of draws at once. Where an original is
+certified by votes of its copy (`evidence.radii`), no image stops before all of its pairs are there.
 
 Counts are int64 (images, classes). The class in question leads the selection; the lowest wins a tie.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dualrs_lab.evidence.anytime import anytime_lower_bound
 from dualrs_lab.evidence.binomial import lower_bound, upper_bound
-from dualrs_lab.evidence.radii import RULES, cohens, enough_draws, signed_margin
+from dualrs_lab.evidence.radii import RULES, PairedCounts, cohens, enough_draws, signed_margin
 from dualrs_lab.settings import COUNT, Range, check_settings, setting
 from dualrs_lab.smoothing.noise import BLOCK
 
@@ -28,6 +29,15 @@ Counts = NDArray[np.int64]
 
 
 Floats = NDArray[np.float64]
+
+
+class Pairs(Protocol):
+    """What an original votes on the first `paired` draws of each image, beside its copy."""
+
+    paired: int
+
+    def of(self, position: int) -> PairedCounts:
+        """The counts of an image, all of whose pairs are there."""
 
 
 _FAR = 1e9  # no radius is below minus this
@@ -62,9 +72,18 @@ class AllDraws:
         """Draws that select the class."""
         return n0
 
-    def watch(self, selection: Counts, *, n: int, alpha: float, sigma: float, rule: str = RULES[0]) -> Watch:
-        """A watch over images with these `selection` counts (I, K)."""
-        del alpha, sigma, rule
+    def watch(
+        self,
+        selection: Counts,
+        *,
+        n: int,
+        alpha: float,
+        sigma: float,
+        rule: str = RULES[0],
+        pairs: Pairs | None = None,
+    ) -> Watch:
+        """A watch over images with these `selection` counts (I, K); `pairs` are those of an original."""
+        del alpha, sigma, rule, pairs
         return Watch(np.full(len(selection), n))
 
 
@@ -95,9 +114,18 @@ class AtRadii:
         """Draws that select the class."""
         return n0
 
-    def watch(self, selection: Counts, *, n: int, alpha: float, sigma: float, rule: str = RULES[0]) -> Watch:
-        """A watch over images with these `selection` counts (I, K)."""
-        return _RadiiWatch(self, selection, n=n, alpha=alpha, sigma=sigma, rule=rule)
+    def watch(
+        self,
+        selection: Counts,
+        *,
+        n: int,
+        alpha: float,
+        sigma: float,
+        rule: str = RULES[0],
+        pairs: Pairs | None = None,
+    ) -> Watch:
+        """A watch over images with these `selection` counts (I, K); `pairs` are those of an original."""
+        return _RadiiWatch(self, selection, n=n, alpha=alpha, sigma=sigma, rule=rule, pairs=pairs)
 
 
 class _RadiiWatch(Watch):
@@ -108,18 +136,41 @@ class _RadiiWatch(Watch):
     """
 
     def __init__(
-        self, watching: AtRadii, selection: Counts, *, n: int, alpha: float, sigma: float, rule: str
+        self,
+        watching: AtRadii,
+        selection: Counts,
+        *,
+        n: int,
+        alpha: float,
+        sigma: float,
+        rule: str,
+        pairs: Pairs | None,
     ) -> None:
         super().__init__(np.full(len(selection), n))
         self._radii, self._sigma, self._n = np.asarray(watching.radii), sigma, n
         self._top = selection.argmax(axis=1)
-        self._alone = np.broadcast_to(cohens(rule, selection.max(1) == selection.sum(1)), len(selection))
+        alike = selection.max(1) == selection.sum(1)
+        self._alone = np.broadcast_to(cohens(rule, alike), len(selection))
         self._alpha, self._futility = np.where(self._alone, alpha, alpha / 2), watching.futility
+        self._lost, self._gained = np.zeros(len(selection)), np.zeros(len(selection))
+        self._pairs, self._least = pairs, 0 if pairs is None else pairs.paired
+        if pairs is not None:
+            self._alpha = self._alpha / 2
+        self._own = alike & (pairs is not None)  # whose pairs alone decide
+        self._compared = np.zeros(len(selection), dtype=bool)
         self._radius = np.full(len(selection), -np.inf)
         self._high, self._theirs = np.ones(len(selection)), np.zeros(len(selection))
         self._best = np.zeros_like(selection)
 
     def done(self, images: Counts, counts: Counts) -> NDArray[np.bool_]:
+        begun = counts.sum(axis=1) >= self._least
+        found = np.zeros(len(images), dtype=bool)
+        if begun.any():
+            self._compare(images[begun])
+            found[begun] = self._settled(images[begun], counts[begun])
+        return found
+
+    def _settled(self, images: Counts, counts: Counts) -> NDArray[np.bool_]:
         drawn, own = counts.sum(axis=1), counts[np.arange(len(images)), self._top[images]]
         rival = np.where(np.arange(counts.shape[1]) == self._top[images, None], 0, counts).max(axis=1)
         left = np.maximum(self._n - drawn, 0)
@@ -139,7 +190,19 @@ class _RadiiWatch(Watch):
         self._best[images[better]] = counts[better]
         self._radius[images] = radius = np.maximum(self._radius[images], now)
         settled = self._reached(radius) >= self._reached(np.minimum(most, hope))
-        return np.asarray(settled | (left == 0))
+        return np.asarray(settled | self._own[images] | (left == 0))
+
+    def _compare(self, images: Counts) -> None:
+        # bounds of how often the original votes otherwise, once all pairs of an image are there
+        if self._pairs is None:
+            return
+        for image in images[~self._compared[images]].tolist():
+            counts = self._pairs.of(image)
+            self._lost[image], self._gained[image] = (
+                upper_bound(count, counts.paired, self._alpha[image])
+                for count in (counts.lost, counts.gained)
+            )
+            self._compared[image] = True
 
     def evidence(self, image: int, counts: Counts) -> Counts:
         del counts
@@ -147,8 +210,9 @@ class _RadiiWatch(Watch):
 
     def _reach(self, images: Counts, low: Floats, high: Floats) -> Floats:
         # the radius from a bound of the class and one of its largest rival; what is below 0 can be compared
-        theirs = np.where(self._alone[images], 1.0, high)
-        return np.maximum(signed_margin(low, theirs, self._sigma), -_FAR)
+        theirs = np.where(self._alone[images], 1.0, np.minimum(high + self._gained[images], 1.0))
+        own = np.maximum(low - self._lost[images], 0.0)
+        return np.maximum(signed_margin(own, theirs, self._sigma), -_FAR)
 
     def _reached(self, radius: Floats) -> Counts:
         # how many of the radii this one gives
@@ -178,16 +242,29 @@ class InputSpecific:
         """Draws that select the class and the number of draws."""
         return max(n0, self.pilot)
 
-    def watch(self, selection: Counts, *, n: int, alpha: float, sigma: float, rule: str = RULES[0]) -> Watch:
-        """A watch over images with these `selection` counts (I, K)."""
+    def watch(
+        self,
+        selection: Counts,
+        *,
+        n: int,
+        alpha: float,
+        sigma: float,
+        rule: str = RULES[0],
+        pairs: Pairs | None = None,
+    ) -> Watch:
+        """A watch over images with these `selection` counts (I, K); `pairs` are those of an original."""
         del sigma  # cancels: radius and loss are both in units of sigma
+        alpha, least = (alpha, 1) if pairs is None else (alpha / 2, pairs.paired)
         drawn, (second, votes) = selection.sum(axis=1), np.sort(np.pad(selection, ((0, 0), (1, 0))))[:, -2:].T
         high = upper_bound(votes, drawn, alpha)
         low = np.minimum(lower_bound(second, drawn, alpha), 1 - high)
         how = {"unanimous": votes == drawn, "rule": rule, "step": BLOCK}
         likely = enough_draws(votes / drawn, n, alpha, self.loss, rival=second / drawn, **how)
         at_best = enough_draws(high, n, alpha, self.loss, rival=low, **how)
-        return Watch(np.maximum(np.where(likely > 0, likely, at_best), min(BLOCK, n)))
+        draws = np.maximum(np.where(likely > 0, likely, at_best), min(BLOCK, n))
+        if pairs is not None:
+            draws = np.where(votes == drawn, 1, draws)  # the original's own votes decide
+        return Watch(np.maximum(draws, least))
 
 
 Stopping = AllDraws | AtRadii | InputSpecific

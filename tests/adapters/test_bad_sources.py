@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import dualrs_lab as lab
 from dualrs_lab.__main__ import main
+from dualrs_lab.adapters import load_network
 from tests.adapters.served import serving
-from tests.adapters.test_sources import CLASSES, SIDE, SOURCES, Case, command, here, photos, wanted
+from tests.adapters.test_sources import CLASSES, SIDE, SOURCES, Case, command, here, hf_folder, photos, wanted
 
 __all__ = ["here", "photos"]  # fixtures
 
@@ -263,3 +265,15 @@ def test_other_classes_and_other_images_are_refused(
     refused([*words, "--classes=7"], "4 classes, 7 were wanted|, 4\\), and 7 classes were wanted", capsys)
     grey = [word.replace("folder:photos", "folder:photos?channels=1") for word in words]
     refused(grey, r"channels|1 x 16 x 16|\(\d+, 1, 16, 16\)", capsys)
+
+
+def test_a_backbone_whose_head_is_still_to_be_trained_is_refused(photos: Path) -> None:
+    """Transformers gives it a random head, and says so in its log only."""
+    case = hf_folder(photos)
+    file = photos / "hf" / "model.safetensors"
+    weights = load_file(file)
+    head = [name for name in weights if name.startswith("classifier")]
+    assert head
+    save_file({name: one for name, one in weights.items() if name not in head}, file, {"format": "pt"})
+    with pytest.raises(ValueError, match=r"has no weights for classifier.*wanted a whole image classifier"):
+        load_network(case.source)

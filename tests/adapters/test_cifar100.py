@@ -1,5 +1,6 @@
 """Networks of the published mixes on CIFAR-100: Big Transfer, what is said behind a file, what heads see."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -144,3 +145,40 @@ def test_ours_and_those_of_other_zoos_are_looked_at_alike(tmp_path: Path) -> Non
     with pytest.raises(ValueError, match="shows no feature maps"):
         look_into(nn.Linear(2, 2), x)
     assert "resnet18" in MODELS
+
+
+# A digest of names and shapes of all weights, from the published definitions: ResNetV2 and DMWideResNet of
+# RobustBench at 78fcc9e, which adaptive smoothing has as well.
+PUBLISHED = {
+    "BiT-M-R152x2": (lambda: BigTransfer(FINE, 3, [3, 8, 36, 3], 128), 459, "5b25c7298a69eb80"),
+    "BiT-M-R152x2, CIFAR-10": (lambda: BigTransfer(10, 3, [3, 8, 36, 3], 128), 459, "ab5106cc6eaa1b1a"),
+    "WRN-70-16": (lambda: DeepMindWide(FINE, 3, 11, 16, relu=False), 407, "cb1e3afbb918d44c"),
+    "WRN-70-16, CIFAR-10": (lambda: DeepMindWide(10, 3, 11, 16, relu=False), 407, "61d36a8e32133fb7"),
+    "WRN-28-10": (lambda: DeepMindWide(FINE, 3, 4, 10, relu=False), 155, "001c18b5b3dd0cb2"),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_weights_are_called_and_shaped_as_those_of_the_published_networks(name: str) -> None:
+    make, count, digest = PUBLISHED[name]
+    with torch.device("meta"):
+        state = make().state_dict()
+    listed = "\n".join(f"{name} {tuple(tensor.shape)}" for name, tensor in sorted(state.items()))
+    assert len(state) == count
+    assert hashlib.sha256(listed.encode()).hexdigest()[:16] == digest
+
+
+@pytest.mark.parametrize("normalised", [False, True])
+def test_files_of_those_who_trained_a_network_hold_it_in_a_sequential(
+    normalised: bool, tmp_path: Path
+) -> None:
+    body = DeepMindWide(FINE, 3, 1, 2, relu=False).eval()
+    place = "module.1." if normalised else "module.0."
+    state = {f"{place}{name}": tensor for name, tensor in body.state_dict().items()}
+    if normalised:
+        state |= {"module.0.mean": torch.full((3, 1, 1), 0.4), "module.0.std": torch.full((3, 1, 1), 0.2)}
+    torch.save({"model_state_dict": state}, tmp_path / "cifar100_linf_wrn70-16.pt")
+    said = "" if normalised else "?mean=0.4&std=0.2"
+    network = load_network(f"robustbench:{tmp_path / 'cifar100_linf_wrn70-16.pt'}{said}")
+    x = torch.rand((2, 3, 32, 32), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(network(x), body((x - 0.4) / 0.2))

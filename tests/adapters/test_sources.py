@@ -405,6 +405,16 @@ def test_programs_of_torch_run_as_they_are_and_stay_in_evaluation(here: Path) ->
         assert float(slope.abs().sum()) > 0
 
 
+def test_images_are_resized_inside_in_bfloat16_too(here: Path) -> None:
+    case = torchvision_named(here)
+    network = load_network(case.source, size=32, **case.how)
+    images = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    wanted = network(images)
+    found = network.to(torch.bfloat16)(images.bfloat16())
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), wanted, rtol=0.1, atol=0.1)
+
+
 def test_images_are_resized_inside(here: Path) -> None:
     case = torchvision_named(here)
     network, large = load_network(case.source, size=32, **case.how), torch.rand(2, 3, 32, 32)

@@ -398,9 +398,11 @@ def test_certify_the_original_by_votes_of_its_copy(lab: Path, capsys: pytest.Cap
     assert "paired" not in said
     assert said.splitlines()[-1].split()[:3] == ["own", "two-bounds", "original"]
 
+    for number, stop in enumerate((["--at-radii", "0.1"], ["--loss", "0.1"])):
+        assert main([*command, *stop, "--certify", "original", "--out", f"early{number}.tsv"]) == 0
+        assert "for the original, by 100 paired draws" in capsys.readouterr().out
+
     for wrong, text in [
-        (["--at-radii", "0.1", "--certify", "original"], "certify='original' with AtRadii"),
-        (["--loss", "0.1", "--certify", "original"], "certify='original' with InputSpecific"),
         (["--paired", "10"], "got paired 10 with certify='copy'"),
         (["--paired", "401", "--certify", "original"], "got paired 401 of n 400 draws"),
         (["--paired", "0", "--certify", "original"], "--paired: 0: want a whole number >= 1"),

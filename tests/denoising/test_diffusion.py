@@ -1,10 +1,12 @@
 """One call of a diffusion model as a denoiser: closed forms, schedules, and models of the library."""
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dualrs_lab.denoising import (
@@ -140,3 +142,37 @@ def test_models_that_are_no_denoisers_are_refused(saved: Path, tmp_path: Path) -
             diffusion_denoiser(saved, sigma=0.25)
     with pytest.raises(ValueError, match="wanted a folder or a name"):
         diffusion_denoiser(tmp_path / "nothing", sigma=0.25)
+
+
+def test_a_model_that_lacks_weights_is_refused_and_none_is_made_up(saved: Path) -> None:
+    """The library gives it random ones and logs that it did."""
+    file = saved / "unet" / "diffusion_pytorch_model.safetensors"
+    whole = load_file(file)
+    save_file({name: value for name, value in whole.items() if name != "conv_in.weight"}, file)
+    with pytest.raises(ValueError, match=r"do not fit the config \(missing_keys conv_in.weight\)"):
+        diffusion_denoiser(saved, sigma=0.25)
+    save_file(whole | {"odd.weight": torch.zeros(2)}, file)
+    with pytest.raises(ValueError, match=r"unexpected_keys odd.weight"):
+        diffusion_denoiser(saved, sigma=0.25)
+
+
+def test_what_the_library_logs_is_not_heard_and_logging_is_as_before(
+    saved: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import diffusers
+
+    load = diffusers.UNet2DModel.from_pretrained
+
+    def noisy(*given: object, **how: object) -> object:
+        for name in ("diffusers.models.modeling_utils", "torch.utils._pytree"):
+            logging.getLogger(name).warning("a library speaks")
+        return load(*given, **how)
+
+    monkeypatch.setattr(diffusers.UNet2DModel, "from_pretrained", noisy)
+    before = logging.root.manager.disable
+    capfd.readouterr()
+    diffusion_denoiser(saved, sigma=0.25)
+    assert capfd.readouterr() == ("", "")
+    with pytest.raises(ValueError, match="wanted a folder or a name"):
+        diffusion_denoiser(saved / "nothing", sigma=0.25)
+    assert logging.root.manager.disable == before

@@ -4,12 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks import imagenet
 from benchmarks.pages import (
     certificates,
     denoised,
     gpu,
     larger,
     mixing,
+    photographs,
     pixels,
     resnet,
     resnet_mixes,
@@ -231,3 +233,20 @@ def test_the_words_on_denoised_smoothing_hold() -> None:
         claims = denoised.reached(1.0, kind).mean()
         wanted = board.loc[f"σ = 1, {kind}, two bounds", list(claims.index)]
         assert claims.to_numpy() == pytest.approx(wanted.to_numpy(dtype=float), abs=1e-6)
+
+
+def test_the_words_on_photographs_hold() -> None:
+    board, single = photographs.read_board(), [f"σ = {s:g}, two bounds" for s in imagenet.SIGMAS]
+    at = [f"{r:g}" for r in imagenet.RADII]
+    assert board.loc[single[0], "0"] > board.loc[single[1], "0"]  # the greater σ is the weaker at 0
+    assert (board.loc["cascade, routed", at] <= board.loc[single, at].max()).all()
+    assert len(photographs.tables()[imagenet.SIGMAS[0]]) == 20
+    for sigma, table in photographs.tables().items():
+        share = certified_accuracy(table, imagenet.RADII)
+        assert np.allclose(share, board.loc[f"σ = {sigma:g}, two bounds", at].to_numpy(dtype=float))
+        assert (table["n"] == imagenet.FULL.n).all()
+    sampled = text.read_info(photographs.PHOTOGRAPHS / imagenet.table_name(imagenet.SIGMAS[0], 300))
+    steps = {"dtype": "float32", "fold": True, "compile": True}
+    assert steps.items() <= sampled["identity"]["fast"].items()
+    assert "int8" not in sampled["identity"]["fast"]
+    assert [*pd.read_csv(photographs.PHOTOGRAPHS / "cost.csv")["arm"]] == ["float32, as it is", "+ compiled"]

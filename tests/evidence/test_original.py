@@ -22,6 +22,7 @@ from dualrs_lab.evidence import (
     RULES,
     Certificate,
     PairedCounts,
+    anytime_lower_bound,
     average_radius,
     certified_for,
     decide,
@@ -335,7 +336,7 @@ def test_columns_of_pairs_come_together_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has radius"):  # those of the copy are larger
         read_table(tmp_path / "t.tsv")
     write_table(tmp_path / "t.tsv", made().assign(bound="betting"))
-    with pytest.raises(ValueError, match="clopper-pearson bounds with pairs"):
+    with pytest.raises(ValueError, match="has radius"):  # that of the bound is smaller
         read_table(tmp_path / "t.tsv")
 
 
@@ -344,8 +345,19 @@ def test_a_certificate_of_impossible_pairs_is_refused() -> None:
     for counts in ((200, 90, 5, 0), (50, 40, 11, 0), (50, 40, 5, 11), (50, 30, 9, 0)):
         with pytest.raises(ValueError, match=r"counts of pairs that 90 of 100 votes allow, got PairedCounts"):
             decide([9, 1], [90, 10], pairs=PairedCounts(*counts), **given)
-    with pytest.raises(ValueError, match="clopper-pearson bounds with pairs, got betting"):
-        decide([9, 1], [90, 10], pairs=PairedCounts(50, 45, 1, 0), bound="betting", **given)
+
+
+def test_votes_that_said_when_to_stop_have_the_bound_of_betting_and_pairs_their_own() -> None:
+    given = {"label": 0, "sigma": 0.5, "alpha": 0.01, "seed": 0, "seconds": 0.0, "idx": 0, "bound": "betting"}
+    pairs = PairedCounts(250, 230, 4, 3)
+    found = decide([9, 1], [900, 100], pairs=pairs, drawn=1500, **given)
+    level = 0.01 / 4
+    low = anytime_lower_bound(900, 1000, level) - upper(4, 250, level)
+    high = 1 - anytime_lower_bound(900, 1000, level) + upper(3, 250, level)
+    wanted = 0.25 * (stats.norm.ppf(low) - stats.norm.ppf(high))
+    assert found.radius == pytest.approx(wanted, rel=1e-9) == found.recomputed()
+    alike = decide([10, 0], [900, 100], pairs=pairs, **given)  # own votes, whose number is fixed
+    assert alike.radius == pytest.approx(0.5 * stats.norm.ppf(lower(230, 250, 0.01)), rel=1e-9)
 
 
 def test_systems_refuse_tables_of_an_original_by_name() -> None:

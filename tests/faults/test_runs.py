@@ -482,6 +482,7 @@ def test_nobody_is_waited_for_who_holds_the_log(tmp_path: Path) -> None:
         (PROFILES, '["20_good".paper]\nm = 1', "no parameter 'm' in the notebook"),
         (PROFILES, '"20_good" = 3', "want a table of needs, inputs, seconds and profiles, got 3"),
         (PROFILES, '["20_good"]\nseconds = 0', "20_good: seconds wants a positive number, got 0"),
+        (PROFILES, '["20_good"]\ntrains = 1', "20_good: trains wants true or false, got 1"),
         (PROFILES, '["20_good"]\nseconds = "long"', "20_good: seconds wants a positive number, got 'long'"),
         (PROFILES, '["20_good"]\npaper = 3', "paper wants name = value, got 3"),
         (PROFILES, '["20_good"]\ninputs = ["/etc/*"]', "input '/etc/*': "),

@@ -293,3 +293,56 @@ def test_point_names_are_folder_names(lab: Path) -> None:
     names = [run.folder.name for run in made(lab, "40_text", sweep=sweep).values()]
     assert len(set(names)) == 3
     assert all(len(name) < 100 and "/" not in name and ":" not in name for name in names)
+
+
+OWN = """
+["30_tradeoff"]
+needs = ["20_train", "23_own"]
+["23_own"]
+trains = true
+"""
+MODEL = 'model: str = "auto"\nfolder: str = "../runs/files"'
+
+
+@pytest.fixture
+def trained(lab: Path) -> Path:
+    """A bench where 23_own trains networks of its own, and 30_tradeoff reads what it and others left."""
+    for name in ("20_train", "23_own", "30_tradeoff"):
+        write_notebook(lab / f"{name}.ipynb", MODEL)
+    (lab / "profiles.toml").write_text(OWN)
+    return lab
+
+
+def test_for_a_network_that_is_there_nothing_else_is_trained(trained: Path) -> None:
+    for source in ("torchvision:resnet18", "net.safetensors", "my_code:make", "http://127.0.0.1:8000/"):
+        runs = made(trained, "30_tradeoff", settings={"model": source})
+        assert {*runs} == {"20_train", "30_tradeoff"}
+        assert (runs["30_tradeoff"].needs, runs["30_tradeoff"].without) == (("20_train",), ("23_own",))
+        assert {run.parameters["model"] for run in runs.values()} == {source}
+    for name in ("auto", "digits_cnn"):
+        runs = made(trained, "30_tradeoff", settings={"model": name})
+        assert (runs["30_tradeoff"].needs, runs["30_tradeoff"].without) == (("20_train", "23_own"), ())
+
+
+def test_points_of_a_sweep_and_profiles_leave_it_out_one_by_one(trained: Path) -> None:
+    runs = made(trained, "30_tradeoff", sweep='[grid]\nmodel = ["auto", "a/net.onnx"]')
+    assert sum(run.notebook.stem == "23_own" for run in runs.values()) == 1
+    assert [len(run.needs) for run in runs.values() if run.notebook.stem == "30_tradeoff"] == [2, 1]
+    (trained / "profiles.toml").write_text(f'{OWN}["23_own".paper]\nmodel = "net.onnx"\n')
+    assert "23_own" not in made(trained, "30_tradeoff", profile="paper")
+    assert "23_own" in made(trained, "30_tradeoff", profile="paper", settings={"model": "auto"})
+
+
+def test_who_asks_for_it_with_a_network_that_is_there_is_told(trained: Path) -> None:
+    for names in (("23_own",), ("30_tradeoff", "23_own"), ()):
+        with pytest.raises(ValueError, match=r"23_own trains networks of its own: .* got 'net.onnx'"):
+            made(trained, *names, settings={"model": "net.onnx"})
+
+
+def test_the_board_of_a_given_network_needs_what_takes_it_alone() -> None:
+    folder = Path(__file__).parents[2] / "notebooks"
+    settings = {"model": "torchvision:resnet18", "mean": "0.5", "std": "0.5"}
+    request = Request(folder=folder, out=Path("runs"), notebooks=["30_tradeoff"], settings=settings)
+    runs = make_plan(request)
+    assert [run.name for run in runs] == ["20_train", "21_certify", "22_dual", "30_tradeoff"]
+    assert all(run.parameters["model"] == "torchvision:resnet18" for run in runs)

@@ -4,22 +4,28 @@ The network is trained on digits in a second, and its copy is in bfloat16.
 """
 
 import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import special, stats
 from torch import Tensor, nn
 
-from dualrs_lab.cascade import CascadeSpec
+from dualrs_lab.__main__ import main
+from dualrs_lab.cascade import Cascade, CascadeSpec, from_tables
 from dualrs_lab.combine import CombineSpec
 from dualrs_lab.data import Images, load_images, to_float
 from dualrs_lab.dual import DualSpec
-from dualrs_lab.evidence import PAIRED, for_copy, read_table
+from dualrs_lab.evidence import BOUNDS, PAIRED, PairedCounts, for_copy, read_table, ruled_radius
 from dualrs_lab.models import make_model
 from dualrs_lab.smoothing import (
     BLOCK,
+    AllDraws,
     AtRadii,
     FastPath,
     FrozenVoter,
@@ -42,6 +48,7 @@ from dualrs_lab.smoothing import (
     strict_float32,
 )
 
+ROOT = Path(__file__).parents[2]
 CPU, NOISE, SHAPE = torch.device("cpu"), GridNoise(0.5), (1, 8, 8)
 SPEC = {"noise": NOISE, "seed": 3, "n0": 30, "n": 420, "alpha": 0.01, "batch": 100}
 QUICK = {"dtype": torch.bfloat16, "fast": FastPath(compile=False)}
@@ -262,6 +269,8 @@ def test_the_original_itself_needs_no_pairs_and_a_folded_one_does(
     pd.testing.assert_frame_equal(found, copy)
     record = json.loads((tmp_path / "own.json").read_text())
     assert (record["certifies"], record["identity"]["paired"]) == ("original", 0)
+    system = from_tables({0.5: read_table(tmp_path / "own.tsv")}, cascade=Cascade((0.5,)), alpha=0.01)
+    assert (system["radius"] > 0).any()  # of originals, by their own votes
     folded = table(
         network, few, tmp_path / "folded.tsv", Spec(**SPEC, fast=QUICK["fast"], certify="original")
     )
@@ -309,8 +318,6 @@ def test_where_the_original_is_not_built_it_is_refused_by_name(
     network: nn.Module, images: Images, made: Path
 ) -> None:
     for given, message in (
-        ({"stop": AtRadii()}, r"certify='original' with AtRadii\(.*; wanted AllDraws"),
-        ({"stop": InputSpecific()}, r"certify='original' with InputSpecific\(.*; wanted AllDraws"),
         ({"paired": 421}, "got paired 421 of n 420 draws"),
         ({"paired": 0}, "got paired 0; wanted a whole number >= 1"),
         ({"certify": "both"}, "got certify 'both'; wanted one of copy, original"),
@@ -322,8 +329,10 @@ def test_where_the_original_is_not_built_it_is_refused_by_name(
         with pytest.raises(TypeError, match="unexpected keyword argument 'certify'"):
             system(seed=0, certify="original")
     x = images.pixels[:1]
-    with pytest.raises(ValueError, match="predict: got certify='original'; wanted 'copy'"):
+    with pytest.raises(ValueError, match="certify: got certify='original' and no original"):
         predict(network, x, classes=10, spec=ORIGINAL)
+    with pytest.raises(ValueError, match="predict: got certify='copy' and an original"):
+        predict(network, x, classes=10, spec=Spec(**SPEC), original=network)
     with pytest.raises(ValueError, match="certify: got certify='original' and no original"):
         certify(network, x, classes=10, spec=ORIGINAL)
     with pytest.raises(ValueError, match="certify: got certify='copy' and an original"):
@@ -335,6 +344,9 @@ def test_where_the_original_is_not_built_it_is_refused_by_name(
 def test_the_default_is_a_quarter_of_the_draws() -> None:
     assert Spec(**SPEC).pairs == 0
     assert Spec(**SPEC, certify="original").pairs == 105
+    long = SPEC | {"n": 100_000}
+    for stop, pairs in ((AllDraws(), 25_000), (AtRadii(), 1000), (InputSpecific(), 1000)):
+        assert Spec(**long, certify="original", stop=stop).pairs == pairs
     assert Spec(**SPEC | {"n": 3}, certify="original").pairs == 1
     told = Spec(**SPEC, certify="original").identity()
     assert told == Spec(**SPEC).identity() | {"certify": "original", "paired": 105}
@@ -346,3 +358,129 @@ def test_differences_that_radii_account_for_are_not_warned_of() -> None:
         check_disagreement("a call", {"draws": 100, "share": 0.03}, torch.bfloat16)
     with pytest.raises(ValueError, match="it is another classifier"):
         check_disagreement("a call", {"draws": 100, "share": 0.06}, torch.bfloat16, certify="original")
+
+
+# Images that stop early.
+
+
+@pytest.mark.parametrize("stop", [AtRadii(radii=[0.1, 0.3]), InputSpecific(pilot=100, loss=0.3)])
+def test_an_original_stops_early_but_not_before_its_pairs(
+    stop: AtRadii | InputSpecific, network: nn.Module, images: Images, tmp_path: Path
+) -> None:
+    how = SPEC | {"n": 2000}
+    spec = Spec(**how, **QUICK, certify="original", paired=150, stop=stop)
+    found = table(network, images, tmp_path / "t.tsv", spec, max_images=20)
+    assert found["drawn"].min() >= 150
+    assert found["drawn"].mean() < 1500
+    assert set(found["paired"]) == {150}
+    assert set(found["bound"]) == {stop.bound}
+    assert (found["n"] >= 150).all()
+    assert (found["radius"] > 0).sum() > 5
+    several = found["selection"].str.contains(" ")  # after others, the original's own votes decide
+    assert (found["radius"] <= for_copy(found)["radius"])[several].all()
+    assert main(["verify", str(tmp_path / "t.tsv")]) == 0
+    alone = ROOT / "data" / "verify_table.py"
+    done = subprocess.run([sys.executable, alone, tmp_path / "t.tsv"], capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout
+    table(network, images, tmp_path / "begun.tsv", spec, max_images=7)
+    pd.testing.assert_frame_equal(table(network, images, tmp_path / "begun.tsv", spec, max_images=20), found)
+
+
+def test_the_radii_that_images_stop_at_are_those_of_the_original(network: nn.Module, images: Images) -> None:
+    """By radii of the copy they would stop just short of them."""
+    stop = AtRadii(radii=[0.2])
+    spec = Spec(**SPEC | {"n": 4000}, **QUICK, certify="original", paired=200, stop=stop)
+    found = certify(copy_of(network), images.pixels[:20], classes=10, spec=spec, original=network)
+    early = [one.radius for one in found if one.drawn < 4000 and len(one.selection) > 1]
+    assert sum(radius >= 0.2 for radius in early) > 2 * sum(0 < radius < 0.2 for radius in early)
+
+
+class Seen(NamedTuple):
+    """Pairs of simulated images, as `PairedVotes` gives them."""
+
+    paired: int
+    counts: list[PairedCounts]
+
+    def of(self, position: int) -> PairedCounts:
+        return self.counts[position]
+
+
+RUNS, LEVEL, PAIRS, MOST = 1000, 0.1, 200, 2000
+LAWS = {  # of copy and original
+    "a tie that the copy does not see": np.array([[0.5, 0.2, 0.0], [0.0, 0.3, 0.0], [0.0, 0.0, 0.0]]),
+    "a rival that the copy does not know": np.array([[0.52, 0.0, 0.1], [0.0, 0.05, 0.25], [0.0, 0.0, 0.08]]),
+    "rare differences": np.array([[0.5, 0.015, 0.0], [0.0, 0.485, 0.0], [0.0, 0.0, 0.0]]),
+}
+
+
+def false_ones(law: np.ndarray, rule: str, *, seen: bool = True) -> float:
+    """The share of simulated images, stopped by an `AtRadii`, that claim more than the original's radius."""
+    chance, kinds, runs = np.random.default_rng(0), len(law), np.arange(RUNS)
+    blocks = chance.multinomial(BLOCK, law.ravel(), (MOST // BLOCK, RUNS)).reshape(-1, RUNS, kinds, kinds)
+    selection = chance.multinomial(20, law.sum(1), RUNS)
+    y = selection.argmax(1)
+    first = blocks[: PAIRS // BLOCK].sum(0)
+    new = first.sum(1) - np.diagonal(first, axis1=1, axis2=2)
+    gained = np.where(np.arange(kinds) == y[:, None], 0, new).max(1)
+    lost = first[runs, y].sum(1) - first[runs, y, y]
+    kept = first[runs, :, y].sum(1)
+    pairs = [PairedCounts(PAIRS, *map(int, of)) for of in zip(kept, lost, gained, strict=True)]
+    if not seen:  # the fault: differences are not looked at
+        pairs = [PairedCounts(PAIRS, one.kept, 0, 0) for one in pairs]
+    watch = AtRadii(radii=[0.1, 0.2, 0.4]).watch(
+        selection, n=MOST, alpha=LEVEL, sigma=1.0, rule=rule, pairs=Seen(PAIRS, pairs)
+    )
+    counts, going = np.zeros((RUNS, kinds), dtype=np.int64), runs
+    for block in blocks:
+        counts[going] += block[going].sum(2)
+        going = going[~watch.done(going, counts[going])]
+    evidence = np.stack([watch.evidence(i, counts[i]) for i in runs])
+    rival = np.where(np.arange(kinds) == y[:, None], 0, evidence).max(1)
+    together = PairedCounts(*(np.array(column) for column in zip(*pairs, strict=True)))
+    alike = selection.max(1) == 20
+    radius = ruled_radius(
+        rule, evidence[runs, y], rival, evidence.sum(1), LEVEL, 1.0,
+        bounds=BOUNDS["betting"], unanimous=alike, pairs=together,
+    )  # fmt: skip
+    p = law.sum(0)
+    others = np.where(np.arange(kinds) == y[:, None], 0.0, p).max(1)
+    exact = (special.ndtri(p[y]) - special.ndtri(others)) / 2
+    return float(((radius > 0) & (radius > exact + 1e-12)).mean())
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_at_most_alpha_of_1_000_that_stopped_early_are_false(name: str) -> None:
+    too_many = stats.binom.isf(1e-3 / 6, RUNS, LEVEL) / RUNS
+    for rule in ("two-bounds", "cohen"):
+        assert false_ones(LAWS[name], rule) <= too_many, rule
+
+
+def test_to_ignore_differences_breaks_the_level_of_what_stops_early() -> None:
+    assert false_ones(LAWS["a tie that the copy does not see"], "two-bounds", seen=False) > 0.5
+
+
+def test_what_is_predicted_for_an_original_is_what_is_certified(network: nn.Module, images: Images) -> None:
+    x, copy = images.pixels[:12], copy_of(network)
+    found = predict(copy, x, classes=10, spec=ORIGINAL, original=network)
+    certified = certify(copy, x, classes=10, spec=ORIGINAL, original=network)
+    assert found.tolist() == [one.predict for one in certified]
+    assert found.dtype == np.int64
+    assert len({*found.tolist()}) > 2
+    assert predict(copy, x[:0], classes=10, spec=ORIGINAL, original=network).shape == (0,)
+
+
+def test_what_the_copy_answers_and_the_original_does_not_is_not_predicted() -> None:
+    """A copy that always says 0 of an original that always says 1: the copy's votes are unanimous."""
+
+    class Says(nn.Module):
+        def __init__(self, label: int) -> None:
+            super().__init__()
+            self.logits = nn.Parameter(torch.eye(3)[label])
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.logits.expand(len(x), 3)
+
+    x, spec = torch.zeros((1, *SHAPE), dtype=torch.uint8), Spec(**SPEC, certify="original")
+    assert predict(Says(0), x, classes=3, spec=spec, original=Says(1)).tolist() == [-1]
+    assert predict(Says(0), x, classes=3, spec=spec, original=Says(0)).tolist() == [0]
+    assert predict(Says(0), x, classes=3, spec=Spec(**SPEC)).tolist() == [0]
