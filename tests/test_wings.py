@@ -46,7 +46,8 @@ ARROWS = {
     "charts": "cascade combine data dual evidence figures files lessons mixing",
     "panels": "adapters attacks cascade combine data dual evidence figures headless lessons mixing models "
     "pixels runtime smoothing tasks",
-    "headless": "charts files settings",  # of charts how a page holds them, which knows no method
+    "gallery": "charts files",  # of charts how a page holds them, which knows no method
+    "headless": "files gallery settings",
     "tasks": "files headless locks",
     "front": "adapters data evidence figures models runtime settings smoothing store",
     "cli": "adapters attacks cascade charts combine data denoising evidence experiment files front headless "
@@ -61,7 +62,7 @@ ONLY = {
     "seaborn": "figures",
     "vl_convert": "charts",
 }
-TORCHLESS = ("evidence", "lessons", "figures", "charts", "headless", "tasks")
+TORCHLESS = ("evidence", "lessons", "figures", "charts", "gallery", "headless", "tasks")
 
 
 def name_of(path: Path) -> str:

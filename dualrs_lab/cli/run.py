@@ -1,4 +1,4 @@
-"""`dualrs-lab new | run | status | lab`: notebooks laid out, headless, how they ended, and in JupyterLab."""
+"""`dualrs-lab new | run | status | gallery | lab`: notebooks laid out, headless, as pages, in JupyterLab."""
 
 import os
 import sys
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dualrs_lab.headless.runner import Options
     from dualrs_lab.headless.status import Status
 
-__all__ = ["LAB", "NEW", "RUN", "STATUS"]
+__all__ = ["GALLERY", "LAB", "NEW", "RUN", "STATUS"]
 
 OUT = Path("runs")
 
@@ -224,6 +224,14 @@ def _status(options: Namespace) -> int:
     return 0 if set(states) == {"ok"} else 1
 
 
+def _gallery(options: Namespace) -> int:
+    from dualrs_lab.headless.report import write_gallery
+
+    count = write_gallery(options.folder)
+    print(f"{count} pages; all of them: {options.folder / 'index.html'}")
+    return 0
+
+
 def _lab_options(parser: Parser) -> None:
     """None of ours: all goes to JupyterLab, --help too."""
 
@@ -280,6 +288,13 @@ STATUS = Command(
     options=_status_options,
     run=_status,
     example="dualrs-lab status runs",
+)
+GALLERY = Command(
+    name="gallery",
+    help="write the pages of a folder of runs anew, and the page of all of them",
+    options=_status_options,
+    run=_gallery,
+    example="dualrs-lab gallery runs",
 )
 LAB = Command(
     name="lab",

@@ -1,0 +1,10 @@
+from .cards import CARD as CARD
+from .cards import Card as Card
+from .cards import as_card as as_card
+from .cards import make_card as make_card
+from .page import Entry as Entry
+from .page import gallery_html as gallery_html
+from .show import show_run as show_run
+from .values import Grid as Grid
+from .values import as_grid as as_grid
+from .values import shown as shown
