@@ -122,7 +122,15 @@ def test_every_third_party_import_is_declared() -> None:
         used = {name.split(".")[0] for name in imports(path)} - {"dualrs_lab"}
         foreign = used - set(sys.stdlib_module_names)
         # Parts of jupyterlab's and papermill's own dependencies.
-        assert foreign <= declared | {"nbclient", "jupyter_client", "traitlets", "zmq", "IPython"}, path.name
+        assert foreign <= declared | {
+            "nbclient",
+            "jupyter_client",
+            "jupyter_server",
+            "tornado",
+            "traitlets",
+            "zmq",
+            "IPython",
+        }, path.name
 
 
 def test_no_trace_of_a_machine_in_tracked_files() -> None:
@@ -146,7 +154,7 @@ def state():
             warnings.filters[:], torch.get_num_threads(), torch.get_default_dtype(), dict(os.environ),
             # Reading rcParams["backend"] would choose one; the raw entry says whether somebody did.
             {key: dict.__getitem__(matplotlib.rcParams, key) for key in matplotlib.rcParams})
-import altair, ipywidgets, mpmath, pandas, safetensors.torch, scipy.stats, seaborn
+import altair, ipywidgets, jupyter_server.serverapp, mpmath, pandas, safetensors.torch, scipy.stats, seaborn
 import torch.fx.experimental.optimization, torch.utils.data, torchvision, tqdm.auto
 before = state()
 for name in sys.argv[1:]:

@@ -48,10 +48,11 @@ ARROWS = {
     "pixels runtime smoothing tasks",
     "gallery": "charts files",  # of charts how a page holds them, which knows no method
     "headless": "files gallery settings",
+    "home": "gallery headless",
     "tasks": "files headless locks",
     "front": "adapters data evidence figures models runtime settings smoothing store",
     "cli": "adapters attacks cascade charts combine data denoising evidence experiment files front headless "
-    "mixing models runtime settings smoothing store training",
+    "home mixing models runtime settings smoothing store training",
 }
 # Libraries that belong to one place only.
 ONLY = {
@@ -62,7 +63,7 @@ ONLY = {
     "seaborn": "figures",
     "vl_convert": "charts",
 }
-TORCHLESS = ("evidence", "lessons", "figures", "charts", "gallery", "headless", "tasks")
+TORCHLESS = ("evidence", "lessons", "figures", "charts", "gallery", "headless", "home", "tasks")
 
 
 def name_of(path: Path) -> str:

@@ -59,13 +59,13 @@ def as_card(value: object) -> Card:
     )
 
 
-def make_card(notebook: Mapping[str, Any]) -> Card:
-    """The card of an executed notebook, given as its JSON (nbformat 4)."""
+def make_card(notebook: Mapping[str, Any], *, picture: bool = True) -> Card:
+    """The card of an executed notebook, given as its JSON (nbformat 4); with its picture, or without."""
     prose = "\n\n".join(_text(c["source"]) for c in notebook["cells"] if c["cell_type"] == "markdown")
     heading = re.search(r"^#\s+(.+?)\s*#*$", prose, re.MULTILINE)
     title = _plain(heading[1]) if heading else ""
-    picture, alt = next(_pictures(notebook), ("", ""))
-    return Card(title=title, claim=_claim(prose), picture=picture, alt=alt or f"A picture of “{title}”")
+    small, alt = next(_pictures(notebook), ("", "")) if picture else ("", "")
+    return Card(title=title, claim=_claim(prose), picture=small, alt=alt or f"A picture of “{title}”")
 
 
 def _claim(prose: str) -> str:

@@ -14,7 +14,7 @@ from dualrs_lab.gallery.values import as_grid, shown
 if TYPE_CHECKING:
     from jinja2 import Template
 
-__all__ = ["Entry", "gallery_html"]
+__all__ = ["Entry", "gallery_html", "template"]
 
 
 PICTURES = 1_500_000  # characters of pictures on one page; a sweep of thousands shows those of its first runs
@@ -40,7 +40,7 @@ def gallery_html(entries: Sequence[Entry], *, origin: Sequence[str], files: Sequ
     """The page: `origin` says what made the latest run, `files` are paths below its folder, with bytes."""
     states = [entry.status["state"] for entry in entries]
     kinds = [entry.kind for entry in entries]
-    return _template().render(
+    return template("gallery.html.j2").render(
         entries=list(_with_pictures(entries)),
         good=states.count("ok"),
         damaged=states.count("damaged"),
@@ -87,8 +87,8 @@ def _link(path: str) -> str:
 
 
 @cache
-def _template() -> "Template":
-    """The page's form. Jinja2 is loaded with it, for pages alone: notebooks that record need none."""
+def template(name: str) -> "Template":
+    """The form of a page. Jinja2 is loaded with it, for pages alone: notebooks that record need none."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -99,4 +99,4 @@ def _template() -> "Template":
         keep_trailing_newline=True,
     )
     environment.filters |= {"shown": shown, "grid": as_grid, "link": _link}
-    return environment.get_template("gallery.html.j2")
+    return environment.get_template(name)
