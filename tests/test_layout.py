@@ -67,6 +67,17 @@ def test_notebooks_define_nothing_that_deserves_a_test(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_say_what_they_check_and_go_on(path: Path) -> None:
+    """A bare assert would stop a reader who tries other settings; `expect` says a sentence."""
+    for cell, source, _ in code_cells(path):
+        for node in ast.walk(ast.parse(source)):
+            assert not isinstance(node, ast.Assert), f"{cell}: line {node.lineno} asserts; use expect"
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "expect":
+                assert isinstance(node.args[0], ast.Constant | ast.JoinedStr), cell
+                assert len(ast.unparse(node.args[0]).split()) >= 2, f"{cell}: {ast.unparse(node.args[0])}"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_cell_is_one_claim_of_a_dozen_lines(path: Path) -> None:
     """Parameters may take more: each has its line, with what it means beside it."""
     for cell, source, parameters in code_cells(path):

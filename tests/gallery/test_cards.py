@@ -77,6 +77,7 @@ def test_every_notebook_has_a_card_to_read(path: Path) -> None:
     assert card.title.startswith(path.stem[:2])
     assert 40 <= len(card.claim) <= 250
     assert card.claim.endswith(".")
+    assert "\\" not in card.claim  # a card shows no formulas
     assert 2000 < len(card.picture) < 100_000
 
 
