@@ -46,6 +46,8 @@ def shown(value: object) -> str:
     """A value to read: numbers with four digits, the beginning of a long list or text."""
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "–"}[value]
+    if value in ("", []):
+        return json.dumps(value)
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list) and not any(isinstance(one, list | Mapping) for one in value):

@@ -41,7 +41,7 @@ def test_a_card_has_title_claim_picture_time_and_state() -> None:
     assert "0.1235" in text
     assert [one.summary.get_text(" ", strip=True) for one in found("details")] == [
         "2 results",
-        "1 parameters",
+        "1 parameter",
     ]
     assert not any("open" in one.attrs for one in found("details"))  # folded away
 

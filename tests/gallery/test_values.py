@@ -7,6 +7,7 @@ def test_numbers_and_texts_are_short() -> None:
     assert [shown(value) for value in (0.123456, 1e-9, 12345, True, None, "text")] == [
         "0.1235", "1e-09", "12345", "yes", "–", "text",
     ]  # fmt: skip
+    assert (shown(""), shown([])) == ('""', "[]")
     assert shown([0.5] * 3) == "0.5, 0.5, 0.5"
     assert shown(list(range(20))) == "0, 1, 2, 3, 4, 5, 6, 7, … (20 values)"
     assert shown([[1], [2]]) == "[[1], [2]]"
