@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: install run test lab bench notebooks lint clean
+.PHONY: install run gallery test lab bench notebooks lint clean
 
 install: $(STAMP)
 
@@ -18,6 +18,10 @@ $(STAMP): pyproject.toml
 # Two notebooks at a time: small networks use one core better than two. RUN="…" passes options of `dualrs-lab run`.
 run: $(STAMP)
 	$(BIN)/dualrs-lab run --jobs 2 $(RUN)
+
+# What ran, as pages: runs what is not done, then writes all pages anew. Open runs/index.html.
+gallery: run
+	$(BIN)/dualrs-lab gallery runs
 
 lab: $(STAMP)
 	$(BIN)/dualrs-lab lab

@@ -20,7 +20,7 @@ from dualrs_lab.cli.combine import COMBINE
 from dualrs_lab.cli.denoiser import DENOISER
 from dualrs_lab.cli.faults import explain, one_line_warnings
 from dualrs_lab.cli.parser import Parser
-from dualrs_lab.cli.run import LAB, NEW, RUN, STATUS
+from dualrs_lab.cli.run import GALLERY, LAB, NEW, RUN, STATUS
 from dualrs_lab.cli.tables import CASCADE, MIX, SUMMARY
 from dualrs_lab.cli.train import TRAIN
 from dualrs_lab.cli.verify import VERIFY
@@ -28,7 +28,7 @@ from dualrs_lab.cli.verify import VERIFY
 __all__ = ["COMMANDS", "main", "make_parser"]
 
 COMMANDS = (
-    *(NEW, RUN, STATUS, LAB),
+    *(NEW, RUN, STATUS, GALLERY, LAB),
     *(TRAIN, DENOISER, CERTIFY, ATTACK),
     *(CASCADE, COMBINE, MIX),
     *(SUMMARY, VERIFY, BOARD),

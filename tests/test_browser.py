@@ -3,6 +3,8 @@
 Needs chromium and the extra `browser` (playwright drives the chromium that is installed; nothing is fetched).
 """
 
+import contextlib
+import importlib.util
 import json
 import os
 import shutil
@@ -22,6 +24,7 @@ import pytest
 from dualrs_lab.charts import explorer_html
 from dualrs_lab.data import shipped_pictures
 from dualrs_lab.evidence import certified_accuracy, lower_bound, read_table, upper_bound
+from dualrs_lab.headless import write_gallery
 
 ROOT = Path(__file__).parent.parent
 CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), "")
@@ -128,26 +131,37 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
         path = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(values))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [
         sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1",
         f"--port={port}", "--ServerApp.port_retries=0", "--IdentityProvider.token=", "--ServerApp.password=",
         f"--ServerApp.root_dir={root}", "--LabApp.expose_app_in_browser=True",
     ]  # fmt: skip
+    with served(command, home, root, port) as address:
+        yield address, root
+
+
+@contextlib.contextmanager
+def served(command: list[str], home: Path, root: Path, port: int) -> Iterator[str]:
+    """A server that runs in `root` with settings of its own: its address, once it answers."""
     address, log = f"http://127.0.0.1:{port}", home / "log.txt"
     with (
         log.open("w") as out,
         subprocess.Popen(
-            command, env=environment(home), stdout=out, stderr=out, start_new_session=True
+            command, env=environment(home), cwd=root, stdout=out, stderr=out, start_new_session=True
         ) as server,
     ):
         try:
             wait_for(f"{address}/api/status", server, log)
-            yield address, root
+            yield address
         finally:
             stop(server)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -391,3 +405,147 @@ def test_the_explorer_works_from_disk_without_a_network(page: Any, tmp_path: Pat
     assert "tabular" in tex
     assert "cohen2019%5C_cifar10" in tex
     assert not asked
+
+
+@pytest.fixture(scope="module")
+def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The notebooks as they are committed, as runs: one of them failed."""
+    out = tmp_path_factory.mktemp("runs")
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        name, state = path.stem, "error" if path.stem == "25_adaptive" else "ok"
+        status = {
+            "run": name, "notebook": name, "point": "", "state": state, "message": "made to fail",
+            "queued": "", "parameters": {"seed": 0}, "given": {}, "seconds": 12.0,
+            "provenance": {}, "runner": {"pid": 1, "born": "", "host": "elsewhere"},
+        }  # fmt: skip
+        (out / name).mkdir()
+        shutil.copyfile(path, out / name / path.name)
+        (out / name / "status.json").write_text(json.dumps(status))
+        (out / name / "records.jsonl").write_text('{"rows": [{"a": 0.123456, "b": "x"}]}\n')
+    assert write_gallery(out) == len([*out.glob("*/*.html")]) == 12
+    return out
+
+
+def refused(page: Any) -> list[str]:
+    """What a page asks of any network, which is refused."""
+    asked: list[str] = []
+
+    def refuse(route: Any) -> None:
+        asked.append(route.request.url)
+        route.abort()
+
+    page.route(lambda url: not url.startswith(("file:", "data:", "blob:")), refuse)
+    return asked
+
+
+def fits(page: Any) -> bool:
+    return bool(page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"))
+
+
+def test_a_gallery_works_from_disk_without_a_network(page: Any, gallery: Path, tmp_path: Path) -> None:
+    asked = refused(page)
+    page.goto((gallery / "index.html").as_uri())
+    cards = page.locator("article:visible")
+    assert cards.count() == 12
+    assert page.locator("article img[alt='']").count() == 0
+    assert page.locator("details[open]").count() == 0
+    page.get_by_label("all").focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")  # ended well, failed
+    assert cards.count() == 1
+    assert "made to fail" in cards.inner_text()
+    page.get_by_label("all").check()
+    page.get_by_label("Find").fill("certificates votes")
+    assert "21 · From votes to certificates" in page.locator("main").inner_text()
+    assert f"{cards.count()} of 12 shown" == page.locator("output").inner_text()
+    page.get_by_label("Find").fill("")
+    page.locator("[id='20_train'] summary").first.press("Enter")
+    assert page.locator("[id='20_train'] td.number").first.inner_text() == "0.1235"
+    page.locator("article h2 a").first.click()
+    page.get_by_label("hide code").check()
+    assert page.locator(".jp-CodeCell .jp-InputArea:visible").count() == 0
+    assert page.locator(".jp-OutputArea:visible").count() > 0
+    page.locator("a", has_text="21_certify").first.click()
+    assert page.url.endswith("index.html#21_certify")
+    assert not asked
+
+
+@pytest.mark.parametrize("look", ["light", "dark", "phone"])
+def test_a_gallery_looks_right_everywhere(page: Any, gallery: Path, tmp_path: Path, look: str) -> None:
+    if look == "phone":
+        page.set_viewport_size({"width": 390, "height": 844})
+    page.emulate_media(color_scheme="dark" if look == "dark" else "light")
+    for path in [gallery / "index.html", *sorted(gallery.glob("*/*.html"))]:
+        assert path.stat().st_size <= 3e6, path.name
+        page.goto(path.as_uri())
+        assert fits(page), path.name
+        page.screenshot(path=tmp_path / f"{path.stem}_{look}.png", full_page=path.stem == "index")
+        ink, ground = page.evaluate(
+            "['color', 'backgroundColor'].map(name => getComputedStyle(document.body)[name])"
+            ".map(text => text.match(/\\d+/g).slice(0, 3).reduce((sum, part) => sum + Number(part), 0))"
+        )
+        assert (ink > ground) == (look == "dark")
+
+
+@pytest.fixture
+def front(
+    request: pytest.FixtureRequest, lab: tuple[str, Path], tmp_path: Path
+) -> Iterator[tuple[str, float]]:
+    """`dualrs-lab lab`, with --app or without: its address, and when it was called."""
+    app = ["--app"] if request.param == "app" else ["--LabApp.expose_app_in_browser=True"]
+    port = free_port()
+    command = [
+        sys.executable, "-m", "dualrs_lab", "lab", *app, "--no-browser", "--allow-root", "--ip=127.0.0.1",
+        f"--port={port}", "--IdentityProvider.token=", "--ServerApp.password=",
+    ]  # fmt: skip
+    began = time.monotonic()
+    with served(command, tmp_path, lab[1], port) as address:
+        yield address, began
+
+
+def open_front_page(page: Any, address: str, began: float) -> None:
+    page.goto(f"{address}/dualrs")
+    page.locator("article h2 a").first.wait_for()
+    print(f"usable after {time.monotonic() - began:.1f} s")
+    titles = [title.strip() for title in page.locator("article h2").all_inner_texts()]
+    assert titles == ["Explore results", "Learn", "Bring your network", "Run experiments"]
+    assert page.locator("pre, textarea, .jp-InputArea").count() == 0
+
+
+@pytest.mark.parametrize("front", ["lab"], indirect=True)
+def test_the_front_page_opens_notebooks_that_stay_unedited(
+    front: tuple[str, float], page: Any, tmp_path: Path
+) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    open_front_page(page, *front)
+    for look, width, scheme in (("light", 1280, "light"), ("dark", 1280, "dark"), ("phone", 390, "light")):
+        page.set_viewport_size({"width": width, "height": 1000})
+        page.emulate_media(color_scheme=scheme)
+        assert fits(page)
+        page.screenshot(path=tmp_path / f"front_{look}.png", full_page=True)
+    page.set_viewport_size({"width": 1280, "height": 1000})
+    page.locator("a", has_text="10 · Randomized smoothing").click()
+    page.wait_for_function(f"{STATE} === 'idle'")
+    page.wait_for_timeout(2000)  # as long as it takes JupyterLab to write what it writes
+    assert not page.evaluate("window.jupyterapp.shell.currentWidget.context.model.dirty")
+    assert page.locator(".Toastify__toast").count() == 0
+    page.screenshot(path=tmp_path / "lab.png")
+    page.get_by_role("button", name="Hide code").click()
+    page.locator(".jp-InputCollapser-child, .jp-InputPlaceholder").first.wait_for()
+    assert page.locator(".jp-CodeCell .jp-InputArea-editor:visible").count() == 0
+    page.get_by_role("button", name="Show code").click()
+    page.locator(".jp-CodeCell .jp-InputArea-editor").first.wait_for()
+    assert all(url.startswith((front[0], front[0].replace("http", "ws"), "data:", "blob:")) for url in asked)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("voila") is None, reason="voila is missing: pip install -e .[app]"
+)
+@pytest.mark.parametrize("front", ["app"], indirect=True)
+def test_an_app_shows_notebooks_without_code(front: tuple[str, float], page: Any, tmp_path: Path) -> None:
+    open_front_page(page, *front)
+    page.locator("a", has_text="13 · Mixing").click()
+    page.locator(".dualrs-panel img.dualrs-picture").first.wait_for()
+    assert page.locator(".jp-CodeCell .jp-InputArea, .jp-Editor").count() == 0
+    page.screenshot(path=tmp_path / "app.png")

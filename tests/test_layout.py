@@ -67,6 +67,17 @@ def test_notebooks_define_nothing_that_deserves_a_test(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_say_what_they_check_and_go_on(path: Path) -> None:
+    """A bare assert would stop a reader who tries other settings; `expect` says a sentence."""
+    for cell, source, _ in code_cells(path):
+        for node in ast.walk(ast.parse(source)):
+            assert not isinstance(node, ast.Assert), f"{cell}: line {node.lineno} asserts; use expect"
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "expect":
+                assert isinstance(node.args[0], ast.Constant | ast.JoinedStr), cell
+                assert len(ast.unparse(node.args[0]).split()) >= 2, f"{cell}: {ast.unparse(node.args[0])}"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_cell_is_one_claim_of_a_dozen_lines(path: Path) -> None:
     """Parameters may take more: each has its line, with what it means beside it."""
     for cell, source, parameters in code_cells(path):
@@ -122,7 +133,15 @@ def test_every_third_party_import_is_declared() -> None:
         used = {name.split(".")[0] for name in imports(path)} - {"dualrs_lab"}
         foreign = used - set(sys.stdlib_module_names)
         # Parts of jupyterlab's and papermill's own dependencies.
-        assert foreign <= declared | {"nbclient", "jupyter_client", "traitlets", "zmq", "IPython"}, path.name
+        assert foreign <= declared | {
+            "nbclient",
+            "jupyter_client",
+            "jupyter_server",
+            "tornado",
+            "traitlets",
+            "zmq",
+            "IPython",
+        }, path.name
 
 
 def test_no_trace_of_a_machine_in_tracked_files() -> None:
@@ -146,7 +165,7 @@ def state():
             warnings.filters[:], torch.get_num_threads(), torch.get_default_dtype(), dict(os.environ),
             # Reading rcParams["backend"] would choose one; the raw entry says whether somebody did.
             {key: dict.__getitem__(matplotlib.rcParams, key) for key in matplotlib.rcParams})
-import altair, ipywidgets, mpmath, pandas, safetensors.torch, scipy.stats, seaborn
+import altair, ipywidgets, jupyter_server.serverapp, mpmath, pandas, safetensors.torch, scipy.stats, seaborn
 import torch.fx.experimental.optimization, torch.utils.data, torchvision, tqdm.auto
 before = state()
 for name in sys.argv[1:]:

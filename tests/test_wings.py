@@ -47,11 +47,13 @@ ARROWS = {
     "charts": "cascade combine data dual evidence figures files lessons mixing",
     "panels": "adapters attacks cascade combine data dual evidence figures headless lessons mixing models "
     "pixels runtime smoothing tasks",
-    "headless": "charts files settings",  # of charts how a page holds them, which knows no method
+    "gallery": "charts files",  # of charts how a page holds them, which knows no method
+    "headless": "files gallery settings",
+    "home": "gallery headless",
     "tasks": "files headless locks",
     "front": "adapters data evidence figures models runtime settings smoothing store",
     "cli": "adapters attacks cascade charts combine data denoising evidence experiment files front headless "
-    "mixing models runtime settings smoothing store training",
+    "home mixing models runtime settings smoothing store training",
 }
 # Libraries that belong to one place only.
 ONLY = {
@@ -62,7 +64,9 @@ ONLY = {
     "seaborn": "figures",
     "vl_convert": "charts",
 }
-TORCHLESS = ("evidence", "exercises", "lessons", "figures", "charts", "headless", "tasks")
+TORCHLESS = (
+    "evidence", "exercises", "lessons", "figures", "charts", "gallery", "headless", "home", "tasks",
+)  # fmt: skip
 
 
 def name_of(path: Path) -> str:

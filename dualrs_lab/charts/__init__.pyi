@@ -21,6 +21,8 @@ from .ink import INK as INK
 from .page import export_page as export_page
 from .plane import plane_chart as plane_chart
 from .routes import dual_chart as dual_chart
+from .tables import find_tables as find_tables
+from .tables import read_tables as read_tables
 from .theme import RULER as RULER
 from .theme import THEME as THEME
 from .theme import WIDTH as WIDTH

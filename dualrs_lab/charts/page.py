@@ -7,6 +7,7 @@ which heading it stands. The page is light or dark as the reader's system is.
 
 import re
 from functools import cache
+from importlib.resources import files as resources
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -47,8 +48,40 @@ body { background: var(--jp-layout-color0); color: var(--jp-content-font-color1)
 """
 
 
-def export_page(notebook: Path, page: Path) -> None:
-    """Write the notebook as one HTML file, without widget state, that works from disk and asks no network."""
+_BODY = re.compile(r"<body[^>]*>")
+
+
+_NAMED = re.compile(r"<code>(\d\d_\w+)</code>")
+
+
+_NAME_LINK = Markup('<a href="{home}#{name}"><code>{name}</code></a>')
+
+
+_BAR = Markup(
+    """
+<nav class="dualrs-bar">{home}<label><input type="checkbox" id="dualrs-fold"/> hide code</label></nav>"""
+)
+
+
+_HOME = Markup('<a href="{home}">← All notebooks</a>')
+
+
+@cache
+def _own() -> str:
+    return (resources(__package__) / "notebook.css").read_text("utf-8")
+
+
+def _bar(home: str) -> Markup:
+    """Above a page: the way to all notebooks, and a tick that folds the code."""
+    return _BAR.format(home=_HOME.format(home=home) if home else "")
+
+
+def export_page(notebook: Path, page: Path, *, home: str = "") -> None:
+    """Write the notebook as one HTML file, without widget state, that works from disk and asks no network.
+
+    `home` is the address, from the page, of one that lists all of them: names of notebooks in the text lead
+    to their places there.
+    """
     import nbformat
 
     nb = nbformat.read(notebook, as_version=4)
@@ -61,7 +94,10 @@ def export_page(notebook: Path, page: Path) -> None:
     night = (
         f"<style>\n@media screen and (prefers-color-scheme: dark) {{\n{dark}\n{_NIGHT}}}\n</style>\n</head>"
     )
-    body = body.replace("</head>", night, 1)
+    body = body.replace("</head>", f"<style>\n{_own()}</style>\n{night}", 1)
+    body = _BODY.sub(lambda found: found[0] + str(_bar(home)), body, count=1)
+    if home:
+        body = _NAMED.sub(lambda found: str(_NAME_LINK.format(home=home, name=found[1])), body)
     if charts:  # last: the runtime is a megabyte that nobody has to parse as HTML
         head, end, tail = body.rpartition("</body>")
         body = f"{head}{runtime_html()}\n{end}{tail}"

@@ -1,30 +1,17 @@
 """`dualrs-lab board`: tables and logs as one page to explore, in any browser, without a network."""
 
-import re
 from argparse import Namespace
-from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dualrs_lab.cli.inputs import want_file
 from dualrs_lab.cli.outputs import want_place
 from dualrs_lab.cli.parser import Command, Parser, a_number, a_path
 from dualrs_lab.settings import RADIUS
 
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
 __all__ = ["BOARD"]
 
 
-SHIPPED = (
-    "cifar10_jpeg/*_n10000.tsv",
-    "cifar10_systems/dual.tsv",
-    "cifar10_systems/combined.tsv",
-    "cifar10_wide/*_n10000.tsv",
-    "published_logs/*.tsv",
-)
-OWN = "runs/files/*.tsv"
+OWN = Path("runs/files")
 FIRST = 5  # tables that are drawn at first, where nobody named any
 
 
@@ -45,14 +32,15 @@ def _board(options: Namespace) -> int:
     want_place("board", options.out)
     if options.out.suffix != ".html":
         raise ValueError(f"board: --out {options.out}: want a name that ends in .html")
-    paths = options.tables or _found(options.data)
-    for path in paths:
+    for path in options.tables:
         want_file("board", "the table", path)
     from dualrs_lab.charts.explorer import explorer_html
+    from dualrs_lab.charts.tables import find_tables, read_tables
     from dualrs_lab.data.pictures import shipped_pictures
     from dualrs_lab.files import replace_text
 
-    tables, left = _read(paths, chosen=bool(options.tables))
+    paths = options.tables or find_tables([], own=OWN, shipped=options.data)
+    tables, left = read_tables(paths, strict=bool(options.tables))
     there = (options.data / "cifar10_pictures").is_dir()
     pictures = shipped_pictures(options.data) if there else None
     chosen = None if options.tables else [*tables][:FIRST]
@@ -62,49 +50,6 @@ def _board(options: Namespace) -> int:
         print(f"board: left out {path}: {error}")
     print(f"board: {len(tables)} tables; open {options.out} in a browser")
     return 0
-
-
-def _found(data: Path) -> list[Path]:
-    places = [*(data.glob(pattern) for pattern in SHIPPED), Path().glob(OWN)]
-    found = [path for place in places for path in sorted(place)]
-    if not found:
-        raise ValueError(
-            f"board: there are no tables in runs/files or {data}; name some, or say --data with the folder "
-            "of the shipped ones"
-        )
-    return found
-
-
-def _read(paths: Sequence[Path], *, chosen: bool) -> tuple[dict[str, "DataFrame"], dict[Path, Exception]]:
-    """Tables by name, each radius computed again; of those that nobody named, others are left out."""
-    from dualrs_lab.evidence.table import read_table
-
-    tables: dict[str, DataFrame] = {}
-    left: dict[Path, Exception] = {}
-    for path in paths:
-        try:
-            table = read_table(path)
-            if not {"predict", "radius", "correct"} <= {*table}:
-                raise ValueError("no table of certificates")
-        except ValueError as error:
-            if chosen:
-                raise
-            left[path] = error
-            continue
-        tables[_name(path, tables)] = table
-    if not tables:
-        raise ValueError("board: none of the tables there is one of certificates; name some")
-    return tables, left
-
-
-def _name(path: Path, taken: Collection[str]) -> str:
-    """The noise level of what was smoothed, and what it is; the whole name where that is taken."""
-    level = r"_sigma_?([0-9.]*[1-9])0*(_seed\d+)?(_smoothed[0-9.]+)?(_n\d+)?$"
-    short = re.sub(level, r" σ = \1", path.stem.removeprefix("cifar10_jpeg_"))
-    name = path.stem if short in taken else short
-    while name in taken:
-        name += "′"
-    return name
 
 
 BOARD = Command(

@@ -1,7 +1,6 @@
-"""`dualrs-lab new | run | status | lab`: notebooks laid out, headless, how they ended, and in JupyterLab."""
+"""`dualrs-lab new | run | status | gallery | lab`: notebooks laid out, headless, as pages, in JupyterLab."""
 
 import os
-import sys
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from dualrs_lab.headless.runner import Options
     from dualrs_lab.headless.status import Status
 
-__all__ = ["LAB", "NEW", "RUN", "STATUS"]
+__all__ = ["GALLERY", "LAB", "NEW", "RUN", "STATUS"]
 
 OUT = Path("runs")
 
@@ -225,25 +224,30 @@ def _status(options: Namespace) -> int:
     return 0 if set(states) == {"ok"} else 1
 
 
+def _gallery(options: Namespace) -> int:
+    from dualrs_lab.headless.report import write_gallery
+
+    count = write_gallery(options.folder)
+    print(f"{count} pages; all of them: {options.folder / 'index.html'}")
+    return 0
+
+
 def _lab_options(parser: Parser) -> None:
-    """None of ours: all goes to JupyterLab, --help too."""
+    """All else goes to JupyterLab, --help too."""
+    parser.add_argument("--app", action="store_true", help="without code, through Voilà")
 
 
 def _lab(options: Namespace) -> int:
     from dualrs_lab.headless.workbench import are_installed, find_notebooks
+    from dualrs_lab.home.launch import launch
 
     folder = find_notebooks()
     if are_installed(folder):
         raise ValueError(
             "no notebooks/ here; `dualrs-lab new DIR` lays out a workbench, for `dualrs-lab lab` in it"
         )
-    start = "/00_start_here.ipynb" if (folder / "00_start_here.ipynb").is_file() else ""
-    # The package holds labconfig/: widget callbacks on the main thread, see there.
-    settings = str(Path(__file__).resolve().parent.parent)
-    paths = [settings, *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
-    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={folder.parent}"]
-    command += [f"--LabApp.default_url=/lab/tree/{folder.name}{start}", *options.rest]
-    os.execvpe(command[0], command, {**os.environ, "JUPYTER_CONFIG_PATH": os.pathsep.join(paths)})
+    command, environment = launch(folder, options.rest, app=options.app)
+    os.execvpe(command[0], command, environment)
 
 
 def _new_options(parser: Parser) -> None:
@@ -282,9 +286,16 @@ STATUS = Command(
     run=_status,
     example="dualrs-lab status runs",
 )
+GALLERY = Command(
+    name="gallery",
+    help="write the pages of a folder of runs anew, and the page of all of them",
+    options=_status_options,
+    run=_gallery,
+    example="dualrs-lab gallery runs",
+)
 LAB = Command(
     name="lab",
-    help="open JupyterLab on the notebooks; ARGS go to it",
+    help="open the front page, and JupyterLab behind it; with --app without code; ARGS go to Jupyter",
     takes_rest=True,
     options=_lab_options,
     run=_lab,

@@ -122,7 +122,9 @@ def alternate(
             )
         file = folder / f"round{number}_labels.safetensors"
         pool = [classifier] * len(sigmas)
-        votes = label_votes(pool, images, file, sigmas=sigmas, n=n_labels, seed=seed, dtype=dtype)
+        votes = label_votes(
+            pool, images, file, sigmas=sigmas, n=n_labels, seed=seed, dtype=dtype, progress=progress
+        )
         radii = mapped_radii(votes, n=n_labels, draws=draws, alpha=level, sigmas=sigmas)
         cuts = train_router(
             folder / f"round{number}_router",

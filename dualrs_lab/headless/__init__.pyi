@@ -38,6 +38,7 @@ from .reading import read_tail as read_tail
 from .reading import read_text as read_text
 from .report import Report as Report
 from .report import outputs as outputs
+from .report import write_gallery as write_gallery
 from .report import write_junit as write_junit
 from .report import write_report as write_report
 from .runner import Options as Options

@@ -3,6 +3,7 @@
 Works on plain JSON, so that the runner's parent process needs no Jupyter package.
 """
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -152,7 +153,7 @@ def normalise_notebook(nb: Notebook) -> Notebook:
         nb["metadata"].pop(key, None)
     nb["metadata"]["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
     nb["metadata"].get("language_info", {}).pop("version", None)
-    notes = 0
+    notes, tables = 0, set[str]()
     for cell in nb["cells"]:
         for key in VOLATILE_CELL:
             cell["metadata"].pop(key, None)
@@ -162,7 +163,7 @@ def normalise_notebook(nb: Notebook) -> Notebook:
             notes += 1
             cell["id"] = INJECTED if INJECTED in _tags(cell) else f"error-note-{notes}"
         if cell["cell_type"] == "code":
-            cell["outputs"] = _tidy_outputs(cell["outputs"])
+            cell["outputs"] = _tidy_outputs(cell["outputs"], tables)
     return nb
 
 
@@ -231,7 +232,7 @@ def overwrite_lines(text: str) -> str:
     return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in lines)
 
 
-def _tidy_outputs(outputs: list[Any]) -> list[Any]:
+def _tidy_outputs(outputs: list[Any], tables: set[str]) -> list[Any]:
     tidy: list[Any] = []
     for output in outputs:
         if output["output_type"] == "stream" and tidy and tidy[-1].get("name") == output["name"]:
@@ -245,19 +246,27 @@ def _tidy_outputs(outputs: list[Any]) -> list[Any]:
             output["text"] = overwrite_lines(_text(output["text"])).splitlines(keepends=True)
         for mime, value in output.get("data", {}).items():
             if mime in ("text/plain", "text/html"):
-                text = _without_chance(_text(value))
+                text = _without_chance(_text(value), tables)
                 output["data"][mime] = text if isinstance(value, str) else text.splitlines(keepends=True)
     return tidy
 
 
-def _without_chance(text: str) -> str:
+def _without_chance(text: str, tables: set[str]) -> str:
     """Without what differs from run to run: memory addresses, and the random ids of styled pandas tables.
 
-    A table is known by what it holds instead, so that the styles of one do not reach into another.
+    A table is known by what it holds instead, and by no other's id of the notebook (`tables`), so that the
+    styles of one do not reach into another.
     """
     text = re.sub(r" at 0x[0-9a-f]+>", ">", text)
     bare = TABLE_ID.sub("T_", text)
-    return TABLE_ID.sub(f"T_{digest(bare)[:5]}", text) if bare != text else text
+    names = {old: _table_id(bare, tables) for old in dict.fromkeys(TABLE_ID.findall(text))}
+    return TABLE_ID.sub(lambda found: names[found[0]], text)
+
+
+def _table_id(bare: str, tables: set[str]) -> str:
+    name = next(n for k in itertools.count() if (n := f"T_{digest(bare, str(k))[:5]}") not in tables)
+    tables.add(name)
+    return name
 
 
 def _readable(output: Any) -> str:

@@ -8,52 +8,52 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from dualrs_lab.files import replace_text
+from dualrs_lab.gallery import CARD, Card, Entry, as_card, gallery_html, show_run
+from dualrs_lab.headless.notebook import read_notebook
 from dualrs_lab.headless.plan import FILES
 from dualrs_lab.headless.processes import alive
 from dualrs_lab.headless.progress import span
-from dualrs_lab.headless.reading import encodable, read_tail
-from dualrs_lab.headless.status import OPEN, Found, Status, alone, as_of_now, read_files, run_folders
+from dualrs_lab.headless.reading import encodable, parse_json, read_tail, read_text
+from dualrs_lab.headless.status import (
+    OPEN,
+    Found,
+    Status,
+    alone,
+    as_of_now,
+    find_runs,
+    read_files,
+    run_folders,
+)
 
-if TYPE_CHECKING:
-    from jinja2 import Template
-
-__all__ = ["Report", "outputs", "write_junit", "write_report"]
+__all__ = ["Report", "outputs", "write_gallery", "write_junit", "write_report"]
 
 
 TIDY = ("notebook", "point", "state", "parameters", "name", "value")
 
 
-FILES_SHOWN = 300
-
-
 LOG_SHOWN = 4000  # characters of a failed run's log on the page
+
+
+CARD_LIMIT = 1_000_000  # bytes
 
 
 PAUSE, SHARE = 1.0, 0.05  # at least this many seconds between two reports, at most this share of the time
 
 
-_Table = tuple[str, Sequence[str], Sequence[Sequence[object]]]  # notebook, header, rows
-
-
-_Row = dict[str, Any]
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Seen:
-    """A run as it was seen last: what its files said, what that meant then, and its row on the page."""
+    """A run as it was seen last: what its files said, what that meant then, and how the page shows it."""
 
     sign: object
     files: Found
     found: Found
-    row: _Row
+    entry: Entry
 
 
 class Report:
@@ -88,7 +88,7 @@ class Report:
         found = [seen.found for seen in self._seen.values()]
         yield "results.csv", _tidy(found)
         yield "results_wide.csv", _wide(found)
-        yield "index.html", _page(self._out, found, [seen.row for seen in self._seen.values()])
+        yield "index.html", _page(self._out, found, [seen.entry for seen in self._seen.values()])
 
     def _look(self) -> None:
         """See all runs as they are now; files that have not changed are not read again."""
@@ -101,7 +101,7 @@ class Report:
             if old and same and old.found.status == found.status and found.status["state"] != "running":
                 self._seen[folder] = old
             elif found.status:  # else its record was removed while we looked
-                self._seen[folder] = _Seen(sign=sign, files=files, found=found, row=_row(found))
+                self._seen[folder] = _Seen(sign=sign, files=files, found=found, entry=_entry(found))
 
 
 def _signature(folder: Path) -> object:
@@ -119,6 +119,24 @@ def _signature(folder: Path) -> object:
 def write_report(out: Path) -> None:
     """Write the tables and the index page once, see `Report`."""
     Report(out).write()
+
+
+def write_gallery(out: Path) -> int:
+    """Write the page of every executed notebook under `out` anew, and the report; returns how many pages.
+
+    FileNotFoundError where nothing ran, ValueError for a notebook that cannot be read.
+    """
+    if not (found := find_runs(out)):
+        raise FileNotFoundError(f"no runs in {out}; want the --out folder of `dualrs-lab run`")
+    notebooks = [path for one in found if (path := _executed(one)).is_file()]
+    for path in notebooks:
+        show_run(path, read_notebook(path), path.with_suffix(".html"))
+    write_report(out)
+    return len(notebooks)
+
+
+def _executed(found: Found) -> Path:
+    return found.folder / f"{found.status['notebook']}.ipynb"
 
 
 def outputs(out: Path) -> list[Path]:
@@ -177,40 +195,9 @@ def _wide(found: Sequence[Found]) -> str:
     )
 
 
-def _page(out: Path, found: Sequence[Found], rows: Sequence[_Row]) -> str:
+def _page(out: Path, found: Sequence[Found], entries: Sequence[Entry]) -> str:
     latest = max((one.status for one in found if one.status["provenance"]), key=_when, default=None)
-    files = _outputs(out)
-    states = [one.status["state"] for one in found]
-    return _template().render(
-        good=states.count("ok"),
-        damaged=states.count("damaged"),
-        runs=rows,
-        origin=_origin(latest) if latest else [],
-        results=list(_results(found)),
-        files=[(_link(path), path, f"{size / 1000:,.1f}") for path, size in files[:FILES_SHOWN]],
-        more=max(0, len(files) - FILES_SHOWN),
-    )
-
-
-def _link(path: str) -> str:
-    """A relative address: names are bytes, and may be no text."""
-    return quote(os.fsencode(path))
-
-
-@cache
-def _template() -> "Template":
-    """The page's form. Jinja2 is loaded with it, for pages alone: notebooks that record need none."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"span": span, "shown": _shown}
-    return environment.get_template("runs.html.j2")
+    return gallery_html(entries, origin=_origin(latest) if latest else [], files=_outputs(out))
 
 
 def _when(status: Status) -> str:
@@ -225,41 +212,30 @@ def _origin(status: Status) -> list[str]:
     return [part for part in parts if part]
 
 
-def _row(found: Found) -> _Row:
-    """What a row of the page shows besides the record: how to colour it, what there is to open, the log."""
+def _entry(found: Found) -> Entry:
+    """What the page shows of a run besides its record: how to colour it, what there is to open, the log."""
     status, folder = found.status, found.folder
     name, state = status["notebook"], status["state"]
     files = {"page": f"{name}.html", "notebook": f"{name}.ipynb", "log": "log.txt", "record": "status.json"}
     files = {text: file for text, file in files.items() if os.path.isfile(f"{folder}/{file}")}
     kind = "ok" if state == "ok" else "open" if state in OPEN else "bad"
-    return {
-        "status": status,
-        "kind": kind,
-        "files": {text: _link(f"{folder.name}/{file}") for text, file in files.items()},
-        "log": read_tail(folder / "log.txt", LOG_SHOWN) if kind == "bad" else "",
-    }
+    return Entry(
+        status=status,
+        kind=kind,
+        files={text: f"{folder.name}/{file}" for text, file in files.items()},
+        took=span(status["seconds"]) if "seconds" in status else "",
+        log=read_tail(folder / "log.txt", LOG_SHOWN) if kind == "bad" else "",
+        card=_card(folder),
+        records=found.records,
+    )
 
 
-def _results(found: Sequence[Found]) -> Iterator[_Table]:
-    """One table for each notebook: a row for each sweep point, or for each result where it ran once."""
-    notebooks: dict[str, dict[str, Mapping[str, Any]]] = {}
-    for one in found:
-        if one.records:
-            notebooks.setdefault(one.status["notebook"], {})[one.status["point"]] = one.records
-    for notebook, own in notebooks.items():
-        names = list(dict.fromkeys(name for values in own.values() for name in values))
-        if list(own) == [""]:
-            yield notebook, ["result", "value"], list(own[""].items())
-        else:
-            rows = [(point or "–", *(values.get(n, "") for n in names)) for point, values in own.items()]
-            yield notebook, ["point", *names], rows
-
-
-def _shown(value: object) -> str:
-    """A value to read: whole text, numbers with six digits (full precision is in the tables)."""
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+def _card(folder: Path) -> Card:
+    """As the run left it; an empty one where it left none that can be read."""
+    try:
+        return as_card(parse_json(read_text(folder / CARD, largest=CARD_LIMIT), CARD))
+    except (FileNotFoundError, ValueError):
+        return Card()
 
 
 def write_junit(path: Path, statuses: Sequence[Status]) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dualrs_lab.files import replace_json, set_aside
+from dualrs_lab.gallery import CARD
 from dualrs_lab.headless.plan import FILES, Run
 from dualrs_lab.headless.processes import alive, birth
 from dualrs_lab.headless.reading import encodable, parse_json, printable, read_text
@@ -157,7 +158,7 @@ def keep_aside(run: Run) -> list[Path]:
     name = run.notebook.stem
     if os.path.lexists(run.folder) and not run.folder.is_dir():
         return set_aside(run.folder)
-    names = ("status.json", "records.jsonl", "log.txt", f"{name}.ipynb", f"{name}.html")
+    names = ("status.json", "records.jsonl", "log.txt", CARD, f"{name}.ipynb", f"{name}.html")
     return set_aside(*(run.folder / one for one in names))
 
 

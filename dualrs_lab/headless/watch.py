@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dualrs_lab.files import replace_json, set_aside
+from dualrs_lab.gallery import CARD
 from dualrs_lab.headless.log import Log
 from dualrs_lab.headless.notebook import normalise_notebook, read_notebook
 from dualrs_lab.headless.plan import Run
@@ -153,7 +154,7 @@ def _event(line: bytes) -> dict[str, Any]:
 
 def start(run: Run, slot: Slot, status: Status) -> Active:
     """Start the process of one run in a slot, and write that it runs. OSError if the system refuses."""
-    for name in (f"{run.notebook.stem}.ipynb", f"{run.notebook.stem}.html", "log.txt", "records.jsonl"):
+    for name in (f"{run.notebook.stem}.ipynb", f"{run.notebook.stem}.html", CARD, "log.txt", "records.jsonl"):
         _remove(run.folder / name)  # what an earlier run left would pass for this one's
     if run.files is not None:
         run.files.mkdir(parents=True, exist_ok=True)

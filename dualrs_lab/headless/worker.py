@@ -30,8 +30,8 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
-from dualrs_lab.charts.page import export_page
 from dualrs_lab.files import replace_json
+from dualrs_lab.gallery import show_run
 from dualrs_lab.headless.notebook import normalise_notebook, overwrite_lines, read_notebook
 from dualrs_lab.headless.processes import MARK, SCRATCH, adopt_orphans, birth, kill_marked, oom_kills
 
@@ -62,7 +62,7 @@ def main() -> None:
     os.dup2(2, 1)
     job = json.loads(sys.stdin.readline())
     if "page_of" in job:
-        export_page(Path(job["page_of"]), Path(job["page"]))
+        show_run(Path(job["page_of"]), read_notebook(job["page_of"]), Path(job["page"]))
         return
     threading.Thread(target=_die_with_the_runner, daemon=True).start()
     adopt_orphans()
@@ -262,7 +262,7 @@ def _keep(part: Path, output: Path, page: Path) -> None:
     if part.is_file():
         replace_json(output, normalise_notebook(read_notebook(part)))
         part.unlink()
-        export_page(output, page)
+        show_run(output, read_notebook(output), page)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import load, save
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from dualrs_lab.data.images import Images, take_waves
 from dualrs_lab.files import replace_bytes
@@ -43,6 +44,7 @@ def image_votes(
     dtype: torch.dtype = torch.float32,
     fast: FastPath = FastPath(),  # noqa: B008  # frozen
     replace: bool = False,
+    progress: bool = True,
 ) -> dict[str, Tensor]:
     """`counts` int32 (N, K, C) of `n` draws by each expert about each image, its `labels` (N,) and `votes`.
 
@@ -51,6 +53,7 @@ def image_votes(
     refused with ValueError, or with `replace` kept under another name. Its json tells how it was made.
     """
     how = {"sigmas": sigmas, "n": n, "seed": seed, "dtype": dtype, "fast": fast, "replace": replace}
+    how["progress"] = progress
     found = _cached("image_votes", experts, images, Path(path), **how)  # type: ignore[arg-type]
     return {name: each if name == "labels" else each.to(torch.int32) for name, each in found.items()}
 
@@ -67,6 +70,7 @@ def _cached(
     dtype: torch.dtype = torch.float32,
     fast: FastPath = FastPath(),  # noqa: B008  # frozen
     replace: bool = False,
+    progress: bool = True,
 ) -> dict[str, Tensor]:
     if not experts or len(experts) != len(sigmas):
         raise ValueError(
@@ -102,7 +106,8 @@ def _cached(
         ]
         settled = settle(spec.fast, experts[0], images.shape, inputs=n * len(images))
         voters = freeze_each(networks, images.shape, device, spec, settled)
-        each = [count_images(v, images, n=n, seed=seed, stream="labels", device=device) for v in voters]
+        asked = tqdm(voters, desc=path.name, unit="expert", disable=not progress)
+        each = [count_images(v, images, n=n, seed=seed, stream="labels", device=device) for v in asked]
         found = _kept(np.stack(each, axis=1), images.labels, n)
         data = save(found)
         record = {"identity": identity, "fast": [voter.steps for voter in voters], "probe": probed}

@@ -26,8 +26,25 @@ HOSTILE = (
     "<a href='javascript:alert(1)'>{0.__class__}{}%s",
 )
 TAGS = {"b", "span", "table", "thead", "tbody", "tr", "th", "td"}
-PAGE = {"html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "br", "a", "code", "pre"}
-PAGE |= {"details", "summary", "strong", "ul", "li"}
+PAGE = {
+    "html",
+    "head",
+    "meta",
+    "title",
+    "style",
+    "body",
+    "h1",
+    "h2",
+    "p",
+    "a",
+    "code",
+    "pre",
+    "header",
+    "main",
+}
+PAGE |= {"details", "summary", "strong", "ul", "li", "dl", "dt", "dd", "div", "article", "footer", "script"}
+PAGE |= {"form", "fieldset", "legend", "label", "input", "output"}
+WRITTEN = {"lang", "charset", "name", "content", "class", "href", "id", "hidden", "type", "value", "checked"}
 
 
 class Reader(HTMLParser):
@@ -153,5 +170,6 @@ def test_the_page_of_the_runs_shows_names_as_they_are(tmp_path: Path, name: str)
     write_report(tmp_path)
     found = Reader((tmp_path / "index.html").read_text())
     assert {*found.tags} <= TAGS | PAGE
-    assert found.attributes <= {"lang", "charset", "name", "content", "class", "href"}
+    assert found.attributes <= WRITTEN | {"placeholder"}
+    assert found.tags.count("script") == 1
     assert name in found.text

@@ -225,3 +225,11 @@ def test_styles_of_one_table_do_not_reach_into_another() -> None:
     assert [len(each) for each in names] == [2, 2]  # the style and its table
     assert [len(set(each)) for each in names] == [1, 1]
     assert names[0][0] != names[1][0]
+
+
+def test_equal_tables_and_tables_of_one_output_have_names_of_their_own() -> None:
+    red, blue = styled("9defd", "red"), styled("00abc", "blue")
+    nb = normalise_notebook(with_tables(red, red, blue + red.replace("9defd", "abcde")))
+    names = re.findall(r"id=\W+(T_[0-9a-f]{5})", json.dumps(nb))
+    assert len(names) == len(set(names)) == 4
+    assert normalise_notebook(nb) == nb

@@ -1,0 +1,74 @@
+"""Tables to be explored: found by paths and patterns, read, and given names that a legend can hold."""
+
+import glob
+import re
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from dualrs_lab.evidence.table import read_table
+
+__all__ = ["find_tables", "read_tables"]
+
+
+SHIPPED = (
+    "cifar10_jpeg/*_n10000.tsv",
+    "cifar10_systems/dual.tsv",
+    "cifar10_systems/combined.tsv",
+    "cifar10_wide/*_n10000.tsv",
+    "published_logs/*.tsv",
+)
+
+
+_LEVEL = re.compile(r"_sigma_?([0-9.]*[1-9])0*(_seed\d+)?(_smoothed[0-9.]+)?(_n\d+)?$")
+
+
+def find_tables(named: Iterable[Path | str], *, own: Path | str, shipped: Path | str) -> list[Path]:
+    """The files of these paths and patterns; where nothing is named, the shipped ones and all in `own`.
+
+    FileNotFoundError for what matches no file, and where there is nothing at all.
+    """
+    wanted = [*map(str, named)]
+    for text in wanted:
+        if not glob.glob(text, recursive=True):
+            raise FileNotFoundError(f"find_tables: {text} matches no file")
+    wanted = wanted or [*(str(Path(shipped, pattern)) for pattern in SHIPPED), str(Path(own, "*.tsv"))]
+    found = [Path(path) for text in wanted for path in sorted(glob.glob(text, recursive=True))]
+    if not found:
+        raise FileNotFoundError(f"find_tables: there are no tables in {own} or {shipped}; name some")
+    return [*dict.fromkeys(found)]
+
+
+def read_tables(
+    paths: Sequence[Path], *, strict: bool
+) -> tuple[dict[str, pd.DataFrame], dict[Path, ValueError]]:
+    """Tables by name, each radius computed again; unless `strict`, what is none is left out, with the reason.
+
+    ValueError for a file that is no table of certificates if `strict`, and where none of them is one.
+    """
+    tables: dict[str, pd.DataFrame] = {}
+    left: dict[Path, ValueError] = {}
+    for path in paths:
+        try:
+            table = read_table(path)
+            if not {"predict", "radius", "correct"} <= {*table}:
+                raise ValueError(f"{path}: no table of certificates")
+        except ValueError as error:
+            if strict:
+                raise
+            left[path] = error
+            continue
+        tables[_name(path, tables)] = table
+    if not tables:
+        raise ValueError("read_tables: none of the tables there is one of certificates; name some")
+    return tables, left
+
+
+def _name(path: Path, taken: Collection[str]) -> str:
+    """The noise level of what was smoothed, and what it is; the whole name where that is taken."""
+    short = _LEVEL.sub(r" σ = \1", path.stem.removeprefix("cifar10_jpeg_"))
+    name = path.stem if short in taken else short
+    while name in taken:
+        name += "′"
+    return name

@@ -1,0 +1,15 @@
+from .cards import CARD as CARD
+from .cards import Card as Card
+from .cards import as_card as as_card
+from .cards import make_card as make_card
+from .front import Door as Door
+from .front import Way as Way
+from .front import front_html as front_html
+from .front import wait_html as wait_html
+from .page import Entry as Entry
+from .page import gallery_html as gallery_html
+from .page import template as template
+from .show import show_run as show_run
+from .values import Grid as Grid
+from .values import as_grid as as_grid
+from .values import shown as shown
