@@ -16,6 +16,7 @@ from benchmarks.pages import (
     gpu,
     larger,
     mixing,
+    panels,
     pixels,
     resnet,
     resnet_mixes,
@@ -42,7 +43,7 @@ PAGES: dict[str, Callable[[], Facts]] = {
         | resnet.facts()
         | resnet_mixes.facts()
     ),
-    "speed": lambda: speed.facts() | gpu.facts() | streamed.facts(),
+    "speed": lambda: speed.facts() | gpu.facts() | streamed.facts() | panels.facts(),
 }
 
 

@@ -57,7 +57,9 @@ class Live:
         page = held[0].ax.figure
         assert isinstance(page, Page)
         self.page, self._ground = page, cast(Any, None)
-        self._moving = sorted((one for each in held for one in each.moving), key=lambda one: one.zorder)
+        legends = (each.ax.get_legend() for each in held)  # they lie over what moves
+        moving = dict.fromkeys([*(one for each in held for one in each.moving), *filter(None, legends)])
+        self._moving: list[Artist] = sorted(moving, key=lambda one: one.zorder)
         self.width = round(page.get_figwidth() * INCH)
         page.set_dpi(INCH * scale)
         canvas: Any = FigureCanvasAgg(page)

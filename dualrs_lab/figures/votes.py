@@ -149,8 +149,8 @@ class VoteBars(Drawing):
             "abstains" if c.predict == ABSTAIN else f"{named[place]} within radius {floor_text(c.radius)}"
         )
         drawn = f"{c.n:,} votes" if of is None else f"first {c.n:,} of {of:,} votes: a view"
-        bound = f"lower bound {floor_text(low)} (alpha = {c.alpha:g}), {drawn}"
-        self.ax.title.set_text(f"σ = {c.sigma:g}: {verdict}\n{bound}")
+        bound = f"lower bound {floor_text(low)} (alpha = {c.alpha:g})"
+        self.ax.title.set_text(f"σ = {c.sigma:g}: {verdict}\n{bound}\n{drawn}")
         return self.ax
 
 
@@ -278,7 +278,7 @@ class BoundsAgainstN(_AgainstN):
         super().__init__(ax=ax)
         ax.axhline(0.5, color=RED, linestyle="--", linewidth=1.2, label="1/2")
         ax.set(ylabel="probability", ylim=(0, 1.02))
-        ax.legend(loc="center right")
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.01), ncols=2)
 
 
 class RadiusAgainstN(_AgainstN):

@@ -166,10 +166,10 @@ class ImagePanel(Panel):
                 "a view of the first {:,} votes. Only the last one, at the n = {:,} that was fixed "
                 "beforehand, is a certificate."
             ).format(c.n, state["n"])
-        precision = str(self.dtype).removeprefix("torch.")
+        kind = "no certificate" if c.predict == ABSTAIN else "certified"
         return said + Markup(
-            "certified from n = {:,} votes of the network in {}, but for a chance of α = {:g}."
-        ).format(c.n, precision, c.alpha)
+            "{} from n = {:,} votes of the network in {}; wrong with probability at most α = {:g}."
+        ).format(kind, c.n, str(self.dtype).removeprefix("torch."), c.alpha)
 
 
 def _at_level(c: Certificate, alpha: float) -> Certificate:

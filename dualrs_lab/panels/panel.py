@@ -102,6 +102,9 @@ class Panel(ABC):
         """What to say below the picture: text, or `Markup`, which is HTML."""
         return ""
 
+    def offer(self, found: Any) -> None:  # noqa: B027
+        """Let the controls offer what there is to choose from, after they were moved."""
+
     def found(self, state: State) -> Any:
         """The last of `views`, kept until the state is another."""
         if self._kept[0] != dict(state):
@@ -174,6 +177,7 @@ class Panel(ABC):
         busy.check()
         self._kept = (dict(state), view)
         self._paint(state, view)
+        self.offer(view)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], Any]:
         self.wait()
@@ -237,8 +241,8 @@ _MOVES: dict[str, Any] = {"continuous_update": True}  # the picture follows the 
 
 
 LAYOUT: dict[str, Any] = {
-    "style": {"description_width": "8em"},
-    "layout": {"width": "32em"},
+    "style": {"description_width": "10em"},
+    "layout": {"width": "34em"},
 }
 
 

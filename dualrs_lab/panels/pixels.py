@@ -85,6 +85,14 @@ class PixelPanel(Panel):
             low=float_slider("budget elsewhere", start, 0.0, eps, eps / 16, ".3f"),
         )
 
+        self.controls["rule"].observe(self._used, "value")
+        self._used()
+
+    def _used(self, _: object = None) -> None:
+        # what a rule does not ask for cannot be moved
+        for name, rule in zip(("fraction", "k"), RULES, strict=False):
+            self.controls[name].disabled = self.state["rule"] != rule
+
     def find(self, state: State, tick: Tick = still) -> Found:
         """As `Panel.find`."""
         pixels, labels = self.images.batch(torch.tensor([state["image"]]))

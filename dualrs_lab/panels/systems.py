@@ -58,6 +58,7 @@ class SystemPanel(Panel):
     than the one level with the largest average radius. With `pictures`, those images are shown, one by one.
     """
 
+    kind = ""  # of panel, for style sheets and tests
     system, verb = "", "answered"
 
     def __init__(
@@ -83,7 +84,7 @@ class SystemPanel(Panel):
         self._done: dict[Any, tuple[pd.DataFrame, NDArray[np.int64], Any]] = {}
         choices = ["all images", *(f"{self.verb} at σ = {sigma:g}" for sigma in self.order)]
         super().__init__(
-            self.system,
+            self.kind,
             **dials,
             shown=widgets.Dropdown(options=choices, value=choices[0], description="shown", **LAYOUT),
             by=widgets.Dropdown(options=ORDERS, value=ORDERS[0], description="sorted by", **LAYOUT),
@@ -149,6 +150,10 @@ class SystemPanel(Panel):
             pixels, _ = self.pictures.images.batch([self.pictures.places.index(int(self.idx[i]))])
             self.strip.show(pixels[None].float() / 255, [f"image {self.idx[i]}"])
 
+    def offer(self, found: Found) -> None:
+        """As `Panel.offer`: the images that are left."""
+        self.controls["image"].max = len(found.order) - 1
+
     def tell(self, state: State, found: Found) -> str:
         """As `Panel.tell`."""
         i, table = found.at(state), found.table
@@ -179,7 +184,7 @@ class CascadePanel(SystemPanel):
     `tables` are those of the experts, by sigma; the largest is asked first. Otherwise as `SystemPanel`.
     """
 
-    system = "cascade"
+    kind, system = "cascade", "cascade"
 
     def __init__(
         self,
@@ -225,7 +230,7 @@ class CombinerPanel(SystemPanel):
     one that reaches furthest for the class is the surest. Otherwise as `SystemPanel`.
     """
 
-    system, verb = "combiner", "surest"
+    kind, system, verb = "combiner", "combiner", "surest"
 
     def __init__(
         self,
@@ -272,7 +277,7 @@ class RoutedPanel(SystemPanel):
     and expert radii, the lines the routed and the published certificate. Otherwise as `SystemPanel`.
     """
 
-    system, verb = "dual", "routed to the expert"
+    kind, system, verb = "routed", "dual", "routed to the expert"
 
     def __init__(
         self,
