@@ -1,8 +1,9 @@
-"""`python -m benchmarks.panels`: how long each chart takes to follow, from an event to a painted frame.
+"""`python -m benchmarks.panels`: how long charts and panels take to follow, from an event to what is seen.
 
 Every chart stands in a page that is opened from disk in headless Chromium, with all requests blocked. Each of
 its sliders and menus moves to and fro; the time runs from the event to the end of the next painted frame, so
-that half a frame of waiting is in it. Writes panels.json (every value), .csv and .md into `--out`.
+that half a frame of waiting is in it. Panels with a kernel are served: see `kernel_panels`. Writes
+panels.json (every value), .csv and .md into `--out`.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 
+from benchmarks import kernel_panels
 from benchmarks.measure import Row, frame
 from benchmarks.report import table
 from dualrs_lab.charts import (
@@ -65,13 +67,15 @@ def main(argv: Sequence[str] | None = None) -> list[Row]:
     args = _options(argv)
     charts = {name: make() for name, make in _charts().items() if name in args.only or not args.only}
     rows = _measured(charts, args)
-    print(table(rows, PART))
+    parts = [part for part in (PART, kernel_panels.PART) if any(row.part == part for row in rows)]
+    told = "\n\n".join(table(rows, part) for part in parts)
+    print(told)
     replace_json(
         args.out / "panels.json",
         {"events": args.events, "provenance": describe(pick_device("cpu")), "rows": [*map(asdict, rows)]},
     )
     replace_text(args.out / "panels.csv", frame(rows).to_csv(index=False, lineterminator="\n"))
-    replace_text(args.out / "panels.md", table(rows, PART) + "\n")
+    replace_text(args.out / "panels.md", told + "\n")
     return rows
 
 
@@ -100,6 +104,7 @@ def _measured(charts: dict[str, Chart], args: argparse.Namespace) -> list[Row]:
             path = Path(folder, "page.html")
             path.write_text(page_html(name, [chart.figure()]), "utf-8")
             rows += _controls_of(browser, path, name, args.events)
+        rows += kernel_panels.measured(browser, events=args.events, only=args.only)
         browser.close()
     return rows
 
@@ -126,7 +131,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     known = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
     parser.add_argument("--browser", default=known, help="chromium, by default the one on the PATH")
     parser.add_argument("--events", type=int, default=20, help="of each control")
-    parser.add_argument("--only", nargs="*", default=[], help="charts to measure, by name; default: all")
+    parser.add_argument("--only", nargs="*", default=[], help="charts and panels, by name; default: all")
     parser.add_argument("--out", type=Path, default=DATA / "benchmarks")
     return parser.parse_args(argv)
 

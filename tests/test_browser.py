@@ -3,7 +3,6 @@
 Needs chromium and the extra `browser` (playwright drives the chromium that is installed; nothing is fetched).
 """
 
-import contextlib
 import importlib.util
 import json
 import os
@@ -13,8 +12,10 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,41 +41,51 @@ SETTINGS = {
     },
     "notebook-extension/tracker": {"windowingMode": "none"},  # else cells out of sight are not in the page
 }
-MADE = [
-    "from dualrs_lab.panels import VotesPanel\nVotesPanel()",
-    "from dualrs_lab.panels import PlanePanel\nPlanePanel()",
-    """
-import pandas as pd
-from dualrs_lab.panels import CertifiedPanel
-rows = pd.DataFrame({"label": 0, "predict": 0, "correct": 1, "radius": [0.1, 0.3, 0.6, 0.9]})
-tables = {"σ = 0.5": rows.assign(sigma=0.5), "σ = 1": rows.assign(radius=[0.1, 0.2, 1.0, 1.8], sigma=1.0)}
-CertifiedPanel(tables)
-""",
-    """
-from dualrs_lab.data import load_images
-from dualrs_lab.models import make_model
+NETWORKS = """
+from dualrs_lab.data import load_images, shipped_pictures
+from dualrs_lab.evidence import read_table
+from dualrs_lab.experiment import Experiment, Shelf
+shipped, pictures = Experiment.shipped("../data"), shipped_pictures("../data")
+singles = shipped.singles()
+systems, mixing, pixels = (Shelf("../data", f"cifar10_{part}") for part in ("systems", "mixing", "pixels"))
+"""
+MADE = {
+    "votes": "from dualrs_lab.panels import VotesPanel\nVotesPanel()",
+    "plane": "from dualrs_lab.panels import PlanePanel\nPlanePanel()",
+    "dual": "from dualrs_lab.panels import DualPanel\nDualPanel()",
+    "certified": "from dualrs_lab.panels import CertifiedPanel\nCertifiedPanel(shipped.tables())",
+    "image": """
 from dualrs_lab.panels import ImagePanel
-digits = load_images("digits", "test")
-network = make_model("digits_cnn", classes=10, channels=1, mean=[0.3], std=[0.4], seed=0)
-ImagePanel(network, digits)
+ImagePanel({sigma: shipped.expert(sigma) for sigma in singles}, pictures, image=30, sigma=0.5, n=400)
 """,
-    """
-from dualrs_lab.data import load_images
-from dualrs_lab.models import make_model
+    "pixels": """
 from dualrs_lab.panels import PixelPanel
-digits = load_images("digits", "test")
-network = make_model("digits_cnn", classes=10, channels=1, mean=[0.3], std=[0.4], seed=0)
-network.body.fc.weight.data.abs_()
-PixelPanel(network, digits, eps=0.2)
+PixelPanel(pixels.network("at"), pictures, eps=8 / 255, image=33, layer=["body.layer3", "body.layer2"])
 """,
-    """
-from dualrs_lab.data import load_images
-from dualrs_lab.models import make_model
+    "blend": """
 from dualrs_lab.panels import BlendPanel
-g, h = (make_model("digits_cnn", classes=10, channels=1, mean=[0.3], std=[0.4], seed=seed) for seed in (0, 1))
-BlendPanel(g, h, load_images("digits", "test"), eps=0.2)
+BlendPanel(mixing.network("accurate"), pixels.network("at"), pictures, eps=8 / 255)
 """,
-]
+    "cascade": """
+from dualrs_lab.panels import CascadePanel
+CascadePanel(singles, pictures=pictures, image=7)
+""",
+    "combiner": """
+from dualrs_lab.combine import read_combiner
+from dualrs_lab.panels import CombinerPanel
+dial = {name: read_combiner(systems.combiner(name)) for name in ("large", "even", "small")}
+CombinerPanel(singles, dial, pictures=pictures, image=7)
+""",
+    "routed": """
+from dualrs_lab.panels import RoutedPanel
+RoutedPanel(read_table(systems.answers("dual")), singles, pictures=pictures, image=3)
+""",
+    "mix": """
+from dualrs_lab.panels import MixPanel
+rows = mixing.read("systems")
+MixPanel(singles[0.5], curve=rows[rows["system"].str.startswith("weight")])
+""",
+}
 HOSTILE = """
 from dualrs_lab.data import Images, load_images
 from dualrs_lab.models import make_model
@@ -120,7 +131,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     for name in ("data", "runs"):
         if (ROOT / name).is_dir():
             (root / name).symlink_to(ROOT / name)
-    cells = [nbformat.v4.new_code_cell(source.strip()) for source in MADE]
+    sources = [NETWORKS, *MADE.values()]
+    cells = [nbformat.v4.new_code_cell(source.strip()) for source in sources]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     evil = [nbformat.v4.new_code_cell(HOSTILE.strip())]
     charts = [nbformat.v4.new_code_cell(CHARTS.strip())]
@@ -141,9 +153,23 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
         yield address, root
 
 
-@contextlib.contextmanager
-def served(command: list[str], home: Path, root: Path, port: int) -> Iterator[str]:
-    """A server that runs in `root` with settings of its own: its address, once it answers."""
+@pytest.fixture(scope="module")
+def voila(lab: tuple[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """Voilà on the notebook of the panels."""
+    home, root, port = tmp_path_factory.mktemp("voila"), lab[1], free_port()
+    command = [
+        sys.executable, "-m", "voila", str(root / "notebooks" / "panels.ipynb"), "--show_tracebacks=True",
+        "--no-browser", f"--port={port}",
+    ]  # fmt: skip
+    with served(command, home, root, port, ready="/nothing") as address:
+        yield address, root
+
+
+@contextmanager
+def served(
+    command: list[str], home: Path, root: Path, port: int, ready: str = "/api/status"
+) -> Iterator[str]:
+    """A server that runs in `root` with settings of its own: its address, once it answers at `ready`."""
     address, log = f"http://127.0.0.1:{port}", home / "log.txt"
     with (
         log.open("w") as out,
@@ -152,7 +178,7 @@ def served(command: list[str], home: Path, root: Path, port: int) -> Iterator[st
         ) as server,
     ):
         try:
-            wait_for(f"{address}/api/status", server, log)
+            wait_for(f"{address}{ready}", server, log)
             yield address
         finally:
             stop(server)
@@ -181,6 +207,8 @@ def wait_for(address: str, server: "subprocess.Popen[bytes]", log: Path) -> None
         try:
             with urllib.request.urlopen(address, timeout=5):
                 return
+        except urllib.error.HTTPError:  # it answers
+            return
         except OSError:
             time.sleep(0.2)
     pytest.fail(f"JupyterLab did not answer at {address}:\n{log.read_text()[-3000:]}")
@@ -220,31 +248,80 @@ def run_all(page: Any, address: str, notebook: str) -> None:
 
 def wait_for_change(panel: Any, before: str, what: str) -> str:
     deadline = time.monotonic() + 60
-    while (now := picture(panel)) == before:
+    while settled(panel) == before:
         assert time.monotonic() < deadline, f"{what} left the picture as it was"
         panel.page.wait_for_timeout(100)
-    return now
+    return settled(panel)
 
 
 def picture(panel: Any) -> str:
-    return str(panel.locator("img.dualrs-picture").evaluate(DIGEST))
+    return str(panel.locator("img").evaluate(DIGEST))
+
+
+def settled(panel: Any) -> str:
+    """The picture once nothing is under way, and none has come for a while."""
+    seen = ""
+    busy = panel.locator(".dualrs-stop")
+    while busy.is_visible() or picture(panel) != seen:
+        seen = picture(panel)
+        panel.page.wait_for_timeout(250)
+    return seen
+
+
+def sliders_of(panel: Any) -> dict[str, Any]:
+    """Handles that can be moved, by the name of their control."""
+    free = panel.locator(".widget-slider:has(.noUi-target:not([disabled]))")
+    named = "one => [...one.classList].find(name => name.startsWith('dualrs-'))"
+    names = [free.nth(i).evaluate(named) for i in range(free.count())]
+    return {name: panel.locator(f".{name} .noUi-handle") for name in names}
+
+
+def drag(page: Any, handle: Any) -> None:
+    """By the mouse, to the middle of the slider, or away from there."""
+    handle.scroll_into_view_if_needed()
+    box = handle.bounding_box()
+    rail = handle.locator("xpath=ancestor::*[contains(@class, 'noUi-target')]").bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    share = 0.3 if abs(x - rail["x"] - rail["width"] / 2) < 0.1 * rail["width"] else 0.5
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(rail["x"] + share * rail["width"], y, steps=6)
+    page.mouse.up()
+
+
+def press(panel: Any, handle: Any, before: str, what: str) -> str:
+    """A few steps, as one alone may change no answer."""
+    top = handle.get_attribute("aria-valuenow") == handle.get_attribute("aria-valuemax")
+    handle.focus()
+    for _ in range(12):
+        handle.press("ArrowLeft" if top else "ArrowRight")
+        if (seen := settled(panel)) != before:
+            return seen
+    raise AssertionError(f"{what} left the picture as it was")
 
 
 def move_everything(panel: Any) -> None:
-    """Every slider one step, menus to the last choice, every tick off but the first: the picture follows."""
+    """Every slider by key and by mouse, every menu and tick: the picture follows, and nothing complains."""
     assert panel.locator("img").count() == 1
-    seen = picture(panel)
-    handles = panel.locator(".noUi-handle")
-    assert handles.count() > 0
-    for i in range(handles.count()):
-        handles.nth(i).focus()
-        handles.nth(i).press("ArrowRight")
-        seen = wait_for_change(panel, seen, f"slider {i}")
+    seen, moved = settled(panel), set()
+
+    def move_sliders(seen: str) -> str:
+        for name, handle in sliders_of(panel).items():
+            if name not in moved:
+                seen = press(panel, handle, seen, f"{name}, by key")
+                drag(panel.page, handle)
+                seen = wait_for_change(panel, seen, f"{name}, by mouse")
+                moved.add(name)
+        return seen
+
+    seen = move_sliders(seen)
     menus = panel.locator("select")
     for i in range(menus.count()):
-        last = menus.nth(i).locator("option").count() - 1
-        menus.nth(i).select_option(index=last)
-        seen = wait_for_change(panel, seen, f"menu {i}")
+        first = menus.nth(i).evaluate("menu => menu.selectedIndex")
+        for place in {*range(menus.nth(i).locator("option").count())} - {first}:
+            menus.nth(i).select_option(index=place)
+            seen = wait_for_change(panel, seen, f"menu {i}")
+            seen = move_sliders(seen)  # those that were not free before
     ticks = panel.locator("input[type=checkbox]")
     for i in range(1, ticks.count()):
         ticks.nth(i).click()
@@ -260,18 +337,45 @@ def test_the_shipped_settings_reach_the_lab(lab: tuple[str, Path]) -> None:
     assert schema["properties"]["commsOverSubshells"]["default"] == "disabled"
 
 
-def test_every_panel_follows_its_sliders(lab: tuple[str, Path], page: Any, tmp_path: Path) -> None:
-    run_all(page, lab[0], "panels.ipynb")
-    names = ["votes", "plane", "certified", "image", "pixels", "blend"]
-    assert page.locator(".jp-OutputArea-output img").count() == len(
-        names
-    )  # the fallback PNG does not show too
-    for name in names:
+@pytest.mark.parametrize("server", ["lab", "voila"])
+def test_every_panel_follows_its_controls(
+    server: str, request: pytest.FixtureRequest, page: Any, tmp_path: Path
+) -> None:
+    address, _ = request.getfixturevalue(server)
+    if server == "lab":
+        run_all(page, address, "panels.ipynb")
+        shown = page.locator(".jp-OutputArea-output img")
+        assert shown.count() == len(MADE)  # the fallback PNG does not show too
+    else:
+        page.goto(address)
+    for name in MADE:
         panel = page.locator(f".dualrs-{name}.dualrs-panel")
+        panel.locator("img").wait_for()
         panel.scroll_into_view_if_needed()
         panel.screenshot(path=tmp_path / f"{name}_before.png")
         move_everything(panel)
         panel.screenshot(path=tmp_path / f"{name}_after.png")
+
+
+def test_a_certificate_sharpens_and_can_be_stopped(lab: tuple[str, Path], page: Any, tmp_path: Path) -> None:
+    run_all(page, lab[0], "panels.ipynb")
+    panel = page.locator(".dualrs-image.dualrs-panel")
+    stop, note = panel.locator(".dualrs-stop"), panel.locator(".dualrs-note")
+    draws = panel.locator(".dualrs-n .noUi-handle")
+    draws.focus()
+    for _ in range(9):
+        draws.press("ArrowRight")
+    stop.wait_for(state="visible")
+    playwright.expect(note).to_contain_text("a view of the first")
+    views = {picture(panel) for _ in range(12) if page.wait_for_timeout(200) is None}
+    assert len(views) > 3
+    panel.screenshot(path=tmp_path / "on_the_way.png")
+    stop.click()
+    playwright.expect(panel.locator(".dualrs-status")).to_contain_text("stopped")
+    playwright.expect(stop).to_be_hidden()
+    draws.press("Home")
+    playwright.expect(note).to_contain_text("certified from n = 100 votes")
+    playwright.expect(panel.locator(".dualrs-status")).to_have_text("")
 
 
 def test_charts_are_drawn_and_move_without_the_kernel(
@@ -398,7 +502,7 @@ def test_the_explorer_works_from_disk_without_a_network(page: Any, tmp_path: Pat
     exact = (lower_bound(30, 250, 0.025), upper_bound(30, 250, 0.025))
     assert (low, high) == pytest.approx(exact, abs=1e-9)
     page.locator(".dualrs-pictures button").nth(33).click()
-    assert "1:9940 9:60" in page.locator(".dualrs-image").inner_text()
+    assert "automobile:9940 truck:60" in page.locator(".dualrs-image").inner_text()
     page.locator(".dualrs-tables tbody button", has_text="combined").click()
     assert "method combine" in page.locator(".dualrs-picked").inner_text()
     tex = page.locator(".dualrs-tex").get_attribute("href")

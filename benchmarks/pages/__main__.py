@@ -16,6 +16,7 @@ from benchmarks.pages import (
     gpu,
     larger,
     mixing,
+    panels,
     photographs,
     pixels,
     resnet,
@@ -46,7 +47,7 @@ PAGES: dict[str, Callable[[], Facts]] = {
         | resnet.facts()
         | resnet_mixes.facts()
     ),
-    "speed": lambda: speed.facts() | gpu.facts() | streamed.facts(),
+    "speed": lambda: speed.facts() | gpu.facts() | streamed.facts() | panels.facts(),
 }
 
 

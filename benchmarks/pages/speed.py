@@ -11,7 +11,7 @@ from benchmarks.quality import ALPHA, SIGMAS
 from dualrs_lab.cascade import Cascade, first_to_accept, steps
 from dualrs_lab.evidence import join_votes
 
-__all__ = ["SOURCES", "Bench", "facts", "thinned_cascade"]
+__all__ = ["SOURCES", "Bench", "facts", "machine", "thinned_cascade"]
 
 
 def facts() -> Facts:
@@ -37,6 +37,7 @@ SOURCES = {
     "pixel_cost": "pixel_cost",
     "training": "training",
     "training_bfloat16": "training",
+    "panels": "panels",
     "build": "build",
 }
 """Tables of speed under data/benchmarks and the command that makes each."""
@@ -204,7 +205,7 @@ def _int8() -> Facts:
     made, drawn = bench.info["provenance"], bench.median("fast path", "noise")
     arms = ("+ bfloat16", "+ compiled", "+ int8")
     return {
-        "int8_machine": _machine(made),
+        "int8_machine": machine(made),
         "int8_times": {arm: significant(bench.median(arm, "textbook / this"), 2) for arm in arms},
         "int8_peak": f"{bench.median('+ compiled', 'of the matmul peak'):.0f}",
         "int8_disagreement": f"{bench.median('+ int8', 'of 10,000 votes'):.1f}",
@@ -212,7 +213,7 @@ def _int8() -> Facts:
     }
 
 
-def _machine(made: dict[str, Any]) -> str:
+def machine(made: dict[str, Any]) -> str:
     used = f"one of {made['cores']} cores" if made["threads"] == 1 else f"{made['cores']} cores"
     return f"{used} of an {made['cpu']} with {made['instructions']}"
 
@@ -236,8 +237,8 @@ def _training() -> Facts:
         "training": markdown(["", "seconds per batch", "as published / this", "in convolutions, %"], rows),
         "training_rounds": str(bench.info["rounds"]),
         "training_batch": str(bench.info["batch"]),
-        "training_machine": _machine(bench.info["provenance"]),
-        "training_other_machine": _machine(other.info["provenance"]),
+        "training_machine": machine(bench.info["provenance"]),
+        "training_other_machine": machine(other.info["provenance"]),
         "training_times": times(bench, trained),
         "training_folded": times(bench, "attack on a folded copy"),
         "training_other": times(other, "+ float32, as train does"),

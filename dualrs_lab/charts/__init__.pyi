@@ -14,6 +14,7 @@ from .dial import mix_chart as mix_chart
 from .embed import VEGALITE as VEGALITE
 from .embed import chart_outputs as chart_outputs
 from .embed import figure_html as figure_html
+from .embed import inert as inert
 from .embed import page_html as page_html
 from .embed import runtime_html as runtime_html
 from .explorer import explorer_html as explorer_html

@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from dualrs_lab.charts.ink import INK
 
-__all__ = ["VEGALITE", "chart_outputs", "figure_html", "page_html", "runtime_html"]
+__all__ = ["VEGALITE", "chart_outputs", "figure_html", "inert", "page_html", "runtime_html"]
 
 
 VEGALITE = "application/vnd.vegalite.v5+json"
@@ -80,7 +80,7 @@ def figure_html(
         if ending in files
     )
     drawn = {key: part for key, part in spec.items() if key != "$schema"}  # JupyterLab's version, not ours
-    told = _inert({"spec": drawn, "name": name, "actions": ACTIONS})
+    told = inert({"spec": drawn, "name": name, "actions": ACTIONS})
     shown = base64.b64encode(picture).decode("ascii")
     return _FIGURE.format(name=name, alt=alt, files=links, told=told, picture=shown)
 
@@ -90,7 +90,7 @@ def runtime_html() -> Markup:
     here = resources(__package__)
     style, glue = (here.joinpath(name).read_text("utf-8") for name in ("page.css", "glue.js"))
     parts = {"style": style, "vega": _script(_bundle()), "glue": glue}
-    return _RUNTIME.format(inks=_inert(INK), **{name: Markup(part) for name, part in parts.items()})
+    return _RUNTIME.format(inks=inert(INK), **{name: Markup(part) for name, part in parts.items()})
 
 
 def page_html(title: str, parts: Sequence[str]) -> Markup:
@@ -121,7 +121,7 @@ def _script(source: str) -> str:
     return source.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
-def _inert(value: object) -> Markup:
+def inert(value: object) -> Markup:
     """JSON for a script element: nothing in it ends the element."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c"))

@@ -183,6 +183,14 @@
     draw();
   };
 
+  const told = JSON.parse(document.getElementById("dualrs-classes").textContent);
+  // the pictures' names are those of a table that labels all of them as they are
+  const named = (one, kind) => {
+    one.known ??= one.rows.some((row) => told.labels[row.idx] === row.label)
+      && one.rows.every((row) => row.label < 0 || [undefined, row.label].includes(told.labels[row.idx]));
+    return one.known && told.names[kind] !== undefined ? told.names[kind] : null;
+  };
+
   const image = (idx) => {
     state.image = idx;
     root.querySelectorAll(".dualrs-pictures button").forEach((made) => made.classList.toggle("dualrs-chosen", Number(made.dataset.idx) === idx));
@@ -192,9 +200,10 @@
     const rows = chosen().map((one) => {
       const row = one.by.get(idx);
       if (!row) return lineOf(cell(one.name), cell("not in this table"));
-      const answer = row.predict < 0 ? "abstains" : `class ${row.predict}${row.predict === row.label ? "" : ", wrong"}`;
+      const answer = row.predict < 0 ? "abstains" : `${named(one, row.predict) ?? `class ${row.predict}`}${row.predict === row.label ? "" : ", wrong"}`;
       const votes = Object.entries(row.votes).filter(([, text]) => text).map(([key, text]) => `${key.replace("votes_", "σ = ").replace("votes", "")} ${text}`.trim()).join("; ");
-      return lineOf(cell(one.name), cell(answer), cell(String(row.label)), cell((Math.floor(row.radius * 1000) / 1000).toFixed(3)), cell(votes));
+      const counted = votes.replace(/(\d+):(\d+)/g, (_, kind, count) => `${named(one, kind) ?? kind}:${count}`);
+      return lineOf(cell(one.name), cell(answer), cell(named(one, row.label) ?? String(row.label)), cell((Math.floor(row.radius * 1000) / 1000).toFixed(3)), cell(counted));
     });
     kept.tBodies[0].replaceChildren(...rows);
   };

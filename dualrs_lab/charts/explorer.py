@@ -7,7 +7,6 @@ Files are read in the browser and go nowhere.
 
 import base64
 import io
-import json
 from collections.abc import Collection, Mapping
 from importlib.resources import files as resources
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from PIL import Image
 from dualrs_lab.charts.chart import Chart, as_data
 from dualrs_lab.charts.controls import nearest, ruler, ticks
 from dualrs_lab.charts.curves import values_at
-from dualrs_lab.charts.embed import page_html
+from dualrs_lab.charts.embed import inert, page_html
 from dualrs_lab.charts.theme import RULER, WIDTH
 from dualrs_lab.evidence.claim import Claims
 from dualrs_lab.evidence.summary import average_radius, certified_accuracy, confidence_band
@@ -60,6 +59,7 @@ computed again from its votes when the page was made; of files that you drop, ra
 <div class="dualrs-pictures">{pictures}</div>
 <div class="dualrs-wide"><table class="dualrs-image"><thead></thead><tbody></tbody></table></div>
 <script type="application/json" id="dualrs-tables">{tables}</script>
+<script type="application/json" id="dualrs-classes">{classes}</script>
 </main>
 <style>{style}</style>"""
 )
@@ -97,7 +97,8 @@ def explorer_html(
         curves=Markup(_curves(given, places.tolist(), at).figure()),
         plane=Markup(_plane(given, at).figure()),
         pictures=Markup("").join(_shown(pictures)),
-        tables=_inert([_told(name, table, shown=name in given) for name, table in every.items()]),
+        classes=inert(_classes(pictures)),
+        tables=inert([_told(name, table, shown=name in given) for name, table in every.items()]),
         style=Markup(style),
     )
     head, end, tail = page_html(title, [body]).rpartition(Markup("</body>"))  # the runtime speaks of others
@@ -208,6 +209,13 @@ def _steps(name: str, table: pd.DataFrame, places: list[float]) -> pd.DataFrame:
     return pd.DataFrame(found).round(5)
 
 
+def _classes(pictures: "Pictures | None") -> dict[str, Any]:
+    if pictures is None:
+        return {"names": [], "labels": {}}
+    labels = dict(zip(map(str, pictures.places), pictures.images.labels.tolist(), strict=True))
+    return {"names": list(pictures.images.classes), "labels": labels}
+
+
 def _shown(pictures: "Pictures | None") -> list[Markup]:
     if pictures is None:
         return []
@@ -223,7 +231,3 @@ def _png(pixels: Any) -> str:
     file = io.BytesIO()
     Image.fromarray(np.moveaxis(pixels, 0, -1)).save(file, "PNG")
     return base64.b64encode(file.getvalue()).decode("ascii")
-
-
-def _inert(value: object) -> Markup:
-    return Markup(json.dumps(value, separators=(",", ":")).replace("<", "\\u003c"))

@@ -1,7 +1,7 @@
 """Figures of systems with several noise levels."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import seaborn as sns
@@ -12,12 +12,19 @@ from numpy.typing import ArrayLike
 from dualrs_lab.cascade.radii import cascade_radius
 from dualrs_lab.dual.radii import published_radius, routed_radius
 from dualrs_lab.evidence.summary import floor_text
+from dualrs_lab.figures.live import Drawing, rounded_up
 from dualrs_lab.figures.style import BLACK, GREY, PAGE, RED, level_label, new_axes, sigma_look, style
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["cascade_steps", "entry_and_expert_radii", "images_by_level"]
+__all__ = [
+    "CascadeSteps",
+    "EntryAndExpertRadii",
+    "cascade_steps",
+    "entry_and_expert_radii",
+    "images_by_level",
+]
 
 
 @style()
@@ -34,29 +41,78 @@ def entry_and_expert_radii(
     The longer one is how far expert j does no harm. The shortest of these is the routed radius (solid line);
     the dashed one is the published radius, of `top`, the expert that is chosen at the point.
     """
-    r, R = (np.asarray(values, dtype=np.float64) for values in (entry, experts))
     ax = new_axes(ax, PAGE, 1.2 + 0.45 * len(sigmas))
-    reach = 1.08 * max(0.01, *(values[np.isfinite(values)].max(initial=0.0) for values in (r, R)))
-    for j, sigma in enumerate(sigmas):
-        ax.barh(j - 0.17, min(r[j], reach), height=0.3, facecolor="0.93", edgecolor="0.45", hatch="////")
-        ax.barh(j + 0.17, min(R[j], reach), height=0.3, color=sigma_look(sigma).colour)
-        ax.plot(min(max(r[j], R[j]), reach), j - 0.17 if r[j] > R[j] else j + 0.17, "D", color=BLACK)
-    published, routed = float(published_radius(r, R, top)), float(routed_radius(r, R))
-    lines = [
-        ax.axvline(routed, color=BLACK, label=f"routed {floor_text(routed)}"),
-        ax.axvline(published, color=RED, linestyle="--", label=f"published {floor_text(published)}"),
-    ]
-    bars = [
-        Patch(facecolor="0.93", edgecolor="0.45", hatch="////", label="$r_j$: cannot be chosen"),
-        Patch(color=GREY, label="$R_j$: gives the class"),
-    ]
-    names = [level_label(sigma) + (" (chosen)" if j == top else "") for j, sigma in enumerate(sigmas)]
-    ax.set_yticks(range(len(sigmas)), names)
-    ax.set(xlim=(0, reach), ylim=(len(sigmas) - 0.5, -0.5), xlabel="distance from the point")
-    ax.legend(handles=[*bars, *lines], loc="lower center", bbox_to_anchor=(0.5, 1.01), ncols=2)
-    ax.grid(axis="y", visible=False)
-    sns.despine(ax=ax)
-    return ax
+    return EntryAndExpertRadii(sigmas, ax=ax).show(entry, experts, top=top)
+
+
+class _TwoBars(Drawing):
+    """Two bars for each of K experts, a hatched one above a coloured one, and lines with their numbers."""
+
+    hatched, coloured = "", ""
+    lines: ClassVar[dict[str, dict[str, Any]]]
+
+    @style()
+    def __init__(self, sigmas: Sequence[float], *, ax: Axes) -> None:
+        super().__init__(ax)
+        self.sigmas, zeros = sigmas, np.zeros(len(sigmas))
+        rows = np.arange(len(sigmas))
+        light: dict[str, Any] = {"facecolor": "0.93", "edgecolor": "0.45", "hatch": "////"}
+        self.others = ax.barh(rows - 0.17, zeros, height=0.3, **light)
+        colours = [sigma_look(sigma).colour for sigma in sigmas]
+        self.own = ax.barh(rows + 0.17, zeros, height=0.3, color=colours, linewidth=0)
+        self.marks = {name: ax.axvline(0, **look) for name, look in self.lines.items()}
+        self.ends = ax.plot([], [], "D", color=BLACK)[0]
+        ax.set_yticks(rows, [level_label(sigma) for sigma in sigmas])
+        ax.set(ylim=(len(sigmas) - 0.5, -0.5))
+        bars = [Patch(**light, label=self.hatched), Patch(color=GREY, label=self.coloured)]
+        self.legend = ax.legend(
+            handles=[*bars, *self.marks.values()], loc="lower center", bbox_to_anchor=(0.5, 1.01),
+            ncols=2 if len(self.marks) > 1 else 3,
+        )  # fmt: skip
+        ax.grid(axis="y", visible=False)
+        sns.despine(ax=ax)
+        self.moving = [*self.others, *self.own, *self.marks.values(), self.ends, self.legend]
+
+    def fill(self, others: ArrayLike, own: ArrayLike, at: Mapping[str, float]) -> tuple[Any, Any]:
+        """The lengths as they are drawn, cut at the end of the axis; lines at 0 are not drawn."""
+        lengths = [np.asarray(values, dtype=np.float64) for values in (others, own)]
+        reach = rounded_up(1.04 * max(0.01, *(one[np.isfinite(one)].max(initial=0.0) for one in lengths)))
+        cut = [np.clip(one, 0.0, reach) for one in lengths]
+        for bars, values in zip((self.others, self.own), cut, strict=True):
+            for bar, value in zip(bars, values, strict=True):
+                bar.set_width(value)
+                bar.set_visible(value > 0)
+        for (name, line), text in zip(self.marks.items(), self.legend.get_texts()[2:], strict=True):
+            line.set_xdata([at[name], at[name]])
+            line.set_visible(at[name] > 0)
+            text.set_text(f"{name} {floor_text(at[name])}")
+        self.limits(xlim=(0, reach))
+        return cut[0], cut[1]
+
+
+class EntryAndExpertRadii(_TwoBars):
+    """The picture of `entry_and_expert_radii`, which `show` fills."""
+
+    hatched, coloured = "$r_j$: cannot be chosen", "$R_j$: gives the class"
+    lines: ClassVar[dict[str, dict[str, Any]]] = {
+        "routed": {"color": BLACK},
+        "published": {"color": RED, "linestyle": "--"},
+    }
+
+    @style()
+    def show(
+        self, entry: ArrayLike, experts: ArrayLike, *, top: int, where: str = "distance from the point"
+    ) -> Axes:
+        """These radii (K,) and (K,) about a point where expert `top` is chosen."""
+        radii = {"routed": routed_radius(entry, experts), "published": published_radius(entry, experts, top)}
+        r, R = self.fill(entry, experts, {name: float(radius) for name, radius in radii.items()})
+        rows = np.arange(len(r))
+        self.ends.set_data(np.maximum(r, R), np.where(r > R, rows - 0.17, rows + 0.17))
+        self.names(
+            level_label(sigma) + (" (chosen)" if j == top else "") for j, sigma in enumerate(self.sigmas)
+        )
+        self.ax.set_xlabel(where)
+        return self.ax
 
 
 @style()
@@ -73,28 +129,26 @@ def cascade_steps(
     Up to the coloured bar the expert gives the class, up to the hatched one it gives no other. The line is
     the radius that follows; `answers` is the expert that is guessed to answer, -1 for none.
     """
-    own, other = (np.asarray(values, dtype=np.float64) for values in (accepts, errs))
     ax = new_axes(ax, PAGE, 1.2 + 0.45 * len(sigmas))
-    radius = float(cascade_radius(own, other))
-    finite = [values[np.isfinite(values)].max(initial=0.0) for values in (own, other)]
-    reach = 1.08 * max(0.01, *finite)
-    for j, sigma in enumerate(sigmas):
-        hatched: dict[str, Any] = {"facecolor": "0.93", "edgecolor": "0.45", "hatch": "////"}
-        ax.barh(j - 0.17, np.clip(other[j], 0, reach), height=0.3, **hatched)
-        ax.barh(j + 0.17, np.clip(own[j], 0, reach), height=0.3, color=sigma_look(sigma).colour)
-    handles: list[Any] = [
-        Patch(facecolor="0.93", edgecolor="0.45", hatch="////", label="gives no other class"),
-        Patch(color=GREY, label="gives the class"),
-    ]
-    if radius > 0:
-        handles.append(ax.axvline(radius, color=BLACK, label=f"radius {floor_text(radius)}"))
-    names = [level_label(sigma) + (" (answers)" if j == answers else "") for j, sigma in enumerate(sigmas)]
-    ax.set_yticks(range(len(sigmas)), names)
-    ax.set(xlim=(0, reach), ylim=(len(sigmas) - 0.5, -0.5), xlabel="distance from the image")
-    ax.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.01), ncols=3)
-    ax.grid(axis="y", visible=False)
-    sns.despine(ax=ax)
-    return ax
+    return CascadeSteps(sigmas, ax=ax).show(accepts, errs, answers=answers)
+
+
+class CascadeSteps(_TwoBars):
+    """The picture of `cascade_steps`, which `show` fills."""
+
+    hatched, coloured = "gives no other class", "gives the class"
+    lines: ClassVar[dict[str, dict[str, Any]]] = {"radius": {"color": BLACK}}
+
+    @style()
+    def show(self, accepts: ArrayLike, errs: ArrayLike, *, answers: int) -> Axes:
+        """These distances (K,) and (K,); expert `answers` is guessed to answer."""
+        radius = float(cascade_radius(np.asarray(accepts, dtype=float), np.asarray(errs, dtype=float)))
+        self.fill(errs, accepts, {"radius": max(radius, 0.0)})
+        self.names(
+            level_label(sigma) + (" (answers)" if j == answers else "") for j, sigma in enumerate(self.sigmas)
+        )
+        self.ax.set_xlabel("distance from the image")
+        return self.ax
 
 
 @style()

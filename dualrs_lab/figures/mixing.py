@@ -4,6 +4,7 @@ As in `figures.style`: frame or array in, matplotlib Axes out, in the same style
 """
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -12,10 +13,14 @@ from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
 from dualrs_lab.evidence.radii import rs_radius, smoothed_slope
+from dualrs_lab.figures.live import Drawing
 from dualrs_lab.figures.style import MARKERS, PAGE, legend_beside, new_axes, style
 from dualrs_lab.mixing.radii import mix_radius_closed, mix_radius_lipschitz, mix_radius_smoothing
 
 __all__ = [
+    "MixRadii",
+    "PointOnCurve",
+    "ProbabilityBars",
     "margin_along",
     "margin_histogram",
     "mix_radius_curves",
@@ -101,6 +106,36 @@ def natural_against_robust(
     return ax
 
 
+class PointOnCurve(Drawing):
+    """Natural against robust accuracy of mixes, joined by weight, and a star at one of them.
+
+    `curve` has columns weight, natural and `robust`.
+    """
+
+    @style()
+    def __init__(self, curve: pd.DataFrame, *, robust: str = "worst", ax: Axes) -> None:
+        super().__init__(ax)
+        self.robust = robust
+        ax.plot(
+            curve["natural"], curve[robust], "-o", color=_COLOURS[0], markersize=4, markeredgecolor="white"
+        )
+        (self.star,) = ax.plot(
+            [], [], "*", color=_COLOURS[3], markersize=13, markeredgecolor="white", clip_on=False
+        )
+        ax.set(xlabel="natural accuracy", ylabel=f"robust accuracy ({robust})")
+        ax.margins(0.08)
+        ax.set_title(" ")
+        sns.despine(ax=ax)
+        self.moving = [self.star, ax.title]
+
+    @style()
+    def show(self, point: pd.Series) -> Axes:
+        """The star at a row of the curve."""
+        self.star.set_data([point["natural"]], [point[self.robust]])
+        self.ax.title.set_text(f"weight a = {point['weight']:g}")
+        return self.ax
+
+
 @style()
 def margin_histogram(
     groups: Mapping[str, ArrayLike],
@@ -138,23 +173,51 @@ def mix_radius_curves(
     The other classes have what this class leaves, so the sharp radius is Cohen's less a constant. A dotted
     line marks `p_lower`.
     """
-    ax = new_axes(ax, PAGE, 3.0)
-    p = 1 - np.geomspace(0.5, 1e-4, 400)
-    drawn = {
-        "h alone (Cohen)": (rs_radius(p, sigma), _BLACK, "-"),
-        "mix, sharp": (mix_radius_closed(p, weight, sigma), _COLOURS[3], "-"),
-        "mix, theorem 5": (mix_radius_smoothing(p, 1 - p, weight, sigma), _COLOURS[0], "--"),
-        "mix, theorem 4": (mix_radius_lipschitz(p, 1 - p, weight, smoothed_slope(sigma)), _COLOURS[2], "-."),
+    return MixRadii(ax=new_axes(ax, PAGE, 3.0)).show(weight, sigma=sigma, p_lower=p_lower)
+
+
+class MixRadii(Drawing):
+    """The picture of `mix_radius_curves`, which `show` fills."""
+
+    looks: ClassVar[dict[str, tuple[str, str]]] = {
+        "h alone (Cohen)": (_BLACK, "-"),
+        "mix, sharp": (_COLOURS[3], "-"),
+        "mix, theorem 5": (_COLOURS[0], "--"),
+        "mix, theorem 4": (_COLOURS[2], "-."),
     }
-    for name, (radius, colour, line) in drawn.items():
-        ax.plot(p, radius, line, color=colour, label=name)
-    if p_lower is not None:
-        ax.axvline(p_lower, color=_BLACK, linestyle=":", linewidth=1)
-    ax.set(xlabel="lower bound of the probability of h's class", ylabel="certified l2 radius", xlim=(0.5, 1))
-    ax.set(title=f"σ = {sigma:g}, weight a = {weight:g}", ylim=(0, 1.02 * float(rs_radius(1 - 1e-4, sigma))))
-    ax.legend(loc="upper left")
-    sns.despine(ax=ax)
-    return ax
+
+    @style()
+    def __init__(self, *, ax: Axes) -> None:
+        super().__init__(ax)
+        self.lines = [
+            ax.plot([], [], line, color=colour, label=name)[0] for name, (colour, line) in self.looks.items()
+        ]
+        self.mark = ax.axvline(0.5, color=_BLACK, linestyle=":", linewidth=1)
+        ax.set(
+            xlabel="lower bound of the probability of h's class", ylabel="certified l2 radius", xlim=(0.5, 1)
+        )
+        ax.set_title(" ")
+        ax.legend(loc="upper left")
+        sns.despine(ax=ax)
+        self.moving = [*self.lines, self.mark, ax.title]
+
+    @style()
+    def show(self, weight: float, *, sigma: float = 1.0, p_lower: float | None = None) -> Axes:
+        """The radii at this weight, and a line at `p_lower`."""
+        p = 1 - np.geomspace(0.5, 1e-4, 400)
+        radii = [
+            rs_radius(p, sigma),
+            mix_radius_closed(p, weight, sigma),
+            mix_radius_smoothing(p, 1 - p, weight, sigma),
+            mix_radius_lipschitz(p, 1 - p, weight, smoothed_slope(sigma)),
+        ]
+        for line, radius in zip(self.lines, radii, strict=True):
+            line.set_data(p, radius)
+        self.mark.set_visible(p_lower is not None)
+        self.mark.set_xdata([p_lower or 0.5] * 2)
+        self.ax.title.set_text(f"σ = {sigma:g}, weight a = {weight:g}")
+        self.limits(ylim=(0, 1.02 * float(rs_radius(1 - 1e-4, sigma))))
+        return self.ax
 
 
 @style()
@@ -167,20 +230,42 @@ def probability_bars(
 ) -> Axes:
     """Class probabilities (K,) of several networks side by side, a group per class; ✓ marks the label."""
     ax = new_axes(ax, PAGE, 2.4)
-    width = 0.8 / max(1, len(probabilities))
-    hatches = ["", "///", "...", "xxx"]
-    for number, (name, values) in enumerate(probabilities.items()):
-        at = np.arange(len(names)) + (number - (len(probabilities) - 1) / 2) * width
-        colour, hatch = _COLOURS[number % len(_COLOURS)], hatches[number % len(hatches)]
-        ax.bar(at, np.asarray(values), width, label=name, color=colour, edgecolor="white", hatch=hatch)
-    marked = [f"{name} ✓" if kind == label else name for kind, name in enumerate(names)]
-    ax.set_xticks(range(len(names)), marked)
-    if max(map(len, names)) > 3:
-        ax.tick_params(axis="x", rotation=35)
-    ax.set(ylabel="probability", ylim=(0, 1.02))
-    ax.grid(axis="x", visible=False)
-    legend_beside(ax)
-    return ax
+    return ProbabilityBars([*probabilities], names, ax=ax).show(probabilities, label=label)
+
+
+class ProbabilityBars(Drawing):
+    """The picture of `probability_bars` of the networks `of`, which `show` fills."""
+
+    @style()
+    def __init__(self, of: Sequence[str], classes: Sequence[str], *, ax: Axes) -> None:
+        super().__init__(ax)
+        self.classes, width = classes, 0.8 / max(1, len(of))
+        hatches = ["", "///", "...", "xxx"]
+        self.bars = {}
+        for number, name in enumerate(of):
+            at = np.arange(len(classes)) + (number - (len(of) - 1) / 2) * width
+            colour, hatch = _COLOURS[number % len(_COLOURS)], hatches[number % len(hatches)]
+            heights = np.zeros(len(classes))
+            self.bars[name] = ax.bar(
+                at, heights, width, label=name, color=colour, edgecolor="white", hatch=hatch
+            )
+        ax.set_xticks(range(len(classes)), classes)
+        if max(map(len, classes)) > 3:
+            ax.tick_params(axis="x", rotation=35)
+        ax.set(ylabel="probability", ylim=(0, 1.02))
+        ax.grid(axis="x", visible=False)
+        legend_beside(ax)
+        self.moving = [bar for bars in self.bars.values() for bar in bars]
+
+    @style()
+    def show(self, probabilities: Mapping[str, ArrayLike], *, label: int | None = None) -> Axes:
+        """Probabilities (K,) of each network; ✓ marks the label."""
+        for name, values in probabilities.items():
+            for bar, value in zip(self.bars[name], np.asarray(values), strict=True):
+                bar.set_height(float(value))
+        marked = (f"{name} ✓" if kind == label else name for kind, name in enumerate(self.classes))
+        self.names(marked, axis="x")
+        return self.ax
 
 
 @style()

@@ -13,12 +13,13 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
+from dualrs_lab.figures.live import Drawing
 from dualrs_lab.figures.style import PAGE, legend_beside, new_axes, style
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["arms", "budget_row", "map_to_perturbation"]
+__all__ = ["PerturbationRow", "Sheet", "arms", "budget_row", "map_to_perturbation"]
 
 
 Picture = NDArray[np.float64]
@@ -49,6 +50,31 @@ def map_to_perturbation(
             f"map_to_perturbation: wanted grey or RGB x and attacked (N, C, H, W) and a map each, got "
             f"{tuple(x.shape)}, {tuple(attacked.shape)} and {tuple(maps.shape)}"
         )
+    rows = _cells(x, maps, budgets, attacked, masks)
+    ax = new_axes(ax, PAGE, 0.35 + len(rows) * (PAGE - 0.6) / (1.08 * len(STEPS)))
+    return Sheet(len(rows), STEPS, names or [""] * len(rows), ax=ax).show(rows)
+
+
+class PerturbationRow(Drawing):
+    """The picture of `map_to_perturbation` of one image, which `show` fills."""
+
+    @style()
+    def __init__(self, *, ax: Axes) -> None:
+        super().__init__(ax)
+        self.sheet = Sheet(1, STEPS, [""], ax=ax)
+        self.moving = self.sheet.moving
+
+    def show(
+        self, x: "Tensor", maps: "Tensor", budgets: "Tensor", attacked: "Tensor", masks: "Tensor"
+    ) -> Axes:
+        """As `map_to_perturbation` takes them, of one image."""
+        self.sheet.show(_cells(x, maps, budgets, attacked, masks))
+        return self.ax
+
+
+def _cells(
+    x: "Tensor", maps: "Tensor", budgets: "Tensor", attacked: "Tensor", masks: "Tensor | None"
+) -> list[list[Picture]]:
     budgets, rows = budgets.expand(len(x), -1, -1, -1), []
     if masks is None:
         masks = budgets == budgets.amax((1, 2, 3), keepdim=True)
@@ -65,8 +91,7 @@ def map_to_perturbation(
                 _heat(change, -most, most, "coolwarm"),
             ]
         )
-    ax = new_axes(ax, PAGE, 0.35 + len(rows) * (PAGE - 0.6) / (1.08 * len(STEPS)))
-    return _sheet(ax, rows, STEPS, names or [""] * len(rows))
+    return rows
 
 
 @style()
@@ -83,7 +108,7 @@ def budget_row(
     cells = [_heat(budget.mean(0), 0, most, "viridis") for budget in budgets]
     width = min(PAGE, 1.3 * len(cells))
     ax = new_axes(ax, width, 0.65 + width / (1.08 * len(cells)))
-    _sheet(ax, [cells], names, [""])
+    Sheet(1, names, [""], ax=ax).show([cells])
     for place, note in enumerate(notes):
         ax.text(1.08 * place + 0.5, 1.06, note, ha="center", va="top", fontsize=7)
     ax.set_ylim(1.35, -0.02)
@@ -140,16 +165,36 @@ def _heat(values: "Tensor", low: float, high: float, colours: str) -> Picture:
     return np.asarray(painted[..., :3], dtype=np.float64)
 
 
-def _sheet(ax: Axes, rows: Sequence[Sequence[Picture]], above: Sequence[str], beside: Sequence[str]) -> Axes:
-    for row, cells in enumerate(rows):
-        for place, cell in enumerate(cells):
-            left, top = 1.08 * place, 1.08 * row
-            ax.imshow(cell, extent=(left, left + 1, top + 1, top), interpolation="nearest")
-    ax.set(xlim=(-0.02, 1.08 * len(above) - 0.06), ylim=(1.08 * len(rows) - 0.06, -0.02))
-    ax.set_xticks([1.08 * place + 0.5 for place in range(len(above))], above)
-    ax.set_yticks([1.08 * row + 0.5 for row in range(len(rows))], beside)
-    ax.xaxis.tick_top()
-    ax.tick_params(length=0)
-    ax.grid(visible=False)
-    sns.despine(ax=ax, left=True, bottom=True)
-    return ax
+class Sheet(Drawing):
+    """Rows of pictures under names, which `show` fills."""
+
+    @style()
+    def __init__(self, rows: int, above: Sequence[str], beside: Sequence[str], *, ax: Axes) -> None:
+        super().__init__(ax)
+        self.cells = [
+            [
+                ax.imshow(np.ones((1, 1, 3)), extent=_square(row, place), interpolation="nearest")
+                for place in range(len(above))
+            ]
+            for row in range(rows)
+        ]
+        ax.set(xlim=(-0.02, 1.08 * len(above) - 0.06), ylim=(1.08 * rows - 0.06, -0.02))
+        ax.set_xticks([1.08 * place + 0.5 for place in range(len(above))], above)
+        ax.set_yticks([1.08 * row + 0.5 for row in range(rows)], beside)
+        ax.xaxis.tick_top()
+        ax.tick_params(length=0)
+        ax.grid(visible=False)
+        sns.despine(ax=ax, left=True, bottom=True)
+        self.moving = [cell for row in self.cells for cell in row]
+
+    def show(self, rows: Sequence[Sequence[Picture]]) -> Axes:
+        """These pictures, each (H, W, 3) in [0, 1]."""
+        for cells, pictures in zip(self.cells, rows, strict=True):
+            for cell, picture in zip(cells, pictures, strict=True):
+                cell.set_data(picture)
+        return self.ax
+
+
+def _square(row: int, place: int) -> tuple[float, float, float, float]:
+    left, top = 1.08 * place, 1.08 * row
+    return left, left + 1, top + 1, top

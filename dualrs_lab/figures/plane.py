@@ -1,6 +1,6 @@
 """Figures of the plane of the lessons, where exact answers are known."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 import matplotlib.ticker
@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Circle, Patch
 from numpy.typing import ArrayLike, NDArray
 
+from dualrs_lab.figures.live import Drawing
 from dualrs_lab.figures.style import (
     BLACK,
     COLUMN,
@@ -27,7 +28,15 @@ from dualrs_lab.figures.style import (
     style,
 )
 
-__all__ = ["Choice", "Plane", "choice_and_answers", "choice_field", "plane_field", "probability_paths"]
+__all__ = [
+    "Choice",
+    "MovingPoint",
+    "Plane",
+    "choice_and_answers",
+    "choice_field",
+    "plane_field",
+    "probability_paths",
+]
 
 
 Window = tuple[float, float, float, float]  # first and last x, first and last y
@@ -136,6 +145,56 @@ def choice_field(
         for colour, sigma in zip(colours, system.sigmas, strict=True)
     ]
     return _square(ax, window, title, names)
+
+
+class MovingPoint(Drawing):
+    """A point over a `plane_field` or `choice_field`, circles about it and draws of it; `show` moves them.
+
+    `circles` are their looks, by name.
+    """
+
+    @style()
+    def __init__(self, circles: Mapping[str, Mapping[str, Any]], *, ax: Axes) -> None:
+        super().__init__(ax)
+        self.circles = {
+            name: ax.add_patch(Circle((0, 0), 0.0, fill=False, **{"edgecolor": BLACK, **look}))
+            for name, look in circles.items()
+        }
+        self.dots, self.points = (
+            [
+                ax.plot([], [], look.marker, color=look.colour, markersize=size, markeredgecolor=BLACK,
+                        markeredgewidth=edge)[0]
+                for look in CLASS_LOOKS
+            ]
+            for size, edge in ((2.8, 0.3), (6.0, 0.8))
+        )  # fmt: skip
+        self.moving = [*self.dots, *self.circles.values(), *self.points]
+
+    def clear(self) -> None:
+        """Take the ground away, for another one."""
+        for artist in (*self.ax.images, *self.ax.collections):
+            artist.remove()
+
+    @style()
+    def show(
+        self,
+        plane: Plane | Choice,
+        point: ArrayLike,
+        radii: Mapping[str, float],
+        draws: ArrayLike | None = None,
+    ) -> Axes:
+        """The point (2,), marked by its class; a circle of radius 0 or without end is not drawn."""
+        for lines, points in ((self.points, point), (self.dots, draws)):
+            at = np.empty((0, 2)) if points is None else _points(points)
+            kinds = plane.predict(at) % len(CLASS_LOOKS) if len(at) else np.empty(0)
+            for kind, line in enumerate(lines):
+                line.set_data(*at[kinds == kind].T)
+        x, y = _points(point)[0]
+        for name, circle in self.circles.items():
+            drawn = 0 < radii[name] < np.inf
+            circle.set_visible(drawn)
+            circle.set(center=(x, y), radius=radii[name] if drawn else 0.0)
+        return self.ax
 
 
 @style()

@@ -17,6 +17,7 @@ from dualrs_lab.evidence.claim import ABSTAIN, Claims, reach
 from dualrs_lab.evidence.summary import certified_accuracy as accuracy_at
 from dualrs_lab.evidence.summary import confidence_band
 from dualrs_lab.evidence.table import as_table
+from dualrs_lab.figures.live import Drawing
 from dualrs_lab.figures.style import (
     BLACK,
     GREY,
@@ -32,7 +33,14 @@ from dualrs_lab.figures.style import (
     style,
 )
 
-__all__ = ["certified_curves", "radius_histogram", "trade_off", "training_curves"]
+__all__ = [
+    "ChosenCurves",
+    "MovingCurves",
+    "certified_curves",
+    "radius_histogram",
+    "trade_off",
+    "training_curves",
+]
 
 
 _BIN_WIDTHS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, float("inf")]
@@ -88,19 +96,69 @@ def _steps(
     end: float,
     band: float | None,
 ) -> None:
-    # the accuracy changes just after the radius of a row: a step that holds up to and including it
-    x = np.unique(np.concatenate([[0.0, end], reach(table), marks]))
-    x = x[(x >= 0) & (x <= end)]
-    where = np.searchsorted(x, marks).tolist()
+    x, where = _places(table, marks, end)
     thin: dict[str, Any] = {"linewidth": 0.9, "markersize": 4, "markerfacecolor": "white"}
     bold: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.5}
     ax.plot(
         x, accuracy_at(table, x), color=look.colour, linestyle=look.line, marker=look.marker, markevery=where,
-        drawstyle="steps-pre", label=label, **(thin if look.line == THIN else bold),
+        drawstyle="steps-pre", label=label, gid=label, **(thin if look.line == THIN else bold),
     )  # fmt: skip
     if band is not None:
         low, high = confidence_band(table, x, band)
-        ax.fill_between(x, low, high, step="pre", color=look.colour, alpha=0.15, linewidth=0)
+        ax.fill_between(x, low, high, step="pre", color=look.colour, alpha=0.15, linewidth=0, gid=label)
+
+
+def _places(
+    table: pd.DataFrame, marks: NDArray[np.float64], end: float
+) -> tuple[NDArray[np.float64], list[int]]:
+    # the accuracy changes just after the radius of a row: a step that holds up to and including it
+    x = np.unique(np.concatenate([[0.0, end], reach(table), marks]))
+    x = x[(x >= 0) & (x <= end)]
+    return x, np.searchsorted(x, marks[marks <= end]).tolist()
+
+
+class MovingCurves(Drawing):
+    """The curves `labels` of `certified_curves` in `ax`, which `show` gives other tables."""
+
+    def __init__(self, *labels: str, ax: Axes) -> None:
+        super().__init__(ax)
+        self.lines = {str(line.get_label()): line for line in ax.lines if line.get_label() in labels}
+        self.end = ax.get_xlim()[1]
+        self.moving = [*self.lines.values()]
+
+    def show(self, tables: Mapping[str, pd.DataFrame]) -> Axes:
+        """The curves of these tables; the axis is longer where they reach further than those at first."""
+        furthest = max(float(reach(table).max(initial=0.0)) for table in tables.values())
+        end = max(self.end, 1.03 * furthest)
+        self.limits(xlim=(0, end))
+        for label, table in tables.items():
+            x, where = _places(table, np.arange(0, end, 0.25), end)
+            self.lines[label].set_data(x, accuracy_at(table, x))
+            self.lines[label].set_markevery(where)
+        return self.ax
+
+
+class ChosenCurves(Drawing):
+    """Those curves of `certified_curves` in `ax` that `show` names, and a ruler at a radius."""
+
+    def __init__(self, *, ax: Axes) -> None:
+        super().__init__(ax)
+        self.curves = [one for one in (*ax.lines, *ax.collections) if one.get_gid()]
+        self.ruler = ax.axvline(0, color=BLACK, linewidth=1)
+        legend = ax.get_legend()
+        assert legend is not None
+        self.legend = legend
+        self.moving = [*self.curves, self.ruler, legend]
+
+    def show(self, labels: Collection[str], *, radius: float) -> Axes:
+        """Names in the legend are pale where their curve is not shown."""
+        for curve in self.curves:
+            curve.set_visible(curve.get_gid() in labels)
+        for text, handle in zip(self.legend.get_texts(), self.legend.legend_handles, strict=True):
+            for part in filter(None, (text, handle)):
+                part.set_alpha(1.0 if text.get_text() in labels else 0.25)
+        self.ruler.set_xdata([radius, radius])
+        return self.ax
 
 
 def _printed(ax: Axes, numbers: pd.DataFrame) -> None:

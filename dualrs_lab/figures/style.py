@@ -153,10 +153,12 @@ class Page(Figure):
 
 
 def _in_words(ax: Axes) -> str:
-    """A title, what stands against what, and the names of the legend."""
+    """A title, what stands against what, and the names of the legend; of pictures, their own names."""
     across, up = ax.get_xlabel(), ax.get_ylabel()
     named = [text.get_text() for text in legend.get_texts()] if (legend := ax.get_legend()) else []
     parts = [ax.get_title(), f"{up} against {across}" if across and up else across or up, ", ".join(named)]
+    if not any(parts):
+        parts = [", ".join(filter(None, (tick.get_text() for tick in ax.get_xticklabels())))]
     text = ": ".join(part.replace("\n", ", ") for part in parts if part)
     return text.replace(r"$\ell_2$", "l2").replace("$", "")
 

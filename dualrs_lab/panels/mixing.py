@@ -1,5 +1,7 @@
 """Panels of mixes: what a weight certifies, and what it makes of one image."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import ipywidgets as widgets
@@ -10,25 +12,40 @@ from markupsafe import Markup
 from torch import Tensor
 
 from dualrs_lab import figures
-from dualrs_lab.attacks.pgd import PGD, pgd
 from dualrs_lab.data.images import Images, to_float
+from dualrs_lab.data.pictures import Pictures
 from dualrs_lab.evidence.claim import Claims
 from dualrs_lab.evidence.summary import certified_accuracy
 from dualrs_lab.evidence.table import as_table
 from dualrs_lab.mixing.certificate import FORMS, mixed, noise_of
 from dualrs_lab.mixing.mix import Mix, mix_logits, worst_margin
-from dualrs_lab.panels.networks import panel_network
-from dualrs_lab.panels.panel import LAYOUT, Panel, State, float_slider, page_of, whole_slider
-from dualrs_lab.runtime import make_generator
+from dualrs_lab.panels.attacks import watched_attack
+from dualrs_lab.panels.latest import Tick, still
+from dualrs_lab.panels.networks import images_of, panel_network
+from dualrs_lab.panels.panel import LAYOUT, Panel, State, float_slider, whole_slider
 
 __all__ = ["BlendPanel", "MixPanel"]
+
+
+FORMULAS = {
+    "closed": "r = R − σ Φ⁻¹(1 / (2a)) with R = σ Φ⁻¹(p), the radius of h alone (Cohen et al. 2019): the "
+    "sharp certificate where the rival has all that the class leaves",
+    "exact": "r with Φ(Φ⁻¹(p) − r/σ) − Φ(Φ⁻¹(q) + r/σ) = (1 − a)/a: sharp, from the margin of Bai et al. "
+    "2024, lemma 2, and the slope of Salman et al. 2019, lemma 2",
+    "smoothing": "r = σ/2 (Φ⁻¹(a p) − Φ⁻¹(a q + 1 − a)): Bai et al. 2024, theorem 5",
+    "lipschitz": "r = (a (p − q) + a − 1) / (2 a L), L the slope of smoothed probabilities: Bai et al. 2024, "
+    "theorem 4",
+}
+"""Of the radius r at weight a, for h's class at least p and its rival at most q."""
 
 
 class MixPanel(Panel):
     """What the weight of the robust network certifies: curves of h and of the mix, and the radii behind.
 
     `table` is that of the smoothed h, whose votes bound its class and the largest rival; of a log without
-    votes, Cohen's rule remains. A log that does not say its noise needs `sigma`.
+    votes, Cohen's rule remains. A log that does not say its noise needs `sigma`. With `curve`, rows of mixes
+    at several weights with columns weight, natural and `robust` (as `summarise_systems` has them), the weight
+    is a point on the curve of clean against robust accuracy as well.
     """
 
     def __init__(
@@ -37,14 +54,18 @@ class MixPanel(Panel):
         *,
         weight: float = 0.76,
         sigma: float | None = None,
+        curve: pd.DataFrame | None = None,
+        robust: str = "worst",
     ) -> None:
-        self.rows = as_table(table)
+        self.rows, self.robust = as_table(table), robust
         self.sigma = noise_of(self.rows, sigma=sigma)
+        self.measured = None if curve is None else _measured(curve, robust)
         sharp = [f"{form}, two-bounds" for form in FORMS if form != "closed" and "votes" in self.rows]
         forms = [*sharp, *(f"{form}, cohen" for form in FORMS)]
+        low = 0.5 if curve is None else 0.0
         super().__init__(
             "mix",
-            weight=float_slider("weight of h", weight, 0.5, 1.0, 0.01, ".2f"),
+            weight=float_slider("weight of h", weight, low, 1.0, 0.01, ".2f"),
             form=widgets.Dropdown(options=forms, value=forms[0], description="certificate", **LAYOUT),
         )
 
@@ -55,44 +76,108 @@ class MixPanel(Panel):
         alone = mixed(self.rows, 1.0, **how).assign(method="rs")
         return alone, mixed(self.rows, state["weight"], **how)
 
-    def render(self, state: State) -> figures.Page:
-        left, right = figures.row_of_axes(4.3, 3.4, height=3.0)
-        alone, mix = self.once(state, self.certified)
-        figures.certified_curves({"h alone": alone, "mix": mix}, band=None, ax=left)
-        return page_of(figures.mix_radius_curves(state["weight"], sigma=self.sigma, ax=right))
+    def find(self, state: State, tick: Tick = still) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """As `Panel.find`."""
+        return self.certified(state)
 
-    def describe(self, state: State) -> str:
-        alone, mix = self.once(state, self.certified)
+    def set_up(self) -> list[figures.Drawing]:
+        """As `Panel.set_up`."""
+        wide = () if self.measured is None else (2.6,)
+        left, right, *rest = figures.row_of_axes(3.7, 3.2, *wide, height=3.0)
+        alone, mix = self.found(self.state)
+        figures.certified_curves({"h alone": alone, "mix": mix}, band=None, ax=left)
+        self.curves = figures.MovingCurves("h alone", "mix", ax=left)
+        self.radii = figures.MixRadii(ax=right)
+        self.plane: figures.PointOnCurve | None = None
+        if self.measured is not None:
+            self.plane = figures.PointOnCurve(self.measured, robust=self.robust, ax=rest[0])
+        return [self.curves, self.radii, *([self.plane] if self.plane else [])]
+
+    def show(self, state: State, found: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+        """As `Panel.show`."""
+        self.curves.show(dict(zip(("h alone", "mix"), found, strict=True)))
+        self.radii.show(state["weight"], sigma=self.sigma)
+        if self.plane is not None:
+            self.plane.show(self._nearest(state))
+
+    def tell(self, state: State, found: tuple[pd.DataFrame, pd.DataFrame]) -> str:
+        """As `Panel.tell`."""
         at = [share * self.sigma for share in (0.0, 0.5, 1.0, 2.0)]
-        rows = {name: certified_accuracy(table, at) for name, table in {"h alone": alone, "mix": mix}.items()}
+        tables = dict(zip(("h alone", "mix"), found, strict=True))
+        rows = {name: certified_accuracy(table, at) for name, table in tables.items()}
         shown = pd.DataFrame(rows, index=[f"r = {radius:g}" for radius in at]).T
-        return Markup(shown.map("{:.3f}".format).to_html(border=0, col_space="6em", justify="left"))
+        told = Markup(shown.map("{:.3f}".format).to_html(border=0, col_space="6em", justify="left"))
+        told += Markup("<span>{}</span>").format(FORMULAS[state["form"].partition(", ")[0]])
+        if self.measured is not None:
+            point = self._nearest(state)
+            told += Markup(
+                "<br><span>measured at weight {:g}: natural <b>{:.3f}</b>, {} <b>{:.3f}</b></span>"
+            ).format(point["weight"], point["natural"], self.robust, point[self.robust])
+        return told
+
+    def _nearest(self, state: State) -> pd.Series:
+        # the measured mix whose weight is nearest
+        assert self.measured is not None
+        return self.measured.iloc[int((self.measured["weight"] - state["weight"]).abs().argmin())]
+
+
+def _measured(curve: pd.DataFrame, robust: str) -> pd.DataFrame:
+    if missing := [name for name in ("weight", "natural", robust) if name not in curve]:
+        raise ValueError(f"MixPanel: no {', '.join(missing)} in the curve; it has {list(curve)}")
+    rows = curve.dropna(subset=["weight"]).sort_values("weight").reset_index(drop=True)
+    if not len(rows) or rows["weight"].duplicated().any():
+        raise ValueError(
+            f"MixPanel: got a curve with weights {rows['weight'].tolist()[:8]}; wanted one row a weight, "
+            "such as those of one noise level and form"
+        )
+    return rows
+
+
+@dataclass(frozen=True)
+class Blended:
+    """The input (1, C, H, W), and the logits (1, K) of g and of h there."""
+
+    x: Tensor
+    g: Tensor
+    h: Tensor
 
 
 class BlendPanel(Panel):
     """One image, as it is or attacked: what g, h and their mix make of it, at any weight.
 
     `accurate` and `robust` are whatever `load_network` takes, with gradients; where more is to be said of one
-    than its source, load it first.
+    than its source, load it first. `images` may be `shipped_pictures`.
     """
 
     INPUTS = ("as it is", "attack on g", "attack on h", "attack on the mix")
 
     def __init__(
-        self, accurate: Any, robust: Any, images: Images, *, eps: float, weight: float = 0.7
+        self, accurate: Any, robust: Any, images: Images | Pictures, *, eps: float, weight: float = 0.7
     ) -> None:
+        self.images, self.places = images_of(images)
         self.accurate, self.robust = (
-            panel_network("BlendPanel", one, images, attacked=True) for one in (accurate, robust)
+            panel_network("BlendPanel", one, self.images, attacked=True) for one in (accurate, robust)
         )
-        self.images, self.eps = images, eps
+        self.eps = eps
+        self._input: tuple[Any, Blended | None] = (None, None)
         super().__init__(
             "blend",
-            image=whole_slider("image", len(images) - 1),
+            image=whole_slider("image", len(self.images) - 1),
             weight=float_slider("weight of h", weight, 0.0, 1.0, 0.05, ".2f"),
             input=widgets.Dropdown(options=self.INPUTS, value="attack on g", description="input", **LAYOUT),
         )
 
-    def logits(self, state: State) -> tuple[Tensor, Tensor, Tensor]:
+    def find(self, state: State, tick: Tick = still) -> Blended:
+        """As `Panel.find`; an input that does not depend on the weight is kept while it moves."""
+        weight = state["weight"] if state["input"] == self.INPUTS[-1] else None
+        key = (state["image"], state["input"], weight)
+        kept, found = self._input
+        if kept != key or found is None:
+            found = Blended(*self.logits(state, tick))
+            self._input = (key, found)
+        return found
+
+    def logits(self, state: State, tick: Tick = still) -> tuple[Tensor, Tensor, Tensor]:
         """The input (1, C, H, W) of a state, and the logits (1, K) of g and of h there."""
         pixels, labels = self.images.batch(torch.tensor([state["image"]]))
         device = next(self.robust.parameters()).device
@@ -100,26 +185,33 @@ class BlendPanel(Panel):
         mix = Mix(self.accurate, self.robust, state["weight"])
         models = dict(zip(self.INPUTS[1:], (self.accurate, self.robust, mix), strict=True))
         if state["input"] in models:
-            attack, generator = PGD(step=self.eps / 4, blind=1.0), make_generator(0, "panel", device=device)
-            x = pgd(models[state["input"]], x, y, self.eps, attack=attack, generator=generator)
+            x = watched_attack(models[state["input"]], x, y, self.eps, eps=self.eps, tick=tick)
         with torch.no_grad():
             return x, self.accurate(x).float(), self.robust(x).float()
 
-    def render(self, state: State) -> figures.Page:
+    def set_up(self) -> list[figures.Drawing]:
+        """As `Panel.set_up`."""
         picture, bars = figures.row_of_axes(1.9, 6.2, height=2.6)
-        x, g, h = self.once(state, self.logits)
-        figures.noisy_strip(x, [0.0], seed=0, ax=picture).set_xticks([])
-        three = {"g": g.log_softmax(1), "h": h.log_softmax(1), "mix": mix_logits(g, h, state["weight"])}
-        shares = {name: out[0].exp().cpu().numpy() for name, out in three.items()}
-        label = int(self.images.labels[state["image"]])
-        return page_of(figures.probability_bars(shares, self.images.classes, label=label, ax=bars))
+        self.strip = figures.Strip(1, 1, ax=picture)
+        self.bars = figures.ProbabilityBars(["g", "h", "mix"], self.images.classes, ax=bars)
+        return [self.strip, self.bars]
 
-    def describe(self, state: State) -> str:
-        _, g, h = self.once(state, self.logits)
+    def show(self, state: State, found: Blended) -> None:
+        """As `Panel.show`."""
+        self.strip.show(found.x[None], [""])
+        mix = mix_logits(found.g, found.h, state["weight"])
+        three = {"g": found.g.log_softmax(1), "h": found.h.log_softmax(1), "mix": mix}
+        shares: Mapping[str, Any] = {name: out[0].exp().cpu().numpy() for name, out in three.items()}
+        self.bars.show(shares, label=int(self.images.labels[state["image"]]))
+
+    def tell(self, state: State, found: Blended) -> str:
+        """As `Panel.tell`."""
+        g, h = found.g, found.h
         a, margin = state["weight"], float(worst_margin(h)[0])
         named = [self.images.classes[int(out.argmax(1))] for out in (g, h, mix_logits(g, h, a))]
         needed = (1 - a) / a if a > 0 else np.inf
         verdict = "so h decides, whatever g says" if margin > needed else "so g may overrule h"
         return Markup(
-            "g: <b>{}</b>, h: <b>{}</b>, mix: <b>{}</b>; h's margin {:.3f}, needed (1 - a)/a = {:.3f}: {}"
+            "g: <b>{}</b>, h: <b>{}</b>, mix: <b>{}</b>; h's margin {:.3f}, needed (1 - a)/a = {:.3f} (Bai "
+            "et al. 2024, lemma 2): {}"
         ).format(*named, margin, needed, verdict)

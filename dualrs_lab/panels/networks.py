@@ -8,10 +8,11 @@ from torch import nn
 
 from dualrs_lab.adapters.load import load_network
 from dualrs_lab.data.images import Images
+from dualrs_lab.data.pictures import Pictures
 from dualrs_lab.models.conduct import duplicate, want_gradients
 from dualrs_lab.models.suited import suited
 
-__all__ = ["panel_network"]
+__all__ = ["images_of", "panel_network"]
 
 
 def panel_network(
@@ -32,3 +33,10 @@ def panel_network(
     if attacked:
         want_gradients(call, found)
     return duplicate(suited(call, found, images))
+
+
+def images_of(given: Images | Pictures) -> tuple[Images, Sequence[int]]:
+    """The images of a panel, and of each the place that tables know it by: its position if none is told."""
+    if isinstance(given, Pictures):
+        return given.images, given.places
+    return given, range(len(given))

@@ -1,4 +1,4 @@
-"""Panels of one smoothed classifier: votes, the plane, certified accuracy, one image."""
+"""Panels of one smoothed classifier: votes, the plane, certified accuracy."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,6 @@ import torch
 from markupsafe import Markup
 
 from dualrs_lab import figures
-from dualrs_lab.data.images import Images
 from dualrs_lab.evidence.certificate import Certificate
 from dualrs_lab.evidence.claim import Claims
 from dualrs_lab.evidence.radii import RULES, margin_radius, radius_ceiling, ruled_bounds, ruled_radius
@@ -18,19 +17,22 @@ from dualrs_lab.evidence.summary import average_radius, certified_accuracy, floo
 from dualrs_lab.evidence.table import as_table
 from dualrs_lab.lessons.plane import Boxes
 from dualrs_lab.lessons.problems import lesson_plane
-from dualrs_lab.models.conduct import as_is
-from dualrs_lab.panels.networks import panel_network
-from dualrs_lab.panels.panel import DRAWS, LAYOUT, Panel, State, dropdown, float_slider, page_of, whole_slider
+from dualrs_lab.panels.latest import Tick, still
+from dualrs_lab.panels.panel import (
+    ALPHAS,
+    DRAWS,
+    LAYOUT,
+    Panel,
+    State,
+    dropdown,
+    float_slider,
+    whole_slider,
+)
 from dualrs_lab.smoothing.certify import certify
-from dualrs_lab.smoothing.frozen import evaluation_copy
-from dualrs_lab.smoothing.noise import GaussianNoise, GridNoise, NoiseBlocks
-from dualrs_lab.smoothing.settings import FastPath
+from dualrs_lab.smoothing.noise import GaussianNoise, NoiseBlocks
 from dualrs_lab.smoothing.spec import Spec
 
-__all__ = ["CertifiedPanel", "ImagePanel", "PlanePanel", "VotesPanel"]
-
-
-_ALPHAS = (0.0001, 0.001, 0.01, 0.05, 0.1)
+__all__ = ["CertifiedPanel", "PlanePanel", "VotesPanel"]
 
 
 class VotesPanel(Panel):
@@ -53,7 +55,7 @@ class VotesPanel(Panel):
             share=float_slider("share of votes", share, 0.3, 1.0, 0.005, ".3f"),
             rival=float_slider("rival's part of the rest", rival, 0.1, 1.0, 0.05, ".2f"),
             n=dropdown("draws n", DRAWS, n, "{:,}"),
-            alpha=dropdown("alpha", _ALPHAS, alpha, "{:g}"),
+            alpha=dropdown("alpha", ALPHAS, alpha, "{:g}"),
             sigma=float_slider("σ", sigma, 0.05, 1.0, 0.05, ".2f"),
         )
 
@@ -82,15 +84,24 @@ class VotesPanel(Panel):
         }
         return pd.DataFrame(columns)
 
-    def render(self, state: State) -> figures.Page:
-        left, right = figures.row_of_axes(figures.COLUMN, figures.COLUMN, height=2.8)
-        curves = self.curves(state)
-        figures.bound_against_n(curves, state["n"], ax=left)
-        return page_of(figures.radius_against_n(curves, state["n"], ax=right))
+    def find(self, state: State, tick: Tick = still) -> pd.DataFrame:
+        """As `Panel.find`: the curves."""
+        return self.curves(state)
 
-    def describe(self, state: State) -> str:
-        curves = self.curves(state)
-        row = curves[curves["n"] == state["n"]].iloc[0]
+    def set_up(self) -> list[figures.Drawing]:
+        """As `Panel.set_up`."""
+        left, right = figures.row_of_axes(figures.COLUMN, figures.COLUMN, height=2.8)
+        self.bounds, self.radii = figures.BoundsAgainstN(ax=left), figures.RadiusAgainstN(ax=right)
+        return [self.bounds, self.radii]
+
+    def show(self, state: State, found: pd.DataFrame) -> None:
+        """As `Panel.show`."""
+        self.bounds.show(found, state["n"])
+        self.radii.show(found, state["n"])
+
+    def tell(self, state: State, found: pd.DataFrame) -> str:
+        """As `Panel.tell`."""
+        row = found[found["n"] == state["n"]].iloc[0]
         most = np.ceil(1000 * row["upper"]) / 1000  # what bounds from above is rounded up
         told = "class at least <b>{}</b>, rival at most <b>{:.3f}</b>"
         bounds = Markup(told).format(floor_text(row["lower"]), most)
@@ -129,29 +140,46 @@ class PlanePanel(Panel):
             draw=whole_slider("new draw", 99),
         )
 
-    def certificate(self, state: State) -> Certificate:
-        """The certificate of the point, from the state's own draws."""
+    def find(self, state: State, tick: Tick = still) -> Certificate:
+        """As `Panel.find`: the certificate of the point, from the state's own draws."""
         point = torch.tensor([[state["x"], state["y"]]], dtype=torch.float64)
         noise = GaussianNoise(state["sigma"])
         spec = Spec(noise=noise, seed=state["draw"], n=state["n"], alpha=self.alpha)
         label = int(self.plane.predict(point.numpy())[0])
         return certify(self.plane, point, classes=self.plane.classes, spec=spec, labels=[label])[0]
 
-    def render(self, state: State) -> figures.Page:
-        field, bars = figures.row_of_axes(4.6, 3.2, height=3.5)
-        point, found = np.array([[state["x"], state["y"]]]), self.certificate(state)
-        noise = GaussianNoise(state["sigma"])
-        blocks = NoiseBlocks(noise, (2,), seed=state["draw"], stream="estimation")
-        exact = self.plane.exact_radius(point, state["sigma"])
-        draws = point + blocks[0].numpy()
-        figures.plane_field(
-            self.plane, state["sigma"], points=point, radii=found.radius, exact=exact, draws=draws,
-            resolution=160, ax=field,
-        )  # fmt: skip
-        names = [f"class {kind}" for kind in range(self.plane.classes)]
-        return page_of(figures.vote_bars(found, classes=names, ax=bars))
+    def certificate(self, state: State) -> Certificate:
+        """The certificate of the point of a state."""
+        return self.find(state)
 
-    def describe(self, state: State) -> str:
+    def set_up(self) -> list[figures.Drawing]:
+        """As `Panel.set_up`."""
+        field, bars = figures.row_of_axes(4.6, 3.2, height=3.5)
+        looks: dict[str, dict[str, Any]] = {
+            "certified": {"linewidth": 1.4},
+            "exact": {"linestyle": "--", "linewidth": 0.9},
+        }
+        self._field: float | None = None
+        self.point, self.bars = (
+            figures.MovingPoint(looks, ax=field),
+            figures.VoteBars(self.plane.classes, ax=bars),
+        )
+        return [self.point, self.bars]
+
+    def show(self, state: State, found: Certificate) -> None:
+        """As `Panel.show`."""
+        sigma, point = state["sigma"], np.array([[state["x"], state["y"]]])
+        if sigma != self._field:  # the ground is the same for all points
+            self.point.clear()
+            figures.plane_field(self.plane, sigma, resolution=160, ax=self.point.ax)
+            self._field = sigma
+        blocks = NoiseBlocks(GaussianNoise(sigma), (2,), seed=state["draw"], stream="estimation")
+        radii = {"certified": found.radius, "exact": float(self.plane.exact_radius(point, sigma)[0])}
+        self.point.show(self.plane, point, radii, point + blocks[0].numpy())
+        self.bars.show(found, classes=[f"class {kind}" for kind in range(self.plane.classes)])
+
+    def tell(self, state: State, found: Certificate) -> str:
+        """As `Panel.tell`."""
         return (
             "solid circle: certified from the votes; dashed: the exact radius; dots: a hundred of the draws"
         )
@@ -191,13 +219,21 @@ class CertifiedPanel(Panel):
         table = pd.DataFrame.from_dict(rows, orient="index")
         return table.assign(best=table["certified"] == table["certified"].max())
 
-    def render(self, state: State) -> figures.Page:
-        ax = figures.certified_curves(self.tables, show=self.chosen(state))
-        ax.axvline(state["radius"], color="black", linewidth=1)
-        return page_of(ax)
+    def find(self, state: State, tick: Tick = still) -> pd.DataFrame:
+        """As `Panel.find`: the readout."""
+        return self.readout(state)
 
-    def describe(self, state: State) -> str:
-        found = self.readout(state)
+    def set_up(self) -> list[figures.Drawing]:
+        """As `Panel.set_up`."""
+        self.curves = figures.ChosenCurves(ax=figures.certified_curves(self.tables))
+        return [self.curves]
+
+    def show(self, state: State, found: pd.DataFrame) -> None:
+        """As `Panel.show`."""
+        self.curves.show(self.chosen(state), radius=state["radius"])
+
+    def tell(self, state: State, found: pd.DataFrame) -> str:
+        """As `Panel.tell`."""
         shown = {
             "images": found["images"],
             f"certified at {state['radius']:.2f}": found["certified"].map("{:.3f}".format),
@@ -205,53 +241,3 @@ class CertifiedPanel(Panel):
             "best": found["best"].map({True: "✓", False: ""}),
         }
         return Markup(pd.DataFrame(shown).to_html(border=0, col_space="7em", justify="left"))
-
-
-class ImagePanel(Panel):
-    """An image under noise, and how a network votes on it; for networks that are fast on their device.
-
-    The slider "new draw" is the seed of the noise; `image` is a position in `images`. `model` is whatever
-    `load_network` takes, a black box as well, and `weights`, `mean` and `std` are as there.
-    """
-
-    SIGMAS = (0.06, 0.12, 0.25, 0.5, 0.75, 1.0)
-
-    def __init__(
-        self,
-        model: Any,
-        images: Images,
-        *,
-        image: int = 0,
-        sigma: float = 0.25,
-        n: int = 1000,
-        alpha: float = 0.001,
-        **how: Any,
-    ) -> None:
-        self.images, self.alpha = images, alpha
-        network = panel_network("ImagePanel", model, images, **how)
-        self.device = next(network.parameters()).device
-        fast = FastPath.plain() if as_is(network) else FastPath()
-        self.model = evaluation_copy(
-            network, images.shape, device=self.device, dtype=torch.float32, fast=fast
-        )
-        super().__init__(
-            "image",
-            image=whole_slider("image", len(images) - 1, image),
-            sigma=dropdown("σ", self.SIGMAS, sigma, "{:g}"),
-            n=dropdown("draws n", DRAWS[:7], n, "{:,}"),
-            draw=whole_slider("new draw", 99),
-        )
-
-    def certificate(self, state: State) -> Certificate:
-        """The certificate of the image, from the state's own draws of noise on the 1/255 grid."""
-        at = [state["image"]]
-        pixels, labels = self.images.batch(at)
-        spec = Spec(noise=GridNoise(state["sigma"]), seed=state["draw"], n=state["n"], alpha=self.alpha)
-        x, classes = pixels.to(self.device), len(self.images.classes)
-        return certify(self.model, x, classes=classes, spec=spec, labels=labels.tolist(), idx=at)[0]
-
-    def render(self, state: State) -> figures.Page:
-        strip, bars = figures.row_of_axes(3.9, 3.4, height=2.7)
-        pixels, _ = self.images.batch([state["image"]])
-        figures.noisy_strip(pixels, [0.0, state["sigma"]], seed=state["draw"], ax=strip)
-        return page_of(figures.vote_bars(self.certificate(state), classes=self.images.classes, ax=bars))

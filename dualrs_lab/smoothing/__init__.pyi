@@ -1,6 +1,7 @@
 from .attack import SmoothedAttack as SmoothedAttack
 from .attack import attack_smoothed as attack_smoothed
 from .certify import certify as certify
+from .certify import certify_running as certify_running
 from .certify import certify_table as certify_table
 from .certify import certify_waves as certify_waves
 from .certify import predict as predict

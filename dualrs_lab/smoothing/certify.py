@@ -23,14 +23,15 @@ from dualrs_lab.evidence.binomial import top_two_pvalue
 from dualrs_lab.evidence.certificate import COLUMNS, PAIRED, Certificate, decide
 from dualrs_lab.evidence.claim import ABSTAIN
 from dualrs_lab.models.suited import suited
-from dualrs_lab.smoothing.engine import Voter, as_voter, count_votes, sample
+from dualrs_lab.smoothing.engine import Unit, Voter, as_voter, count_votes, sample, tally_of
 from dualrs_lab.smoothing.frozen import FrozenVoter
 from dualrs_lab.smoothing.job import Job, Sampled
-from dualrs_lab.smoothing.noise import NoiseBlocks
+from dualrs_lab.smoothing.noise import BLOCK, NoiseBlocks
 from dualrs_lab.smoothing.original import PairedVotes, StrictVoter, is_original
 from dualrs_lab.smoothing.spec import Spec, as_allowed, identify
+from dualrs_lab.smoothing.stopping import AllDraws
 
-__all__ = ["certify", "certify_table", "certify_waves", "predict"]
+__all__ = ["certify", "certify_running", "certify_table", "certify_waves", "predict"]
 
 
 Model = Callable[[Tensor], Tensor]
@@ -87,6 +88,52 @@ def certify(
     beside = None if original is None else _strict(original, voter, x.device)
     certified = [c for group in certify_waves(voter, waves, shape, spec, x.device, beside) for c in group]
     return [replace(c, idx=int(idx[c.idx])) for c in sorted(certified, key=lambda c: c.idx)]
+
+
+@torch.inference_mode()
+def certify_running(
+    model: Model | Voter,
+    x: Tensor,
+    *,
+    classes: int,
+    spec: Spec,
+    label: int = -1,
+    idx: int = 0,
+) -> Iterator[Certificate]:
+    """What `certify` would say of the input `x` (1, ...) after each pass; the last, with `n` draws, it says.
+
+    What comes before it is a view: its bounds are exact for the draws counted so far, but whoever looks often
+    and stops where it pleases has no guarantee. Each has the votes so far and their number `n`. Raises as
+    `certify` does, and ValueError for more than one input, and for a `spec` that stops early or certifies an
+    original.
+    """
+    if len(x) != 1 or spec.stop != AllDraws() or spec.certify != "copy":
+        raise ValueError(
+            f"certify_running: got {len(x)} inputs, {spec.stop} and certify={spec.certify!r}; wanted one "
+            "input, AllDraws() and 'copy'"
+        )
+    shape = tuple(x.shape[1:])
+    voter = as_voter(model, spec.noise, shape, x.device, classes=classes, batch=spec.batch, dtype=spec.dtype)
+    selection, blocks = (
+        NoiseBlocks(spec.noise, shape, seed=spec.seed, stream=stream, device=x.device)
+        for stream in ("selection", "estimation")
+    )
+    selected = count_votes(voter, x, selection, n=spec.n0, classes=classes)[0]
+    counts = np.zeros(classes, dtype=np.int64)
+    numbers = range(-(-spec.n // BLOCK))
+    for first in numbers[:: voter.units]:
+        units = [
+            Unit(0, number, min(BLOCK, spec.n - number * BLOCK))
+            for number in numbers[first : first + voter.units]
+        ]
+        tally = tally_of(voter, x, blocks, units, None).cpu().numpy().sum(axis=0)
+        if tally[-1]:
+            raise FloatingPointError("certify_running: the model gave NaN logits; its votes mean nothing")
+        counts += tally[:-1]
+        yield decide(
+            selected, counts, idx=idx, label=label, sigma=spec.noise.sigma, alpha=spec.alpha, seed=spec.seed,
+            seconds=0.0, rule=spec.rule,
+        )  # fmt: skip
 
 
 def certify_table(

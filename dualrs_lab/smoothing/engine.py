@@ -173,7 +173,7 @@ def sample(
         drawing = sum(number * BLOCK < most[position] for position, number in active.items())
         active.update((position, 0) for position in _some(waiting, window - drawing))
         if units := _take_units(active, most, voter.units):
-            under_way.append((units, _tally(voter, x, blocks, units, seen)))
+            under_way.append((units, tally_of(voter, x, blocks, units, seen)))
         if not under_way:
             return
         if units and len(under_way) <= lag:
@@ -233,7 +233,7 @@ def _take_units(active: dict[int, int], most: NDArray[np.int64], room: int) -> l
     return units
 
 
-def _tally(voter: Voter, x: Tensor, blocks: NoiseBlocks, units: list[Unit], seen: Seen | None) -> Tensor:
+def tally_of(voter: Voter, x: Tensor, blocks: NoiseBlocks, units: list[Unit], seen: Seen | None) -> Tensor:
     # (U, K + 1) votes of each unit, on the device of x; those of NaN logits come last
     padding = voter.units - len(units) if voter.padded else 0
     full = units + units[-1:] * padding

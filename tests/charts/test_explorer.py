@@ -42,6 +42,12 @@ def told(page: BeautifulSoup) -> list[dict[str, object]]:
     return json.loads(found.text)
 
 
+def test_it_holds_the_names_of_the_pictures_and_their_labels(page: BeautifulSoup) -> None:
+    found = page.find("script", id="dualrs-classes")
+    assert found is not None
+    assert json.loads(found.text) == {"names": ["<cat>", "dog"], "labels": {"0": 0, "40": 1}}
+
+
 def rows(page: BeautifulSoup, name: str) -> pd.DataFrame:
     """The data of that name in a chart."""
     specs = [json.loads(figure.find("script").text)["spec"] for figure in page.find_all("figure")]

@@ -114,13 +114,15 @@ class Talking(Panel):
         self.said = said
         super().__init__("talking", move=widgets.IntSlider(value=0, max=1))
 
-    def describe(self, state: Any) -> str:
+    def tell(self, state: Any, found: Any) -> str:
         return self.said
 
-    def render(self, state: Any) -> figures.Page:
+    def set_up(self) -> list[figures.Drawing]:
+        return [figures.Drawing(figures.row_of_axes(1.0, height=1.0)[0])]
+
+    def show(self, state: Any, found: Any) -> None:
         if state["move"]:
             raise ValueError(f"no {self.said}")
-        return figures.row_of_axes(1.0, height=1.0)[0].figure  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize("name", ["".join(HOSTILE)])
@@ -128,6 +130,7 @@ def test_what_a_panel_does_not_mark_as_html_is_text_and_so_are_errors(name: str)
     panel = Talking(name)
     assert (Reader(panel.note.value).tags, Reader(panel.note.value).text) == ([], name)
     panel.controls["move"].value = 1
+    assert panel.wait(60)
     found = Reader(panel.status.value)
     assert found.tags == ["span"]
     assert f"ValueError: no {name} (the picture" in found.text

@@ -95,10 +95,11 @@ def test_the_two_bars_of_each_expert_and_the_two_radii_that_follow() -> None:
     entry, experts, sigmas = [0.13, 0.05, 0.0], [0.06, 0.15, 0.18], (0.02, 0.07, 0.25)
     ax = figures.entry_and_expert_radii(entry, experts, sigmas, top=2)
     widths = [patch.get_width() for patch in ax.patches]
-    assert widths == [0.13, 0.06, 0.05, 0.15, 0.0, 0.18]
-    ends = [line.get_xdata()[0] for line in ax.lines if line.get_marker() == "D"]
+    assert widths == [*entry, *experts]
+    (ends,) = [line.get_xdata().tolist() for line in ax.lines if line.get_marker() == "D"]
     assert ends == [0.13, 0.15, 0.18]
-    at = {str(line.get_label()): line.get_xdata()[0] for line in ax.lines[-2:]}
+    lines = zip(legend(ax)[2:], ax.lines[:2], strict=True)
+    at = {text.get_text(): line.get_xdata()[0] for (text, _), line in lines}
     assert at == {"routed 0.130": 0.13, "published 0.050": 0.05}
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["σ = 0.02", "σ = 0.07", "σ = 0.25 (chosen)"]
     assert at["routed 0.130"] == routed_radius(entry, experts)
@@ -107,19 +108,19 @@ def test_the_two_bars_of_each_expert_and_the_two_radii_that_follow() -> None:
 
 def test_an_expert_that_is_never_chosen_has_a_bar_to_the_end() -> None:
     ax = figures.entry_and_expert_radii([np.inf, 0.0], [0.0, 0.2], (0.02, 0.25), top=1)
-    assert ax.patches[0].get_width() == ax.get_xlim()[1] == pytest.approx(0.216)
+    assert ax.patches[0].get_width() == ax.get_xlim()[1] == pytest.approx(0.25)
     nothing = figures.entry_and_expert_radii([0.0], [0.0], (0.25,), top=0)
     assert [text.get_text() for text, _ in legend(nothing)][2:] == ["routed 0.000", "published 0.000"]
 
 
 def test_the_bars_of_a_cascade_and_the_radius_that_follows() -> None:
     ax = figures.cascade_steps([-0.2, 0.9, -np.inf], [0.5, 1.2, -np.inf], (1.0, 0.5, 0.25), answers=1)
-    assert [patch.get_width() for patch in ax.patches] == [0.5, 0, 1.2, 0.9, 0, 0]  # nothing below 0 is drawn
-    assert [line.get_xdata()[0] for line in ax.lines] == [cascade_radius([-0.2, 0.9], [0.5, 1.2])] == [0.5]
+    assert [patch.get_width() for patch in ax.patches] == [0.5, 1.2, 0, 0, 0.9, 0]  # nothing below 0 is drawn
+    assert ax.lines[0].get_xdata()[0] == cascade_radius([-0.2, 0.9], [0.5, 1.2]) == 0.5
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["σ = 1", "σ = 0.5 (answers)", "σ = 0.25"]
     assert [text.get_text() for text, _ in legend(ax)][-1] == "radius 0.500"
     silent = figures.cascade_steps([-0.2], [0.1], (1.0,), answers=-1)
-    assert not silent.lines
+    assert not silent.lines[0].get_visible()
     assert [tick.get_text() for tick in silent.get_yticklabels()] == ["σ = 1"]
 
 

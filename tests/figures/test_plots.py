@@ -338,7 +338,7 @@ def test_curves_against_n_mark_the_chosen_row() -> None:
     curves = pd.DataFrame(columns | others)
     for draw, column in ((figures.bound_against_n, "lower"), (figures.radius_against_n, "radius")):
         ax = draw(curves, 1000)
-        line, dot = ax.lines[:2]
+        line, dot = ax.lines[0], next(one for one in ax.lines if one.get_marker() == "o")
         assert line.get_ydata().tolist() == curves[column].tolist()
         assert [*dot.get_xdata(), *dot.get_ydata()] == [1000, curves[column][1]]
         assert ax.get_xscale() == "log"

@@ -15,7 +15,6 @@ import torch
 from PIL import Image
 from torch import nn
 
-from dualrs_lab import figures
 from dualrs_lab.cascade import Cascade, from_tables
 from dualrs_lab.combine import Combiner
 from dualrs_lab.data import Images
@@ -73,6 +72,7 @@ def pixel_panel() -> PixelPanel:
     model = make_model("digits_narrow", classes=3, channels=1, mean=[0.5], std=[0.5], seed=0)
     with torch.no_grad():  # every channel speaks for every class: maps are above 0
         model.body.fc.weight.abs_()
+        model.body.fc.weight[:, 0].neg_()  # of which LayerCAM makes nothing
     return PixelPanel(model, images(pixels), eps=0.1)
 
 
@@ -138,10 +138,20 @@ PANELS: dict[str, tuple[Callable[[], Panel], dict[str, Any]]] = {
         lambda: CertifiedPanel({"a": table(0.5), "b": table(1.0)}),
         {"radius": 0.5, "table-0": False},
     ),
-    "cascade": (cascade_panel, {"t-0": 0.2, "image": 5}),
-    "combiner": (combiner_panel, {"dial": "small", "image": 5}),
-    "pixels": (pixel_panel, {"image": 2, "fraction": 0.6, "low": 0.02}),
-    "image": (image_panel, {"image": 2, "sigma": 0.5, "n": 200, "draw": 7}),
+    "cascade": (cascade_panel, {"t-0": 0.2, "image": 5, "by": "radius", "shown": "answered at σ = 0.5"}),
+    "combiner": (combiner_panel, {"dial": "small", "image": 5, "by": "gain"}),
+    "pixels": (
+        pixel_panel,
+        {
+            "image": 2,
+            "fraction": 0.6,
+            "low": 0.02,
+            "method": "LayerCAM",
+            "rule": "mean + k standard deviations",
+            "k": 0.5,
+        },
+    ),
+    "image": (image_panel, {"image": 2, "sigma": 0.5, "n": 200, "alpha": 0.1, "draw": 7}),
 }
 
 
@@ -162,15 +172,17 @@ def test_every_control_changes_the_picture_and_the_state_alone_decides_it(case: 
     first, start, seen = panel.picture.value, panel.state, {panel.picture.value}
     for key, value in moves.items():
         panel.controls[key].value = value
+        assert panel.wait(60)
         assert panel.status.value == ""
         assert panel.picture.value not in seen, f"{key} changed nothing"
         seen.add(panel.picture.value)
-    assert figures.png(panel.render(start), dpi=96) == first
+    assert panel.frame(start) == first
 
 
 def test_a_panel_shows_itself_with_a_picture_for_where_no_kernel_runs(case: tuple[Panel, dict]) -> None:
     panel, moves = case
-    bundle = panel._repr_mimebundle_()
+    bundle, told = panel._repr_mimebundle_()
+    assert told["image/png"]["alt"]
     assert bundle[VIEW]["model_id"] == panel.view.model_id
     assert base64.b64decode(bundle["image/png"]) == panel.picture.value
     assert Image.open(io.BytesIO(panel.picture.value)).format == "PNG"
@@ -179,12 +191,11 @@ def test_a_panel_shows_itself_with_a_picture_for_where_no_kernel_runs(case: tupl
     assert f"{key}={panel.state[key]}" in bundle["text/plain"]
 
 
-def test_controls_have_hooks_wait_for_the_hand_and_are_all_in_the_view(case: tuple[Panel, dict]) -> None:
+def test_controls_have_hooks_and_are_all_in_the_view(case: tuple[Panel, dict]) -> None:
     panel, moves = case
     assert set(moves) <= set(panel.controls)
     for key, control in panel.controls.items():
         assert f"dualrs-{key}" in control._dom_classes
-        assert getattr(control, "continuous_update", False) is False
         assert control in panel.view.children
     assert "dualrs-picture" in panel.picture._dom_classes
     assert "dualrs-panel" in panel.view._dom_classes
@@ -194,10 +205,12 @@ def test_a_failure_in_a_callback_is_said_in_red_and_the_picture_stays() -> None:
     panel = CertifiedPanel({"a <b>": table(0.5)})
     before = panel.picture.value
     panel.controls["table-0"].value = False
+    assert panel.wait(60)
     assert "ValueError: CertifiedPanel: no table is ticked; tick at least one" in panel.status.value
     assert "color: #b00020" in panel.status.value
     assert panel.picture.value == before
     panel.controls["table-0"].value = True
+    assert panel.wait(60)
     assert panel.status.value == ""
     assert "<b>" not in panel.note.value
 
@@ -219,12 +232,11 @@ def test_a_setting_between_the_steps_becomes_a_step() -> None:
 def test_callbacks_from_many_threads_draw_one_after_another() -> None:
     shares = [0.6, 0.7, 0.8]
     panels = [VotesPanel() for _ in shares]
-    alone = [
-        figures.png(p.render(p.state | {"share": s}), dpi=96) for p, s in zip(panels, shares, strict=True)
-    ]
+    alone = [p.frame(p.state | {"share": s}) for p, s in zip(panels, shares, strict=True)]
 
     def move(panel: Panel, share: float) -> None:
         panel.controls["share"].value = share
+        assert panel.wait(60)
 
     before = dict(matplotlib.rcParams)
     with ThreadPoolExecutor(3) as pool:
@@ -283,6 +295,7 @@ def test_the_cascade_panel_shows_the_table_of_its_thresholds() -> None:
     tables = {single["sigma"].iloc[0]: single for single in panel.singles.values()}
     for threshold in (0.0, 0.3):
         panel.controls["t-0"].value = threshold
+        assert panel.wait(60)
         found = from_tables(tables, cascade=Cascade((0.5, 0.25), (threshold, 0.0)))
         for name in ("idx", "label", "predict", "radius", "correct"):
             assert panel.table(panel.state)[name].tolist() == found[name].tolist()
@@ -409,7 +422,7 @@ def test_panels_take_claims_one_by_one() -> None:
     assert listed.readout(listed.state).equals(framed.readout(framed.state))
     assert listed.picture.value == framed.picture.value
     assert MixPanel(claims).note.value == MixPanel(table).note.value
-    assert CascadePanel({0.5: claims}).table({"image": 0})["radius"].tolist() == (
+    assert CascadePanel({0.5: claims}).table({})["radius"].tolist() == (
         reclaimed(table, "cohen")["radius"].tolist()  # majorities, whatever the rule of the expert
     )
 
@@ -418,15 +431,20 @@ def test_the_blend_panel_shows_the_mix_and_computes_once(monkeypatch) -> None:
     panel = blend_panel()
     calls = []
     compute = panel.logits
-    monkeypatch.setattr(panel, "logits", lambda state: calls.append(state) or compute(state))
-    panel.controls["weight"].value = 0.4
+    monkeypatch.setattr(panel, "logits", lambda state, tick: calls.append(state) or compute(state, tick))
+    panel.controls["image"].value = 1
+    assert panel.wait(60)
     assert len(calls) == 1  # picture and note share it
+    panel.controls["weight"].value = 0.4
+    assert panel.wait(60)
+    assert len(calls) == 1  # what is attacked is g, whatever the weight
     x, _, _ = compute(panel.state)
     expected = Mix(panel.accurate, panel.robust, 0.4)(x)
     assert f"mix: <b>{panel.images.classes[int(expected.argmax(1))]}</b>" in panel.note.value
     natural, _, _ = compute(panel.state | {"input": "as it is"})
     assert 0 < float((x - natural).abs().max()) <= 0.1 + 1e-6
     panel.controls["weight"].value = 0.0
+    assert panel.wait(60)
     assert "g may overrule h" in panel.note.value
 
 

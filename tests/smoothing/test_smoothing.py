@@ -27,6 +27,7 @@ from dualrs_lab.smoothing import (
     InputSpecific,
     Spec,
     certify,
+    certify_running,
     certify_table,
     job,
     predict,
@@ -103,6 +104,20 @@ def test_an_image_gets_the_same_certificate_alone_and_in_a_sweep(digits, network
     evidence = lambda c: (c.idx, c.selection, c.votes, c.radius)  # noqa: E731
     assert list(map(evidence, together)) == list(map(evidence, small))
     assert evidence(alone[0]) == evidence(together[17])
+
+
+def test_running_certificates_end_in_that_of_certify_and_say_how_many_votes_they_have(
+    digits, network
+) -> None:
+    settings = spec(noise=GridNoise(0.25), n=750, batch=200)
+    how = {"classes": 10, "spec": settings, "label": 4, "idx": 7}
+    seen = [*certify_running(network, digits.pixels[4:5], **how)]
+    assert [one.n for one in seen] == [200, 400, 600, 750]
+    (wanted,) = certify(network, digits.pixels[4:5], classes=10, spec=settings, labels=[4], idx=[7])
+    assert (seen[-1].to_row() | {"time": 0}) == (wanted.to_row() | {"time": 0})
+    assert all(one.radius == one.recomputed() for one in seen)
+    with pytest.raises(ValueError, match="certify_running: got 2 inputs"):
+        next(certify_running(network, digits.pixels[:2], **how))
 
 
 def test_table_equals_the_list_and_carries_its_evidence(tmp_path: Path, digits, network) -> None:
