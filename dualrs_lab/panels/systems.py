@@ -148,7 +148,7 @@ class SystemPanel(Panel):
         self.show_image(state, found, i)
         if self.strip is not None and self.pictures is not None:
             pixels, _ = self.pictures.images.batch([self.pictures.places.index(int(self.idx[i]))])
-            self.strip.show(pixels[None].float() / 255, [f"image {self.idx[i]}"])
+            self.strip.show(pixels[None].float() / 255, [""])  # its number is in the note
 
     def offer(self, found: Found) -> None:
         """As `Panel.offer`: the images that are left."""
