@@ -16,6 +16,7 @@ from dualrs_lab import __version__
 from dualrs_lab.cli.attack import ATTACK
 from dualrs_lab.cli.board import BOARD
 from dualrs_lab.cli.certify import CERTIFY
+from dualrs_lab.cli.cluster.parts import MERGE
 from dualrs_lab.cli.combine import COMBINE
 from dualrs_lab.cli.denoiser import DENOISER
 from dualrs_lab.cli.faults import explain, one_line_warnings
@@ -31,7 +32,7 @@ COMMANDS = (
     *(NEW, RUN, STATUS, LAB),
     *(TRAIN, DENOISER, CERTIFY, ATTACK),
     *(CASCADE, COMBINE, MIX),
-    *(SUMMARY, VERIFY, BOARD),
+    *(MERGE, SUMMARY, VERIFY, BOARD),
 )
 
 

@@ -25,6 +25,7 @@ GROUND = {
     "runtime": "files settings",
     "locks": "files",
     "store": "files locks",
+    "shards": "files locks settings store",
     "experiment": "adapters evidence files",
 }
 ARROWS = {
@@ -32,14 +33,14 @@ ARROWS = {
     "models": "files settings store",
     "adapters": "files models runtime",
     "evidence": "files locks settings store",
-    "attacks": "data evidence files locks models runtime settings store",
+    "attacks": "data evidence files locks models runtime settings shards store",
     "pixels": "attacks data models runtime",
     "training": "attacks data files models pixels runtime settings smoothing store",
-    "smoothing": "attacks data evidence files locks models runtime settings store",
-    "cascade": "data evidence models runtime settings smoothing store training",
-    "combine": "data evidence files locks models runtime settings smoothing store training",
+    "smoothing": "attacks data evidence files locks models runtime settings shards store",
+    "cascade": "data evidence models runtime settings shards smoothing store training",
+    "combine": "data evidence files locks models runtime settings shards smoothing store training",
     "mixing": "attacks data evidence files models runtime store training",
-    "dual": "cascade data evidence files models runtime smoothing store training",
+    "dual": "cascade data evidence files models runtime shards smoothing store training",
     "denoising": "adapters data experiment models runtime store training",
     "lessons": "combine mixing settings",
     "figures": "cascade combine dual evidence files mixing",
@@ -50,7 +51,7 @@ ARROWS = {
     "tasks": "files headless locks",
     "front": "adapters data evidence figures models runtime settings smoothing store",
     "cli": "adapters attacks cascade charts combine data denoising evidence experiment files front headless "
-    "mixing models runtime settings smoothing store training",
+    "mixing models runtime settings shards smoothing store training",
 }
 # Libraries that belong to one place only.
 ONLY = {

@@ -3,6 +3,7 @@
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
+from dualrs_lab.cli.cluster.parts import add_shard, say_part
 from dualrs_lab.cli.inputs import add_inputs, behind, choose_device, read_model, told_of
 from dualrs_lab.cli.outputs import want_place
 from dualrs_lab.cli.parser import Command, Parser, a_number, some_numbers
@@ -36,6 +37,7 @@ def _options(parser: Parser) -> None:
         add_option(parser, Draws, name)
     add_rule(parser)
     add_out(parser)
+    add_shard(parser)
     fewer = parser.add_argument_group("fewer draws, same guarantee (default: n for every image)")
     stop = fewer.add_mutually_exclusive_group()
     stop.add_argument(
@@ -77,7 +79,11 @@ def _certify(options: Namespace) -> int:
         skip=options.skip,
         max_images=options.max,
         info=told_of(info, options.checkpoint) | {"trained_sigma": info.get("sigma", options.sigma)} | front,
+        shard=options.shard,
     )
+    if options.shard is not None:
+        say_part(options.out, options.shard, len(table))
+        return 0
     print(summed_up({options.out.stem: table}, RADII))
     print_signs(explain(model, images, table, sigma=options.sigma, seed=options.seed))
     return 0

@@ -2,13 +2,13 @@
 
 import os
 import sys
-from argparse import ArgumentTypeError, Namespace
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dualrs_lab.cli.cluster.parts import a_shard
 from dualrs_lab.cli.parser import Command, Parser, a_number, a_path
-from dualrs_lab.settings import COUNT
 
 if TYPE_CHECKING:
     from dualrs_lab.headless.plan import Run
@@ -50,8 +50,8 @@ def _run_options(parser: Parser) -> None:
     )
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     parser.add_argument(
-        "--shard", type=_shard, metavar="I/N",
-        help="only part I of N; runs that need each other stay together",
+        "--shard", type=a_shard, metavar="I/N",
+        help="only part I of N; runs that need each other stay together; auto: as the scheduler says",
     )  # fmt: skip
     ending = parser.add_mutually_exclusive_group()
     ending.add_argument(
@@ -120,7 +120,7 @@ def _plan(options: Namespace) -> "list[Run]":
     )
     plan = make_plan(request)
     if options.shard is not None:
-        plan = take_shard(plan, *options.shard)
+        plan = take_shard(plan, options.shard.number, options.shard.of)
     return only_failed(plan) if options.retry_failed else plan
 
 
@@ -140,17 +140,6 @@ def _from_here(value: str) -> str:
     # Notebooks run in their own folder; a relative path on the command line means the user's.
     kind, colon, path = value.partition(":")
     return f"folder:{Path(path).expanduser().absolute()}" if kind == "folder" and colon and path else value
-
-
-def _shard(text: str) -> tuple[int, int]:
-    number, slash, of = text.partition("/")
-    try:
-        part, parts = COUNT.read(number), COUNT.read(of)
-    except ValueError:
-        raise ArgumentTypeError(f"{text!r}: want I/N, for example 1/4") from None
-    if not slash or part > parts:
-        raise ArgumentTypeError(f"{text}: want I/N with 1 <= I <= N, for example 1/4")
-    return int(part), int(parts)
 
 
 def _show_plan(plan: "Sequence[Run]", how: "Options") -> int:
