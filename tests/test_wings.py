@@ -49,9 +49,10 @@ ARROWS = {
     "pixels runtime smoothing tasks",
     "headless": "charts files settings",  # of charts how a page holds them, which knows no method
     "tasks": "files headless locks",
+    "cluster": "files headless locks",
     "front": "adapters data evidence figures models runtime settings smoothing store",
-    "cli": "adapters attacks cascade charts combine data denoising evidence experiment files front headless "
-    "mixing models runtime settings shards smoothing store training",
+    "cli": "adapters attacks cascade charts cluster combine data denoising evidence experiment files front "
+    "headless mixing models runtime settings shards smoothing store training",
 }
 # Libraries that belong to one place only.
 ONLY = {
@@ -60,9 +61,10 @@ ONLY = {
     "matplotlib": "figures",
     "papermill": "headless",
     "seaborn": "figures",
+    "submitit": "cluster",
     "vl_convert": "charts",
 }
-TORCHLESS = ("evidence", "lessons", "figures", "charts", "headless", "tasks")
+TORCHLESS = ("evidence", "lessons", "figures", "charts", "headless", "tasks", "cluster")
 
 
 def name_of(path: Path) -> str:

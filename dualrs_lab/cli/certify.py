@@ -4,6 +4,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING
 
 from dualrs_lab.cli.cluster.parts import add_shard, say_part
+from dualrs_lab.cli.cluster.submit import add_parts, made_elsewhere
 from dualrs_lab.cli.inputs import add_inputs, behind, choose_device, read_model, told_of
 from dualrs_lab.cli.outputs import want_place
 from dualrs_lab.cli.parser import Command, Parser, a_number, some_numbers
@@ -38,6 +39,7 @@ def _options(parser: Parser) -> None:
     add_rule(parser)
     add_out(parser)
     add_shard(parser)
+    add_parts(parser)
     fewer = parser.add_argument_group("fewer draws, same guarantee (default: n for every image)")
     stop = fewer.add_mutually_exclusive_group()
     stop.add_argument(
@@ -62,6 +64,8 @@ def _options(parser: Parser) -> None:
 
 def _certify(options: Namespace) -> int:
     want_place(options.name, options.out)
+    if (code := made_elsewhere(options)) is not None:
+        return code
     from dualrs_lab.data.sets import load_images
     from dualrs_lab.front.diagnose import explain
     from dualrs_lab.smoothing.certify import certify_table

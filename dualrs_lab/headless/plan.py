@@ -21,7 +21,7 @@ from dualrs_lab.headless.reading import encodable, printable
 from dualrs_lab.headless.sweep import point_name, read_sweep, read_sweep_table
 from dualrs_lab.settings import setting
 
-__all__ = ["Request", "Run", "make_plan", "take_shard"]
+__all__ = ["Request", "Run", "make_plan", "take_only", "take_shard"]
 
 
 PROFILES = ("quick", "paper")  # that are always there; profiles.toml may describe others
@@ -116,6 +116,17 @@ def take_shard(runs: Sequence[Run], number: int, of: int) -> list[Run]:
             above[first(run.name)] = first(need)
     order = {name: number for number, name in enumerate(dict.fromkeys(first(run.name) for run in runs))}
     return [run for run in runs if order[first(run.name)] % of == number - 1]
+
+
+def take_only(runs: Sequence[Run], name: str) -> list[Run]:
+    """The run of that name and all that it needs, in their order; ValueError where the plan has none."""
+    wanted = {name}
+    if name not in (known := [run.name for run in runs]):
+        raise ValueError(f"--only {name}: no such run in this plan; {nearest(name, known)}")
+    for run in reversed(runs):  # needs come first
+        if run.name in wanted:
+            wanted |= {*run.needs}
+    return [run for run in runs if run.name in wanted]
 
 
 def _run_name(notebook: str, point: str) -> str:
