@@ -83,7 +83,7 @@ def _merged_certificates(call: str, table: Path) -> "DataFrame":
 
 def _merged_answers(call: str, table: Path) -> "DataFrame":
     from dualrs_lab.attacks.evaluate import slack_of
-    from dualrs_lab.attacks.table import read_evaluation
+    from dualrs_lab.attacks.table import check_possible, read_evaluation
     from dualrs_lab.models.probe import other_answers
 
     def otherwise(first: Mapping[str, Any], other: Mapping[str, Any]) -> str:
