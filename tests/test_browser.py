@@ -282,7 +282,7 @@ def drag(page: Any, handle: Any) -> None:
     box = handle.bounding_box()
     rail = handle.locator("xpath=ancestor::*[contains(@class, 'noUi-target')]").bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    share = 0.3 if abs(x - rail["x"] - rail["width"] / 2) < 0.1 * rail["width"] else 0.5
+    share = 0.2 if abs(x - rail["x"] - rail["width"] / 2) < 0.1 * rail["width"] else 0.5
     page.mouse.move(x, y)
     page.mouse.down()
     page.mouse.move(rail["x"] + share * rail["width"], y, steps=6)

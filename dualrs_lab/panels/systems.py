@@ -55,7 +55,8 @@ class SystemPanel(Panel):
 
     "shown" filters the images by the expert that answers, "by" sorts them. The regret of an image is how much
     further the best expert for it reaches, were it known, and its gain how much further the system reaches
-    than the one level with the largest average radius. With `pictures`, those images are shown, one by one.
+    than the one level with the largest average radius. Where no dial changes `who` answers, by place in
+    `order`, only those are offered. With `pictures`, those images are shown, one by one.
     """
 
     kind = ""  # of panel, for style sheets and tests
@@ -68,6 +69,7 @@ class SystemPanel(Panel):
         *,
         image: int,
         pictures: Pictures | None,
+        who: ArrayLike | None = None,
         **dials: widgets.ValueWidget,
     ) -> None:
         self.order, self.pictures = tuple(order), pictures
@@ -82,11 +84,14 @@ class SystemPanel(Panel):
             )
         self.shown = np.isin(self.idx, held)
         self._done: dict[Any, tuple[pd.DataFrame, NDArray[np.int64], Any]] = {}
-        choices = ["all images", *(f"{self.verb} at σ = {sigma:g}" for sigma in self.order)]
+        some = range(len(order)) if who is None else np.unique(np.asarray(who)[self.shown]).tolist()
+        self.choices = {"all images": -1} | {f"{self.verb} at σ = {order[j]:g}": j for j in some}
         super().__init__(
             self.kind,
             **dials,
-            shown=widgets.Dropdown(options=choices, value=choices[0], description="shown", **LAYOUT),
+            shown=widgets.Dropdown(
+                options=[*self.choices], value="all images", description="shown", **LAYOUT
+            ),
             by=widgets.Dropdown(options=ORDERS, value=ORDERS[0], description="sorted by", **LAYOUT),
             image=whole_slider("image", int(self.shown.sum()) - 1, image),
         )
@@ -113,8 +118,8 @@ class SystemPanel(Panel):
         own, best = np.maximum(reach(table), 0.0), np.max(list(self.reaches.values()), axis=0)
         single = max(self.reaches.values(), key=lambda values: float(values.mean()))
         regret, gain = best - own, own - single
-        places = list(self.controls["shown"].options).index(state["shown"]) - 1
-        kept = np.flatnonzero(self.shown & ((who == places) if places >= 0 else True))
+        wanted = self.choices[state["shown"]]
+        kept = np.flatnonzero(self.shown & ((who == wanted) if wanted >= 0 else True))
         keys = {"number": np.arange(len(own)), "regret": -regret, "gain": -gain, "radius": -own}
         order = kept[np.argsort(keys[state["by"]][kept], kind="stable")]
         if not len(order):
@@ -296,12 +301,14 @@ class RoutedPanel(SystemPanel):
         same = {sigma: as_table(claims) for sigma, claims in tables.items()}
         idx = sorted(set(dual["idx"]).intersection(*(one["idx"] for one in same.values())))
         self.dual = _of(dual, idx)
-        super().__init__({s: _of(one, idx) for s, one in same.items()}, order, image=image, pictures=pictures)
+        sigma = self.dual["sigma"].to_numpy(dtype=np.float64)
+        self.chosen = np.abs(sigma[:, None] - np.array(order)).argmin(axis=1)
+        alone = {level: _of(one, idx) for level, one in same.items()}
+        super().__init__(alone, order, image=image, pictures=pictures, who=self.chosen)
 
     def certified(self, state: State) -> tuple[pd.DataFrame, NDArray[np.int64], None]:
         """As `SystemPanel.certified`."""
-        sigma = self.dual["sigma"].to_numpy(dtype=np.float64)
-        return self.dual, np.abs(sigma[:, None] - np.array(self.order)).argmin(axis=1), None
+        return self.dual, self.chosen, None
 
     def bars_in(self, ax: Axes) -> figures.Drawing:
         """As `SystemPanel.bars_in`."""

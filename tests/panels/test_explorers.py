@@ -256,6 +256,8 @@ def test_a_dual_table_shows_who_is_chosen_and_what_bounds_the_radius() -> None:
     assert f"routed {floored.group()}" in at
     chosen = [tick.get_text() for tick in panel.radii.ax.get_yticklabels()]
     assert f"σ = {row['sigma']:g} (chosen)" in chosen
+    offered = panel.controls["shown"].options  # no image went to the expert of 0.25
+    assert offered == ("all images", *(f"routed to the expert at σ = {s:g}" for s in (0.5, 1.0)))
     with pytest.raises(ValueError, match=r"without entry_0\.1; give the tables of its own experts"):
         RoutedPanel(dual, {0.1: experts[0.25]})
 
