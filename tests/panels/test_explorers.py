@@ -26,6 +26,7 @@ from dualrs_lab.panels import (
     MixPanel,
     Panel,
     RoutedPanel,
+    SystemPanel,
     still,
     watched_attack,
 )
@@ -191,7 +192,7 @@ def test_an_attack_tells_its_steps_and_can_be_ended() -> None:
         watched_attack(model, x, y, 0.1, eps=0.1, tick=over)
 
 
-def system(kind: str) -> CascadePanel | CombinerPanel:
+def system(kind: str) -> SystemPanel:
     if kind == "cascade":
         return CascadePanel(tables())
     return CombinerPanel(tables(), {"surest": Combiner.surest(ORDER), "one": Combiner.single(ORDER, 0)})
