@@ -19,6 +19,7 @@ from benchmarks.pages import (
     pixels,
     resnet,
     resnet_mixes,
+    scaling,
     shelf,
     speed,
     streamed,
@@ -45,6 +46,7 @@ PAGES: dict[str, Callable[[], Facts]] = {
         | resnet_mixes.facts()
     ),
     "speed": lambda: speed.facts() | gpu.facts() | streamed.facts(),
+    "scaling": scaling.facts,
 }
 
 
