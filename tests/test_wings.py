@@ -45,8 +45,8 @@ ARROWS = {
     "lessons": "combine mixing settings",
     "figures": "cascade combine dual evidence files mixing",
     "charts": "cascade combine data dual evidence figures files lessons mixing",
-    "panels": "adapters attacks cascade combine data dual evidence figures headless lessons mixing models "
-    "pixels runtime smoothing tasks",
+    "panels": "adapters attacks cascade cluster combine data dual evidence figures headless lessons mixing "
+    "models pixels runtime smoothing tasks",
     "headless": "charts files settings",  # of charts how a page holds them, which knows no method
     "tasks": "files headless locks",
     "cluster": "files headless locks",

@@ -29,6 +29,7 @@ from dualrs_lab.cluster import (
 from dualrs_lab.headless import Request, Run, make_plan, make_slots
 from dualrs_lab.locks import LOCK_WAIT, writing
 from dualrs_lab.models import make_model, save_checkpoint
+from dualrs_lab.panels import monitor
 from dualrs_lab.shards import find_parts
 from tests.cli.test_main import complaint, write_notebook
 
@@ -140,6 +141,14 @@ def test_a_task_is_judged_by_its_record_its_beats_and_the_queue(
             os.utime(told.folder / "task-0.beat", (before, before))
     (task,) = told.tasks(queue)
     assert (task.state, task.name, task.job) == (state, "1/1", "7_0")
+
+
+def test_the_monitor_shows_how_tasks_on_a_cluster_are(told: Submission) -> None:
+    record = {"command": ["certify", "--on", "slurm", "--out", "c.tsv"], "cwd": str(told.folder.parents[1])}
+    assert monitor._submitted(record) == ["on the cluster: 1 queued"]
+    told.note(0, state="ok", host="node3")
+    assert monitor._submitted(record) == ["on the cluster: 1 ok"]
+    assert monitor._submitted(record | {"command": ["certify", "--out", "c.tsv"]}) == []
 
 
 def test_a_record_that_cannot_be_read_harms_nobody(told: Submission) -> None:
