@@ -287,6 +287,7 @@ def test_where_slurm_refuses_nothing_is_left_in_the_queue(
         ("run --on slurm --time soon", "argument --time: 'soon': want a time such as 2:00:00"),
         ("run --on slurm --time 1 --sbatch account", "--sbatch: 'account': want an option of sbatch"),
         ("run --on slurm --time 1 --update", "run: --update does not go with --on slurm"),
+        ("run 40_alone --on slurm --time 1 --fail-fast", "run: --fail-fast does not go with --on slurm"),
         ("run --only 40_alnoe", "--only 40_alnoe: no such run in this plan; did you mean '40_alone'?"),
         ("cancel", "nothing was submitted for runs; wanted the --out of a command with --on slurm"),
         (
