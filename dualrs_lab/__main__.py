@@ -17,6 +17,7 @@ from dualrs_lab.cli.attack import ATTACK
 from dualrs_lab.cli.board import BOARD
 from dualrs_lab.cli.certify import CERTIFY
 from dualrs_lab.cli.cluster.jobs import CANCEL
+from dualrs_lab.cli.cluster.manifest import MANIFEST
 from dualrs_lab.cli.cluster.parts import MERGE
 from dualrs_lab.cli.combine import COMBINE
 from dualrs_lab.cli.denoiser import DENOISER
@@ -33,7 +34,8 @@ COMMANDS = (
     *(NEW, RUN, STATUS, CANCEL, GALLERY, LAB),
     *(TRAIN, DENOISER, CERTIFY, ATTACK),
     *(CASCADE, COMBINE, MIX),
-    *(MERGE, SUMMARY, VERIFY, BOARD),
+    *(MERGE, MANIFEST),
+    *(SUMMARY, VERIFY, BOARD),
 )
 
 

@@ -22,10 +22,10 @@ try:
 except ImportError:  # a system without POSIX locks
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["PATIENCE", "lock_path", "writing"]
+__all__ = ["LOCK_WAIT", "lock_path", "writing"]
 
 
-PATIENCE = "DUALRS_PATIENCE"
+LOCK_WAIT = "DUALRS_LOCK_WAIT"
 """The environment variable that says for how many seconds to wait for another writer; without it, for none.
 
 Tasks of a cluster wait: the lock of a machine that died is given back only after a while.
@@ -52,7 +52,7 @@ def writing(call: str, *paths: Path) -> Iterator[None]:
     """Hold `paths` as their only writer; the thread that holds a path may hold it again, within.
 
     Folders are made. Raises ValueError that names `call`, the path and who holds it, at once, or where
-    `PATIENCE` is set after that time.
+    `LOCK_WAIT` is set after that time.
     Where the file system has no locks, a warning says so and nobody is kept out.
     """
     for path in paths:
@@ -91,7 +91,7 @@ def _one(call: str, path: Path) -> Iterator[None]:
 def _take(call: str, path: Path) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     want_regular(call, lock_path(path))
-    until = time.monotonic() + float(os.environ.get(PATIENCE) or 0)
+    until = time.monotonic() + float(os.environ.get(LOCK_WAIT) or 0)
     while True:
         file = os.open(lock_path(path), os.O_RDWR | os.O_CREAT, 0o666)
         try:

@@ -46,8 +46,8 @@ ARROWS = {
     "exercises": "evidence",
     "figures": "cascade combine dual evidence files mixing",
     "charts": "cascade combine data dual evidence figures files lessons mixing",
-    "panels": "adapters attacks cascade combine data dual evidence figures headless lessons mixing models "
-    "pixels runtime smoothing tasks",
+    "panels": "adapters attacks cascade cluster combine data dual evidence figures headless lessons mixing "
+    "models pixels runtime smoothing tasks",
     "gallery": "charts files",  # of charts how a page holds them, which knows no method
     "headless": "files gallery settings",
     "home": "gallery headless",

@@ -1,4 +1,7 @@
 from .devices import make_on_devices as make_on_devices
+from .kubernetes import Pods as Pods
+from .kubernetes import indexed_job as indexed_job
+from .kubernetes import plain_job as plain_job
 from .slurm import Resources as Resources
 from .slurm import cancel_jobs as cancel_jobs
 from .slurm import read_minutes as read_minutes

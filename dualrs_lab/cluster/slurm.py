@@ -9,8 +9,10 @@ import contextlib
 import io
 import os
 import re
+import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -154,7 +156,8 @@ class _Sender:
         import submitit
 
         followed = any(other.paired and stage.name in other.after for other in self.stages)
-        executor = submitit.SlurmExecutor(folder=self.told.folder / "logs", max_num_timeout=10_000)
+        logs = self.told.folder / "logs"
+        executor = submitit.SlurmExecutor(folder=logs, max_num_timeout=10_000, python=_python())
         executor.update_parameters(**self._parameters(stage, part))
         jobs: list[Any] = []
         try:
@@ -212,6 +215,11 @@ class _Sender:
             else:
                 terms += [f"afterany:{jobs[0].partition('_')[0]}" for jobs in arrays]
         return ",".join(terms)
+
+
+def _python() -> str:
+    # until submitit hears its signal, in the first second, that would kill the task, and Slurm not requeue it
+    return f'sh -c \'trap "" USR2; exec "$0" "$@"\' {shlex.quote(sys.executable)}'
 
 
 def _setup() -> list[str]:

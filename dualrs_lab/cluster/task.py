@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from dualrs_lab.cluster.submission import BEAT, Submission
 from dualrs_lab.headless.processes import THREADS, found_by_python
 from dualrs_lab.headless.status import TASK, now
-from dualrs_lab.locks import PATIENCE
+from dualrs_lab.locks import LOCK_WAIT
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
@@ -93,7 +93,7 @@ class ClusterTask:
         return DelayedSubmission(self)
 
     def _environment(self) -> dict[str, str]:
-        own = os.environ | {TASK: self.key, PATIENCE: str(WAIT), "PYTHONUNBUFFERED": "1"}
+        own = os.environ | {TASK: self.key, LOCK_WAIT: str(WAIT), "PYTHONUNBUFFERED": "1"}
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         share = int(os.environ.get("SLURM_CPUS_PER_TASK") or cores) // len(self.commands)
         return found_by_python({name: str(max(1, share)) for name in THREADS} | own)

@@ -19,14 +19,17 @@ from dualrs_lab.cluster import (
     Work,
     find_submissions,
     home_of,
+    make_on_devices,
     queue_name,
     read_minutes,
     read_queue,
     stages_of_plan,
     stages_of_table,
 )
-from dualrs_lab.headless import Request, Run, make_plan
+from dualrs_lab.headless import Request, Run, make_plan, make_slots
+from dualrs_lab.locks import LOCK_WAIT, writing
 from dualrs_lab.models import make_model, save_checkpoint
+from dualrs_lab.panels import monitor
 from dualrs_lab.shards import find_parts
 from tests.cli.test_main import complaint, write_notebook
 
@@ -138,6 +141,14 @@ def test_a_task_is_judged_by_its_record_its_beats_and_the_queue(
             os.utime(told.folder / "task-0.beat", (before, before))
     (task,) = told.tasks(queue)
     assert (task.state, task.name, task.job) == (state, "1/1", "7_0")
+
+
+def test_the_monitor_shows_how_tasks_on_a_cluster_are(told: Submission) -> None:
+    record = {"command": ["certify", "--on", "slurm", "--out", "c.tsv"], "cwd": str(told.folder.parents[1])}
+    assert monitor._submitted(record) == ["on the cluster: 1 queued"]
+    told.note(0, state="ok", host="node3")
+    assert monitor._submitted(record) == ["on the cluster: 1 ok"]
+    assert monitor._submitted(record | {"command": ["certify", "--out", "c.tsv"]}) == []
 
 
 def test_a_record_that_cannot_be_read_harms_nobody(told: Submission) -> None:
@@ -276,6 +287,7 @@ def test_where_slurm_refuses_nothing_is_left_in_the_queue(
         ("run --on slurm --time soon", "argument --time: 'soon': want a time such as 2:00:00"),
         ("run --on slurm --time 1 --sbatch account", "--sbatch: 'account': want an option of sbatch"),
         ("run --on slurm --time 1 --update", "run: --update does not go with --on slurm"),
+        ("run 40_alone --on slurm --time 1 --fail-fast", "run: --fail-fast does not go with --on slurm"),
         ("run --only 40_alnoe", "--only 40_alnoe: no such run in this plan; did you mean '40_alone'?"),
         ("cancel", "nothing was submitted for runs; wanted the --out of a command with --on slurm"),
         (
@@ -343,6 +355,35 @@ def test_parts_are_made_on_all_devices_and_merged(tmp_path: Path, capsys: pytest
         "certify: part 1/2 failed: dualrs-lab: error: certify: checkpoint none.pt not found"
         in capsys.readouterr().err
     )
+
+
+def test_each_device_takes_the_next_part_until_none_is_left(tmp_path: Path) -> None:
+    slots = make_slots(2, "cpu")
+    assert make_on_devices(["summary", "none.tsv"], [2, 3, 5], 6, slots, tmp_path / "logs") == [2, 3, 5]
+    assert sorted(path.name for path in (tmp_path / "logs").iterdir()) == [
+        f"part-{number}-of-6.txt" for number in (2, 3, 5)
+    ]
+    assert "unknown argument '--shard'" in (tmp_path / "logs" / "part-5-of-6.txt").read_text()
+
+
+def test_a_task_waits_for_the_lock_of_the_one_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, hold = (
+        tmp_path / "t.tsv",
+        "from pathlib import Path; import sys, time; from dualrs_lab.locks import writing",
+    )
+    hold += "\nwith writing('x', Path(sys.argv[1])): print('held', flush=True); time.sleep(1.5)"
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", hold, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(ValueError, match="is being written by process"), writing("call", path):
+            pass
+        monkeypatch.setenv(LOCK_WAIT, "60")
+        with writing("call", path):
+            assert holder.wait(10) == 0
 
 
 def test_jobs_are_found_by_the_name_of_what_they_make(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def check_cluster(options: Namespace, but: Sequence[str] = ()) -> None:
         raise ValueError(
             f"{options.name}: --{given[0].replace('_', '-')} is for a cluster; wanted --on slurm with it"
         )
-    if options.on == "slurm" and getattr(options, "shard", None):
+    if options.on == "slurm" and hasattr(options, "shards") and options.shard:
         raise ValueError(
             f"{options.name}: --shard with --on slurm: each task is a shard already; wanted --shards N"
         )
@@ -223,7 +223,7 @@ def submit_runs(options: Namespace, plan: "Sequence[Run]") -> int:
     from dualrs_lab.headless.status import is_done
 
     want_slurm(options.name)
-    for name in ("update", "junit", "fail_fast", "only"):
+    for name in ("update", "junit", "fail_fast", "only", "retry_failed"):
         if getattr(options, name):
             raise ValueError(f"run: --{name.replace('_', '-')} does not go with --on slurm")
     done = {run.name for run in plan if is_done(run) and not (options.force and run.asked)}
