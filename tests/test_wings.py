@@ -41,8 +41,8 @@ ARROWS = {
     "mixing": "attacks data evidence files models runtime store training",
     "dual": "cascade data evidence files models runtime smoothing store training",
     "denoising": "adapters data experiment models runtime store training",
-    "lessons": "combine mixing settings",
-    "exercises": "evidence",
+    "lessons": "combine evidence mixing settings",
+    "exercises": "dual evidence figures lessons mixing",
     "figures": "cascade combine dual evidence files mixing",
     "charts": "cascade combine data dual evidence figures files lessons mixing",
     "panels": "adapters attacks cascade combine data dual evidence figures headless lessons mixing models "

@@ -1,3 +1,5 @@
+from .certificates import CERTIFICATES as CERTIFICATES
+from .dual import DUAL as DUAL
 from .exercise import Exercise as Exercise
 from .exercise import Find as Find
 from .exercise import Formula as Formula
@@ -6,9 +8,13 @@ from .exercise import check as check
 from .exercise import exercise as exercise
 from .exercise import exercises as exercises
 from .exercise import hint as hint
+from .forgeries import FORGERIES as FORGERIES
+from .mixing import MIXING as MIXING
+from .plane import PLANE as PLANE
 from .smoothing import SMOOTHING as SMOOTHING
 from .students import drifted as drifted
 from .students import for_students as for_students
 from .students import stub as stub
 from .verdict import MIME as MIME
+from .verdict import Picture as Picture
 from .verdict import Verdict as Verdict
