@@ -232,4 +232,4 @@ _TOLERATED = Formula(
 )  # fmt: skip
 
 
-CERTIFICATES: tuple[Exercise, ...] = (_READ, _ROW, *FORGERIES[:2], _FOR_ALL, _TOLERATED, FORGERIES[2])
+CERTIFICATES: tuple[Exercise, ...] = (_READ, _ROW, _FOR_ALL, _TOLERATED, *FORGERIES)

@@ -7,6 +7,7 @@ from the other.
 """
 
 import copy
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,19 +22,20 @@ Notebook = dict[str, Any]
 def stub(source: str) -> str:
     """The cell that a student gets, from that of a solution: one `...` in place of what is to be found.
 
-    Raises ValueError where BEGIN and END are not there in turn, once at least.
+    What the solution returns or names at last is still returned or named: `return ...`, `found = ...`. Raises
+    ValueError where BEGIN and END are not there in turn, once at least.
     """
-    lines, inside, places = list[str](), False, 0
+    lines, hidden, inside, places = list[str](), list[str](), False, 0
     for line in source.splitlines():
         mark = line.strip()
         if mark in (BEGIN, END):
             if inside == (mark == BEGIN):
                 raise ValueError(f"stub: {mark!r} comes where {END if inside else BEGIN!r} was wanted")
-            if mark == BEGIN:
-                lines.append(line[: line.index("#")] + "...  # your answer")
-            inside, places = mark == BEGIN, places + 1
-        elif not inside:
-            lines.append(line)
+            if mark == END:
+                lines.append(_place(line[: line.index("#")], hidden))
+            hidden, inside, places = [], mark == BEGIN, places + 1
+        else:
+            (hidden if inside else lines).append(line)
     if inside or not places:
         raise ValueError(f"stub: wanted {BEGIN!r} and {END!r} around what is to be found")
     return "\n".join(lines)
@@ -59,6 +61,12 @@ def drifted(notebook: Mapping[str, Any]) -> list[int]:
         if not _tagged(before, EXERCISE) or _text(before) != stub(_text(cell)):
             wrong.append(number)
     return wrong
+
+
+def _place(indent: str, hidden: list[str]) -> str:
+    ways = (re.match(rf"{indent}(return|\w+ =) ", line) for line in reversed(hidden))
+    found = next((way[1] + " " for way in ways if way), "")
+    return f"{indent}{found}...  # your answer"
 
 
 def _tagged(cell: Mapping[str, Any], tag: str) -> bool:

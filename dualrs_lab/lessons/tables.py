@@ -6,6 +6,7 @@ Each is about the same 12 images; votes were drawn for this purpose, of nothing.
 import math
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,10 @@ import pandas as pd
 from dualrs_lab.evidence.binomial import lower_bound
 from dualrs_lab.evidence.certificate import decide
 from dualrs_lab.evidence.radii import rs_radius
-from dualrs_lab.evidence.table import frame
+from dualrs_lab.evidence.table import frame, write_table
 from dualrs_lab.evidence.votes import leader, read_votes
 
-__all__ = ["doubtful_tables", "forged_rows", "honest_row"]
+__all__ = ["doubtful_tables", "forged_rows", "honest_row", "write_doubtful"]
 
 
 SIGMA, ALPHA, N0, N = 0.25, 0.001, 100, 1000
@@ -35,6 +36,14 @@ Forgery = Callable[[list[Row]], int]  # changes rows, and says which idx it begi
 def doubtful_tables() -> dict[str, pd.DataFrame]:
     """Seven tables by name, A to G, as `read_table` gives them; each time new ones, free to be changed."""
     return {name: table.copy() for name, (table, _) in _made().items()}
+
+
+def write_doubtful(folder: Path | str = ".") -> list[str]:
+    """Write them into a folder as A.tsv and so on; returns these names."""
+    names = {f"{name}.tsv": table for name, table in doubtful_tables().items()}
+    for name, table in names.items():
+        write_table(Path(folder) / name, table)
+    return [*names]
 
 
 def forged_rows() -> dict[str, int]:

@@ -34,7 +34,15 @@ from dualrs_lab.exercises import (
 )
 from dualrs_lab.exercises.mixing import mix_turns
 from dualrs_lab.exercises.smoothing import failure
-from dualrs_lab.lessons import Boxes, MedianChoice, doubtful_tables, forged_rows, honest_row, lesson_estimator
+from dualrs_lab.lessons import (
+    Boxes,
+    MedianChoice,
+    doubtful_tables,
+    forged_rows,
+    honest_row,
+    lesson_estimator,
+    write_doubtful,
+)
 from dualrs_lab.mixing import mix_radius_closed
 
 ALL = [one for every in exercises().values() for one in every]
@@ -312,8 +320,7 @@ def test_a_wrong_pair_is_drawn_when_it_is_shown_and_what_cannot_be_drawn_is_not(
 
 def test_forged_tables_are_found_by_both_programs_and_honest_ones_pass(tmp_path: Path) -> None:
     """What the lesson says of them: `dualrs-lab verify`, and the program that shares no code with it."""
-    for name, table in doubtful_tables().items():
-        write_table(tmp_path / f"{name}.tsv", table)
+    assert write_doubtful(tmp_path) == [f"{name}.tsv" for name in doubtful_tables()]
     ours = {name: main(["verify", str(tmp_path / f"{name}.tsv")]) for name in doubtful_tables()}
     assert {name for name, code in ours.items() if code == 1} == {*forged_rows()}
     assert sorted({*ours.values()}) == [0, 1]
