@@ -23,7 +23,7 @@ from dualrs_lab.cli.parser import Parser
 from dualrs_lab.cli.run import GALLERY, LAB, NEW, RUN, STATUS
 from dualrs_lab.cli.tables import CASCADE, MIX, SUMMARY
 from dualrs_lab.cli.train import TRAIN
-from dualrs_lab.cli.verify import VERIFY
+from dualrs_lab.cli.verify import GRADE, VERIFY
 
 __all__ = ["COMMANDS", "main", "make_parser"]
 
@@ -31,7 +31,7 @@ COMMANDS = (
     *(NEW, RUN, STATUS, GALLERY, LAB),
     *(TRAIN, DENOISER, CERTIFY, ATTACK),
     *(CASCADE, COMBINE, MIX),
-    *(SUMMARY, VERIFY, BOARD),
+    *(SUMMARY, VERIFY, BOARD, GRADE),
 )
 
 

@@ -42,7 +42,7 @@ ARROWS = {
     "dual": "cascade data evidence files models runtime smoothing store training",
     "denoising": "adapters data experiment models runtime store training",
     "lessons": "combine evidence mixing settings",
-    "exercises": "dual evidence figures lessons mixing",
+    "exercises": "dual evidence figures files headless lessons mixing",  # headless: the end of all processes
     "figures": "cascade combine dual evidence files mixing",
     "charts": "cascade combine data dual evidence figures files lessons mixing",
     "panels": "adapters attacks cascade combine data dual evidence figures headless lessons mixing models "
@@ -52,8 +52,8 @@ ARROWS = {
     "home": "gallery headless",
     "tasks": "files headless locks",
     "front": "adapters data evidence figures models runtime settings smoothing store",
-    "cli": "adapters attacks cascade charts combine data denoising evidence experiment files front headless "
-    "home mixing models runtime settings smoothing store training",
+    "cli": "adapters attacks cascade charts combine data denoising evidence exercises experiment files front "
+    "headless home mixing models runtime settings smoothing store training",
 }
 # Libraries that belong to one place only.
 ONLY = {

@@ -7,11 +7,15 @@ from the other.
 """
 
 import copy
+import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-__all__ = ["drifted", "for_students", "stub"]
+from dualrs_lab.files import replace_text
+
+__all__ = ["EXERCISE", "SOLUTION", "drifted", "for_students", "hand_out", "stub"]
 
 EXERCISE, SOLUTION = "exercise", "solution"  # tags of cells
 BEGIN, END = "# BEGIN SOLUTION", "# END SOLUTION"
@@ -44,21 +48,32 @@ def stub(source: str) -> str:
 def for_students(notebook: Mapping[str, Any]) -> Notebook:
     """The lesson without its solutions and without outputs of exercises; everything else stays as it is."""
     made: Notebook = copy.deepcopy(dict(notebook))
-    made["cells"] = [cell for cell in made["cells"] if not _tagged(cell, SOLUTION)]
+    made["cells"] = [cell for cell in made["cells"] if not tagged(cell, SOLUTION)]
     for cell in made["cells"]:
-        if _tagged(cell, EXERCISE):
+        if tagged(cell, EXERCISE):
             cell["outputs"], cell["execution_count"] = [], None
     return made
+
+
+def hand_out(folder: Path) -> list[str]:
+    """Take the solutions out of all lessons in a folder, where they lie; the names of those that had some."""
+    changed = []
+    for path in sorted(folder.glob("*.ipynb")):
+        notebook = json.loads(path.read_text("utf-8"))
+        if any(tagged(cell, SOLUTION) for cell in notebook["cells"]):
+            replace_text(path, json.dumps(for_students(notebook), ensure_ascii=False, indent=1) + "\n")
+            changed.append(path.stem)
+    return changed
 
 
 def drifted(notebook: Mapping[str, Any]) -> list[int]:
     """Numbers of the cells with solutions whose exercise, in the cell before, is not the `stub` of them."""
     cells, wrong = notebook["cells"], []
     for number, cell in enumerate(cells):
-        if not _tagged(cell, SOLUTION):
+        if not tagged(cell, SOLUTION):
             continue
         before = cells[number - 1] if number else {}
-        if not _tagged(before, EXERCISE) or _text(before) != stub(_text(cell)):
+        if not tagged(before, EXERCISE) or text(before) != stub(text(cell)):
             wrong.append(number)
     return wrong
 
@@ -69,10 +84,12 @@ def _place(indent: str, hidden: list[str]) -> str:
     return f"{indent}{found}...  # your answer"
 
 
-def _tagged(cell: Mapping[str, Any], tag: str) -> bool:
+def tagged(cell: Mapping[str, Any], tag: str) -> bool:
+    """Whether a cell carries the tag."""
     return tag in cell.get("metadata", {}).get("tags", ())
 
 
-def _text(cell: Mapping[str, Any]) -> str:
+def text(cell: Mapping[str, Any]) -> str:
+    """The source of a cell, which a file holds in lines or in one piece."""
     source = cell["source"]
     return source if isinstance(source, str) else "".join(source)

@@ -87,7 +87,7 @@ def test_lessons_hold_their_exercises_with_solutions_that_pass(lesson: str) -> N
 @pytest.mark.parametrize("lesson", exercises())
 def test_a_lesson_goes_on_without_its_solutions(lesson: str) -> None:
     """No cell but those of exercises reads what only a solution names."""
-    cells = [c for c in json.loads((NOTEBOOKS / f"{lesson}.ipynb").read_text())["cells"]]
+    cells = json.loads((NOTEBOOKS / f"{lesson}.ipynb").read_text())["cells"]
     code = [c for c in cells if c["cell_type"] == "code"]
     plain = [c for c in code if not {"exercise", "solution"} & {*c["metadata"].get("tags", ())}]
     stored, read = names(plain, ast.Store), names(plain, ast.Load)
