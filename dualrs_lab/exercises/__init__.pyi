@@ -14,6 +14,7 @@ from .grading import as_rows as as_rows
 from .grading import grade as grade
 from .grading import grade_one as grade_one
 from .mixing import MIXING as MIXING
+from .pixels import PIXELS as PIXELS
 from .plane import PLANE as PLANE
 from .sitting import sit as sit
 from .smoothing import SMOOTHING as SMOOTHING

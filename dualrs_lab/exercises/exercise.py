@@ -23,6 +23,7 @@ __all__ = ["Exercise", "Find", "Formula", "Mistake", "check", "exercise", "exerc
 ROOMS = {  # lesson -> room; its tuple has the name of the room
     "10_lesson_smoothing": "smoothing",
     "11_lesson_dual": "dual",
+    "12_lesson_pixels": "pixels",
     "13_lesson_mixing": "mixing",
     "14_lesson_certificates": "certificates",
 }

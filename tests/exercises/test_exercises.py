@@ -21,6 +21,7 @@ from dualrs_lab.exercises import (
     FORGERIES,
     MIME,
     MIXING,
+    PIXELS,
     PLANE,
     SMOOTHING,
     Exercise,
@@ -41,6 +42,7 @@ from dualrs_lab.lessons import (
     forged_rows,
     honest_row,
     lesson_estimator,
+    template,
     write_doubtful,
 )
 from dualrs_lab.mixing import mix_radius_closed
@@ -63,6 +65,20 @@ class Answer(dict[str, Any]):
 
     def __hash__(self) -> int:  # type: ignore[override]
         return id(self)
+
+
+class Even:
+    """Budgets of the template, the same everywhere or as given, that can stand for an answer in a dict."""
+
+    def __init__(self, eps: Any) -> None:
+        self.eps = eps
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        return np.broadcast_to(np.asarray(self.eps, dtype), (6, 6)).copy()
+
+
+WEIGHTS = np.abs(template()[0])
+PLACED = np.where(WEIGHTS.argsort(axis=None).argsort().reshape(6, 6) >= 18, 0.2, 0.0)
 
 
 # Answers to what is to be found: right ones of several shapes, and five wrong ones with words they must get.
@@ -127,6 +143,19 @@ FOUND = {
             "heavy": "Give one number",
         },
     ),
+    "place a budget": (
+        [PLACED, PLACED.tolist()],
+        {
+            Answer(): "an array of shape (6, 6)",
+            (0.1, 0.2): "an array of shape (6, 6)",
+            Even(0.1): "Which pixels is it wasted on?",
+            Even(0.2): "place it, do not add to it",
+            Even(0.3): "Each budget lies between 0 and 0.2",
+            Even(-0.1): "Each budget lies between 0 and 0.2",
+            Even(0.05): "Which pixels is it wasted on?",
+            Even(0.2 - PLACED): "the budget lies where the classifier hardly looks",
+        },
+    ),
     "find the forged tables": (
         [forged_rows(), dict(reversed(forged_rows().items()))],
         {
@@ -154,7 +183,7 @@ FOUND = {
 
 
 def test_each_lesson_has_five_and_no_name_means_two() -> None:
-    assert [*exercises().values()] == [SMOOTHING, DUAL, MIXING, CERTIFICATES]
+    assert [*exercises().values()] == [SMOOTHING, DUAL, PIXELS, MIXING, CERTIFICATES]
     assert {one.name for one in (*PLANE, *FORGERIES)} < {*NAMES}
     assert all(len(every) >= 5 for every in exercises().values())
     assert len(set(NAMES)) == len(NAMES)
