@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: install run gallery test lab bench notebooks lint clean
+.PHONY: install run gallery test lab bench notebooks grade lint clean
 
 install: $(STAMP)
 
@@ -47,6 +47,10 @@ test: lint
 # Executes the notebooks with their defaults and puts the normalised results back into notebooks/.
 notebooks: $(STAMP)
 	$(BIN)/dualrs-lab run --jobs 2 --update --force --out runs/update
+
+# Runs the submissions below DIR and says which exercises are right; writes DIR/grades.csv.
+grade: $(STAMP)
+	$(BIN)/dualrs-lab grade $(DIR) --out $(DIR)/grades.csv
 
 clean:
 	rm -rf runs build .mypy_cache .ruff_cache .pytest_cache

@@ -26,7 +26,7 @@ from dualrs_lab.cli.parser import Parser
 from dualrs_lab.cli.run import GALLERY, LAB, NEW, RUN, STATUS
 from dualrs_lab.cli.tables import CASCADE, MIX, SUMMARY
 from dualrs_lab.cli.train import TRAIN
-from dualrs_lab.cli.verify import VERIFY
+from dualrs_lab.cli.verify import GRADE, VERIFY
 
 __all__ = ["COMMANDS", "main", "make_parser"]
 
@@ -35,7 +35,7 @@ COMMANDS = (
     *(TRAIN, DENOISER, CERTIFY, ATTACK),
     *(CASCADE, COMBINE, MIX),
     *(MERGE, MANIFEST),
-    *(SUMMARY, VERIFY, BOARD),
+    *(SUMMARY, VERIFY, BOARD, GRADE),
 )
 
 

@@ -42,8 +42,8 @@ ARROWS = {
     "mixing": "attacks data evidence files models runtime store training",
     "dual": "cascade data evidence files models runtime shards smoothing store training",
     "denoising": "adapters data experiment models runtime store training",
-    "lessons": "combine mixing settings",
-    "exercises": "evidence",
+    "lessons": "combine evidence mixing settings",
+    "exercises": "dual evidence figures files headless lessons mixing",  # headless: the end of all processes
     "figures": "cascade combine dual evidence files mixing",
     "charts": "cascade combine data dual evidence figures files lessons mixing",
     "panels": "adapters attacks cascade cluster combine data dual evidence figures headless lessons mixing "
@@ -54,8 +54,8 @@ ARROWS = {
     "tasks": "files headless locks",
     "cluster": "files headless locks",
     "front": "adapters data evidence figures models runtime settings smoothing store",
-    "cli": "adapters attacks cascade charts cluster combine data denoising evidence experiment files front "
-    "headless home mixing models runtime settings shards smoothing store training",
+    "cli": "adapters attacks cascade charts cluster combine data denoising evidence exercises experiment files "
+    "front headless home mixing models runtime settings shards smoothing store training",
 }
 # Libraries that belong to one place only.
 ONLY = {

@@ -59,8 +59,15 @@ _NAME_LINK = Markup('<a href="{home}#{name}"><code>{name}</code></a>')
 
 _BAR = Markup(
     """
-<nav class="dualrs-bar">{home}<label><input type="checkbox" id="dualrs-fold"/> hide code</label></nav>"""
+<nav class="dualrs-bar">{home}<label><input type="checkbox" id="dualrs-fold"/> hide code</label>
+{more}</nav>"""
 )
+
+
+_SOLUTIONS = Markup('<label><input type="checkbox" id="dualrs-solutions"/> show solutions</label>')
+
+
+_BESIDE = re.compile(r'<a href="(\.\./[^":#]+)"[^>]*>(.*?)</a>')
 
 
 _HOME = Markup('<a href="{home}">← All notebooks</a>')
@@ -71,16 +78,18 @@ def _own() -> str:
     return (resources(__package__) / "notebook.css").read_text("utf-8")
 
 
-def _bar(home: str) -> Markup:
-    """Above a page: the way to all notebooks, and a tick that folds the code."""
-    return _BAR.format(home=_HOME.format(home=home) if home else "")
+def _bar(home: str, nb: Any) -> Markup:
+    """Above a page: the way to all notebooks, a tick that folds the code, and one for solutions, if any."""
+    more = _SOLUTIONS if any("solution" in cell.metadata.get("tags", ()) for cell in nb.cells) else ""
+    return _BAR.format(home=_HOME.format(home=home) if home else "", more=more)
 
 
 def export_page(notebook: Path, page: Path, *, home: str = "") -> None:
     """Write the notebook as one HTML file, without widget state, that works from disk and asks no network.
 
     `home` is the address, from the page, of one that lists all of them: names of notebooks in the text lead
-    to their places there.
+    to their places there. A link to a file that is not there, seen from the page, becomes plain text. Cells
+    with the tag `solution` are shown when asked for, outputs of those with `reveal` when pointed at.
     """
     import nbformat
 
@@ -95,7 +104,8 @@ def export_page(notebook: Path, page: Path, *, home: str = "") -> None:
         f"<style>\n@media screen and (prefers-color-scheme: dark) {{\n{dark}\n{_NIGHT}}}\n</style>\n</head>"
     )
     body = body.replace("</head>", f"<style>\n{_own()}</style>\n{night}", 1)
-    body = _BODY.sub(lambda found: found[0] + str(_bar(home)), body, count=1)
+    body = _BODY.sub(lambda found: found[0] + str(_bar(home, nb)), body, count=1)
+    body = _BESIDE.sub(lambda link: link[0] if (page.parent / link[1]).exists() else link[2], body)
     if home:
         body = _NAMED.sub(lambda found: str(_NAME_LINK.format(home=home, name=found[1])), body)
     if charts:  # last: the runtime is a megabyte that nobody has to parse as HTML

@@ -264,12 +264,16 @@ def _lab(options: Namespace) -> int:
 
 def _new_options(parser: Parser) -> None:
     parser.add_argument("folder", type=a_path, metavar="DIR", help="a folder that is not there, or empty")
+    parser.add_argument("--students", action="store_true", help="for a class: lessons without solutions")
 
 
 def _new(options: Namespace) -> int:
+    from dualrs_lab.exercises import hand_out
     from dualrs_lab.headless.workbench import lay_out
 
     count = lay_out(options.folder)
+    if options.students:
+        print(f"without solutions: {', '.join(hand_out(options.folder / 'notebooks'))}")
     print(f"{count} files in {options.folder}; next: cd {options.folder} && dualrs-lab lab")
     return 0
 

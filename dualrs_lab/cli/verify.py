@@ -1,6 +1,7 @@
-"""`dualrs-lab verify`: whether tables say what their votes say, by the readers of this package.
+"""`dualrs-lab verify | grade`: whether tables say what their votes say, and whether answers are right.
 
-`data/verify_table.py` asks the same without it and shares none of this code; both give the same answers.
+Tables are verified by the readers of this package; `data/verify_table.py` asks the same without it and shares
+none of this code; both give the same answers.
 """
 
 import re
@@ -10,15 +11,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dualrs_lab.cli.inputs import want_file
-from dualrs_lab.cli.parser import Command, Parser, a_path
+from dualrs_lab.cli.parser import Command, Parser, a_number, a_path
+from dualrs_lab.files import replace_text
+from dualrs_lab.settings import Range
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["VERIFY", "read_labels"]
+__all__ = ["GRADE", "VERIFY", "read_labels"]
 
 
 UNVERIFIED = 3  # the exit code where nothing is wrong, but there are no votes to compute from
+
+
+LIMITS = Range(whole=True, least=1, most=1_000_000)
 
 
 _SYSTEMS = ("cascade", "combine", "dual")
@@ -224,4 +230,42 @@ VERIFY = Command(
     options=_options,
     run=_verify,
     example="dualrs-lab verify data/cifar10_jpeg/*.tsv --labels labels.txt",
+)
+
+
+def _grade_options(parser: Parser) -> None:
+    limit = a_number(LIMITS)
+    parser.add_argument("folder", type=a_path, metavar="DIR", help="a folder of notebooks, in folders or not")
+    parser.add_argument("--out", type=a_path, metavar="FILE", help="a new file.csv for the table")
+    parser.add_argument("--seconds", type=limit, default=300, metavar="N", help="for each (default 300)")
+    parser.add_argument("--memory", type=limit, default=4000, metavar="MB", help="for each (default 4000)")
+
+
+def _grade(options: Namespace) -> int:
+    from dualrs_lab.exercises import as_rows, grade
+    from dualrs_lab.headless.workbench import find_notebooks
+
+    if not options.folder.is_dir():
+        raise FileNotFoundError(f"grade: wanted a folder of notebooks, got {options.folder}")
+    if options.out is not None and options.out.exists():
+        raise ValueError(f"grade: {options.out} is there; name another file for the table")
+    limits = {"seconds": options.seconds, "memory": options.memory * 1_000_000}
+    grades = []
+    for one in grade(options.folder, notebooks=find_notebooks(), **limits):
+        print(one, flush=True)
+        grades.append(one)
+    if options.out is not None:
+        replace_text(options.out, as_rows(grades).to_csv(index=False))
+        print(f"{options.out}: {len(grades)} rows")
+    return 0
+
+
+GRADE = Command(
+    name="grade",
+    help="run a folder of submissions to the lessons, and say which exercises are right",
+    description="Each notebook runs by itself, within limits, and whatever it does costs its own row only. "
+    "That is a fence and not a prison: grade strangers in a container.",
+    options=_grade_options,
+    run=_grade,
+    example="dualrs-lab grade submissions --out grades.csv",
 )

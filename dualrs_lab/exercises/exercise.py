@@ -5,21 +5,28 @@ each typical mistake is tried in its place, and the one that gives the same numb
 *find* is a thing that must have a property, which an exact oracle decides.
 """
 
+import copy
 import importlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, Protocol
 
 import numpy as np
 
-from dualrs_lab.exercises.verdict import Verdict
+from dualrs_lab.exercises.verdict import Picture, Verdict
 
 __all__ = ["Exercise", "Find", "Formula", "Mistake", "check", "exercise", "exercises", "hint"]
 
 
-ROOMS = {"10_lesson_smoothing": "smoothing"}  # lesson -> room; its tuple has the name of the room
+ROOMS = {  # lesson -> room; its tuple has the name of the room
+    "10_lesson_smoothing": "smoothing",
+    "11_lesson_dual": "dual",
+    "12_lesson_pixels": "pixels",
+    "13_lesson_mixing": "mixing",
+    "14_lesson_certificates": "certificates",
+}
 
 
 class Exercise(Protocol):
@@ -71,7 +78,7 @@ class Formula:
         given = []
         for case in self.cases:
             try:
-                given.append(answer(*case.values()))
+                given.append(answer(*copy.deepcopy([*case.values()])))  # a reader may write into an array
             except Exception as error:  # readers' code raises what it likes
                 says = f"{_called(case)} raised {type(error).__name__}: {error}"
                 return Verdict(exercise=self.name, right=False, says=says, case=case)
@@ -107,7 +114,8 @@ class Formula:
 class Find:
     """Something that has a property: `examine` gives "" where it has it, and else what is wrong with it.
 
-    An `examine` may raise ValueError or TypeError for what is no answer at all; its words are passed on.
+    An `examine` may raise ValueError or TypeError for what is no answer at all; its words are passed on. A
+    `picture`, where there is one, draws a wrong answer that it can draw.
     """
 
     name: str
@@ -115,6 +123,7 @@ class Find:
     hints: tuple[str, ...]
     examine: Callable[[Any], str]
     praise: str
+    picture: Callable[[Any], Picture] | None = None
 
     def judge(self, answer: Any) -> Verdict:
         if answer is None or answer is ...:
@@ -125,7 +134,9 @@ class Find:
             told = f"{type(error).__name__}: {error}"
             return Verdict(exercise=self.name, right=False, says=f"{_shown(answer)} cannot be judged. {told}")
         if wrong:
-            return Verdict(exercise=self.name, right=False, says=wrong, case={"answer": answer})
+            drawn = partial(self.picture, answer) if self.picture else None
+            case = {"answer": answer}
+            return Verdict(exercise=self.name, right=False, says=wrong, case=case, picture=drawn)
         return Verdict(exercise=self.name, right=True, says=self.praise)
 
 
@@ -195,5 +206,7 @@ def _shown(value: Any) -> str:
         return str(value)
     if isinstance(value, float | np.floating):
         return f"{value:.6g}"
+    if isinstance(value, np.ndarray):
+        return f"[{', '.join(map(_shown, value))}]"
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}…"

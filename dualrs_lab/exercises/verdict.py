@@ -1,11 +1,12 @@
 """What `check` says of an answer: right, or what is wrong with a case it fails on; never the solution."""
 
+import base64
 import html
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-__all__ = ["MIME", "Verdict"]
+__all__ = ["MIME", "Picture", "Verdict"]
 
 MIME = "application/vnd.dualrs.verdict+json"
 """Under this type an output of a notebook says the exercise and its state, for grading."""
@@ -13,14 +14,25 @@ MIME = "application/vnd.dualrs.verdict+json"
 _STATES = {True: "right", False: "not yet", None: "open"}
 
 
+class Picture(NamedTuple):
+    """A PNG of a case, and what it shows in words."""
+
+    png: bytes
+    alt: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """Right (True), wrong (False), or not answered yet (None); `case` is one on which the answer fails."""
+    """Right (True), wrong (False), or not answered yet (None); `case` is one on which the answer fails.
+
+    `picture` draws it when the verdict is shown, and not before.
+    """
 
     exercise: str
     right: bool | None
     says: str
     case: Mapping[str, Any] = field(default_factory=dict)
+    picture: Callable[[], Picture] | None = field(default=None, compare=False)
 
     @property
     def state(self) -> str:
@@ -42,5 +54,15 @@ class Verdict:
         return (
             f'<div role="status" style="border-left:4px solid {colour};padding:.4em .8em;margin:.3em 0">'
             f'<span style="color:{colour};font-weight:600">{mark} {html.escape(self.exercise)}: {self.state}'
-            f"</span><br>{html.escape(self.says)}</div>"
+            f"</span><br>{html.escape(self.says)}{self._drawn()}</div>"
         )
+
+    def _drawn(self) -> str:
+        if self.picture is None:
+            return ""
+        try:
+            png, alt = self.picture()
+        except Exception:  # of an answer that nobody can draw; what is wrong with it is said in words
+            return ""
+        shown = base64.b64encode(png).decode("ascii")
+        return f'<br><img alt="{html.escape(alt)}" src="data:image/png;base64,{shown}"/>'

@@ -8,6 +8,12 @@ from .problems import lesson_dual as lesson_dual
 from .problems import lesson_estimator as lesson_estimator
 from .problems import lesson_plane as lesson_plane
 from .problems import sample_points as sample_points
+from .tables import doubtful_tables as doubtful_tables
+from .tables import forged_rows as forged_rows
+from .tables import honest_row as honest_row
+from .tables import write_doubtful as write_doubtful
+from .template import EPS as EPS
+from .template import template as template
 from .walks import Biased as Biased
 from .walks import above_wave as above_wave
 from .walks import mix_breaks as mix_breaks

@@ -104,3 +104,23 @@ def test_voila_gets_what_it_can_show(monkeypatch: pytest.MonkeyPatch) -> None:
     assert data == {"text/html": chart.figure() + runtime_html(), "text/plain": chart.alt}
     assert metadata == {}
     assert "<body" not in data["text/html"].rpartition("<script>if (!window.vegaEmbed)")[0]
+
+
+def test_solutions_wait_until_asked_for_and_dead_links_are_text(tmp_path: Path) -> None:
+    solution = nbformat.v4.new_code_cell("1 + 1", metadata={"tags": ["solution"]})
+    text = nbformat.v4.new_markdown_cell(
+        "A [glossary](../glossary.md), [here](../here.md) and [off](https://a.b/c)."
+    )
+    nbformat.write(nbformat.v4.new_notebook(cells=[text, solution]), tmp_path / "nb.ipynb")
+    (tmp_path / "here.md").write_text("")
+    (tmp_path / "pages").mkdir()
+    export_page(tmp_path / "nb.ipynb", tmp_path / "pages" / "nb.html")
+    made = BeautifulSoup((tmp_path / "pages" / "nb.html").read_text("utf-8"), "html.parser")
+    assert made.find(id="dualrs-solutions")
+    assert made.find(class_="celltag_solution")
+    assert {link["href"] for link in made.find_all("a")} >= {"../here.md", "https://a.b/c"}
+    assert "../glossary.md" not in {link["href"] for link in made.find_all("a")}
+    assert "A glossary, here and off." in made.get_text()
+    nbformat.write(nbformat.v4.new_notebook(cells=[text]), tmp_path / "nb.ipynb")
+    export_page(tmp_path / "nb.ipynb", tmp_path / "nb.html")
+    assert 'dualrs-solutions"/>' not in (tmp_path / "nb.html").read_text("utf-8")

@@ -1,17 +1,85 @@
 """Every exercise: its truth passes, each typical mistake gets the words meant for it, hints tell."""
 
 import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
-from dualrs_lab.exercises import MIME, Exercise, Find, Formula, Mistake, check, exercise, exercises, hint
+from dualrs_lab.__main__ import main
+from dualrs_lab.combine import Combiner, class_margins
+from dualrs_lab.dual import even_split
+from dualrs_lab.evidence import lower_bound, rs_radius, write_table
+from dualrs_lab.exercises import (
+    CERTIFICATES,
+    DUAL,
+    FORGERIES,
+    MIME,
+    MIXING,
+    PIXELS,
+    PLANE,
+    SMOOTHING,
+    Exercise,
+    Find,
+    Formula,
+    Mistake,
+    check,
+    exercise,
+    exercises,
+    hint,
+)
+from dualrs_lab.exercises.mixing import mix_turns
 from dualrs_lab.exercises.smoothing import failure
+from dualrs_lab.lessons import (
+    Boxes,
+    MedianChoice,
+    doubtful_tables,
+    forged_rows,
+    honest_row,
+    lesson_estimator,
+    template,
+    write_doubtful,
+)
+from dualrs_lab.mixing import mix_radius_closed
 
 ALL = [one for every in exercises().values() for one in every]
 FORMULAS = [one for one in ALL if isinstance(one, Formula)]
 NAMES = [one.name for one in ALL]
+
+INF = np.inf
+NOWHERE = ((0.54887218, 0.62769231), (0.55, 0.62))  # no class has probability 1/2 at any level
+FORGED = honest_row() | {
+    "votes": "2:1000",
+    "successes": 1000,
+    "radius": float(rs_radius(lower_bound(1000, 1000, 0.001), 0.25)),
+}
+
+
+class Answer(dict[str, Any]):
+    """A dict that can stand for an answer in a dict."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return id(self)
+
+
+class Even:
+    """Budgets of the template, the same everywhere or as given, that can stand for an answer in a dict."""
+
+    def __init__(self, eps: Any) -> None:
+        self.eps = eps
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        return np.broadcast_to(np.asarray(self.eps, dtype), (6, 6)).copy()
+
+
+WEIGHTS = np.abs(template()[0])
+PLACED = np.where(WEIGHTS.argsort(axis=None).argsort().reshape(6, 6) >= 18, 0.2, 0.0)
+
 
 # Answers to what is to be found: right ones of several shapes, and five wrong ones with words they must get.
 FOUND = {
@@ -26,10 +94,97 @@ FOUND = {
             "often": "Give two numbers",
         },
     ),
+    "break the naive radius": (
+        [((0.37, 0.7), (0.4375, 0.7)), np.array([[0.375, 0.72], [0.4375, 0.7]])],
+        {
+            ((0.2, 0.3), (0.2, 0.3)): "one and the same point",
+            ((0.2, 0.3), (0.9, 0.3)): "outside the ball",
+            ((0.2, 0.3), (0.21, 0.3)): "asks the same expert",
+            ((0.7892, 0.5568), (0.7736, 0.5189)): "asks another expert, but that one agrees",
+            ((0.2, 1.3), (0.2, 1.31)): "have to be in the unit square",
+            ((0.2, 0.3),): "give two points",
+            "left": "give two points",
+            NOWHERE: "cannot be broken",
+        },
+    ),
+    "a router of your own": (
+        [
+            MedianChoice(Boxes(((-INF, -INF, 0.4, INF), (0.4, 0.6, 1, INF)), (2, 0), 1, 3), 0.1),
+            MedianChoice(Boxes(((0.38, 0.6, 1, INF), (0.38, -INF, INF, 0.6)), (0, 1), 2, 3), 0.12),
+        ],
+        {
+            0.1: "Give a MedianChoice",
+            MedianChoice(Boxes((), (), 0, 2), 0.1): "wanted 3, one for each of the levels",
+            MedianChoice(Boxes((), (), 1, 3), 0.1): "Nobody is ever routed",
+            MedianChoice(Boxes(((0.38, 0.6, 1, INF),), (2,), 1, 3), 0.1): "Which level resolves the strips?",
+            MedianChoice(lesson_estimator(), 0.02): "What does sigma_e do to entry radii?",
+            MedianChoice(lesson_estimator(), 0.1): "Where would a larger level reach farther",
+        },
+    ),
+    "break a certificate of a mix": (
+        [(0.99, 0.76, 2.2), [0.9, 0.6, 1.0], (np.float64(0.95), 0.9, 1.6)],
+        {
+            (0.99, 0.76, 2.5): "nothing is claimed at 2.5",
+            (0.99, 0.76, 1.0): "g can only turn margins below 0.3158",
+            (0.99, 1.0, 2.0): "the mix is h",
+            (0.4, 0.76, 0.1): "wanted p between 1/2 and 1",
+            (0.99, 76, 1.0): "wanted p between 1/2 and 1",
+            (0.99, 0.76): "Give three numbers",
+        },
+    ),
+    "choose a weight": (
+        [0.86, np.float64(0.87)],
+        {
+            0.6: "Certified at 0.05: 33.3%",
+            0.97: "Clean accuracy: 96.1%",
+            0.5: "nothing is certified, whatever h says",
+            86: "86 is no weight",
+            True: "Give one number",
+            "heavy": "Give one number",
+        },
+    ),
+    "place a budget": (
+        [PLACED, PLACED.tolist()],
+        {
+            Answer(): "an array of shape (6, 6)",
+            (0.1, 0.2): "an array of shape (6, 6)",
+            Even(0.1): "Which pixels is it wasted on?",
+            Even(0.2): "place it, do not add to it",
+            Even(0.3): "Each budget lies between 0 and 0.2",
+            Even(-0.1): "Each budget lies between 0 and 0.2",
+            Even(0.05): "Which pixels is it wasted on?",
+            Even(0.2 - PLACED): "the budget lies where the classifier hardly looks",
+        },
+    ),
+    "find the forged tables": (
+        [forged_rows(), dict(reversed(forged_rows().items()))],
+        {
+            Answer(A=0, C=100): "2 of 5 found",
+            Answer(forged_rows(), B=140): "Of those that you accuse, 1 say what their votes say",
+            Answer(forged_rows(), C=120): "but 120 is not the idx",
+            Answer(H=1): "no table 'H'; they are A, B",
+            "ACDEG": "Give a dict",
+        },
+    ),
+    "forge what nobody sees": (
+        [FORGED, FORGED | {"time": 1.0}],
+        {
+            Answer(honest_row()): "not above the honest",
+            Answer(honest_row(), radius=0.2): "wanted at most the radius 0.105",
+            Answer(FORGED, radius=0.3): "radius 0.300000, and its votes give 0.6158",
+            Answer(FORGED, votes="2:999"): "votes that sum to its 1000",
+            Answer(FORGED, alpha=0.05): "With another alpha it is another experiment",
+            Answer(FORGED, n=10_000): "With another n it is another experiment",
+            Answer(FORGED, predict=1, correct=0): "wanted predict 2 or -1, got 1",
+            Answer(radius=1.0): "the same columns as honest_row()",
+        },
+    ),
 }  # fmt: skip
 
 
 def test_each_lesson_has_five_and_no_name_means_two() -> None:
+    assert [*exercises().values()] == [SMOOTHING, DUAL, PIXELS, MIXING, CERTIFICATES]
+    assert {one.name for one in (*PLANE, *FORGERIES)} < {*NAMES}
     assert all(len(every) >= 5 for every in exercises().values())
     assert len(set(NAMES)) == len(NAMES)
 
@@ -42,7 +197,7 @@ def test_the_truth_is_right_and_each_mistake_gets_its_words(one: Formula) -> Non
         found = one.judge(mistake.formula)
         assert found.right is False
         assert mistake.says in found.says
-        assert found.case in one.cases
+        assert any(found.case is case for case in one.cases)
 
 
 @pytest.mark.parametrize("one", FORMULAS, ids=lambda one: one.name)
@@ -142,3 +297,72 @@ def test_two_mistakes_with_the_same_numbers_would_be_told_by_the_first() -> None
         mistakes=(Mistake(formula=lambda x: x, says="once"), Mistake(formula=lambda x: 2, says="two")),
     )  # fmt: skip
     assert "once" in one.judge(lambda x: 2).says
+
+
+def test_entry_radii_as_a_sum_or_from_arrays_are_right_as_well() -> None:
+    def added(before: float, here: float, sigma_e: float) -> float:
+        ways = [-stats.norm.ppf(here), stats.norm.ppf(before)]
+        return sigma_e * sum(way for way in ways if way > 0)  # only one of the two can be above 0
+
+    assert check("entry radius", added).right
+    assert check("entry radius", lambda b, h, s: s * np.max([0, -stats.norm.ppf(h), stats.norm.ppf(b)])).right
+
+
+def test_a_reader_may_write_into_what_is_given() -> None:
+    def published(entry: np.ndarray, experts: np.ndarray, chosen: int) -> float:
+        entry[chosen] = experts[chosen]
+        return float(entry.min())
+
+    assert check("published radius", published).right
+    assert check("published radius", published).right
+
+
+def test_the_level_of_a_bound_is_that_of_the_package() -> None:
+    for experts in range(1, 8):
+        split = even_split(experts, 0.001, monotone=True, guessed_apart=True, rule="cohen")
+        assert split.experts[0] == pytest.approx(0.001 / min(experts, 3))
+    assert check("level of a bound", lambda experts, alpha: alpha / min(experts, 3)).right
+
+
+def test_the_radius_of_whoever_is_surest_is_that_of_the_combiner() -> None:
+    one = exercise("radius of whoever is surest")
+    assert isinstance(one, Formula)
+    for case in one.cases:
+        combiner = Combiner.surest((0.02, 0.07, 0.25)[: len(case["t"])], tuple(case["t"]))
+        margin = class_margins(case["z"], combiner).max()
+        assert one.truth(**case) == pytest.approx(margin, abs=1e-9)
+
+
+def test_no_g_turns_a_mix_within_its_radius_and_some_g_beyond() -> None:
+    for p, a in ((0.99, 0.76), (0.8, 0.9), (0.95, 0.6)):
+        radius = float(mix_radius_closed(p, a, 1.0))
+        assert not mix_turns(p, a, radius - 1e-9)
+        assert mix_turns(p, a, radius + 1e-9)
+
+
+def test_a_wrong_pair_is_drawn_when_it_is_shown_and_what_cannot_be_drawn_is_not() -> None:
+    shown = check("break the naive radius", ((0.2, 0.3), (0.9, 0.3)))._repr_mimebundle_()["text/html"]
+    assert '<img alt="Who is asked and what is answered' in shown
+    assert "data:image/png;base64," in shown
+    assert "<img" not in check("break the naive radius", "left")._repr_mimebundle_()["text/html"]
+
+
+def test_forged_tables_are_found_by_both_programs_and_honest_ones_pass(tmp_path: Path) -> None:
+    """What the lesson says of them: `dualrs-lab verify`, and the program that shares no code with it."""
+    assert write_doubtful(tmp_path) == [f"{name}.tsv" for name in doubtful_tables()]
+    ours = {name: main(["verify", str(tmp_path / f"{name}.tsv")]) for name in doubtful_tables()}
+    assert {name for name, code in ours.items() if code == 1} == {*forged_rows()}
+    assert sorted({*ours.values()}) == [0, 1]
+    script = Path(__file__).parents[2] / "data" / "verify_table.py"
+    told = subprocess.run(
+        [sys.executable, script, *sorted(tmp_path.glob("*.tsv"))], capture_output=True, text=True, check=False
+    )
+    for line in told.stdout.splitlines():
+        name = Path(line.split(": ")[0]).stem
+        at = f"(idx {forged_rows()[name]})" if name in forged_rows() else "certified"
+        assert at in line, line
+
+
+def test_a_row_that_nobody_can_doubt_passes_verify(tmp_path: Path) -> None:
+    write_table(tmp_path / "row.tsv", pd.DataFrame([FORGED]))
+    assert main(["verify", str(tmp_path / "row.tsv")]) == 0
