@@ -54,8 +54,8 @@ ARROWS = {
     "tasks": "files headless locks",
     "cluster": "files headless locks",
     "front": "adapters data evidence figures models runtime settings smoothing store",
-    "cli": "adapters attacks cascade charts cluster combine data denoising evidence exercises experiment files "
-    "front headless home mixing models runtime settings shards smoothing store training",
+    "cli": "adapters attacks cascade charts cluster combine data denoising evidence exercises experiment "
+    "files front headless home mixing models runtime settings shards smoothing store training",
 }
 # Libraries that belong to one place only.
 ONLY = {
