@@ -158,6 +158,10 @@ def _exporter() -> Any:
         def latex_environment(self, name: str, body: str) -> str:
             return _formula(f"\\begin{{{name}}}{body}\\end{{{name}}}", "block")
 
+        def _html_embed_images(self, html: str) -> str:
+            # nbconvert closes what a block leaves open, and a reader would see what <details> hide
+            return str(super()._html_embed_images(html)) if "<img" in html.lower() else html
+
     class Exporter(HTMLExporter):  # type: ignore[misc]
         @pass_context
         def markdown2html(self, context: Any, source: str) -> str:

@@ -9,12 +9,13 @@ from dualrs_lab.settings import STRICT
 __all__ = ["expect"]
 
 
-def expect(claim: str, holds: object) -> bool:
-    """Whether a claim holds: `holds` is a truth value, or an array of them that must all be true.
+def expect(claim: str, holds: object) -> None:
+    """Check a claim: `holds` is a truth value, or an array of them that must all be true.
 
-    In a run of the notebooks as they are (`make run`, CI), a claim that fails is an AssertionError. With
-    other settings or other data it need not hold: then this says so, and the notebook goes on. Raises
-    ValueError for a claim without words, and TypeError for what is neither true nor false.
+    What holds is passed over in silence. In a run of the notebooks as they are (`make run`, CI), a claim that
+    fails is an AssertionError. With other settings or other data it need not hold: then this says so, and the
+    notebook goes on. Raises ValueError for a claim without words, and TypeError for what is neither true nor
+    false.
     """
     if not claim.strip():
         raise ValueError("expect: got no claim; wanted a sentence that says what must hold")
@@ -27,4 +28,3 @@ def expect(claim: str, holds: object) -> bool:
     if not held:
         wrong = f" ({int((~array).sum())} of {array.size})" if array.size > 1 else ""
         print(f"Does not hold with these settings{wrong}: {claim}")
-    return held

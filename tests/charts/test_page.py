@@ -124,3 +124,14 @@ def test_solutions_wait_until_asked_for_and_dead_links_are_text(tmp_path: Path) 
     nbformat.write(nbformat.v4.new_notebook(cells=[text]), tmp_path / "nb.ipynb")
     export_page(tmp_path / "nb.ipynb", tmp_path / "nb.html")
     assert 'dualrs-solutions"/>' not in (tmp_path / "nb.html").read_text("utf-8")
+
+
+def test_what_is_revealed_on_request_stays_within_its_details(tmp_path: Path) -> None:
+    text = "<details><summary>Reveal</summary>\n\nThe answer is *four*.\n\n</details>\n\nOn we go."
+    notebook, made = tmp_path / "nb.ipynb", tmp_path / "nb.html"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text)]), notebook)
+    export_page(notebook, made)
+    found = re.search(r"<details>(.*?)</details>(.*?)</main>", made.read_text(), re.DOTALL)
+    assert found
+    assert "<em>four</em>" in found[1]
+    assert "On we go." in found[2]
