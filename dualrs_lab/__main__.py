@@ -16,6 +16,9 @@ from dualrs_lab import __version__
 from dualrs_lab.cli.attack import ATTACK
 from dualrs_lab.cli.board import BOARD
 from dualrs_lab.cli.certify import CERTIFY
+from dualrs_lab.cli.cluster.jobs import CANCEL
+from dualrs_lab.cli.cluster.manifest import MANIFEST
+from dualrs_lab.cli.cluster.parts import MERGE
 from dualrs_lab.cli.combine import COMBINE
 from dualrs_lab.cli.denoiser import DENOISER
 from dualrs_lab.cli.faults import explain, one_line_warnings
@@ -28,9 +31,10 @@ from dualrs_lab.cli.verify import GRADE, VERIFY
 __all__ = ["COMMANDS", "main", "make_parser"]
 
 COMMANDS = (
-    *(NEW, RUN, STATUS, GALLERY, LAB),
+    *(NEW, RUN, STATUS, CANCEL, GALLERY, LAB),
     *(TRAIN, DENOISER, CERTIFY, ATTACK),
     *(CASCADE, COMBINE, MIX),
+    *(MERGE, MANIFEST),
     *(SUMMARY, VERIFY, BOARD, GRADE),
 )
 
@@ -47,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options = parsed
             if rest and not options.command.takes_rest:
                 raise ValueError(f"unknown argument {rest[0]!r} (see dualrs-lab --help)")
-            options.rest = rest
+            options.rest, options.words = rest, words
             code: int = options.command.run(options)
             sys.stdout.flush()  # here a full disk can still be told
             return code

@@ -22,7 +22,14 @@ try:
 except ImportError:  # a system without POSIX locks
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["lock_path", "writing"]
+__all__ = ["LOCK_WAIT", "lock_path", "writing"]
+
+
+LOCK_WAIT = "DUALRS_LOCK_WAIT"
+"""The environment variable that says for how many seconds to wait for another writer; without it, for none.
+
+Tasks of a cluster wait: the lock of a machine that died is given back only after a while.
+"""
 
 
 class _Holder(NamedTuple):
@@ -44,8 +51,9 @@ _WITHOUT = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 def writing(call: str, *paths: Path) -> Iterator[None]:
     """Hold `paths` as their only writer; the thread that holds a path may hold it again, within.
 
-    Folders are made. Raises ValueError that names `call`, the path and who holds it, at once: there is no
-    waiting. Where the file system has no locks, a warning says so and nobody is kept out.
+    Folders are made. Raises ValueError that names `call`, the path and who holds it, at once, or where
+    `LOCK_WAIT` is set after that time.
+    Where the file system has no locks, a warning says so and nobody is kept out.
     """
     for path in paths:
         want_regular(call, path)
@@ -83,6 +91,7 @@ def _one(call: str, path: Path) -> Iterator[None]:
 def _take(call: str, path: Path) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     want_regular(call, lock_path(path))
+    until = time.monotonic() + float(os.environ.get(LOCK_WAIT) or 0)
     while True:
         file = os.open(lock_path(path), os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -92,6 +101,12 @@ def _take(call: str, path: Path) -> int:
                     os.ftruncate(file, 0)
                     os.write(file, _self().encode())
                 return file
+        except _TakenError:
+            os.close(file)
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.5)
+            continue
         except BaseException:
             os.close(file)
             raise
@@ -124,7 +139,11 @@ def _self() -> str:
     return f"process {os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')}"
 
 
-def _taken(call: str, path: Path, who: str) -> ValueError:
-    return ValueError(
+class _TakenError(ValueError):
+    """Somebody else writes the file."""
+
+
+def _taken(call: str, path: Path, who: str) -> _TakenError:
+    return _TakenError(
         f"{call}: {path} is being written by {who}; wait until that is done, or choose another file"
     )

@@ -246,12 +246,13 @@ def run_all(page: Any, address: str, notebook: str) -> None:
     assert page.evaluate(ERRORS) == []
 
 
-def wait_for_change(panel: Any, before: str, what: str) -> str:
-    deadline = time.monotonic() + 60
-    while settled(panel) == before:
+def wait_for_change(panel: Any, before: str, what: str, said: str = "") -> str:
+    """The new picture; where `said` was told below it, another note will do: two formulas may be one."""
+    deadline, note = time.monotonic() + 60, panel.locator(".dualrs-note")
+    while (now := settled(panel)) == before and (not said or note.inner_text() == said):
         assert time.monotonic() < deadline, f"{what} left the picture as it was"
         panel.page.wait_for_timeout(100)
-    return settled(panel)
+    return now
 
 
 def picture(panel: Any) -> str:
@@ -277,12 +278,12 @@ def sliders_of(panel: Any) -> dict[str, Any]:
 
 
 def drag(page: Any, handle: Any) -> None:
-    """By the mouse, to the middle of the slider, or away from there."""
+    """By the mouse, beyond the middle of the slider, or away from there."""
     handle.scroll_into_view_if_needed()
     box = handle.bounding_box()
     rail = handle.locator("xpath=ancestor::*[contains(@class, 'noUi-target')]").bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    share = 0.3 if abs(x - rail["x"] - rail["width"] / 2) < 0.1 * rail["width"] else 0.5
+    share = 0.2 if abs(x - rail["x"] - 0.6 * rail["width"]) < 0.15 * rail["width"] else 0.6
     page.mouse.move(x, y)
     page.mouse.down()
     page.mouse.move(rail["x"] + share * rail["width"], y, steps=6)
@@ -319,8 +320,9 @@ def move_everything(panel: Any) -> None:
     for i in range(menus.count()):
         first = menus.nth(i).evaluate("menu => menu.selectedIndex")
         for place in {*range(menus.nth(i).locator("option").count())} - {first}:
+            said = panel.locator(".dualrs-note").inner_text()
             menus.nth(i).select_option(index=place)
-            seen = wait_for_change(panel, seen, f"menu {i}")
+            seen = wait_for_change(panel, seen, f"menu {i}", said)
             seen = move_sliders(seen)  # those that were not free before
     ticks = panel.locator("input[type=checkbox]")
     for i in range(1, ticks.count()):

@@ -187,9 +187,9 @@ def diffusion_model(folder: Path) -> Path:
     diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
     torch.manual_seed(0)
     net = diffusers.UNet2DModel(
-        sample_size=256, in_channels=3, out_channels=6, layers_per_block=1, block_out_channels=(4, 8),
-        norm_num_groups=4, resnet_time_scale_shift="scale_shift", attention_head_dim=4,
-        down_block_types=("ResnetDownsampleBlock2D",) * 2, up_block_types=("ResnetUpsampleBlock2D",) * 2,
+        sample_size=256, in_channels=3, out_channels=6, layers_per_block=1, norm_num_groups=4,
+        block_out_channels=(4, 4, 8, 8, 8), resnet_time_scale_shift="scale_shift", attention_head_dim=4,
+        down_block_types=("ResnetDownsampleBlock2D",) * 5, up_block_types=("ResnetUpsampleBlock2D",) * 5,
     )  # fmt: skip
     net.save_pretrained(folder / "unet")
     diffusers.DDPMScheduler(num_train_timesteps=1000).save_pretrained(folder / "scheduler")

@@ -25,6 +25,7 @@ GROUND = {
     "runtime": "files settings",
     "locks": "files",
     "store": "files locks",
+    "shards": "files locks settings store",
     "experiment": "adapters evidence files",
 }
 ARROWS = {
@@ -32,28 +33,29 @@ ARROWS = {
     "models": "files settings store",
     "adapters": "files models runtime",
     "evidence": "files locks settings store",
-    "attacks": "data evidence files locks models runtime settings store",
+    "attacks": "data evidence files locks models runtime settings shards store",
     "pixels": "attacks data models runtime",
     "training": "attacks data files models pixels runtime settings smoothing store",
-    "smoothing": "attacks data evidence files locks models runtime settings store",
-    "cascade": "data evidence models runtime settings smoothing store training",
-    "combine": "data evidence files locks models runtime settings smoothing store training",
+    "smoothing": "attacks data evidence files locks models runtime settings shards store",
+    "cascade": "data evidence models runtime settings shards smoothing store training",
+    "combine": "data evidence files locks models runtime settings shards smoothing store training",
     "mixing": "attacks data evidence files models runtime store training",
-    "dual": "cascade data evidence files models runtime smoothing store training",
+    "dual": "cascade data evidence files models runtime shards smoothing store training",
     "denoising": "adapters data experiment models runtime store training",
     "lessons": "combine evidence mixing settings",
     "exercises": "dual evidence figures files headless lessons mixing",  # headless: the end of all processes
     "figures": "cascade combine dual evidence files mixing",
     "charts": "cascade combine data dual evidence figures files lessons mixing",
-    "panels": "adapters attacks cascade combine data dual evidence figures headless lessons mixing models "
-    "pixels runtime smoothing tasks",
+    "panels": "adapters attacks cascade cluster combine data dual evidence figures headless lessons mixing "
+    "models pixels runtime smoothing tasks",
     "gallery": "charts files",  # of charts how a page holds them, which knows no method
     "headless": "files gallery settings",
     "home": "gallery headless",
     "tasks": "files headless locks",
+    "cluster": "files headless locks",
     "front": "adapters data evidence figures models runtime settings smoothing store",
-    "cli": "adapters attacks cascade charts combine data denoising evidence exercises experiment files front "
-    "headless home mixing models runtime settings smoothing store training",
+    "cli": "adapters attacks cascade charts cluster combine data denoising evidence exercises experiment "
+    "files front headless home mixing models runtime settings shards smoothing store training",
 }
 # Libraries that belong to one place only.
 ONLY = {
@@ -62,10 +64,12 @@ ONLY = {
     "matplotlib": "figures",
     "papermill": "headless",
     "seaborn": "figures",
+    "submitit": "cluster",
     "vl_convert": "charts",
 }
 TORCHLESS = (
     "evidence", "exercises", "lessons", "figures", "charts", "gallery", "headless", "home", "tasks",
+    "cluster",
 )  # fmt: skip
 
 

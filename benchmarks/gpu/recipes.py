@@ -99,6 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the stage; 0 if nothing failed."""
     options = parser(__doc__ or "", minutes=9)
     options.add_argument("--start", type=Path, help="folder of the experts of stage 3 to go on from")
+    options.add_argument("--recipe", choices=[*RECIPES], help="train by this one, without a comparison")
     options.add_argument("--later", action="store_true", help="leave certificates to a second call")
     return stage("recipes", work, options.parse_args(argv))
 
@@ -114,8 +115,7 @@ def work(arguments: argparse.Namespace, clock: Clock, out: Path) -> None:
         begun=arguments.start, sampling=sampling(fresh(everything, size.network).to(device), test, clock),
     )  # fmt: skip
     torch.backends.cudnn.benchmark = True
-    trials = compared(run)
-    best = str(trials["score"].idxmax())
+    best = arguments.recipe or str(compared(run)["score"].idxmax())
     clock.say(f"the recipe: {best}")
     run = run.of(best)
     train(run, best, 0.0 if arguments.later else run.after())

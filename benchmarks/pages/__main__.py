@@ -21,6 +21,7 @@ from benchmarks.pages import (
     pixels,
     resnet,
     resnet_mixes,
+    scaling,
     shelf,
     speed,
     streamed,
@@ -48,6 +49,7 @@ PAGES: dict[str, Callable[[], Facts]] = {
         | resnet_mixes.facts()
     ),
     "speed": lambda: speed.facts() | gpu.facts() | streamed.facts() | panels.facts(),
+    "scaling": scaling.facts,
 }
 
 

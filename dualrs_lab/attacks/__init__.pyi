@@ -13,6 +13,7 @@ from .evaluate import mean_answers as mean_answers
 from .evaluate import named as named
 from .evaluate import right as right
 from .evaluate import robust_accuracy as robust_accuracy
+from .evaluate import slack_of as slack_of
 from .evaluate import summarise_attacks as summarise_attacks
 from .norms import L2 as L2
 from .norms import LINF as LINF

@@ -19,10 +19,12 @@ from dualrs_lab.files import replace_text
 from dualrs_lab.locks import writing
 from dualrs_lab.models.probe import Answers, other_answers, probe_each
 from dualrs_lab.runtime import describe
+from dualrs_lab.shards import Portion
 from dualrs_lab.store import (
     check_place,
     plain,
     read_record,
+    refuse_other,
     seal,
     step_aside,
     take_up,
@@ -55,21 +57,29 @@ def keep(
     networks: Sequence[nn.Module],
     replace: bool,
     info: Mapping[str, Any] | None = None,
+    portion: Portion | None = None,
 ) -> pd.DataFrame:
     """The table of answers at `path`, after adding `batches(the idx of wanted that it lacks)` as they come.
 
     A table of another `identity`, or of `networks` that answer otherwise, is refused or, with `replace`, kept
     under another name; the first of them says which device it is. Raises ValueError as well for a file that
     is not ours, for one that somebody else is writing, and where the digest of an image is not that of its
-    row. `info` goes into the record of a new table.
+    row. `info` goes into the record of a new table. What a `portion` takes goes into the table of that part,
+    unless the table at `path` has it already.
     """
     identity = plain(identity)
     check_place(call, path, ".tsv")
     probed = probe_each(networks, images.shape)
-    if path.exists() and _complete(read_record(path), identity, probed):
-        table = _of_images(call, path, images)
-        if {*wanted} <= {*table["idx"]}:
-            return _rows(table, wanted)
+    if portion is not None:
+        if path.exists():
+            refuse_other(call, path, read_record(path).get("identity"), identity)
+        if not portion.idx:
+            return pd.DataFrame({"idx": []})
+        if not _has(path, identity, probed, portion.idx):
+            path = portion.shard.part(path)
+        wanted = portion.idx
+    if _has(path, identity, probed, wanted):
+        return _rows(_of_images(call, path, images), wanted)
     with writing(call, path):
         if path.exists():
             _recognise(call, path)
@@ -83,6 +93,7 @@ def keep(
             table, made = pd.DataFrame({"idx": []}), describe(next(networks[0].parameters()).device)
             record = {"identity": identity, "probe": probed, "provenance": made, "sha256": None}
             record |= {"info": plain(dict(info))} if info else {}
+            record |= {"shard": portion.told()} if portion else {}
         todo = sorted({*wanted} - {*table["idx"]})
         for number, rows in enumerate(batches(todo)):
             if not number:
@@ -170,9 +181,11 @@ def _check_answers(call: str, table: pd.DataFrame) -> None:
         check_each(call, table, "seconds >= 0", (seconds >= 0) & (seconds < np.inf), name)
 
 
-def _complete(record: Mapping[str, Any], identity: Mapping[str, Any], probed: Sequence[Answers]) -> bool:
+def _has(path: Path, identity: Mapping[str, Any], probed: Sequence[Answers], wanted: Sequence[int]) -> bool:
+    record = read_record(path) if path.exists() else {}
     same = record.get("identity") == identity and not other_answers(record, probed)
-    return same and record.get("sha256", "") is not None
+    finished = path.exists() and same and record.get("sha256", "") is not None
+    return finished and {*wanted} <= {*read_evaluation(path)["idx"]}
 
 
 def _recognise(call: str, path: Path) -> None:

@@ -22,6 +22,7 @@ from dualrs_lab.cascade.radii import CASCADE_RULES, Cascade, cascade_radius, fir
 from dualrs_lab.data.images import Images
 from dualrs_lab.evidence.claim import ABSTAIN
 from dualrs_lab.settings import OneOf, setting
+from dualrs_lab.shards import Shard
 from dualrs_lab.smoothing.engine import Voter
 from dualrs_lab.smoothing.experts import SampledVotes, experts_job, told_inputs
 from dualrs_lab.smoothing.noise import GridNoise, Noise
@@ -98,12 +99,13 @@ def certify_cascade_table(
     replace: bool = False,
     progress: bool = True,
     info: dict[str, Any] | None = None,
+    shard: Shard | None = None,
 ) -> pd.DataFrame:
     """Certify every `skip`-th image (at most `max_images`, -1 for all) into the table at `path`.
 
     `experts` come in the order of asking; one network may serve as several. As with
     `smoothing.certify_table`, networks are frozen on the device of the first one. A table with the same
-    settings is resumed; any other is refused or, with `replace`, kept under another name.
+    settings is resumed; any other is refused or, with `replace`, kept under another name; `shard` as there.
     """
     job = experts_job(
         "certify_cascade_table",
@@ -117,7 +119,14 @@ def certify_cascade_table(
         wave=_WAVE,
     )
     return job.run(
-        images, path, skip=skip, max_images=max_images, replace=replace, progress=progress, info=info
+        images,
+        path,
+        skip=skip,
+        max_images=max_images,
+        replace=replace,
+        progress=progress,
+        info=info,
+        shard=shard,
     )
 
 

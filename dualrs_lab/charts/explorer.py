@@ -166,8 +166,12 @@ def _plane(given: Mapping[str, pd.DataFrame], at: float) -> Chart:
     """Natural accuracy against that certified at the ruler; the page replaces the rows."""
     points = pd.DataFrame([_point(name, table, at) for name, table in given.items()])
     points["front"] = front(points.rename(columns={"certified": "robust"}))
-    x = alt.X("natural:Q", title="natural accuracy, certified at radius 0", scale=alt.Scale(zero=False))
-    y = alt.Y("certified:Q", title="certified at the ruler", scale=alt.Scale(zero=False))
+
+    def room(pixels: int) -> alt.Scale:  # so that labels of points at an edge are whole
+        return alt.Scale(zero=False, nice=False, padding=pixels)
+
+    x = alt.X("natural:Q", title="natural accuracy, certified at radius 0", scale=room(60))
+    y = alt.Y("certified:Q", title="certified at the ruler", scale=room(25))
     base = alt.Chart(as_data("points", points))
     large = alt.condition("datum.label == picked", alt.value(260), alt.value(90))
     tips = [

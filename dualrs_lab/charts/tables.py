@@ -17,6 +17,7 @@ SHIPPED = (
     "cifar10_systems/dual.tsv",
     "cifar10_systems/combined.tsv",
     "cifar10_wide/*_n10000.tsv",
+    "cifar10_recipes/*_n10000.tsv",
     "published_logs/*.tsv",
 )
 

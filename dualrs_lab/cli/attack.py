@@ -4,6 +4,8 @@ from argparse import Namespace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from dualrs_lab.cli.cluster.parts import add_shard, say_part
+from dualrs_lab.cli.cluster.submit import add_parts, made_elsewhere
 from dualrs_lab.cli.inputs import add_inputs, behind, choose_device, read_model, told_of
 from dualrs_lab.cli.outputs import want_place
 from dualrs_lab.cli.parser import Command, Parser, a_fraction
@@ -27,10 +29,14 @@ def _options(parser: Parser) -> None:
     for name in ("restarts", "batch"):
         add_option(parser, Effort, name)
     add_out(parser)
+    add_shard(parser)
+    add_parts(parser)
 
 
 def _attack(options: Namespace) -> int:
     want_place(options.name, options.out)
+    if (code := made_elsewhere(options)) is not None:
+        return code
     threat = _threat(options)
     from dualrs_lab.attacks.evaluate import evaluate_table, summarise_attacks
     from dualrs_lab.data.sets import load_images
@@ -49,7 +55,11 @@ def _attack(options: Namespace) -> int:
         skip=options.skip,
         max_images=options.max,
         info=told_of(info, options.checkpoint) | front,
+        shard=options.shard,
     )
+    if options.shard is not None:
+        say_part(options.out, options.shard, len(table))
+        return 0
     print(as_text(summarise_attacks(table).round(4)))
     return 0
 

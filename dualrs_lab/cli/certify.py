@@ -3,6 +3,8 @@
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
+from dualrs_lab.cli.cluster.parts import add_shard, say_part
+from dualrs_lab.cli.cluster.submit import add_parts, made_elsewhere
 from dualrs_lab.cli.inputs import add_inputs, behind, choose_device, read_model, told_of
 from dualrs_lab.cli.outputs import want_place
 from dualrs_lab.cli.parser import Command, Parser, a_number, some_numbers
@@ -36,6 +38,8 @@ def _options(parser: Parser) -> None:
         add_option(parser, Draws, name)
     add_rule(parser)
     add_out(parser)
+    add_shard(parser)
+    add_parts(parser)
     fewer = parser.add_argument_group("fewer draws, same guarantee (default: n for every image)")
     stop = fewer.add_mutually_exclusive_group()
     stop.add_argument(
@@ -60,6 +64,8 @@ def _options(parser: Parser) -> None:
 
 def _certify(options: Namespace) -> int:
     want_place(options.name, options.out)
+    if (code := made_elsewhere(options)) is not None:
+        return code
     from dualrs_lab.data.sets import load_images
     from dualrs_lab.front.diagnose import explain
     from dualrs_lab.smoothing.certify import certify_table
@@ -77,7 +83,11 @@ def _certify(options: Namespace) -> int:
         skip=options.skip,
         max_images=options.max,
         info=told_of(info, options.checkpoint) | {"trained_sigma": info.get("sigma", options.sigma)} | front,
+        shard=options.shard,
     )
+    if options.shard is not None:
+        say_part(options.out, options.shard, len(table))
+        return 0
     print(summed_up({options.out.stem: table}, RADII))
     print_signs(explain(model, images, table, sigma=options.sigma, seed=options.seed))
     return 0

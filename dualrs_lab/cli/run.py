@@ -1,13 +1,15 @@
 """`dualrs-lab new | run | status | gallery | lab`: notebooks laid out, headless, as pages, in JupyterLab."""
 
 import os
-from argparse import ArgumentTypeError, Namespace
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dualrs_lab.cli.cluster.jobs import say_submission
+from dualrs_lab.cli.cluster.parts import a_shard
+from dualrs_lab.cli.cluster.submit import add_cluster, check_cluster, submit_runs
 from dualrs_lab.cli.parser import Command, Parser, a_number, a_path
-from dualrs_lab.settings import COUNT
 
 if TYPE_CHECKING:
     from dualrs_lab.headless.plan import Run
@@ -49,8 +51,8 @@ def _run_options(parser: Parser) -> None:
     )
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     parser.add_argument(
-        "--shard", type=_shard, metavar="I/N",
-        help="only part I of N; runs that need each other stay together",
+        "--shard", type=a_shard, metavar="I/N",
+        help="only part I of N; runs that need each other stay together; auto: as the scheduler says",
     )  # fmt: skip
     ending = parser.add_mutually_exclusive_group()
     ending.add_argument(
@@ -61,15 +63,18 @@ def _run_options(parser: Parser) -> None:
     parser.add_argument(
         "--update", action="store_true", help="replace the source notebooks by their executed form"
     )
+    add_option(parser, Options, "only", metavar="RUN")
+    add_cluster(parser)
 
 
 def _run(options: Namespace) -> int:
-    from dualrs_lab.headless.processes import make_slots
+    from dualrs_lab.headless.processes import make_slots, raise_on_terminate
     from dualrs_lab.headless.progress import Progress
-    from dualrs_lab.headless.runner import Options, execute, raise_on_terminate
+    from dualrs_lab.headless.runner import Options, execute
     from dualrs_lab.headless.workbench import are_installed
 
     _check_places(options)
+    check_cluster(options)
     plan = _plan(options)
     if options.retry_failed and not plan:
         print(f"nothing to retry in {options.out}: no run of this plan has failed")
@@ -84,13 +89,19 @@ def _run(options: Namespace) -> int:
         timeout=options.timeout,
         force=options.force,
         fail_fast=options.fail_fast,
+        only=options.only,
+        report=not options.only,
     )
     if options.dry_run:
         return _show_plan(plan, how)
+    if options.on == "slurm":
+        return submit_runs(options, plan)
     if options.update and any(are_installed(run.notebook.parent) for run in plan):
         raise ValueError("--update: these notebooks belong to the installed package; see `dualrs-lab new`")
     raise_on_terminate()
     statuses = execute(plan, options.out, how, Progress())
+    if options.only:
+        statuses = [status for status in statuses if status.get("run") == options.only]
     _finish(options, plan, statuses)
     return 0 if all(status["state"] == "ok" for status in statuses) else 1
 
@@ -104,7 +115,7 @@ def _check_places(options: Namespace) -> None:
 
 
 def _plan(options: Namespace) -> "list[Run]":
-    from dualrs_lab.headless.plan import Request, make_plan, take_shard
+    from dualrs_lab.headless.plan import Request, make_plan, take_only, take_shard
     from dualrs_lab.headless.runner import only_failed
     from dualrs_lab.headless.workbench import find_notebooks
 
@@ -119,7 +130,9 @@ def _plan(options: Namespace) -> "list[Run]":
     )
     plan = make_plan(request)
     if options.shard is not None:
-        plan = take_shard(plan, *options.shard)
+        plan = take_shard(plan, options.shard.number, options.shard.of)
+    if options.only:
+        plan = take_only(plan, options.only)
     return only_failed(plan) if options.retry_failed else plan
 
 
@@ -139,17 +152,6 @@ def _from_here(value: str) -> str:
     # Notebooks run in their own folder; a relative path on the command line means the user's.
     kind, colon, path = value.partition(":")
     return f"folder:{Path(path).expanduser().absolute()}" if kind == "folder" and colon and path else value
-
-
-def _shard(text: str) -> tuple[int, int]:
-    number, slash, of = text.partition("/")
-    try:
-        part, parts = COUNT.read(number), COUNT.read(of)
-    except ValueError:
-        raise ArgumentTypeError(f"{text!r}: want I/N, for example 1/4") from None
-    if not slash or part > parts:
-        raise ArgumentTypeError(f"{text}: want I/N with 1 <= I <= N, for example 1/4")
-    return int(part), int(parts)
 
 
 def _show_plan(plan: "Sequence[Run]", how: "Options") -> int:
@@ -199,8 +201,9 @@ def _update(plan: "Sequence[Run]", statuses: "Sequence[Status]") -> None:
 def _status_options(parser: Parser) -> None:
     parser.add_argument(
         "folder", type=a_path, nargs="?", default=OUT, metavar="DIR",
-        help="the --out folder of the runs (default: %(default)s)",
+        help="the --out folder of runs, or a TABLE.tsv that was submitted (default: %(default)s)",
     )  # fmt: skip
+    parser.add_argument("--report", action="store_true", help="write the pages and results.csv anew")
 
 
 def _status(options: Namespace) -> int:
@@ -208,7 +211,16 @@ def _status(options: Namespace) -> int:
     from dualrs_lab.headless.reading import printable
     from dualrs_lab.headless.status import find_runs
 
+    submitted = say_submission(options.folder)
+    if options.folder.suffix == ".tsv" and submitted:
+        return 0 if submitted == "ok" else 1
     runs = find_runs(options.folder)
+    if options.report and runs:
+        from dualrs_lab.headless.report import write_report
+
+        write_report(options.folder)
+    if not runs and submitted:
+        return 0 if submitted == "ok" else 1
     if not runs:
         raise FileNotFoundError(f"no runs in {options.folder}; want the --out folder of `dualrs-lab run`")
     width = max(len(run.status["run"]) for run in runs)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from dualrs_lab.data.images import Images
     from dualrs_lab.experiment import Experiment
+    from dualrs_lab.training.easiness import Course
 
 __all__ = ["TRAIN"]
 
@@ -29,8 +30,13 @@ def _options(parser: Parser) -> None:
         help="auto is digits_narrow for 8x8, fast_narrow up to 64x64 (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
+        "--recipe", type=a_name, default="gaussian",
+        help="gaussian, consistency, smoothadv, smoothadv-consistency, macer, cat-rs, attacked-noise or "
+        "own-radius; with -easy at its end, on images that are worth it (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
         "--consistency", type=a_number(Range(least=0)), default=0.0,
-        help="strength of consistency regularisation (Jeong and Shin 2020) (default: none)",
+        help="strength of consistency regularisation (Jeong and Shin 2020) instead of the published one",
     )  # fmt: skip
     parser.add_argument(
         "--folder", type=a_path, default=Path("runs/files"), metavar="DIR",
@@ -49,6 +55,8 @@ def _train(options: Namespace) -> int:
 
     if options.model not in ("auto", *MODELS):
         raise ValueError(f"train: --model {options.model!r}: wanted auto, {', '.join(MODELS)}")
+    for sigma in options.sigmas:
+        _objective(options, sigma)  # an unknown recipe is told before anything is loaded or trained
     device = choose_device(options)
     images, check = load_images(options.data, "train"), load_images(options.data, "test").spread(CHECKED)
     name = pick_model(options.model, images.shape)
@@ -71,19 +79,24 @@ def _one(
     from dualrs_lab.training.batches import accuracy, new_network
     from dualrs_lab.training.checkpoints import train_checkpoint
     from dualrs_lab.training.config import recipe
-    from dualrs_lab.training.objectives import for_noise
 
     _, info = train_checkpoint(
         lab.expert(sigma),
         lambda: new_network(lab.model, images, seed=options.seed),
         images,
-        objective=for_noise(sigma, consistency=options.consistency),
+        objective=_objective(options, sigma),
         config=recipe(images, epochs=options.epochs, seed=options.seed),
         device=device,
         validate=lambda network: accuracy(network, check, sigma=sigma, seed=options.seed),
         replace=options.replace,
     )
     return info
+
+
+def _objective(options: Namespace, sigma: float) -> "Course":
+    from dualrs_lab.training.recipes import for_noise
+
+    return for_noise(sigma, recipe=options.recipe, consistency=options.consistency, epochs=options.epochs)
 
 
 def _last(history: Sequence[dict[str, float]], name: str) -> float:
@@ -98,5 +111,6 @@ TRAIN = Command(
     options=_options,
     run=_train,
     example="dualrs-lab train --data digits --sigmas 0,0.25 --epochs 5\n"
-    "dualrs-lab train --data folder:photos --sigmas 0.25,0.5 --consistency 10",
+    "dualrs-lab train --data folder:photos --sigmas 0.25,0.5 --consistency 10\n"
+    "dualrs-lab train --data cifar10 --sigmas 0.5 --recipe cat-rs --epochs 60",
 )

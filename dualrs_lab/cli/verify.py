@@ -130,7 +130,7 @@ def _twice_told(table: "pd.DataFrame", identity: Mapping[str, Any]) -> Iterator[
         }
         yield "split", levels, {name: known["split"].get(name) for name in parts}
     if "estimator" in known:
-        noise = [float(word) for word in _only(table, "estimator_sigmas").split()]
+        noise = [float(word) for word in str(_only(table, "estimator_sigmas")).split()]
         yield "estimator", _only(table, "estimator"), str(known["estimator"]["rule"]).lower()
         yield "estimator_sigmas", noise, _noise_of(known["estimator"])
 

@@ -30,6 +30,7 @@ from dualrs_lab.evidence.joins import agree, at_sigma, holds_all_draws
 from dualrs_lab.evidence.votes import level_text
 from dualrs_lab.models.checkpoints import fingerprint
 from dualrs_lab.models.suited import suited, suited_each
+from dualrs_lab.shards import Shard
 from dualrs_lab.smoothing.engine import Voter
 from dualrs_lab.smoothing.experts import Expert, RecordedVotes, SampledVotes, recorded_steps
 from dualrs_lab.smoothing.frozen import FrozenVoter
@@ -95,6 +96,7 @@ def certify_dual_table(
     replace: bool = False,
     progress: bool = True,
     info: dict[str, Any] | None = None,
+    shard: Shard | None = None,
 ) -> pd.DataFrame:
     """Certify every `skip`-th image (at most `max_images`, -1 for all) into the table at `path`.
 
@@ -105,7 +107,8 @@ def certify_dual_table(
 
     `recorded` names a table of `certify_table` for each expert, with the same network, images, seed, n0 and
     n, and with all draws. These are the draws that this call would make, so the votes are read there and only
-    the estimator is sampled. For a table of other draws, a ValueError says what differs.
+    the estimator is sampled. For a table of other draws, a ValueError says what differs. `shard` is as
+    for `smoothing.certify_table`.
     """
     call, device = "certify_dual_table", next(experts[0].parameters()).device
     check_systems(call, estimators, experts, spec)
@@ -137,7 +140,14 @@ def certify_dual_table(
         told=lambda each: [*each, *(read_record(Path(file)).get("disagreement") for file in recorded)],
     )
     return job.run(
-        images, path, skip=skip, max_images=max_images, replace=replace, progress=progress, info=info
+        images,
+        path,
+        skip=skip,
+        max_images=max_images,
+        replace=replace,
+        progress=progress,
+        info=info,
+        shard=shard,
     )
 
 

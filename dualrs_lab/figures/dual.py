@@ -111,7 +111,7 @@ class EntryAndExpertRadii(_TwoBars):
         self.names(
             level_label(sigma) + (" (chosen)" if j == top else "") for j, sigma in enumerate(self.sigmas)
         )
-        self.ax.set_xlabel(where)
+        self.across(where)
         return self.ax
 
 
@@ -147,7 +147,7 @@ class CascadeSteps(_TwoBars):
         self.names(
             level_label(sigma) + (" (answers)" if j == answers else "") for j, sigma in enumerate(self.sigmas)
         )
-        self.ax.set_xlabel("distance from the image")
+        self.across("distance from the image")
         return self.ax
 
 

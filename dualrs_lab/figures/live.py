@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.legend import Legend
 from PIL import Image
 
 from dualrs_lab.figures.style import Page, style
@@ -38,6 +39,11 @@ class Drawing:
             if not np.allclose(getattr(self.ax, f"get_{name}")(), wanted):
                 self.ax.set(**{name: wanted})
 
+    def across(self, text: str) -> None:
+        """The label of the horizontal axis, likewise."""
+        if self.ax.get_xlabel() != text:
+            self.ax.set_xlabel(text)
+
     def names(self, up: Iterable[str], *, axis: str = "y") -> None:
         """The labels of the ticks, set only where they are others."""
         wanted = list(up)
@@ -57,30 +63,38 @@ class Live:
         page = held[0].ax.figure
         assert isinstance(page, Page)
         self.page, self._ground = page, cast(Any, None)
-        legends = (each.ax.get_legend() for each in held)  # they lie over what moves
-        moving = dict.fromkeys([*(one for each in held for one in each.moving), *filter(None, legends)])
-        self._moving: list[Artist] = sorted(moving, key=lambda one: one.zorder)
+        self._held = held
         self.width = round(page.get_figwidth() * INCH)
         page.set_dpi(INCH * scale)
         canvas: Any = FigureCanvasAgg(page)
         self._canvas = canvas
         self._canvas.draw()  # laid out with everything in place, so that there is room for it
         page.set_layout_engine("none")
-        for artist in self._moving:
-            artist.set_animated(True)
 
     def png(self) -> bytes:
         """The page as it is now; the same page gives the same bytes."""
+        moving = self._moving()
+        for artist in moving:
+            for part in artist.findobj() if isinstance(artist, Legend) else [artist]:
+                part.set_animated(True)
         with style():
             if self._ground is None or self.page.stale:
                 self._canvas.draw()
                 self._ground = self._canvas.copy_from_bbox(self.page.bbox)
             else:
                 self._canvas.restore_region(self._ground)
-            for artist in self._moving:
+            for artist in moving:
                 if artist.get_visible():
                     artist.draw(self._canvas.get_renderer())
+            self.page.stale = False  # a legend places its parts while it is drawn
         return _encoded(np.asarray(self._canvas.buffer_rgba())[..., :3])
+
+    def _moving(self) -> list[Artist]:
+        # with the spines and the legend, which may be another one by now: they lie over what moves
+        artists: list[Artist] = [one for each in self._held for one in each.moving]
+        for each in self._held:
+            artists += [*each.ax.spines.values(), *filter(None, [each.ax.get_legend()])]
+        return sorted(dict.fromkeys(artists), key=lambda one: one.zorder)
 
 
 def _encoded(pixels: Any) -> bytes:

@@ -189,7 +189,7 @@ class Strip(Drawing):
     def __init__(self, rows: int, columns: int, *, names: Sequence[str] | None = None, ax: Axes) -> None:
         super().__init__(ax)
         self.pictures = ax.imshow([[0.0]], vmin=0, vmax=1, cmap="gray", interpolation="nearest")
-        self.rows, self.columns = rows, columns
+        self.size: tuple[int, int] | None = None
         ax.set_xticks([i + 0.5 for i in range(columns)], [""] * columns)
         ax.set_yticks([i + 0.5 for i in range(rows)], names or [""] * rows)
         ax.xaxis.tick_top()
@@ -209,9 +209,11 @@ class Strip(Drawing):
         sheet = tiles.permute(0, 3, 1, 4, 2).reshape(rows * (height + gap), columns * (width + gap), channels)
         self.pictures.set_data(sheet[:-gap, :-gap].squeeze(2).numpy())
         right, bottom = columns - gap / (width + gap), rows - gap / (height + gap)
-        self.pictures.set_extent((0, right, bottom, 0))
-        self.ax.set_aspect((height + gap) / (width + gap))
-        self.limits(xlim=(0, right), ylim=(bottom, 0))
+        if self.size != (height, width):
+            self.size = (height, width)
+            self.pictures.set_extent((0, right, bottom, 0))
+            self.ax.set_aspect((height + gap) / (width + gap))
+            self.limits(xlim=(0, right), ylim=(bottom, 0))
         self.names(above, axis="x")
         return self.ax
 

@@ -5,7 +5,7 @@ import binascii
 import io
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 __all__ = ["CARD", "Card", "as_card", "make_card"]
@@ -54,9 +54,8 @@ def as_card(value: object) -> Card:
     found = value if isinstance(value, Mapping) else {}
     texts = {one.name: found.get(one.name) for one in fields(Card)}
     card = Card(**{name: text for name, text in texts.items() if isinstance(text, str)})
-    return (
-        card if re.fullmatch(r"[A-Za-z0-9+/=]*", card.picture) else Card(title=card.title, claim=card.claim)
-    )
+    is_base64 = re.fullmatch(r"[A-Za-z0-9+/=]*", card.picture)
+    return card if is_base64 else replace(card, picture="")
 
 
 def make_card(notebook: Mapping[str, Any], *, picture: bool = True) -> Card:

@@ -16,6 +16,7 @@ from .parameters import read_parameters as read_parameters
 from .plan import Request as Request
 from .plan import Run as Run
 from .plan import make_plan as make_plan
+from .plan import take_only as take_only
 from .plan import take_shard as take_shard
 from .processes import JOBS as JOBS
 from .processes import MARK as MARK
@@ -47,6 +48,7 @@ from .runner import only_failed as only_failed
 from .runner import record as record
 from .runner import update_source as update_source
 from .status import STATES as STATES
+from .status import TASK as TASK
 from .status import Found as Found
 from .status import Status as Status
 from .status import all_statuses as all_statuses

@@ -20,7 +20,7 @@ from dualrs_lab.headless.reading import encodable, printable
 from dualrs_lab.headless.sweep import needs_of, point_name, profile_table, read_profiles, read_sweep
 from dualrs_lab.settings import setting
 
-__all__ = ["Request", "Run", "make_plan", "take_shard"]
+__all__ = ["Request", "Run", "make_plan", "take_only", "take_shard"]
 
 
 FILES = "files"  # the one folder beside those of the runs
@@ -130,6 +130,17 @@ def _left_out(request: Request, entry: _Entry, name: str, swept: Mapping[str, Va
             "name the notebooks that are to take a network that is there, such as 30_tradeoff"
         )
     return True
+
+
+def take_only(runs: Sequence[Run], name: str) -> list[Run]:
+    """The run of that name and all that it needs, in their order; ValueError where the plan has none."""
+    wanted = {name}
+    if name not in (known := [run.name for run in runs]):
+        raise ValueError(f"--only {name}: no such run in this plan; {nearest(name, known)}")
+    for run in reversed(runs):  # needs come first
+        if run.name in wanted:
+            wanted |= {*run.needs}
+    return [run for run in runs if run.name in wanted]
 
 
 def _run_name(notebook: str, point: str) -> str:

@@ -205,6 +205,15 @@ def alive(pid: int, born: str) -> bool:
     return birth(pid) == born != ""
 
 
+def raise_on_terminate() -> None:
+    """Let a polite kill (SIGTERM) cancel the runs as Ctrl-C does."""
+
+    def cancel(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, cancel)
+
+
 class Guard:
     """A process that outlives this one, to end its runs if it is gone without a word (as by kill -9).
 

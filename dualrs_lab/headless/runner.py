@@ -7,7 +7,6 @@ those live in the process of each run (`worker`), which `watch` starts and ends.
 import json
 import os
 import platform
-import signal
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -105,6 +104,8 @@ class Options:
     )
     force: bool = setting(False, "run what was asked for even if it is done")
     fail_fast: bool = setting(False, "after a failure start nothing more")
+    only: str = setting("", "of the plan only this run; what it needs has to be done")
+    report: bool = True  # write one; many runners on one folder leave that to the last
 
 
 def execute(runs: Sequence[Run], out: Path, options: Options, progress: Progress) -> list[Status]:
@@ -141,8 +142,11 @@ class _Execution:
         try:
             with alone(self.out):
                 for run in _longest_first(self.runs):
-                    if not (force and run.asked) and is_done(run):
+                    others = self.options.only not in ("", run.name)
+                    if (others or not (force and run.asked)) and is_done(run):
                         self.finished[run.name] = read_status(run.folder) | {"earlier": True}
+                    elif others:
+                        self.finished[run.name] = read_status(run.folder) or {"state": "not run"}
                     else:
                         self.queued[run.name] = begin_run(
                             run, profile=self.options.profile, provenance=made_by
@@ -153,7 +157,7 @@ class _Execution:
                     self._begin(run)
         except OSError as error:
             raise ValueError(f"runs cannot be recorded in {self.out}: {error}") from None
-        if done:
+        if done and not self.options.only:
             self.progress.event(f"{done} of {len(self.runs)} runs are done already (--force runs them again)")
 
     def _begin(self, run: Run) -> None:
@@ -265,6 +269,8 @@ class _Execution:
 
     def _write_report(self) -> None:
         """Bring the report up to date; a disk that does not take it must not end the runs."""
+        if not self.options.report:
+            return
         before, self.fault = self.fault, ""
         try:
             self.report.write()
@@ -316,12 +322,3 @@ def update_source(run: Run) -> None:
     if source_hash(read_notebook(run.notebook)) != run.source:
         raise ValueError(f"{run.notebook.name} was edited while it ran; run it again with --update")
     replace_json(run.notebook, as_source(read_notebook(run.folder / run.notebook.name)))
-
-
-def raise_on_terminate() -> None:
-    """Let a polite kill (SIGTERM) cancel the runs as Ctrl-C does."""
-
-    def cancel(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, cancel)

@@ -25,6 +25,7 @@ from dualrs_lab.headless.reading import encodable, parse_json, printable, read_t
 
 __all__ = [
     "STATES",
+    "TASK",
     "Found",
     "Status",
     "all_statuses",
@@ -65,6 +66,13 @@ IF_PRESENT: Mapping[str, type | tuple[type, ...]] = {
 
 
 RECORDS_LIMIT = 64_000_000  # bytes that one run may record
+
+
+TASK = "DUALRS_TASK"
+"""The environment variable of a task of a cluster: whose work it is, the same when it is done again.
+
+There is one task at a time for it, so a run that an earlier one had in hand is taken over.
+"""
 
 
 PATIENCE = 30.0  # seconds to wait for another runner that reads and writes records
@@ -118,8 +126,9 @@ def _locked(number: int) -> bool:
 
 def begin_run(run: Run, *, profile: str, provenance: Mapping[str, object]) -> Status:
     """The record of a run that is waiting. ValueError if another living runner has the same run."""
-    old = read_status(run.folder)
-    if old.get("state") in OPEN and old["runner"]["pid"] != os.getpid():
+    old, task = read_status(run.folder), os.environ.get(TASK, "")
+    taken_over = task and old.get("runner", {}).get("task") == task
+    if old.get("state") in OPEN and old["runner"]["pid"] != os.getpid() and not taken_over:
         raise ValueError(
             f"run {run.name} is in the hands of process {old['runner']['pid']} on {old['runner']['host']}; "
             f"wait for it, or delete {run.folder} if that runner is gone, or choose another --out"
@@ -138,7 +147,7 @@ def begin_run(run: Run, *, profile: str, provenance: Mapping[str, object]) -> St
         "needs": list(run.needs),
         "profile": profile,
         "queued": now(),
-        "runner": {"pid": os.getpid(), "born": birth(os.getpid()), "host": platform.node()},
+        "runner": {"pid": os.getpid(), "born": birth(os.getpid()), "host": platform.node(), "task": task},
         "provenance": dict(provenance),
     }
 

@@ -1,5 +1,8 @@
 from .attacks import watched_attack as watched_attack
 from .dual import DualPanel as DualPanel
+from .experts import CascadePanel as CascadePanel
+from .experts import CombinerPanel as CombinerPanel
+from .experts import RoutedPanel as RoutedPanel
 from .images import ImagePanel as ImagePanel
 from .latest import Ended as Ended
 from .latest import Latest as Latest
@@ -16,6 +19,5 @@ from .pixels import PixelPanel as PixelPanel
 from .smoothing import CertifiedPanel as CertifiedPanel
 from .smoothing import PlanePanel as PlanePanel
 from .smoothing import VotesPanel as VotesPanel
-from .systems import CascadePanel as CascadePanel
-from .systems import CombinerPanel as CombinerPanel
-from .systems import RoutedPanel as RoutedPanel
+from .systems import SystemPanel as SystemPanel
+from .systems import Verdicts as Verdicts

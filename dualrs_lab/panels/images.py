@@ -166,10 +166,14 @@ class ImagePanel(Panel):
                 "a view of the first {:,} votes. Only the last one, at the n = {:,} that was fixed "
                 "beforehand, is a certificate."
             ).format(c.n, state["n"])
-        kind = "no certificate" if c.predict == ABSTAIN else "certified"
-        return said + Markup(
-            "{} from n = {:,} votes of the network in {}; wrong with probability at most α = {:g}."
-        ).format(kind, c.n, str(self.dtype).removeprefix("torch."), c.alpha)
+        precision = str(self.dtype).removeprefix("torch.")
+        if c.predict == ABSTAIN:
+            told = Markup("n = {:,} votes of the network in {} certify nothing at α = {:g}.")
+        else:
+            told = Markup(
+                "certified from n = {:,} votes of the network in {}, wrong with probability at most α = {:g}."
+            )
+        return said + told.format(c.n, precision, c.alpha)
 
 
 def _at_level(c: Certificate, alpha: float) -> Certificate:

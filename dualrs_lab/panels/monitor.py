@@ -6,6 +6,7 @@ restart. The panel only reads what they write, once a second while it is shown.
 
 import shlex
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import ipywidgets as widgets
 from markupsafe import Markup
 
+from dualrs_lab.cluster.submission import find_submissions, home_of
 from dualrs_lab.headless.progress import span
 from dualrs_lab.headless.status import Found, find_runs
 from dualrs_lab.panels.panel import as_html, html_widget
@@ -138,6 +140,7 @@ def _described(task: Task, lines: int) -> Markup:
     )
     when = " … ".join(str(record[key]) for key in ("started", "finished") if key in record)
     parts = [head, Markup("<small>{}</small>").format(when), *(_bar(bar.name, bar) for bar in task.bars)]
+    parts += _submitted(record)
     parts += [_run(found) for found in _runs(record)]
     tail = Markup('<pre style="line-height: 1.3; max-height: 18em; overflow: auto">{}</pre>')
     return Markup("").join([Markup("<br>").join(parts), tail.format(task.tail(lines) or " ")])
@@ -151,6 +154,22 @@ def _runs(record: dict[str, Any]) -> Sequence[Found]:
     out = Path(record["cwd"]) / (words[words.index("--out") + 1] if "--out" in words[:-1] else "runs")
     begun = str(record.get("started", ""))
     return [found for found in find_runs(out) if found.status["queued"] >= begun]
+
+
+def _submitted(record: dict[str, Any]) -> list[Markup]:
+    # how the tasks are that this command sent to a cluster, by what they wrote
+    words = record["command"]
+    if "slurm" not in words and "--on=slurm" not in words:
+        return []
+    out = words[words.index("--out") + 1] if "--out" in words[:-1] else "runs"
+    last = find_submissions(home_of(Path(record["cwd"]) / out))[:1]
+    states = [Counter(task.state for task in one.tasks()) for one in last]
+    return [
+        Markup("on the cluster: {}").format(
+            ", ".join(f"{number} {state}" for state, number in sorted(count.items()))
+        )
+        for count in states
+    ]
 
 
 def _run(found: Found) -> Markup:

@@ -65,7 +65,9 @@ class Panel(ABC):
         self._latest = Latest(self._follow)
         self.picture = widgets.Image(format="png").add_class("dualrs-picture")
         self.note, self.status = html_widget("note"), html_widget("status")
-        self.bar = widgets.IntProgress(max=1000, layout={"width": "24em"}).add_class("dualrs-bar")
+        self.bar = widgets.IntProgress(
+            max=1000, layout={"width": "30em"}, style={"description_width": "12em"}
+        ).add_class("dualrs-bar")
         self.stop_button = widgets.Button(description="Stop", icon="stop", layout={"width": "7em"})
         self.stop_button.add_class("dualrs-stop").on_click(lambda _: self.stop())
         self.busy = widgets.HBox([self.bar, self.stop_button], layout={"visibility": "hidden"})

@@ -12,20 +12,14 @@ from markupsafe import Markup
 from numpy.typing import ArrayLike, NDArray
 
 from dualrs_lab import figures
-from dualrs_lab.cascade.radii import Cascade, Steps, first_to_accept, steps
-from dualrs_lab.combine.lattice import Combiner
-from dualrs_lab.combine.radii import combined_radius, reach_of_each, surest_class
 from dualrs_lab.data.pictures import Pictures
-from dualrs_lab.evidence.claim import ABSTAIN, Claims, claimed, reach
-from dualrs_lab.evidence.joins import join_votes
-from dualrs_lab.evidence.recompute import reclaimed
+from dualrs_lab.evidence.claim import ABSTAIN, reach
 from dualrs_lab.evidence.summary import average_radius, floor_text
-from dualrs_lab.evidence.table import as_table
 from dualrs_lab.figures.style import Axes
 from dualrs_lab.panels.latest import Tick, still
-from dualrs_lab.panels.panel import LAYOUT, Panel, State, float_slider, whole_slider
+from dualrs_lab.panels.panel import LAYOUT, Panel, State, whole_slider
 
-__all__ = ["CascadePanel", "CombinerPanel", "RoutedPanel"]
+__all__ = ["SystemPanel", "Verdicts"]
 
 
 KEPT = 32  # settings of the dials
@@ -35,7 +29,7 @@ ORDERS = ("number", "regret", "gain", "radius")
 
 
 @dataclass(frozen=True)
-class Found:
+class Verdicts:
     """A system at one setting: its table, the expert of each image (-1: none), and the order of images."""
 
     table: pd.DataFrame
@@ -55,7 +49,8 @@ class SystemPanel(Panel):
 
     "shown" filters the images by the expert that answers, "by" sorts them. The regret of an image is how much
     further the best expert for it reaches, were it known, and its gain how much further the system reaches
-    than the one level with the largest average radius. With `pictures`, those images are shown, one by one.
+    than the one level with the largest average radius. Where no dial changes `who` answers, by place in
+    `order`, only those are offered. With `pictures`, those images are shown, one by one.
     """
 
     kind = ""  # of panel, for style sheets and tests
@@ -68,6 +63,7 @@ class SystemPanel(Panel):
         *,
         image: int,
         pictures: Pictures | None,
+        who: ArrayLike | None = None,
         **dials: widgets.ValueWidget,
     ) -> None:
         self.order, self.pictures = tuple(order), pictures
@@ -82,11 +78,14 @@ class SystemPanel(Panel):
             )
         self.shown = np.isin(self.idx, held)
         self._done: dict[Any, tuple[pd.DataFrame, NDArray[np.int64], Any]] = {}
-        choices = ["all images", *(f"{self.verb} at σ = {sigma:g}" for sigma in self.order)]
+        some = range(len(order)) if who is None else np.unique(np.asarray(who)[self.shown]).tolist()
+        self.choices = {"all images": -1} | {f"{self.verb} at σ = {order[j]:g}": j for j in some}
         super().__init__(
             self.kind,
             **dials,
-            shown=widgets.Dropdown(options=choices, value=choices[0], description="shown", **LAYOUT),
+            shown=widgets.Dropdown(
+                options=[*self.choices], value="all images", description="shown", **LAYOUT
+            ),
             by=widgets.Dropdown(options=ORDERS, value=ORDERS[0], description="sorted by", **LAYOUT),
             image=whole_slider("image", int(self.shown.sum()) - 1, image),
         )
@@ -100,26 +99,26 @@ class SystemPanel(Panel):
         """The drawing of one image."""
 
     @abstractmethod
-    def show_image(self, state: State, found: Found, i: int) -> None:
+    def show_image(self, state: State, found: Verdicts, i: int) -> None:
         """Fill it with row i."""
 
     def table(self, state: State) -> pd.DataFrame:
         """The columns of the published logs without the time, and the method."""
         return self.certified(state)[0]
 
-    def find(self, state: State, tick: Tick = still) -> Found:
+    def find(self, state: State, tick: Tick = still) -> Verdicts:
         """As `Panel.find`."""
         table, who, more = self._at_dials(state)
         own, best = np.maximum(reach(table), 0.0), np.max(list(self.reaches.values()), axis=0)
         single = max(self.reaches.values(), key=lambda values: float(values.mean()))
         regret, gain = best - own, own - single
-        places = list(self.controls["shown"].options).index(state["shown"]) - 1
-        kept = np.flatnonzero(self.shown & ((who == places) if places >= 0 else True))
+        wanted = self.choices[state["shown"]]
+        kept = np.flatnonzero(self.shown & ((who == wanted) if wanted >= 0 else True))
         keys = {"number": np.arange(len(own)), "regret": -regret, "gain": -gain, "radius": -own}
         order = kept[np.argsort(keys[state["by"]][kept], kind="stable")]
         if not len(order):
             raise ValueError(f"{type(self).__name__}: no image is {state['shown']}; choose others")
-        return Found(table, who, order, regret, gain, more)
+        return Verdicts(table, who, order, regret, gain, more)
 
     def _at_dials(self, state: State) -> tuple[pd.DataFrame, NDArray[np.int64], Any]:
         # kept: images are looked at one after another, and dials go to and fro
@@ -141,20 +140,20 @@ class SystemPanel(Panel):
         self.strip = figures.Strip(1, 1, ax=rest[0]) if rest else None
         return [self.curve, self.bars, *([self.strip] if self.strip else [])]
 
-    def show(self, state: State, found: Found) -> None:
+    def show(self, state: State, found: Verdicts) -> None:
         """As `Panel.show`."""
         i = found.at(state)
         self.curve.show({self.system: found.table})
         self.show_image(state, found, i)
         if self.strip is not None and self.pictures is not None:
             pixels, _ = self.pictures.images.batch([self.pictures.places.index(int(self.idx[i]))])
-            self.strip.show(pixels[None].float() / 255, [f"image {self.idx[i]}"])
+            self.strip.show(pixels[None].float() / 255, [""])  # its number is in the note
 
-    def offer(self, found: Found) -> None:
+    def offer(self, found: Verdicts) -> None:
         """As `Panel.offer`: the images that are left."""
         self.controls["image"].max = len(found.order) - 1
 
-    def tell(self, state: State, found: Found) -> str:
+    def tell(self, state: State, found: Verdicts) -> str:
         """As `Panel.tell`."""
         i, table = found.at(state), found.table
         acr, average = floor_text(average_radius(table), 4), {k: v.mean() for k, v in self.reaches.items()}
@@ -176,151 +175,3 @@ class SystemPanel(Panel):
         if kind == ABSTAIN:
             return "abstains"
         return f"class {kind}" if self.pictures is None else self.pictures.images.classes[kind]
-
-
-class CascadePanel(SystemPanel):
-    """What the thresholds of a cascade do to the curve and to one image, from votes already counted.
-
-    `tables` are those of the experts, by sigma; the largest is asked first. Otherwise as `SystemPanel`.
-    """
-
-    kind, system = "cascade", "cascade"
-
-    def __init__(
-        self,
-        tables: Mapping[float, Claims],
-        *,
-        alpha: float = 0.001,
-        image: int = 0,
-        pictures: Pictures | None = None,
-    ) -> None:
-        order, self.alpha = tuple(sorted(tables, reverse=True)), alpha
-        self.joined, same = _joined(tables, order)
-        sliders = {
-            f"t-{j}": float_slider(f"threshold at {sigma:g}", 0.0, 0.0, sigma, 0.02, ".2f")
-            for j, sigma in enumerate(order[:-1])
-        }
-        super().__init__(same, order, image=image, pictures=pictures, **sliders)
-
-    def certified(self, state: State) -> tuple[pd.DataFrame, NDArray[np.int64], Steps]:
-        """As `SystemPanel.certified`; also both distances and the radius of all images."""
-        limits = tuple(state[f"t-{j}"] for j in range(len(self.order) - 1))
-        cascade = Cascade(self.order, (*limits, 0.0))
-        expert, y = first_to_accept(self.joined.selection, cascade)
-        found = steps(self.joined.votes, np.maximum(y, 0), cascade=cascade, alpha=self.alpha)
-        images = pd.DataFrame({"idx": self.joined.idx, "label": self.joined.label})
-        radius = np.where(y == ABSTAIN, 0.0, np.maximum(found.radius, 0.0))
-        return claimed(images, y, radius).assign(method="cascade"), expert, found
-
-    def bars_in(self, ax: Axes) -> figures.Drawing:
-        """As `SystemPanel.bars_in`."""
-        self.steps = figures.CascadeSteps(self.order, ax=ax)
-        return self.steps
-
-    def show_image(self, state: State, found: Found, i: int) -> None:
-        """As `SystemPanel.show_image`."""
-        self.steps.show(found.more.accepts[i], found.more.errs[i], answers=int(found.who[i]))
-
-
-class CombinerPanel(SystemPanel):
-    """What a dial does that weights radii: combiners by name, from votes already counted.
-
-    `tables` are those of the experts, by sigma; `combiners` come in the order of the dial. Left: certified
-    accuracy of each expert by two bounds, and of the combiner. Right: what each expert says of one image; the
-    one that reaches furthest for the class is the surest. Otherwise as `SystemPanel`.
-    """
-
-    kind, system, verb = "combiner", "combiner", "surest"
-
-    def __init__(
-        self,
-        tables: Mapping[float, Claims],
-        combiners: Mapping[str, Combiner],
-        *,
-        alpha: float = 0.001,
-        image: int = 0,
-        pictures: Pictures | None = None,
-    ) -> None:
-        self.combiners, self.alpha = dict(combiners), alpha
-        order = next(iter(self.combiners.values())).sigmas
-        self.joined, same = _joined(tables, order)
-        singles = {sigma: reclaimed(table, "two-bounds") for sigma, table in same.items()}
-        names = list(self.combiners)
-        dial = widgets.SelectionSlider(options=names, value=names[0], description="dial", **LAYOUT)
-        super().__init__(singles, order, image=image, pictures=pictures, dial=dial)
-
-    def certified(self, state: State) -> tuple[pd.DataFrame, NDArray[np.int64], NDArray[np.float64]]:
-        """As `SystemPanel.certified`; also how far each expert reaches (N, K)."""
-        combiner = self.combiners[state["dial"]]
-        y = surest_class(self.joined.selection, combiner)
-        radius = combined_radius(self.joined.votes, y, combiner=combiner, alpha=self.alpha)
-        reaches = reach_of_each(self.joined.votes, y, combiner=combiner, alpha=self.alpha)
-        asked = np.where(np.abs(reaches) < 1e3, reaches, -np.inf)  # others are infinitely far, unasked
-        images = pd.DataFrame({"idx": self.joined.idx, "label": self.joined.label})
-        table = claimed(images, y, np.maximum(radius, 0.0)).assign(method="combine")
-        return table, asked.argmax(axis=1), reaches
-
-    def bars_in(self, ax: Axes) -> figures.Drawing:
-        """As `SystemPanel.bars_in`."""
-        self.each = figures.Reaches(self.order, ax=ax)
-        return self.each
-
-    def show_image(self, state: State, found: Found, i: int) -> None:
-        """As `SystemPanel.show_image`."""
-        self.each.show(found.more[i], radius=float(found.table["radius"].iloc[i]))
-
-
-class RoutedPanel(SystemPanel):
-    """Certificates of a dual system image by image: whom the router chooses, and what bounds the radius.
-
-    `table` is that of a dual system, `tables` those of its experts alone, by sigma. The bars are the entry
-    and expert radii, the lines the routed and the published certificate. Otherwise as `SystemPanel`.
-    """
-
-    kind, system, verb = "routed", "dual", "routed to the expert"
-
-    def __init__(
-        self,
-        table: Claims,
-        tables: Mapping[float, Claims],
-        *,
-        image: int = 0,
-        pictures: Pictures | None = None,
-    ) -> None:
-        dual, order = as_table(table), tuple(sorted(tables))
-        if missing := [s for s in order if f"entry_{s:g}" not in dual]:
-            raise ValueError(
-                f"RoutedPanel: wanted certificates of a dual system of experts {list(order)}, got a table "
-                f"without entry_{missing[0]:g}; give the tables of its own experts"
-            )
-        same = {sigma: as_table(claims) for sigma, claims in tables.items()}
-        idx = sorted(set(dual["idx"]).intersection(*(one["idx"] for one in same.values())))
-        self.dual = _of(dual, idx)
-        super().__init__({s: _of(one, idx) for s, one in same.items()}, order, image=image, pictures=pictures)
-
-    def certified(self, state: State) -> tuple[pd.DataFrame, NDArray[np.int64], None]:
-        """As `SystemPanel.certified`."""
-        sigma = self.dual["sigma"].to_numpy(dtype=np.float64)
-        return self.dual, np.abs(sigma[:, None] - np.array(self.order)).argmin(axis=1), None
-
-    def bars_in(self, ax: Axes) -> figures.Drawing:
-        """As `SystemPanel.bars_in`."""
-        self.radii = figures.EntryAndExpertRadii(self.order, ax=ax)
-        return self.radii
-
-    def show_image(self, state: State, found: Found, i: int) -> None:
-        """As `SystemPanel.show_image`."""
-        row = self.dual.iloc[i]
-        entry, experts = ([row[f"{what}_{s:g}"] for s in self.order] for what in ("entry", "radius"))
-        self.radii.show(entry, experts, top=int(found.who[i]), where="distance from the image")
-
-
-def _joined(tables: Mapping[float, Claims], order: Sequence[float]) -> tuple[Any, dict[float, pd.DataFrame]]:
-    """The votes of all experts on the images that all of them hold, and their tables of these."""
-    given = {sigma: as_table(claims) for sigma, claims in tables.items()}
-    joined = join_votes(given, order)
-    return joined, {sigma: _of(table, joined.idx) for sigma, table in given.items()}
-
-
-def _of(table: pd.DataFrame, idx: ArrayLike) -> pd.DataFrame:
-    return table[table["idx"].isin(np.asarray(idx))].sort_values("idx").reset_index(drop=True)

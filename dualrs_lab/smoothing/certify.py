@@ -23,6 +23,7 @@ from dualrs_lab.evidence.binomial import top_two_pvalue
 from dualrs_lab.evidence.certificate import COLUMNS, PAIRED, Certificate, decide
 from dualrs_lab.evidence.claim import ABSTAIN
 from dualrs_lab.models.suited import suited
+from dualrs_lab.shards import Shard
 from dualrs_lab.smoothing.engine import Unit, Voter, as_voter, count_votes, sample, tally_of
 from dualrs_lab.smoothing.frozen import FrozenVoter
 from dualrs_lab.smoothing.job import Job, Sampled
@@ -147,6 +148,7 @@ def certify_table(
     replace: bool = False,
     progress: bool = True,
     info: dict[str, Any] | None = None,
+    shard: Shard | None = None,
 ) -> pd.DataFrame:
     """Certify every `skip`-th image (at most `max_images`, -1 for all) into the table at `path`; return it.
 
@@ -159,7 +161,8 @@ def certify_table(
     network and `spec.pairs` of its own; without pairs where it is sampled itself, see `is_original`. A table
     with other settings, or of a network that answers otherwise, raises ValueError or, with `replace`, is kept
     under another name with a warning. Classes and shape are compared as by `models.suited`, and networks are
-    vetted as by `models.check_conduct`.
+    vetted as by `models.check_conduct`. With `shard` that part of the images goes into a table of its own
+    beside `path`, see `dualrs_lab.shards`.
     """
     model, device = suited("certify_table", model, images), next(model.parameters()).device
     spec = as_allowed(spec, [model])
@@ -188,7 +191,14 @@ def certify_table(
         certifies=spec.certify,
     )
     return job.run(
-        images, path, skip=skip, max_images=max_images, replace=replace, progress=progress, info=info
+        images,
+        path,
+        skip=skip,
+        max_images=max_images,
+        replace=replace,
+        progress=progress,
+        info=info,
+        shard=shard,
     )
 
 

@@ -21,18 +21,20 @@ from torch import Tensor, nn
 from dualrs_lab.data.images import Group, Images, pixel_digests, take_waves
 from dualrs_lab.evidence.certificate import COLUMNS
 from dualrs_lab.evidence.claim import Claim
-from dualrs_lab.evidence.resume import Row, fill, finished
+from dualrs_lab.evidence.resume import Row, fill, finished, rows_at
 from dualrs_lab.evidence.rows import IMAGE, check_images
+from dualrs_lab.evidence.table import frame
 from dualrs_lab.locks import writing
 from dualrs_lab.models.probe import other_answers, probe_each
 from dualrs_lab.models.suited import how_suited
 from dualrs_lab.runtime import describe
+from dualrs_lab.shards import Portion, Shard
 from dualrs_lab.smoothing.frozen import FrozenVoter, freeze, settle
 from dualrs_lab.smoothing.noise import Noise, NoiseBlocks, first_draws
 from dualrs_lab.smoothing.original import MOST_OTHERWISE, check_disagreement, disagreement
 from dualrs_lab.smoothing.settings import FastPath
 from dualrs_lab.smoothing.spec import Sampling, as_allowed
-from dualrs_lab.store import check_place, plain, positions, read_record, step_aside
+from dualrs_lab.store import check_place, plain, positions, read_record, refuse_other, step_aside
 
 __all__ = [
     "Job",
@@ -86,6 +88,7 @@ class Job:
         replace: bool,
         progress: bool,
         info: Mapping[str, Any] | None,
+        shard: Shard | None = None,
     ) -> pd.DataFrame:
         """Certify every `skip`-th image (at most `max_images`, -1 for all) into the table at `path`.
 
@@ -93,12 +96,18 @@ class Job:
         table that is complete is read, and nothing is frozen. One of other settings, of networks that answer
         otherwise, about other pixels, or begun where noise is drawn otherwise is refused with ValueError, or
         with `replace` kept under another name with a warning. So are frozen networks that vote too often
-        otherwise than theirs, and a table that somebody else is writing.
+        otherwise than theirs, and a table that somebody else is writing. With `shard` that part of the images
+        goes into a table of its own beside `path`, unless `path` has them all.
         """
-        path = Path(path)
+        path = whole = Path(path)
         check_place(self.call, path, ".tsv")
-        idx = positions(self.call, len(images), skip, max_images)
-        fast = self._settled(read_record(path), images, len(idx))
+        idx: Sequence[int] = positions(self.call, len(images), skip, max_images)
+        every, how = idx, {"skip": skip, "max_images": max_images, "info": info or {}}
+        if shard is not None:
+            portion = Portion(shard, len(every), skip)
+            path, idx = shard.part(whole), portion.idx
+            how = {"shard": portion.told(skip=skip, max_images=max_images), "info": info or {}}
+        fast = self._settled(read_record(path), images, len(every), alone=shard is None)
         identity = plain({**self.identity, "fast": fast.steps(self.spec.dtype)})
         models, noise, _ = zip(*self.networks, strict=True)
         noted = note(models, noise, images, seed=self.spec.seed, device=next(self.like.parameters()).device)
@@ -107,15 +116,21 @@ class Job:
         if table is not None and not reason_to_stop(read_record(path), noted, complete=True):
             check_images(self.call, path, table, images.digests)
             return table
+        if shard is not None and (not idx or whole.exists()):
+            if finished(self.call, whole, identity, every) is not None:
+                return rows_at(whole, idx)
+            if whole.exists():
+                refuse_other(self.call, whole, read_record(whole).get("identity"), identity)
+            if not idx:
+                return frame([])
         with writing(self.call, path):
-            how = {"skip": skip, "max_images": max_images, "info": info or {}}
             return self._filled(images, path, idx, fast, noted, how, replace=replace, progress=progress)
 
     def _filled(
         self,
         images: Images,
         path: Path,
-        idx: range,
+        idx: Sequence[int],
         fast: FastPath,
         noted: Mapping[str, Any],
         how: Mapping[str, Any],
@@ -166,14 +181,17 @@ class Job:
             rows = [dict(row.to_row() if isinstance(row, Claim) else row) for row in group]
             yield [row | {IMAGE: seen.pop(int(str(row["idx"])))} for row in rows]
 
-    def _settled(self, found: Mapping[str, Any], images: Images, count: int) -> FastPath:
-        # a choice that was left open is what it was when the table of record `found` was begun
+    def _settled(self, found: Mapping[str, Any], images: Images, count: int, *, alone: bool) -> FastPath:
+        # a choice that was left open is what it was when the table of record `found` was begun; parts are
+        # to be of one network, so none is chosen for them by timing
         steps = found.get("identity", {}).get("fast", {})
         open_steps = [name for name, value in asdict(self.spec.fast).items() if value is None]
         before = {name: steps[name] for name in open_steps if name in steps}
         if steps and "int8" in open_steps:  # recorded where it is one
             before["int8"] = bool(steps.get("int8"))
         fast = change(self.spec.fast, **before)
+        if fast.int8 is None and not alone:
+            fast = change(fast, int8=False)
         return settle(fast, self.like, images.shape, inputs=count * self.spec.per_image)
 
     def _disagreements(

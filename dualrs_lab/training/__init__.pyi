@@ -26,9 +26,8 @@ from .objectives import Gaussian as Gaussian
 from .objectives import Objective as Objective
 from .objectives import Standard as Standard
 from .objectives import Warmup as Warmup
-from .objectives import for_noise as for_noise
 from .recipes import RECIPES as RECIPES
-from .recipes import by_recipe as by_recipe
+from .recipes import for_noise as for_noise
 from .together import JointObjective as JointObjective
 from .together import Pool as Pool
 from .together import train_together as train_together

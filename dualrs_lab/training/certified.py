@@ -119,7 +119,6 @@ class AttackedNoise:
 
     def _attack(self, model: nn.Module, x: Tensor, noise: Tensor, y: Tensor) -> Tensor:
         length, moved = _length(noise), noise
-        fooled = torch.zeros(noise.shape[:2], dtype=torch.bool, device=noise.device)
         for _ in range(self.steps):
             wrong: list[Tensor] = []
 
@@ -129,8 +128,7 @@ class AttackedNoise:
                 return _cross_entropies(logits, y).sum()
 
             ahead = moved + self.step * _unit(_slope(cost, moved))
-            fooled = fooled | wrong[0]
-            stay = fooled[:, :, None, None, None]
+            stay = wrong[0][:, :, None, None, None]  # and so it fools at the next step again
             moved = torch.where(stay, moved, ahead / _length(ahead) * length)
         return moved
 

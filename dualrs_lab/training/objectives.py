@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Consistency", "Gaussian", "Objective", "Standard", "Warmup", "for_noise"]
+__all__ = ["Consistency", "Gaussian", "Objective", "Standard", "Warmup"]
 
 
 def noisy_copies(x: Tensor, sigma: float, draws: int, generator: torch.Generator) -> Tensor:
@@ -78,13 +78,6 @@ class Consistency:
         divergence = (mean * (log_mean - log_p)).sum(-1).mean()
         spread = -(mean * log_mean).sum(-1).mean()
         return strength * divergence + entropy * spread
-
-
-def for_noise(sigma: float, *, consistency: float = 0.0) -> Standard | Gaussian | Consistency:
-    """What makes a network ready for Gaussian noise `sigma`; 0 is none. `consistency` is its strength."""
-    if sigma == 0:
-        return Standard()
-    return Consistency(sigma=sigma, strength=consistency) if consistency else Gaussian(sigma=sigma)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from dualrs_lab.training.certified import AttackedNoise, CatRs, Macer, OwnRadius
 from dualrs_lab.training.easiness import EasyImages
 from dualrs_lab.training.objectives import Consistency, Gaussian, Objective, Standard
 
-__all__ = ["RECIPES", "by_recipe"]
+__all__ = ["RECIPES", "for_noise"]
 
 
 def _consistency(sigma: float) -> Consistency:
@@ -53,23 +53,31 @@ they say one; SmoothAdv attacks with fewer steps, and both together are as tried
 _EASY = "-easy"
 
 
-def by_recipe(name: str, sigma: float, *, epochs: int) -> Objective | EasyImages:
-    """The objective of a recipe for σ; with `-easy` behind its name, on images that are worth it.
+def for_noise(
+    sigma: float, *, recipe: str = "gaussian", consistency: float = 0.0, epochs: int = 15
+) -> Objective | EasyImages:
+    """What makes a network ready for Gaussian noise `sigma`; 0 is none, and standard training.
 
-    Those are chosen after two fifths of the `epochs` and anew after every fifteenth of them, as published
-    (Sun et al. 2025: after 60 of 150, every 10). At σ = 0 every recipe is standard training. Raises
-    ValueError for an unknown name.
+    By a recipe of this name; with `-easy` behind it, on images that are worth it. Those are chosen after two
+    fifths of the `epochs` and anew after every fifteenth of them, as published (Sun et al. 2025: after 60 of
+    150, every 10). `consistency` is a strength of one's own instead of the published one. Raises ValueError
+    for an unknown name, and for a strength of a recipe that has none.
     """
-    plain = name.removesuffix(_EASY)
+    plain = recipe.removesuffix(_EASY)
     if plain not in RECIPES:
         raise ValueError(
-            f"by_recipe: got {name!r}; wanted one of {', '.join(RECIPES)}, or one of them with {_EASY} "
-            "at its end"
+            f"for_noise: got the recipe {recipe!r}; wanted one of {', '.join(RECIPES)}, or one of them with "
+            f"{_EASY} at its end"
+        )
+    if consistency and plain not in ("gaussian", "consistency"):
+        raise ValueError(
+            f"for_noise: a strength of consistency, {consistency:g}, is for the recipe consistency; got "
+            f"{recipe!r}"
         )
     if sigma == 0:
         return Standard()
-    objective = RECIPES[plain](sigma)
-    if name == plain:
+    objective = Consistency(sigma=sigma, strength=consistency) if consistency else RECIPES[plain](sigma)
+    if recipe == plain:
         return objective
     threshold = 0.5 if sigma <= 0.25 else 0.4
     return EasyImages(

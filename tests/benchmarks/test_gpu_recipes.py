@@ -60,6 +60,16 @@ def test_held_out_images_alone_are_judged_by(made: Path) -> None:
     assert votes["counts"].shape == (25, 3, 10)
 
 
+def test_a_recipe_that_is_named_trains_without_a_comparison(tmp_path: Path) -> None:
+    call = ["--toy", "--device", "cpu", "--minutes", "60", "--later", "--recipe", "own radius"]
+    assert stage6.main([*call, "--out", str(tmp_path)]) == 0
+    assert not (tmp_path / "recipes.csv").exists()
+    made = sorted(path.name for path in tmp_path.glob("*.safetensors"))
+    assert made == [
+        f"digits_digits_narrow_own_radius_sigma{s}_seed0.safetensors" for s in ("0.25", "0.5", "1")
+    ]
+
+
 def test_without_experts_to_go_on_from_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert stage6.main(["--device", "cpu", "--minutes", "1", "--out", str(tmp_path)]) == 1
     assert "--start FOLDER is missing" in capsys.readouterr().out

@@ -17,7 +17,7 @@ def test_tables_become_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert main(["board", str(LOG), str(dual), "--out", str(out), "--data", str(tmp_path)]) == 0
     assert "board: 2 tables; open" in capsys.readouterr().out
     page = out.read_text("utf-8")
-    assert '"name":"cohen2019_cifar10_resnet110 \\u03c3 = 0.5"' in page
+    assert '"name":"cohen2019_cifar10_resnet110 σ = 0.5"' in page
     assert 'data-idx="' not in page  # there are no pictures in that folder
 
 
@@ -37,7 +37,7 @@ def test_without_names_it_takes_what_is_there(
     assert "left out runs/files/attacked.tsv" in said
     assert "board: 2 tables; open board.html" in said
     page = Path("board.html").read_text("utf-8")
-    assert '"name":"a \\u03c3 = 0.25"' in page
+    assert '"name":"a σ = 0.25"' in page
     assert '"name":"a_sigma0.25_seed1_smoothed0.25_n100"' in page
 
 

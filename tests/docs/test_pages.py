@@ -59,6 +59,7 @@ TYPED = {
         "224": "the side of ImageNet as networks take it",
         "60 2026": "what the paper on dual randomized smoothing reports",
     },
+    "scaling": {"50 100": "ResNet-50, H100"},
 }
 
 

@@ -35,7 +35,8 @@ from dualrs_lab.headless import (
     source_hash,
     update_source,
 )
-from dualrs_lab.headless.runner import _longest_first, raise_on_terminate
+from dualrs_lab.headless.processes import raise_on_terminate
+from dualrs_lab.headless.runner import _longest_first
 
 PICTURE = (
     "import base64\nfrom IPython.display import Image\nhead = 'iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAf'\n"

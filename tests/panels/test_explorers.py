@@ -26,6 +26,7 @@ from dualrs_lab.panels import (
     MixPanel,
     Panel,
     RoutedPanel,
+    SystemPanel,
     still,
     watched_attack,
 )
@@ -191,7 +192,7 @@ def test_an_attack_tells_its_steps_and_can_be_ended() -> None:
         watched_attack(model, x, y, 0.1, eps=0.1, tick=over)
 
 
-def system(kind: str) -> CascadePanel | CombinerPanel:
+def system(kind: str) -> SystemPanel:
     if kind == "cascade":
         return CascadePanel(tables())
     return CombinerPanel(tables(), {"surest": Combiner.surest(ORDER), "one": Combiner.single(ORDER, 0)})
@@ -235,7 +236,7 @@ def test_pictures_are_shown_where_tables_speak_of_them() -> None:
     panel.controls["image"].value = 1
     assert panel.wait(60)
     assert "image 30 (2 of 3): " in panel.note.value
-    assert [text.get_text() for text in panel.strip.ax.get_xticklabels()] == ["image 30"]
+    assert panel.strip is not None
     shown = np.asarray(panel.strip.pictures.get_array())
     np.testing.assert_allclose(shown, pictures.images.pixels[1, 0].numpy() / 255, atol=1e-6)
     with pytest.raises(ValueError, match="none of the 12 images of the tables is among the pictures"):
@@ -256,6 +257,8 @@ def test_a_dual_table_shows_who_is_chosen_and_what_bounds_the_radius() -> None:
     assert f"routed {floored.group()}" in at
     chosen = [tick.get_text() for tick in panel.radii.ax.get_yticklabels()]
     assert f"σ = {row['sigma']:g} (chosen)" in chosen
+    offered = panel.controls["shown"].options  # no image went to the expert of 0.25
+    assert offered == ("all images", *(f"routed to the expert at σ = {s:g}" for s in (0.5, 1.0)))
     with pytest.raises(ValueError, match=r"without entry_0\.1; give the tables of its own experts"):
         RoutedPanel(dual, {0.1: experts[0.25]})
 

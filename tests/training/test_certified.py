@@ -100,6 +100,19 @@ def test_cat_rs_counts_all_costs_of_a_sure_image_and_one_of_a_hopeless_one() -> 
     assert cost(CatRs(sigma=0.5, draws=4), 1) == pytest.approx(cross_entropy(1) / 4, rel=1e-5)
 
 
+def test_cat_rs_attacks_only_images_of_which_all_copies_are_right() -> None:
+    """Far from the plane all copies answer alike: 0 where the image lies above it, 1 below."""
+    x = torch.full((5, 3, 2, 2), 0.5) + 3 * Plane().direction.view(3, 2, 2)
+    costs = {}
+    for y in (0, 1):
+        for strength in (0.0, 50.0):
+            objective = CatRs(sigma=0.1, strength=strength, eps=0.5, draws=4, steps=2)
+            loss = objective(Plane(), x, torch.full((5,), y), generator())
+            costs[y, strength] = float(loss.detach())
+    assert costs[0, 50.0] > 1.5 * costs[0, 0.0]
+    assert costs[1, 50.0] == pytest.approx(costs[1, 0.0])
+
+
 def test_cat_rs_keeps_so_many_costs_as_copies_are_right_by_chance() -> None:
     """Two of four draws are right, so the number kept is max(1, Bin(4, 1/2)); the smallest come first."""
     y = torch.zeros(4000, dtype=torch.int64)

@@ -16,9 +16,9 @@ from dualrs_lab.training import (
     Gaussian,
     Standard,
     TrainConfig,
-    by_recipe,
     count_right,
     easiness,
+    for_noise,
     train,
 )
 
@@ -122,23 +122,32 @@ def test_without_noise_there_is_nothing_to_choose_by() -> None:
 @pytest.mark.parametrize("name", RECIPES)
 @pytest.mark.parametrize("sigma", [0.12, 0.25, 0.5, 1.0])
 def test_every_recipe_trains_for_the_noise_that_was_asked_for(name: str, sigma: float) -> None:
-    plain, easy = by_recipe(name, sigma, epochs=150), by_recipe(f"{name}-easy", sigma, epochs=150)
+    plain, easy = (
+        for_noise(sigma, recipe=name, epochs=150),
+        for_noise(sigma, recipe=f"{name}-easy", epochs=150),
+    )
     assert plain.sigma == easy.sigma == sigma
     assert isinstance(easy, EasyImages)
     assert easy.objective == plain
     assert (easy.start, easy.every) == (60, 10)
-    assert by_recipe(name, 0.0, epochs=3) == Standard()
+    assert for_noise(0.0, recipe=name, epochs=3) == Standard()
 
 
 def test_recipes_have_published_numbers() -> None:
-    assert by_recipe("consistency", 0.5, epochs=1) == Consistency(sigma=0.5, strength=10.0)
-    assert by_recipe("consistency", 0.25, epochs=1) == Consistency(sigma=0.25, strength=20.0)
-    assert [by_recipe("cat-rs", s, epochs=1).strength for s in (0.25, 0.5, 1.0)] == [0.5, 1.0, 2.0]
-    assert [by_recipe("attacked-noise", s, epochs=1).steps for s in (0.25, 0.5, 1.0)] == [3, 6, 4]
+    assert for_noise(0.5, recipe="consistency", epochs=1) == Consistency(sigma=0.5, strength=10.0)
+    assert for_noise(0.25, recipe="consistency", epochs=1) == Consistency(sigma=0.25, strength=20.0)
+    assert [for_noise(s, recipe="cat-rs", epochs=1).strength for s in (0.25, 0.5, 1.0)] == [0.5, 1.0, 2.0]
+    assert [for_noise(s, recipe="attacked-noise", epochs=1).steps for s in (0.25, 0.5, 1.0)] == [3, 6, 4]
 
 
 def test_an_unknown_recipe_is_named_with_those_there_are() -> None:
     with pytest.raises(
-        ValueError, match=r"by_recipe: got 'best'; wanted one of gaussian, consistency, .*-easy"
+        ValueError, match=r"for_noise: got the recipe 'best'; wanted one of gaussian, consistency, .*-easy"
     ):
-        by_recipe("best", 0.5, epochs=1)
+        for_noise(0.5, recipe="best", epochs=1)
+
+
+def test_a_strength_belongs_to_consistency_alone() -> None:
+    assert for_noise(0.5, recipe="consistency", consistency=3.0) == Consistency(sigma=0.5, strength=3.0)
+    with pytest.raises(ValueError, match="a strength of consistency, 3, is for the recipe consistency"):
+        for_noise(0.5, recipe="macer", consistency=3.0)
