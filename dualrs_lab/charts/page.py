@@ -104,8 +104,8 @@ def export_page(notebook: Path, page: Path, *, home: str = "") -> None:
         f"<style>\n@media screen and (prefers-color-scheme: dark) {{\n{dark}\n{_NIGHT}}}\n</style>\n</head>"
     )
     body = body.replace("</head>", f"<style>\n{_own()}</style>\n{night}", 1)
-    body = _BODY.sub(lambda found: found[0] + str(_bar(home, nb)), body, count=1)
     body = _BESIDE.sub(lambda link: link[0] if (page.parent / link[1]).exists() else link[2], body)
+    body = _BODY.sub(lambda found: found[0] + str(_bar(home, nb)), body, count=1)
     if home:
         body = _NAMED.sub(lambda found: str(_NAME_LINK.format(home=home, name=found[1])), body)
     if charts:  # last: the runtime is a megabyte that nobody has to parse as HTML

@@ -8,7 +8,7 @@ from .front import front_html as front_html
 from .front import wait_html as wait_html
 from .page import Entry as Entry
 from .page import gallery_html as gallery_html
-from .page import template as template
+from .page import page_template as page_template
 from .show import show_run as show_run
 from .values import Grid as Grid
 from .values import as_grid as as_grid

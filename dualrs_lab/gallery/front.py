@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dualrs_lab.gallery.page import template
+from dualrs_lab.gallery.page import page_template
 
 __all__ = ["Door", "Way", "front_html", "wait_html"]
 
@@ -31,9 +31,9 @@ class Door:
 
 def front_html(doors: Sequence[Door], *, others: Sequence[Way] = ()) -> str:
     """The page; `others` are ways that belong to no door, for its foot."""
-    return template("front.html.j2").render(doors=doors, others=others)
+    return page_template("front.html.j2").render(doors=doors, others=others)
 
 
 def wait_html(what: str) -> str:
     """A page that says what is being made, and asks again each second."""
-    return template("wait.html.j2").render(what=what)
+    return page_template("wait.html.j2").render(what=what)

@@ -14,7 +14,7 @@ from dualrs_lab.gallery.values import as_grid, shown
 if TYPE_CHECKING:
     from jinja2 import Template
 
-__all__ = ["Entry", "gallery_html", "template"]
+__all__ = ["Entry", "gallery_html", "page_template"]
 
 
 PICTURES = 1_500_000  # characters of pictures on one page; a sweep of thousands shows those of its first runs
@@ -40,7 +40,7 @@ def gallery_html(entries: Sequence[Entry], *, origin: Sequence[str], files: Sequ
     """The page: `origin` says what made the latest run, `files` are paths below its folder, with bytes."""
     states = [entry.status["state"] for entry in entries]
     kinds = [entry.kind for entry in entries]
-    return template("gallery.html.j2").render(
+    return page_template("gallery.html.j2").render(
         entries=list(_with_pictures(entries)),
         good=states.count("ok"),
         damaged=states.count("damaged"),
@@ -87,7 +87,7 @@ def _link(path: str) -> str:
 
 
 @cache
-def template(name: str) -> "Template":
+def page_template(name: str) -> "Template":
     """The form of a page. Jinja2 is loaded with it, for pages alone: notebooks that record need none."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 

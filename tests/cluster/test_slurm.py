@@ -68,10 +68,28 @@ def certify(table: str, n: int = 2000) -> list[str]:
             "--n", str(n), "--n0", "20", "--no-compile", "--device", "cpu", "--out", table]  # fmt: skip
 
 
-def test_a_sweep_ends_with_the_results_of_one_process(slurm: Slurm, lab: Path) -> None:
+def disturbing(home: Path, kills: list[float], most: int) -> Callable[[], None]:
+    """Every few seconds, `most` times: a task is put back into the queue, or told that its time is over."""
+
+    def disturb() -> None:
+        running = sorted(
+            job for job, state in (read_queue(home) or {}).items() if state == "RUNNING" and "_" in job
+        )
+        if running and len(kills) < most and (not kills or time.monotonic() - kills[-1] > 4):
+            job = running[len(kills) % len(running)]
+            words = ["scontrol", "requeue", job] if len(kills) % 2 else ["scancel", "--signal=USR2", job]
+            subprocess.run(words, capture_output=True)  # it may have ended meanwhile
+            kills.append(time.monotonic())
+
+    return disturb
+
+
+def test_a_sweep_whose_tasks_are_killed_ends_with_all_its_results(slurm: Slurm, lab: Path) -> None:
     (lab / "s.toml").write_text("grid.n = [1, 2, 3]\n")
     assert main(["run", "--sweep", "s.toml", *ON]) == 0
-    states = ends(home_of(Path("runs")))
+    home, kills = home_of(Path("runs")), []
+    states = ends(home, disturbing(home, kills, 3))
+    assert kills
     assert states == dict.fromkeys(states, "ok")
     found = {one.status["run"]: (one.status["state"], one.records) for one in find_runs(Path("runs"))}
     assert found == {f"10_write@n={n}": ("ok", {}) for n in (1, 2, 3)} | {
@@ -99,20 +117,9 @@ def test_what_needs_a_run_that_failed_is_blocked_and_says_so(slurm: Slurm, lab: 
 
 
 def test_shards_that_are_killed_all_the_time_end_as_the_table_of_one_process(slurm: Slurm, lab: Path) -> None:
-    """Every few seconds a task is put back into the queue, told that its time is over, or killed outright."""
     assert main([*certify("c.tsv"), *ON, "--shards", "4"]) == 0
     home, kills = home_of(Path("c.tsv")), []
-
-    def disturb() -> None:
-        running = [
-            job for job, state in (read_queue(home) or {}).items() if state == "RUNNING" and "_" in job
-        ]
-        if running and len(kills) < 6 and (not kills or time.monotonic() - kills[-1][0] > 4):
-            job, how = running[len(kills) % len(running)], len(kills) % 2
-            words = ["scontrol", "requeue", job] if how else ["scancel", "--signal=USR2", job]
-            kills.append((time.monotonic(), subprocess.run(words, capture_output=True, text=True).returncode))
-
-    states = ends(home, disturb)
+    states = ends(home, disturbing(home, kills, 6))
     assert len(kills) >= 4
     assert states == dict.fromkeys(states, "ok")
     assert max(task.attempts for task in find_submissions(home)[0].tasks()) >= 2
