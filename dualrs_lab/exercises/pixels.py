@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dualrs_lab.exercises.exercise import Exercise, Find, Formula, Mistake
-from dualrs_lab.lessons.template import EPS, template
+from dualrs_lab.lessons.linear import EPS, linear_problem
 
 __all__ = ["PIXELS"]
 
@@ -139,7 +139,7 @@ _WORST = Formula(
 
 
 def _place(answer: Any) -> str:
-    w, x = template()
+    w, x = linear_problem()
     try:
         eps = np.asarray(answer, dtype=np.float64)
     except (TypeError, ValueError):
@@ -161,7 +161,7 @@ def _place(answer: Any) -> str:
 _BUDGET = Find(
     name="place a budget",
     asks=f"Place budgets with a mean of {EPS:g}, none above {2 * EPS:g}, such that the worst "
-    f"score of template() is "
+    f"score of linear_problem() is "
     "not above 0.",
     hints=(
         "How much does a bit of budget at pixel i take from the score?",

@@ -1,5 +1,7 @@
 from .claims import expect as expect
 from .combined import CombinedPlane as CombinedPlane
+from .linear import EPS as EPS
+from .linear import linear_problem as linear_problem
 from .plane import Boxes as Boxes
 from .plane import DualPlane as DualPlane
 from .plane import LargestRadius as LargestRadius
@@ -12,8 +14,6 @@ from .tables import doubtful_tables as doubtful_tables
 from .tables import forged_rows as forged_rows
 from .tables import honest_row as honest_row
 from .tables import write_doubtful as write_doubtful
-from .template import EPS as EPS
-from .template import template as template
 from .walks import Biased as Biased
 from .walks import above_wave as above_wave
 from .walks import mix_breaks as mix_breaks

@@ -42,7 +42,7 @@ from dualrs_lab.lessons import (
     forged_rows,
     honest_row,
     lesson_estimator,
-    template,
+    linear_problem,
     write_doubtful,
 )
 from dualrs_lab.mixing import mix_radius_closed
@@ -68,7 +68,7 @@ class Answer(dict[str, Any]):
 
 
 class Even:
-    """Budgets of the template, the same everywhere or as given, that can stand for an answer in a dict."""
+    """Budgets of pixels, the same everywhere or as given, that can stand for an answer in a dict."""
 
     def __init__(self, eps: Any) -> None:
         self.eps = eps
@@ -77,7 +77,7 @@ class Even:
         return np.broadcast_to(np.asarray(self.eps, dtype), (6, 6)).copy()
 
 
-WEIGHTS = np.abs(template()[0])
+WEIGHTS = np.abs(linear_problem()[0])
 PLACED = np.where(WEIGHTS.argsort(axis=None).argsort().reshape(6, 6) >= 18, 0.2, 0.0)
 
 
