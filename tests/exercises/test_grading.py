@@ -104,6 +104,7 @@ def test_what_is_no_submission_has_a_row_and_no_spreadsheet_computes_with_it(
     assert len(table) == 5
 
 
+@pytest.mark.slow
 def test_what_hangs_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
     tag = f"9{time.time_ns() % 10**8}"
     path = hand_in(tmp_path / "hangs.ipynb", START, RIGHT, ORPHAN.format(tag=tag))
