@@ -60,7 +60,7 @@ class _TwoBars(Drawing):
         self.others = ax.barh(rows - 0.17, zeros, height=0.3, **light)
         colours = [sigma_look(sigma).colour for sigma in sigmas]
         self.own = ax.barh(rows + 0.17, zeros, height=0.3, color=colours, linewidth=0)
-        self.marks = {name: ax.axvline(0, **look) for name, look in self.lines.items()}
+        self.marks = {name: ax.axvline(0, label=name, **look) for name, look in self.lines.items()}
         self.ends = ax.plot([], [], "D", color=BLACK)[0]
         ax.set_yticks(rows, [level_label(sigma) for sigma in sigmas])
         ax.set(ylim=(len(sigmas) - 0.5, -0.5))
