@@ -43,7 +43,7 @@ class Reaches(Drawing):
             color=[sigma_look(s).colour for s in sigmas],
         )
         self.unasked = [ax.text(0, j, " not asked", va="center", fontsize=8) for j in rows]
-        self.line = ax.axvline(0, color=BLACK, linestyle="--")
+        self.line = ax.axvline(0, label="combiner", color=BLACK, linestyle="--")
         ax.axvline(0, color=BLACK, linewidth=0.8)
         handles: list[Any] = [
             Patch(facecolor="0.4", label="keeps the class"),

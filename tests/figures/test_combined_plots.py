@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dualrs_lab.figures import expert_reaches
+from dualrs_lab.figures import entry_and_expert_radii, expert_reaches
 
 
 def test_bars_point_to_the_side_that_each_expert_takes() -> None:
@@ -23,3 +23,13 @@ def test_bars_point_to_the_side_that_each_expert_takes() -> None:
 def test_without_a_radius_there_is_no_line() -> None:
     ax = expert_reaches([0.1, -0.2], (1.0, 0.5), radius=0.0)
     assert sum(line.get_visible() for line in ax.lines) == 1  # that at 0
+
+
+def test_what_a_legend_names_has_a_label_of_its_own() -> None:
+    """Older versions of matplotlib leave out what has none, and the words of the last would be another's."""
+    axes = [
+        expert_reaches(np.array([0.2, -0.1]), [0.25, 0.5], radius=0.1),
+        entry_and_expert_radii([0.1, 0.2], [0.3, 0.1], [0.25, 0.5], top=0),
+    ]
+    assert "combiner" in [line.get_label() for line in axes[0].lines]
+    assert {"routed", "published"} <= {line.get_label() for line in axes[1].lines}
