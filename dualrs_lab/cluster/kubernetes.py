@@ -33,7 +33,7 @@ class Pods:
     name: str
     image: str
     claim: str
-    mount: str = "/work"
+    mount: str = "/lab"
     gpus: int = 1
     cpus: int | None = None
     memory: str | None = None

@@ -194,4 +194,4 @@ def test_the_container_installs_what_is_here() -> None:
     known = (ROOT / "pyproject.toml").read_text()
     assert extras
     assert all(f"\n{extra} = [" in known for extra in extras[1].split(","))
-    assert {"ARG TORCH=cu126", "USER lab", "WORKDIR /work"} <= {*text.splitlines()}
+    assert {"ARG TORCH=cu126", "USER lab", "WORKDIR /lab"} <= {*text.splitlines()}

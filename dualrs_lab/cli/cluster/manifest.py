@@ -19,7 +19,7 @@ def _options(parser: Parser) -> None:
     )
     parser.add_argument(
         "--mount",
-        default="/work",
+        default="/lab",
         help="where it is mounted, and the command is called (default: %(default)s)",
     )
     parser.add_argument("--name", default="dualrs-lab", help="of the Job (default: %(default)s)")
