@@ -131,10 +131,10 @@ class PixelPanel(Panel):
         mean = float(found.budget.mean())
         return Markup(
             "label {}; as it is: <b>{}</b> ({:.2f}), attacked: <b>{}</b> ({:.2f}); mean budget {:.4f}, "
-            "{:.0%} of {:.4f}"
+            "{:.0%} of {:.4f}; map by {}"
         ).format(
             label, names[0], float(best.values[0]), names[1], float(best.values[1]), mean, mean / self.eps,
-            self.eps,
+            self.eps, state["method"],
         )  # fmt: skip
 
 
