@@ -49,7 +49,8 @@ from dualrs_lab.store import plain
 from dualrs_lab.training import accuracy
 
 __all__ = [
-    "ALPHA", "FULL", "HOLD", "SEED", "SIGMAS", "TOY", "Size", "board", "count_labels", "main", "split",
+    "ALPHA", "FULL", "HOLD", "SEED", "SIGMAS", "TOY", "Size", "board", "compare_all", "count_labels", "main",
+    "split",
 ]  # fmt: skip
 
 SIGMAS = tuple(sorted(STRENGTH))
@@ -230,7 +231,7 @@ def count_labels(
     return len(counts)
 
 
-def compare_all(run: Run) -> None:
+def compare_all(run: certifying.Run) -> None:
     """Print and write the comparison of all tables that are there."""
     files = {sigma: run.table(sigma, run.size.n) for sigma in SIGMAS}
     show(run, board({sigma: read_table(path) for sigma, path in files.items() if path.exists()}))

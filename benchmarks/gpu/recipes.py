@@ -21,21 +21,20 @@ from scipy import stats
 
 from benchmarks.gpu import certifying
 from benchmarks.gpu.certifying import (
+    RADII,
     SEED,
     fresh,
     keep,
     loaded,
     paced,
     sampling,
-    show,
     split,
     tables,
 )
-from benchmarks.gpu.experts import board, count_labels
+from benchmarks.gpu.experts import compare_all, count_labels
 from benchmarks.gpu.stage import Clock, parser, parts, stage
 from benchmarks.gpu.teaching import RECIPES, Taught
 from benchmarks.gpu.trainer import Recipe
-from dualrs_lab.evidence import read_table
 from dualrs_lab.files import replace_text
 from dualrs_lab.models import Classifier, load_checkpoint
 from dualrs_lab.runtime import pick_device
@@ -44,7 +43,6 @@ from dualrs_lab.smoothing import GridNoise, count_images, freeze
 __all__ = ["FULL", "SIGMAS", "TOY", "Run", "Size", "compared", "ideal_curve", "main", "taught"]
 
 SIGMAS = (0.25, 0.5, 1.0)
-RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,12 +229,6 @@ def more(run: Run, experts: Mapping[float, Classifier]) -> None:
             run.clock.say(f"σ = {sigma:g}: {run.tested(skip)} images at n = {n}")
         else:
             run.clock.say(f"σ = {sigma:g}: n = {n} is left out, it needs {need:.0f} s")
-
-
-def compare_all(run: Run) -> None:
-    """Print and write the comparison of all tables that are there."""
-    files = {sigma: run.table(sigma, run.size.n) for sigma in SIGMAS}
-    show(run, board({sigma: read_table(path) for sigma, path in files.items() if path.exists()}))
 
 
 if __name__ == "__main__":

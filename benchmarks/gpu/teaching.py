@@ -7,19 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.gpu.certifying import SEED, STRENGTH
+from benchmarks.gpu.certifying import SEED
 from benchmarks.gpu.trainer import Recipe, Trainer
 from dualrs_lab.data import Images
 from dualrs_lab.models import Classifier
 from dualrs_lab.runtime import make_generator
+from dualrs_lab.training import RECIPES as PUBLISHED
 from dualrs_lab.training import (
     AttackedNoise,
     CatRs,
-    Consistency,
     Macer,
     Objective,
     OwnRadius,
-    SmoothAdversarial,
     count_right,
     easiness,
 )
@@ -35,14 +34,6 @@ class Choice:
     easy: bool = False
 
 
-def _consistency(sigma: float) -> Objective:
-    return Consistency(sigma=sigma, strength=STRENGTH[sigma])
-
-
-def _smooth_adversarial(sigma: float) -> Objective:
-    return SmoothAdversarial(sigma=sigma, eps=2 * sigma, draws=2, steps=1, strength=STRENGTH[sigma] / 2)
-
-
 def _cat_rs(sigma: float) -> Objective:
     return CatRs(sigma=sigma, strength=2 * sigma, eps=max(1.0, 2 * sigma), draws=4, steps=1)
 
@@ -52,10 +43,10 @@ def _attacked_noise(sigma: float) -> Objective:
 
 
 RECIPES: dict[str, Choice] = {
-    "consistency": Choice(make=_consistency),
-    "consistency, easy images": Choice(make=_consistency, easy=True),
-    "SmoothAdv and consistency": Choice(make=_smooth_adversarial),
-    "SmoothAdv and consistency, easy images": Choice(make=_smooth_adversarial, easy=True),
+    "consistency": Choice(make=PUBLISHED["consistency"]),
+    "consistency, easy images": Choice(make=PUBLISHED["consistency"], easy=True),
+    "SmoothAdv and consistency": Choice(make=PUBLISHED["smoothadv-consistency"]),
+    "SmoothAdv and consistency, easy images": Choice(make=PUBLISHED["smoothadv-consistency"], easy=True),
     "CAT-RS": Choice(make=_cat_rs),
     "attacked noise, easy images": Choice(make=_attacked_noise, easy=True),
     "own radius": Choice(make=lambda sigma: OwnRadius(sigma=sigma, accuracy=0.2, draws=4)),

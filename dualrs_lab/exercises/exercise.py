@@ -54,7 +54,7 @@ class Mistake:
 
 @dataclass(frozen=True, kw_only=True)
 class Formula:
-    """A function of these `arguments` that agrees with `truth` on all `cases`.
+    """A function that agrees with `truth` on all `cases`.
 
     It is called with the values of a case in their order, whatever it calls them. What is None, or a function
     that gives None, is an answer that is still open.
@@ -90,12 +90,8 @@ class Formula:
         case = self.cases[wrong[0]]
         where = f"{_called(case)} gives {_shown(given[wrong[0]])}."
         known = next((mistake for mistake in self.mistakes if self._gives(mistake.formula, given)), None)
-        says = (
-            f"{where} {known.says}"
-            if known
-            else f"{where} That is not it, in {len(wrong)} of "
-            + (f"{len(self.cases)} cases. Try `hint({self.name!r})`.")
-        )
+        failed = f"That is not it, in {len(wrong)} of {len(self.cases)} cases. Try `hint({self.name!r})`."
+        says = f"{where} {known.says if known else failed}"
         return Verdict(exercise=self.name, right=False, says=says, case=case)
 
     def _open(self) -> Verdict:
