@@ -209,7 +209,7 @@ def _board(bench: Bench) -> pd.DataFrame:
     cascade, path = Cascade(SIGMAS[::-1]), bench.out / "cascade.tsv"
     if not path.exists():
         table = from_tables(tables, cascade=cascade, alpha=ALPHA)
-        identity = {"method": "cascade", "alpha": ALPHA, "cascade": asdict(cascade), **origin(table)}
+        identity = {"method": "cascade", "alpha": ALPHA, "cascade": cascade.settings(), **origin(table)}
         record = {"identity": identity, "levels": {"each bound": cascade.level(ALPHA)}}
         record["networks"] = [origin(tables[sigma])["model"] for sigma in cascade.sigmas]
         keep_table("benchmarks.imagenet", path, table, {**record, "provenance": provenance()})

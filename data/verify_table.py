@@ -20,7 +20,7 @@ import json
 import re
 import sys
 from functools import lru_cache
-from math import asin, inf, isfinite, log, log1p, sqrt
+from math import asin, fsum, inf, isfinite, log, log1p, sqrt
 from pathlib import Path
 
 from scipy.special import betaincc, betainccinv, betaincinv, betaln, ndtr, ndtri
@@ -133,7 +133,8 @@ def check_row(row, found):
     slack = 1e-4 * max(noise_levels(row)) if row.get("bound") == "betting" else 0  # the lab rounds these down
     for name, value in found.items():
         said = float(row[name])
-        near = 1e-12 + 1e-9 * abs(value)  # another SciPy may differ in the last digits
+        # Another SciPy may differ in the last digits. Below 0, where nothing is certified, p is next to 1.
+        near = 1e-12 + (1e-9 if value > 0 else 1e-6) * abs(value)
         if said != value and not value - near - slack <= said <= value + near:
             raise Wrong(f"{name} {row[name]}, and its votes give {value}")
     if int(row["predict"]) != (guess if float(row["radius"]) > 0 else -1):
@@ -160,7 +161,7 @@ def check_record(identity, rows, method, rule):
         said |= {"sigma": float(alike(rows, "sigma"))}
     said |= {name: alike(rows, name) for name in ("combiner", "form") if name in first}
     said |= {"weight": float(alike(rows, "weight"))} if "weight" in first else {}
-    said |= {"thresholds": numbers(alike(rows, "thresholds"))} if "thresholds" in first else {}
+    said |= {name: numbers(alike(rows, name)) for name in ("thresholds", "shares") if name in first}
     if "levels" in first:
         split = zip(("lower", "upper", "experts"), alike(rows, "levels").split(";"))
         said["split"] = {name: numbers(text) for name, text in split}
@@ -498,14 +499,19 @@ def cascade(row, rule):
         raise Wrong(f"{len(limits)} thresholds for {len(sigmas)} experts, rule {rule!r}")
     if not all(map(isfinite, limits)) or not all(0 < sigma < inf for sigma in sigmas):
         raise Wrong("wanted finite thresholds, and noise above 0")
-    level = float(row["alpha"]) / sum(1 if limit >= 0 else 2 for limit in limits)
+    bounds, shares = [1 if limit >= 0 else 2 for limit in limits], numbers(row.get("shares", ""))
+    if shares and not (len(shares) == len(sigmas) and min(shares) > 0 and fsum(shares) <= 1):
+        raise Wrong(f"the shares of alpha, {shares}: wanted one for each of {len(sigmas)} experts, at most 1")
+    alpha = float(row["alpha"])
+    levels = [alpha * share / each for share, each in zip(shares, bounds)]
+    levels = levels or [alpha / sum(bounds)] * len(bounds)
     expert, y = -1, -1
     for i, one in reversed([*enumerate(selection)]):
         share = (max(one.values(), default=0) + 0.5) / (sum(one.values()) + 1)  # a guess, without a test
         if one and sigmas[i] * ndtri(share) >= limits[i]:
             expert, y = i, leader(one)
     found, so_far, least = {}, -inf, inf
-    for sigma, limit, of_expert in zip(sigmas, limits, votes):
+    for sigma, limit, level, of_expert in zip(sigmas, limits, levels, votes):
         accepts, errs = -inf, (limit - inf)
         if of_expert:
             n, own = sum(of_expert.values()), of_expert.get(max(y, 0), 0)

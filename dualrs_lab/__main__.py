@@ -19,12 +19,12 @@ from dualrs_lab.cli.certify import CERTIFY
 from dualrs_lab.cli.cluster.jobs import CANCEL
 from dualrs_lab.cli.cluster.manifest import MANIFEST
 from dualrs_lab.cli.cluster.parts import MERGE
-from dualrs_lab.cli.combine import COMBINE
 from dualrs_lab.cli.denoiser import DENOISER
 from dualrs_lab.cli.faults import explain, one_line_warnings
 from dualrs_lab.cli.parser import Parser
 from dualrs_lab.cli.run import GALLERY, LAB, NEW, RUN, STATUS
-from dualrs_lab.cli.tables import CASCADE, MIX, SUMMARY
+from dualrs_lab.cli.systems import CASCADE, COMBINE
+from dualrs_lab.cli.tables import MIX, SUMMARY
 from dualrs_lab.cli.train import TRAIN
 from dualrs_lab.cli.verify import GRADE, VERIFY
 

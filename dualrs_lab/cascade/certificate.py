@@ -5,7 +5,7 @@ order of asking. The theory is in `cascade.radii`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
@@ -51,7 +51,7 @@ class CascadeCertificate(SystemClaim):
     ) -> Self:
         """From votes (K, C) of each kind to a certificate, of the class that `selection` gives."""
         known = {"idx": int(idx), "label": int(label), "seconds": float(seconds)}
-        cascade = Cascade(cascade.sigmas, cascade.limits)
+        cascade = replace(cascade, thresholds=cascade.limits)
         return cls._of_votes(
             selection, votes, cascade=cascade, alpha=float(alpha), seed=int(seed), rule=rule, **known
         )
@@ -84,8 +84,11 @@ class CascadeCertificate(SystemClaim):
 
     @staticmethod
     def columns(cascade: Cascade) -> tuple[str, ...]:
-        """Columns of a table: `accepts_1`, `errs_1`, `selection_1`, `votes_1`, … for each sigma."""
-        return CascadeCertificate.columns_of(cascade.sigmas)
+        """Columns of a table: `accepts_1`, `errs_1`, `selection_1`, `votes_1`, … for each sigma.
+
+        And `shares` of the level, where the cascade has its own.
+        """
+        return CascadeCertificate.columns_of(cascade.sigmas) + (("shares",) if cascade.shares else ())
 
     def about(self) -> dict[str, object]:
         """As `SystemClaim.about`; `sigma` is the level of the expert that answers, 0 where none does."""
@@ -98,13 +101,19 @@ class CascadeCertificate(SystemClaim):
             "errs": self.steps.errs,
         }
 
+    def evidence(self) -> dict[str, object]:
+        """As `Claim.evidence`."""
+        shares = " ".join(repr(float(share)) for share in self.cascade.shares)
+        return super().evidence() | ({"shares": shares} if shares else {})
+
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
         """As `Claim.from_row`; sigmas and their order are those of the columns."""
         sigmas, said = cls._of_row(row)
         limits = tuple(map(float, str(row["thresholds"]).split()))
+        shares = tuple(map(float, str(row.get("shares", "")).split()))
         rule = str(row.get("rule", CASCADE_RULES[1]))
-        return cls(**said, cascade=Cascade(sigmas, limits), rule=rule)
+        return cls(**said, cascade=Cascade(sigmas, limits, shares), rule=rule)
 
     def _want_evidence(self) -> None:
         self._want(self.rule in CASCADE_RULES, f"a rule of {', '.join(CASCADE_RULES)}, got {self.rule!r}")

@@ -7,7 +7,7 @@ own, a cascade is certified from these without a draw (`from_tables`).
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -61,12 +61,12 @@ class CascadeSpec(Sampling):
     def identity(self) -> dict[str, Any]:
         """As `Sampling.identity`; the rule where it matters and is not that of the first tables."""
         ruled = min(self.cascade.limits) < 0 and self.rule == CASCADE_RULES[0]
-        own = {"noise": self.noise.__name__, "cascade": asdict(self.cascade)}
+        own = {"noise": self.noise.__name__, "cascade": self.cascade.settings()}
         return super().identity() | own | ({"rule": self.rule} if ruled else {})
 
     def alpha_split(self) -> dict[str, float]:
         """As `Sampling.alpha_split`."""
-        return {"each bound": self.cascade.level(self.alpha)}
+        return self.cascade.alpha_split(self.alpha)
 
 
 def certify_cascade(
@@ -136,7 +136,7 @@ class _Pool:
     def __init__(
         self, voters: Sequence[Voter], spec: CascadeSpec, shape: tuple[int, ...], device: torch.device
     ) -> None:
-        self.spec, self.level = spec, spec.cascade.level(spec.alpha)
+        self.spec, self.levels = spec, spec.cascade.levels(spec.alpha)
         self.main, self.side = (
             [SampledVotes(v, shape, device, seed=spec.seed, n0=spec.n0, n=n) for v in voters]
             for n in (spec.n, spec.n_side)
@@ -181,7 +181,7 @@ class _Pool:
         def ask(asked: SampledVotes, j: int, chosen: Ints) -> None:
             if len(chosen):
                 guess = selection[chosen, j]
-                votes[chosen, j], _ = asked.count(x[chosen], idx[chosen], guess, self.level)
+                votes[chosen, j], _ = asked.count(x[chosen], idx[chosen], guess, self.levels[j])
 
         for j, main in enumerate(self.main):
             ask(main, j, np.flatnonzero(expert == j))

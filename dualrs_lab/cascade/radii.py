@@ -25,15 +25,18 @@ larger: it ends where expert i may fall silent, although a later one may still s
 in which g first fails: an expert i and class c, or silence of all. R from bounds exceeds the exact R only if
 it exceeds the value of this one way, and so one of the bounds in it fails: of p_iy and p_ic, and of p_jy and
 one rival for experts before i; where t >= 0, of p_ic alone, and of p_jy alone, since a rival of y has at most
-1 - p_jy. So with b_i = 1 where t_i >= 0 and 2 elsewhere, each bound may fail with probability alpha / sum_i
-b_i. An expert that is not asked accepts nothing and may err at once (its bounds are 0 and 1), which lowers R
-and costs no level; nor does letting the guess decide how many draws each expert gets. (Where t >= 0, half_ic
-never exceeds -sigma_i Phi^-1(p_ic), since p_iy + p_ic <= 1: it has no part in either distance. Where t < 0,
-an expert has the level of both of its bounds, so a rival has at most what the lower bound of y leaves, too.)
+1 - p_jy. So with b_i = 1 where t_i >= 0 and 2 elsewhere, the bounds of expert i may fail with probability
+alpha s_i / b_i each, for any shares s_i of the level that were fixed before the draws and add up to 1. Where
+none are named, all bounds have the same, alpha / sum_i b_i. An expert that is not asked accepts nothing and
+may err at once (its bounds are 0 and 1), which lowers R and costs no level; nor does letting the guess decide
+how many draws each expert gets. (Where t >= 0, half_ic never exceeds -sigma_i Phi^-1(p_ic), since p_iy + p_ic
+<= 1: it has no part in either distance. Where t < 0, an expert has the level of both of its bounds, so a
+rival has at most what the lower bound of y leaves, too.)
 
 Shapes: leading axes of images (or none), then experts (K,) in the order of asking, then classes (C,).
 """
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -46,7 +49,16 @@ from dualrs_lab.evidence.claim import ABSTAIN
 from dualrs_lab.evidence.votes import own_and_rival
 from dualrs_lab.settings import RULE
 
-__all__ = ["CASCADE_RULES", "Cascade", "Steps", "cascade_radius", "first_to_accept", "steps"]
+__all__ = [
+    "CASCADE_RULES",
+    "Cascade",
+    "Steps",
+    "bounded_steps",
+    "cascade_radius",
+    "first_to_accept",
+    "steps",
+    "vote_bounds",
+]
 
 
 Floats = NDArray[np.float64]
@@ -64,11 +76,14 @@ class Cascade:
     """Experts in the order of asking: their noise, and the radius from which on they accept (0: a majority).
 
     With a larger threshold an expert leaves more to those after it, which trades large radii for accuracy.
-    Raises ValueError for sigmas that are not positive or occur twice, and for a wrong number of thresholds.
+    `shares` of the level, one an expert, give those most whose radii matter most; without, all bounds have
+    the same. Raises ValueError for sigmas that are not positive or occur twice, for a wrong number of
+    thresholds or shares, and for shares that are not positive or add up to more than 1.
     """
 
     sigmas: tuple[float, ...]
     thresholds: tuple[float, ...] = ()
+    shares: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         positive = all(0 < sigma < np.inf for sigma in self.sigmas)
@@ -79,15 +94,36 @@ class Cascade:
                 f"Cascade: wanted a finite threshold for each of {len(self.sigmas)} experts, got "
                 f"{self.thresholds}."
             )
+        fine = all(0 < share < 1 for share in self.shares) and math.fsum(self.shares) <= 1
+        if self.shares and (len(self.shares) != len(self.sigmas) or not fine):
+            raise ValueError(
+                f"Cascade: wanted a positive share of the level for each of {len(self.sigmas)} experts, at "
+                f"most 1 in all, got {self.shares}."
+            )
 
     @property
     def limits(self) -> tuple[float, ...]:
         """The threshold of each expert."""
         return self.thresholds or (0.0,) * len(self.sigmas)
 
-    def level(self, alpha: float) -> float:
-        """The level of each bound, so that a certificate fails with probability at most `alpha`."""
-        return alpha / sum(1 if limit >= 0 else 2 for limit in self.limits)
+    def levels(self, alpha: float) -> tuple[float, ...]:
+        """The level of each bound of each expert: a certificate fails with probability at most `alpha`."""
+        bounds = [1 if limit >= 0 else 2 for limit in self.limits]
+        if not self.shares:
+            return (alpha / sum(bounds),) * len(bounds)
+        return tuple(alpha * share / each for share, each in zip(self.shares, bounds, strict=True))
+
+    def settings(self) -> dict[str, tuple[float, ...]]:
+        """As records tell it: shares only where there are some."""
+        told = {"sigmas": self.sigmas, "thresholds": self.thresholds}
+        return told | ({"shares": self.shares} if self.shares else {})
+
+    def alpha_split(self, alpha: float) -> dict[str, float]:
+        """The level of each bound, by name, as records tell it."""
+        levels = self.levels(alpha)
+        if not self.shares:
+            return {"each bound": levels[0]}
+        return {f"each bound at σ = {s:g}": level for s, level in zip(self.sigmas, levels, strict=True)}
 
 
 class Steps(NamedTuple):
@@ -138,16 +174,38 @@ def steps(
         )
     if rule not in CASCADE_RULES:
         raise ValueError(f"steps: wanted a rule of {', '.join(CASCADE_RULES)}, got {rule!r}.")
-    level, trials = cascade.level(alpha), counts.sum(axis=-1)
+    trials = counts.sum(axis=-1)
     own, rival = own_and_rival(counts, np.broadcast_to(kind[..., None], trials.shape))
-    asked = trials > 0
-    low = np.where(asked, lower_bound(own, np.maximum(trials, 1), level), 0.0)
-    high = np.where(asked, upper_bound(rival, np.maximum(trials, 1), level), 1.0)
+    low, high = vote_bounds(own, rival, trials, cascade.levels(alpha))
+    return bounded_steps(low, high, trials > 0, cascade=cascade, complement=rule == CASCADE_RULES[0])
+
+
+def vote_bounds(
+    own: ArrayLike, rival: ArrayLike, trials: ArrayLike, level: ArrayLike
+) -> tuple[Floats, Floats]:
+    """What p of y is at least and p of any rival at most, each but with probability `level` (…, K).
+
+    From the votes for y and for its strongest rival among `trials`; 0 and 1 where there were none.
+    """
+    n = np.asarray(trials)
+    low = np.where(n > 0, lower_bound(own, np.maximum(n, 1), level), 0.0)
+    high = np.where(n > 0, upper_bound(rival, np.maximum(n, 1), level), 1.0)
+    return low, high
+
+
+def bounded_steps(
+    low: ArrayLike, high: ArrayLike, asked: ArrayLike, *, cascade: Cascade, complement: bool = True
+) -> Steps:
+    """Both distances and the radius from bounds (…, K), for experts that were `asked`.
+
+    With `complement`, a rival has at most what `low` leaves, wherever the level pays for both bounds.
+    """
+    least, most, heard = np.asarray(low), np.asarray(high), np.asarray(asked)
     sigma, limit = np.asarray(cascade.sigmas), np.asarray(cascade.limits)
-    if rule == CASCADE_RULES[0]:
-        high = np.where(limit < 0, np.minimum(high, 1 - low), high)
-    mine, theirs = sigma * special.ndtri(low), sigma * special.ndtri(high)
-    half = np.where(asked, mine / 2 - theirs / 2, -np.inf)
+    if complement:
+        most = np.where(limit < 0, np.minimum(most, 1 - least), most)
+    mine, theirs = sigma * special.ndtri(least), sigma * special.ndtri(most)
+    half = np.where(heard, mine / 2 - theirs / 2, -np.inf)
     accepts = np.minimum(mine - limit, half)  # with limit >= 0 always the first
     alone = limit - theirs  # from the bound of the rival only, as the level assumes
     errs = np.where(limit >= 0, alone, np.maximum(alone, half))

@@ -13,13 +13,18 @@ from dualrs_lab.evidence.counts import expert_counts, in_parts, rule_of
 
 def recomputed_columns(table: pd.DataFrame) -> dict[str, NDArray[Any]]:
     """What the rows say by their votes alone, see `evidence.recompute`."""
-    return in_parts(table, ["thresholds", "alpha"], _alike)
+    own = ["shares"] if "shares" in table else []
+    return in_parts(table, ["thresholds", *own, "alpha"], _alike)
 
 
 def _alike(rows: pd.DataFrame) -> dict[str, NDArray[Any]]:
-    # of rows (N,) with the same thresholds and alpha
+    # of rows (N,) with the same thresholds, shares of the level and alpha
     names, sigmas, alpha, kinds, selection, votes = expert_counts(rows)
-    cascade = Cascade(sigmas, tuple(map(float, str(rows["thresholds"].iloc[0]).split())))
+    limits, shares = (
+        tuple(map(float, str(rows[name].iloc[0]).split())) if name in rows else ()
+        for name in ("thresholds", "shares")
+    )
+    cascade = Cascade(sigmas, limits, shares)
     expert, y = first_to_accept(selection, cascade)
     rule = rule_of(rows, CASCADE_RULES) if "rule" in rows else CASCADE_RULES[1]
     found = steps(votes, np.maximum(y, 0), cascade=cascade, alpha=alpha, rule=rule)

@@ -1,4 +1,4 @@
-"""`dualrs-lab cascade | mix | summary`: what tables of certificates say, without drawing anything."""
+"""`dualrs-lab mix | summary`: what tables of certificates say, without drawing anything."""
 
 from argparse import Namespace
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from dualrs_lab.cli.inputs import want_file
 from dualrs_lab.cli.outputs import want_place
 from dualrs_lab.cli.parser import Command, Parser, a_number, a_path, a_table, some_numbers
-from dualrs_lab.settings import ALPHA, LEVEL, RADIUS, RULE, SHARE, SIGMA, Range
+from dualrs_lab.settings import ALPHA, LEVEL, RADIUS, RULE, SHARE, SIGMA
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from dualrs_lab.front.signs import Sign
 
 __all__ = [
-    "CASCADE",
     "MIX",
     "RADII",
     "SUMMARY",
@@ -161,46 +160,6 @@ def made_from(paths: Iterable[Path]) -> dict[str, str]:
     return {path.name: digest(path.read_text()) for path in paths}
 
 
-def _cascade_options(parser: Parser) -> None:
-    parser.add_argument(
-        "tables", nargs="+", type=a_path, metavar="TABLE", help="one per noise level, with all draws"
-    )
-    parser.add_argument(
-        "--thresholds", type=some_numbers(Range()), default=(), metavar="T,T,…",
-        help="radius from which each accepts, from the largest sigma on (0: a majority)",
-    )  # fmt: skip
-    add_alpha(parser)
-    add_radii(parser)
-    add_out(parser)
-
-
-def _cascade(options: Namespace) -> int:
-    _check_tables("cascade", options.tables)
-    check_out("cascade", options.out)
-    from dualrs_lab.cascade.from_tables import from_tables
-    from dualrs_lab.cascade.radii import Cascade
-    from dualrs_lab.evidence.joins import origin
-
-    if options.thresholds and len(options.thresholds) != len(options.tables):
-        raise ValueError(
-            f"cascade: --thresholds: want a finite threshold for each of {len(options.tables)} experts"
-        )
-    tables = by_sigma(options.name, options.tables)
-    cascade = Cascade(tuple(sorted(tables, reverse=True)), tuple(options.thresholds))
-    found = from_tables(tables, cascade=cascade, alpha=options.alpha)
-    identity = {"method": "cascade", "sigmas": cascade.sigmas, "thresholds": cascade.limits, **origin(found)}
-    identity |= {"alpha": options.alpha, "tables": made_from(options.tables)}
-    experts = [tables[sigma] for sigma in cascade.sigmas]
-    levels = {"each bound": cascade.level(options.alpha)}
-    keep(options.name, options.out, found, identity, of=experts, levels=levels)
-    singles = {f"σ = {sigma:g}": table for sigma, table in sorted(tables.items())}
-    if {alpha for table in singles.values() for alpha in table["alpha"]} != {options.alpha}:
-        print(f"alpha of the cascade is {options.alpha:g}; its experts, of another level, are not beside it")
-        singles = {}
-    print(summed_up(singles | {"cascade": found}, options.radii))
-    return 0
-
-
 def by_sigma(name: str, paths: Iterable[Path]) -> "dict[float, DataFrame]":
     from dualrs_lab.evidence.table import read_table
 
@@ -289,13 +248,6 @@ def _summary(options: Namespace) -> int:
     return 0
 
 
-CASCADE = Command(
-    name="cascade",
-    help="certify a cascade of experts from their tables, without drawing anything",
-    options=_cascade_options,
-    run=_cascade,
-    example="dualrs-lab cascade data/cifar10_jpeg/*_n10000.tsv --thresholds 0.3,0,0 --out cascade.tsv",
-)
 MIX = Command(
     name="mix",
     help="certificates of a mix from the table of its robust network, without drawing anything",

@@ -118,8 +118,8 @@ def _twice_told(table: "pd.DataFrame", identity: Mapping[str, Any]) -> Iterator[
     said |= {name: _only(table, name) for name in ("alpha", "seed", "combiner", "form") if name in table}
     said |= {"sigmas": _sigmas(table)} if method in _SYSTEMS else {"sigma": _only(table, "sigma")}
     said |= {name: float(_only(table, name)) for name in ("weight",) if name in table}
-    if "thresholds" in table:
-        said["thresholds"] = [float(word) for word in _only(table, "thresholds").split()]
+    for name in ("thresholds", "shares"):
+        said |= {name: [float(word) for word in str(_only(table, name)).split()]} if name in table else {}
     yield from ((name, value, known[name]) for name, value in said.items() if name in known)
     yield from _rules_told(table, known, method)
     if "split" in known:

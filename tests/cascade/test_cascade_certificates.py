@@ -25,11 +25,14 @@ def random_certificates(cascade: Cascade, count: int = 60) -> list[CascadeCertif
     return made
 
 
+@pytest.mark.parametrize("shares", [(), (0.9, 1 / 30, 1 / 30)])
 @pytest.mark.parametrize("thresholds", [(), (0.2, 0.1, -0.02)])
-def test_rows_give_every_certificate_back(thresholds: tuple[float, ...]) -> None:
-    certificates = random_certificates(Cascade(SIGMAS, thresholds))
+def test_rows_give_every_certificate_back(thresholds: tuple[float, ...], shares: tuple[float, ...]) -> None:
+    cascade = Cascade(SIGMAS, thresholds, shares)
+    certificates = random_certificates(cascade)
     table = frame(certificates)
-    assert tuple(table) == CascadeCertificate.columns(Cascade(SIGMAS))
+    assert tuple(table) == CascadeCertificate.columns(cascade)
+    assert ("shares" in table) == bool(shares)
     assert [CascadeCertificate.from_row(row) for row in table.to_dict("records")] == certificates
     assert {c.answer[0] for c in certificates} == {ABSTAIN, 0, 1, 2}
     assert 10 < sum(c.predict != ABSTAIN for c in certificates) < 50

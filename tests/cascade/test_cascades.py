@@ -196,6 +196,15 @@ HARD = {
     # the second errs where the first falls silent: two bounds in one way
     "errs": (np.array([[0.60, 0.20, 0.20], [0.30, 0.40, 0.30]]), Cascade((0.5, 0.5 * (1 + 1e-9)))),
     "below a majority": (np.array([[0.48, 0.27, 0.25]]), Cascade((0.5,), (-9.0,))),
+    # the same two ways to fail, where the bounds of one expert have most of the level
+    "silence, most for one": (
+        np.array([[0.80, 0.15, 0.05], [0.80, 0.15, 0.05]]),
+        Cascade((0.5, 0.5 * (1 + 1e-9)), (), (0.75, 0.25)),
+    ),
+    "errs, most for the other": (
+        np.array([[0.60, 0.20, 0.20], [0.30, 0.40, 0.30]]),
+        Cascade((0.5, 0.5 * (1 + 1e-9)), (0.0, -0.1), (0.1, 0.9)),
+    ),
 }
 
 
@@ -221,11 +230,25 @@ def test_the_whole_level_for_each_bound_is_caught() -> None:
         (((0.5, -1.0),), "different positive sigmas"),
         (((0.5, 0.25), (0.1,)), "threshold for each of 2"),
         (((0.5,), (np.nan,)), "finite threshold"),
+        (((0.5, 0.25), (), (0.9, 0.2)), "at most 1 in all"),
+        (((0.5, 0.25), (), (0.5,)), "share of the level for each of 2"),
+        (((0.5, 0.25), (), (0.5, 0.0)), "positive share"),
     ],
 )
 def test_cascades_that_make_no_sense_are_refused(made: tuple, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Cascade(*made)
+
+
+def test_shares_of_the_level_are_spent_by_the_bounds_of_their_expert() -> None:
+    votes = np.array([[[600, 350, 50], [900, 60, 40]]])
+    cascade = Cascade((1.0, 0.5), (0.0, -0.3), (0.875, 0.125))
+    assert cascade.levels(0.01) == (0.01 * 0.875, 0.01 * 0.125 / 2)
+    found = steps(votes, np.array([0]), cascade=cascade, alpha=0.01)
+    assert found.accepts[0, 0] == pytest.approx(stats.norm.ppf(lower_bound(600, 1000, 0.01 * 0.875)))
+    mine = lower_bound(900, 1000, 0.01 * 0.125 / 2)
+    theirs = min(upper_bound(60, 1000, 0.01 * 0.125 / 2), 1 - mine)
+    assert found.accepts[0, 1] == pytest.approx(0.25 * (stats.norm.ppf(mine) - stats.norm.ppf(theirs)))
 
 
 def test_votes_that_do_not_fit_are_refused() -> None:

@@ -157,8 +157,8 @@ def of_system(certify: Callable[..., Claim], asked: float = 0.85) -> list[Claim]
     return made
 
 
-def cascades(limits: tuple[float, ...], rule: str) -> list[Claim]:
-    how = {"cascade": Cascade((1.0, 0.5, 0.25), limits), "rule": rule}
+def cascades(limits: tuple[float, ...], rule: str, shares: tuple[float, ...] = ()) -> list[Claim]:
+    how = {"cascade": Cascade((1.0, 0.5, 0.25), limits, shares), "rule": rule}
     return of_system(lambda *votes, **known: CascadeCertificate.from_votes(*votes, **how, **known))
 
 
@@ -183,6 +183,7 @@ KINDS: dict[str, Callable[[], list[Claim]]] = {
     "dual, plurality at radii": lambda: of_dual(Plurality(0.5), bound="betting"),
     "cascade": lambda: cascades((0.3, 0.1, 0.0), "two-bounds"),
     "cascade, below a majority": lambda: cascades((0.2, -0.1, -0.3), "two-bounds"),
+    "cascade, most for one": lambda: cascades((0.2, 0.0, -0.3), "two-bounds", (1 / 16, 7 / 8, 1 / 16)),
     "cascade, as the first tables": lambda: cascades((0.2, -0.1, -0.3), "own-votes"),
     **{f"combiner {i}": lambda one=one: combined(one) for i, one in enumerate(COMBINERS)},
 }  # fmt: skip
@@ -440,6 +441,8 @@ def systems() -> Iterator[tuple[str, str, Callable[[Rows], Any], str]]:
     yield "dual, cuts", "the published radius", one(0, published="9.0"), "published"
     yield "dual, cuts", "the estimator's noise", each(estimator_sigmas="4.0 9.0"), ""
     yield "cascade", "a threshold", each(thresholds="0.0 0.0 0.0"), ""
+    yield "cascade, most for one", "shares beyond alpha", each(shares="0.9 0.9 0.9"), ""
+    yield "cascade, most for one", "other shares", each(shares="0.875 0.0625 0.0625"), ""
     yield "cascade", "a distance", one(0, errs_1="9.0"), "errs_1"
     yield "combiner 0", "the combiner", each(combiner="own1:5.0 | own0.5:5.0 | own0.25:5.0"), ""
     yield "combiner 2", "a radius", one(0, radius="9.0"), "radius"

@@ -1,4 +1,4 @@
-"""`dualrs-lab combine`: learnt, read, or who is surest; and one clear line for what does not fit."""
+"""`dualrs-lab combine | cascade`: learnt, read or told; and one clear line for what does not fit."""
 
 import json
 from pathlib import Path
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from dualrs_lab.__main__ import main, make_parser
+from dualrs_lab.cascade import CascadeCertificate
 from dualrs_lab.combine import CombinedCertificate, Combiner, Learning
 from dualrs_lab.data import load_images
 from dualrs_lab.evidence import read_table
@@ -136,3 +137,36 @@ def test_defaults_are_those_of_the_code() -> None:
     found = make_parser(words).parse_args(words)
     assert (found.starts, found.changes, found.alpha) == (Learning.starts, Learning.changes, Learning.alpha)
     assert tuple(found.radii_weights) == ()
+
+
+def test_a_cascade_is_learnt_and_most_of_alpha_is_given_to_one(made: Path, here: Path, capsys) -> None:
+    train = ["--train", str(made / "votes.safetensors"), "--radii-weights", "1,1,1,1,0,0,0,0"]
+    assert main(["cascade", *tables(made), *train, "--radii", "0,0.1", "--out", "learnt.tsv"]) == 0
+    shown = capsys.readouterr().out
+    assert "learnt from 60 images, the best of 208 settings: σ = 0." in shown
+    found = read_table(here / "learnt.tsv")
+    claims = [CascadeCertificate.from_row(row) for row in found.to_dict("records")]
+    assert [claim.recomputed() for claim in claims] == found["radius"].tolist()
+    told = ["--thresholds", "0,-0.3", "--shares", "0.9,0.1"]
+    assert main(["cascade", *tables(made), *told, "--out", "told.tsv"]) == 0
+    record = json.loads((here / "told.json").read_text())
+    assert record["identity"]["shares"] == [0.9, 0.1]
+    assert record["levels"] == {
+        "each bound at σ = 0.5": 0.001 * 0.9,
+        "each bound at σ = 0.25": 0.001 * 0.1 / 2,
+    }
+    assert main(["verify", "told.tsv"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("told", "wanted"),
+    [
+        (["--shares", "0.9,0.2"], "at most 1 in all"),
+        (["--shares", "0.9"], "share of the level for each of 2"),
+        (["--train", "nowhere.safetensors"], "nowhere.safetensors"),
+        (["--thresholds", "0,0", "--train", "votes.safetensors"], "not allowed with"),
+    ],
+)
+def test_cascades_that_do_not_fit_are_refused(told, wanted, made: Path, here: Path, capsys) -> None:
+    assert wanted in complaint(capsys, "cascade", *tables(made), *told, "--out", "x.tsv")
+    assert not (here / "x.tsv").exists()
