@@ -8,7 +8,6 @@ are counted, from which a combiner learns. A second call into the same folder go
 
 import argparse
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -34,7 +33,7 @@ from benchmarks.gpu.certifying import (
 from benchmarks.gpu.experts import compare_all, count_labels
 from benchmarks.gpu.stage import Clock, parser, parts, stage
 from benchmarks.gpu.teaching import RECIPES, Taught
-from benchmarks.gpu.trainer import Recipe
+from benchmarks.gpu.trainer import Recipe, stopwatch
 from dualrs_lab.files import replace_text
 from dualrs_lab.models import Classifier, load_checkpoint
 from dualrs_lab.runtime import pick_device
@@ -156,7 +155,8 @@ def compared(run: Run) -> pd.DataFrame:
 
 def taught(run: Run, name: str, sigma: float, seconds: float) -> tuple[Classifier, dict[str, Any]]:
     """A network by a recipe, within so many seconds, capture and counting included."""
-    begin, choice, size = time.perf_counter(), RECIPES[name], run.size
+    clock = stopwatch(run.device)
+    begin, choice, size = clock(), RECIPES[name], run.size
     trained, _ = split(run.everything)
     start, objective = run.start(sigma), choice.make(sigma)
     trainer = Taught(
@@ -164,16 +164,16 @@ def taught(run: Run, name: str, sigma: float, seconds: float) -> tuple[Classifie
         objective=objective, counts=size.counts if choice.easy else 0, threshold=size.threshold,
     )  # fmt: skip
     told = paced(trainer, size, run.clock.say, copies=getattr(objective, "draws", 1))
-    before = time.perf_counter()
+    before = clock()
     if choice.easy:  # what counting costs, four times
         trainer.start(start, seed=SEED)
         trainer.weighed(0)
-    counting = 4 * (time.perf_counter() - before)
-    left = seconds - (time.perf_counter() - begin) - counting
+    counting = 4 * (clock() - before)
+    left = seconds - (clock() - begin) - counting
     model, how = trainer.within(max(left, 0.1), start, steps=size.steps, pace=size.pace, seed=SEED)
     settings = {"name": type(objective).__name__} | asdict(objective)  # type: ignore[call-overload]
     how |= told | {"objective": settings, "easy_images": size.counts if choice.easy else 0, "name": name}
-    return model, how | {"seconds": time.perf_counter() - begin}
+    return model, how | {"seconds": clock() - begin}
 
 
 def ideal_curve(run: Run, model: Classifier, sigma: float) -> dict[str, float]:

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from dualrs_lab.data import Images
 from dualrs_lab.models import Classifier
-from dualrs_lab.runtime import make_generator
+from dualrs_lab.runtime import make_generator, pick_dtype
 from dualrs_lab.training import Consistency
 
-__all__ = ["Consistent", "Recipe", "Trainer", "crop", "rate", "rounded"]
+__all__ = ["Consistent", "Recipe", "Trainer", "crop", "rate", "rounded", "stopwatch"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,11 @@ class Recipe:
     crop: int = 4  # pixels of shift to each side, with reflected borders
     flip: bool = True
     statistics: int = 40  # batches on which BatchNorm is measured anew for the mean weights
+
+
+def stopwatch(device: torch.device) -> Callable[[], float]:
+    """Seconds that pass; on a CPU those of this process, since what else runs there should take none."""
+    return time.process_time if device.type == "cpu" else time.perf_counter
 
 
 def rate(done: float, recipe: Recipe) -> float:
@@ -93,7 +98,8 @@ class Trainer:
         number = {"dtype": torch.float32, "device": self.device}
         self.lr, self.ramp, self.share, self.total = torch.zeros((4,), **number).unbind()  # type: ignore[call-overload]
         self.knobs = dict(zip(self.KNOBS, torch.zeros((len(self.KNOBS),), **number).unbind(), strict=True))  # type: ignore[call-overload]
-        self.bfloat16 = self.device.type == "cuda"
+        self.bfloat16 = pick_dtype(self.device) == torch.bfloat16
+        self.clock = stopwatch(self.device)
         self._go: Callable[[], Any] = self.step
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
@@ -189,15 +195,15 @@ class Trainer:
         return False
 
     def pace(self, steps: int) -> float:
-        """Seconds of a step, measured on so many; training must `start` anew after it."""
+        """Seconds of a step by its `clock`, measured on so many; training must `start` anew after it."""
         for _ in range(-(-steps // 3)):
             self._go()
         self.total.item()
-        begin = time.perf_counter()
+        begin = self.clock()
         for _ in range(steps):
             self._go()
         self.total.item()
-        return (time.perf_counter() - begin) / steps
+        return (self.clock() - begin) / steps
 
     def train(self, *, steps: int, seed: int) -> list[dict[str, float]]:
         """So many steps over the whole schedule; returns a row with the mean loss now and then.
@@ -207,7 +213,7 @@ class Trainer:
         recipe, history = self.recipe, list[dict[str, float]]()
         often = max(1, steps // 20)
         batches = self._batches(seed)
-        begin = time.perf_counter()
+        begin = self.clock()
         for step in range(steps):
             self.index.copy_(next(batches))
             self.lr.fill_(rate((step + 1) / steps, recipe))
@@ -217,7 +223,7 @@ class Trainer:
             if (step + 1) % often == 0 or step + 1 == steps:
                 loss = self.total.item() / (step + 1 - (int(history[-1]["step"]) if history else 0))
                 self.total.zero_()
-                seconds = time.perf_counter() - begin
+                seconds = self.clock() - begin
                 history.append({"step": step + 1, "loss": loss, "seconds": round(seconds, 3)})
                 if not math.isfinite(loss):
                     raise FloatingPointError(f"Trainer: the loss is {loss} at step {step + 1} of {steps}")
@@ -239,12 +245,12 @@ class Trainer:
         At most `steps` steps; the time of one is measured on `pace`. Where the loss is not finite, it is
         trained once more at a quarter of the rate; raises FloatingPointError if that does not help.
         """
-        begin, whole = time.perf_counter(), self.recipe
+        begin, whole = self.clock(), self.recipe
         for lr in (whole.lr, whole.lr / 4):
             self.recipe = replace(whole, lr=lr)
             step = self.pace(pace)
             self.start(start, seed=seed, **knobs)
-            left = seconds - (time.perf_counter() - begin)
+            left = seconds - (self.clock() - begin)
             count = max(1, min(steps, int(0.97 * left / step)))
             try:
                 history = self.train(steps=count, seed=seed)
@@ -259,7 +265,7 @@ class Trainer:
                 "steps": count,
                 "epochs": count * recipe.batch / len(self.labels),
                 "history": history,
-                "seconds": time.perf_counter() - begin,
+                "seconds": self.clock() - begin,
             }
         raise FloatingPointError("the loss is not finite at a quarter of the rate either")
 
