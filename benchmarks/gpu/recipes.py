@@ -129,14 +129,14 @@ def work(arguments: argparse.Namespace, clock: Clock, out: Path) -> None:
     parts(clock, ahead)
 
 
-def compared(run: Run) -> pd.DataFrame:
+def compared(run: Run, names: Sequence[str] = tuple(RECIPES)) -> pd.DataFrame:
     """A row a recipe: its speed, and what held-out images have of it at the end of its time."""
     path, size, rows = run.out / "recipes.csv", run.size, dict[str, dict[str, Any]]()
     if path.exists():
         rows = pd.read_csv(path, index_col="recipe").to_dict("index")  # type: ignore[assignment]
     sigma = size.judged
     start = {"as it began": lambda: (run.start(sigma), {"seconds": 0.0, "epochs": 0.0})}
-    tried = {name: lambda name=name: taught(run, name, sigma, size.trial) for name in RECIPES}
+    tried = {name: lambda name=name: taught(run, name, sigma, size.trial) for name in names}
     for name, make in (start | tried).items():
         if name in rows:
             continue
