@@ -1,5 +1,6 @@
 from .claims import expect as expect
 from .combined import CombinedPlane as CombinedPlane
+from .combined import FirstSure as FirstSure
 from .linear import EPS as EPS
 from .linear import linear_problem as linear_problem
 from .plane import Boxes as Boxes
