@@ -1,3 +1,4 @@
+from .claims import available as available
 from .claims import expect as expect
 from .combined import CombinedPlane as CombinedPlane
 from .combined import FirstSure as FirstSure

@@ -76,6 +76,7 @@ class MixPanel(Panel):
         left, right, *rest = figures.row_of_axes(3.7, 3.2, *wide, height=3.0)
         alone, mix = self.found(self.state)
         figures.certified_curves({"h alone": alone, "mix": mix}, band=None, ax=left)
+        left.set_xlabel("l2 radius")  # of pixels, or in the plane of the lessons
         self.curves = figures.MovingCurves("h alone", "mix", ax=left)
         self.radii = figures.MixRadii(ax=right)
         self.plane: figures.PointOnCurve | None = None
