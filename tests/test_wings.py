@@ -43,7 +43,7 @@ ARROWS = {
     "dual": "cascade data evidence files models runtime shards smoothing store training",
     "denoising": "adapters data experiment models runtime store training",
     "lessons": "combine evidence mixing settings",
-    "exercises": "dual evidence figures files headless lessons mixing",  # headless: the end of all processes
+    "exercises": "cascade dual evidence figures files headless lessons mixing",  # headless ends processes
     "figures": "cascade combine dual evidence files mixing",
     "charts": "cascade combine data dual evidence figures files lessons mixing",
     "panels": "adapters attacks cascade cluster combine data dual evidence figures headless lessons mixing "

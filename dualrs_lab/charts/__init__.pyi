@@ -10,6 +10,7 @@ from .curves import curves_chart as curves_chart
 from .dial import cascade_chart as cascade_chart
 from .dial import combiner_chart as combiner_chart
 from .dial import dial_chart as dial_chart
+from .dial import dual_chart as dual_chart
 from .dial import mix_chart as mix_chart
 from .embed import VEGALITE as VEGALITE
 from .embed import chart_outputs as chart_outputs
@@ -20,8 +21,9 @@ from .embed import runtime_html as runtime_html
 from .explorer import explorer_html as explorer_html
 from .ink import INK as INK
 from .page import export_page as export_page
+from .pixels import attacked_chart as attacked_chart
+from .pixels import budget_chart as budget_chart
 from .plane import plane_chart as plane_chart
-from .routes import dual_chart as dual_chart
 from .tables import find_tables as find_tables
 from .tables import read_tables as read_tables
 from .theme import RULER as RULER

@@ -27,3 +27,4 @@ from .students import stub as stub
 from .verdict import MIME as MIME
 from .verdict import Picture as Picture
 from .verdict import Verdict as Verdict
+from .verdict import drawn as drawn

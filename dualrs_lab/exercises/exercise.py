@@ -57,7 +57,8 @@ class Formula:
     """A function that agrees with `truth` on all `cases`.
 
     It is called with the values of a case in their order, whatever it calls them. What is None, or a function
-    that gives None, is an answer that is still open.
+    that gives None, is an answer that is still open. A `picture`, where there is one, draws a case and what
+    the answer gave for it.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Formula:
     mistakes: tuple[Mistake, ...]
     rtol: float = 1e-6
     atol: float = 1e-9
+    picture: Callable[[Mapping[str, Any], Any], Picture] | None = None
 
     def judge(self, answer: Any) -> Verdict:
         if answer is None or answer is ...:
@@ -92,7 +94,8 @@ class Formula:
         known = next((mistake for mistake in self.mistakes if self._gives(mistake.formula, given)), None)
         failed = f"That is not it, in {len(wrong)} of {len(self.cases)} cases. Try `hint({self.name!r})`."
         says = f"{where} {known.says if known else failed}"
-        return Verdict(exercise=self.name, right=False, says=says, case=case)
+        drawn = partial(self.picture, case, given[wrong[0]]) if self.picture else None
+        return Verdict(exercise=self.name, right=False, says=says, case=case, picture=drawn)
 
     def _open(self) -> Verdict:
         return Verdict(exercise=self.name, right=None, says=self.asks)

@@ -7,7 +7,9 @@ from typing import Any
 from dualrs_lab.evidence.binomial import lower_bound
 from dualrs_lab.evidence.certificate import Certificate
 from dualrs_lab.evidence.radii import rs_radius
+from dualrs_lab.evidence.votes import read_votes
 from dualrs_lab.exercises.exercise import Exercise, Find, Formula, Mistake
+from dualrs_lab.exercises.verdict import Picture, drawn
 from dualrs_lab.lessons.tables import doubtful_tables, forged_rows, honest_row
 
 __all__ = ["FORGERIES"]
@@ -78,6 +80,7 @@ _VERIFY = Formula(
             says="The radius is fine, but of which class? A row may name a class that got no certificate.",
         ),
     ),
+    picture=drawn("verified_answer", "The selection and the votes of the row"),
 )  # fmt: skip
 
 
@@ -102,6 +105,18 @@ def _find_forged(answer: Any) -> str:
     return ""
 
 
+def _draw_accused(answer: Any) -> Picture:
+    """Of a table that is accused wrongly, what its rows claim, and what their votes give."""
+    name, idx = next((name, idx) for name, idx in answer.items() if forged_rows().get(name) != idx)
+    rows = doubtful_tables()[name]
+    rows = rows if name not in forged_rows() else rows[rows["idx"] == idx]
+    given = [Certificate.from_row(dict(row)).recomputed() for _, row in rows.iterrows()]
+    draw = drawn("paired_bars", f"Claims of table {name} beside what their votes give")
+    says = ("claimed", "from its votes")
+    title = f"table {name}: claimed, and computed again"
+    return draw(rows["radius"], given, [f"idx {idx}" for idx in rows["idx"]], says=says, title=title)
+
+
 _FORGED = Find(
     name="find the forged tables",
     asks="Five of the tables A to G are forged. Give {name: idx of the first row that does not fit}.",
@@ -113,6 +128,7 @@ _FORGED = Find(
     ),
     examine=_find_forged,
     praise="No table was caught by looking odd. All were caught by computing again.",
+    picture=_draw_accused,
 )
 
 
@@ -136,6 +152,18 @@ def _forge(answer: Any) -> str:
     return ""
 
 
+def _draw_forged(answer: Any) -> Picture:
+    """The claimed radius and the one of the votes, as far as the row can be read."""
+    count = dict(read_votes(answer["votes"])).get(int(honest_row()["predict"]), 0)
+    found = float(
+        rs_radius(lower_bound(min(count, int(answer["n"])), int(answer["n"]), answer["alpha"]), 0.25)
+    )
+    bars = {"claimed": float(answer["radius"]), "from its votes": max(0.0, found)}
+    draw = drawn("named_bars", "The radius that the row claims, and that which its votes give")
+    title, honest = f"votes {answer['votes']}", honest_row()["radius"]
+    return draw(bars, line=honest, says="honest row", title=title, across="l2 radius")
+
+
 _UNSEEN = Find(
     name="forge what nobody sees",
     asks="Change honest_row() so that its radius grows and `dualrs-lab verify` still finds nothing.",
@@ -148,6 +176,7 @@ _UNSEEN = Find(
     praise="A table can show that its claims follow from its votes, and not that they were "
     "drawn. To see that, "
     "draw again: network, images and seed are named in the json beside it.",
+    picture=_draw_forged,
 )
 
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from dualrs_lab.exercises.exercise import Exercise, Find, Formula, Mistake
+from dualrs_lab.exercises.verdict import Picture, drawn
 from dualrs_lab.lessons.problems import lesson_plane, sample_points
 from dualrs_lab.mixing.radii import mix_radius_closed
 
@@ -66,6 +67,7 @@ _MARGIN = Formula(
             says="g need not be fair: it may give everything to the rival.",
         ),
     ),
+    picture=drawn("margin_answer", "Margins of the mix for classifiers g by chance, and your answer"),
 )  # fmt: skip
 
 
@@ -104,6 +106,10 @@ _WEIGHT = Formula(
             formula=lambda p, rival: 1 / (2 * p),
             says="Right where the rival has all that h's class leaves. It may have less.",
         ),
+    ),
+    picture=drawn(
+        "weight_at_point_answer",
+        "Margins of the mix at your weight, for classifiers g by chance",
     ),
 )  # fmt: skip
 
@@ -159,6 +165,7 @@ _RADIUS = Formula(
             says="At a = 1 there must be no price, and yours is infinite. Solve 2 q - 1 = (1 - a) / a for q.",
         ),
     ),
+    picture=drawn("mix_answer", "The margin of h on the way, what the mix needs of it, and your radius"),
 )  # fmt: skip
 
 
@@ -196,6 +203,10 @@ _FOR_RADIUS = Formula(
             formula=lambda radius, p, sigma: _phi(_ppf(p) - radius / sigma),
             says="That is the probability that h has left at this distance, not yet a weight.",
         ),
+    ),
+    picture=drawn(
+        "weight_answer",
+        "The margin of h on the way, what a mix of your weight needs, and the radius",
     ),
 )  # fmt: skip
 
@@ -239,6 +250,10 @@ _BREAK = Find(
     ),
     examine=_break_mix,
     praise="A radius of h says that h's answer stays. The mix needs more of h: a margin.",
+    picture=drawn(
+        "worst_mix_answer",
+        "The margin of h on the way, what the mix needs of it, and your distance",
+    ),
 )
 
 
@@ -281,6 +296,16 @@ def _choose(answer: Any) -> str:
     return ""
 
 
+def _draw_scores(answer: Any) -> Picture:
+    clean, certified = mix_scores(float(answer))
+    draw = drawn(
+        "named_bars", "Clean accuracy and the certified share at your weight, as parts of what is wanted"
+    )
+    shares = {"clean accuracy": clean / CLEAN, f"certified at {REACH:g}": certified / CERTIFIED}
+    title = f"weight {float(answer):.3f}: clean {clean:.1%}, certified {certified:.1%}"
+    return draw(shares, line=1.0, says="wanted", title=title, across="part of what is wanted", least=1.0)
+
+
 _CHOOSE = Find(
     name="choose a weight",
     asks=f"Give a weight with clean accuracy {CLEAN:.1%} and {CERTIFIED:.0%} certified at {REACH:g}, for the "
@@ -292,6 +317,7 @@ _CHOOSE = Find(
     ),
     examine=_choose,
     praise="Between the two there is a window. What g adds at clean points, no certificate speaks of.",
+    picture=_draw_scores,
 )
 
 

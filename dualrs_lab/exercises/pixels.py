@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dualrs_lab.exercises.exercise import Exercise, Find, Formula, Mistake
+from dualrs_lab.exercises.verdict import Picture, drawn
 from dualrs_lab.lessons.linear import EPS, linear_problem
 
 __all__ = ["PIXELS"]
@@ -61,6 +62,7 @@ _CLIP = Formula(
             says="You shrink the whole change until its worst pixel fits. Each pixel is clipped by itself.",
         ),
     ),
+    picture=drawn("clip_answer", "The budget of each pixel, where it was moved to, and your answer"),
 )  # fmt: skip
 
 
@@ -97,6 +99,7 @@ _EQUAL = Formula(
             says="The other pixels get little, but not nothing.",
         ),
     ),
+    picture=drawn("budget_answer", "Both budgets by the share of the pixels that have them, and yours"),
 )  # fmt: skip
 
 
@@ -135,6 +138,10 @@ _WORST = Formula(
             says="The attacker wants the score small; this is the largest.",
         ),
     ),
+    picture=drawn(
+        "worst_answer",
+        "The scores of attacks with all pixels at an end of their budgets, and your answer",
+    ),
 )  # fmt: skip
 
 
@@ -158,6 +165,16 @@ def _place(answer: Any) -> str:
     return ""
 
 
+def _draw_budget(answer: Any) -> Picture:
+    w, _ = linear_problem()
+    eps = np.asarray(answer, dtype=np.float64).reshape(w.shape)
+    parts = {"size of the weights": np.abs(w), "your budgets": eps, "what they take off": eps * np.abs(w)}
+    title = f"mean budget {eps.mean():.4f}, taken off in all {(eps * np.abs(w)).sum():.4f}"
+    return drawn("heat_row", "The weights, your budgets, and what they take from the score")(
+        parts, title=title
+    )
+
+
 _BUDGET = Find(
     name="place a budget",
     asks=f"Place budgets with a mean of {EPS:g}, none above {2 * EPS:g}, such that the worst "
@@ -171,6 +188,7 @@ _BUDGET = Find(
     praise="Placed by where the classifier looks, the same total does what a uniform budget "
     "cannot. Training does "
     "the reverse: it gives budget where it matters.",
+    picture=_draw_budget,
 )
 
 
@@ -215,6 +233,7 @@ _CHANCE = Formula(
             says="In which units? Whether that is much depends on how much networks differ by themselves.",
         ),
     ),
+    picture=drawn("chance_answer", "Both kinds of networks with means and standard errors"),
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Things to find in the plane of lesson 11: a naive promise that breaks, and a router of one's own."""
+"""Things to find in the plane of lesson 11: a naive promise that breaks, a router, a cascade."""
 
 from functools import cache
 from typing import Any
@@ -6,12 +6,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dualrs_lab.cascade.radii import Cascade, first_to_accept, steps
 from dualrs_lab.dual.radii import median_entry, routes
 from dualrs_lab.dual.split import even_split
 from dualrs_lab.evidence.binomial import lower_bound
 from dualrs_lab.evidence.radii import rs_radius
 from dualrs_lab.exercises.exercise import Exercise, Find
-from dualrs_lab.exercises.verdict import Picture
+from dualrs_lab.exercises.verdict import Picture, drawn
+from dualrs_lab.lessons.combined import FirstSure
 from dualrs_lab.lessons.plane import DualPlane, LargestRadius, MedianChoice
 from dualrs_lab.lessons.problems import lesson_plane, sample_points
 
@@ -61,13 +63,18 @@ def _break_naive(answer: Any) -> str:
     return ""
 
 
-def _draw_naive(answer: Any) -> Picture:
-    from dualrs_lab.figures import choice_and_answers, png  # here, as most answers need no picture
+WHO = "Who is asked and what is answered"  # in the plane
 
+
+def _draw_naive(answer: Any) -> Picture:
     pair, naive = _pair(answer), _naive()
     claimed = float(naive.base.rs_radius_exact(pair[:1], LEVELS[naive.choose(pair)[0]])[0])
-    figure = choice_and_answers(naive, points=pair, radii=[claimed, 0]).figure
-    return Picture(png(figure), "Who is asked and what is answered, with both points and the claimed ball")  # type: ignore[arg-type]
+    draw = drawn("choice_and_answers", f"{WHO}, with both points and the claimed ball")
+    return draw(naive, points=pair, radii=[claimed, 0])
+
+
+def _draw_router(answer: Any) -> Picture:
+    return drawn("choice_and_answers", WHO)(DualPlane(lesson_plane(), LEVELS, answer))
 
 
 _NAIVE = Find(
@@ -89,8 +96,7 @@ GOAL = 0.09  # the average radius that a router of one's own has to reach
 
 @cache
 def _draws() -> tuple[Floats, NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], float]:
-    """Points (P, 2), labels (P,), guesses (P, K) and votes (P, K, C) of the experts, and "
-    "the best level alone."""
+    """Points (P, 2), labels (P,), guesses (P, K) and votes (P, K, C) of experts, and the best radius."""
     plane = lesson_plane()
     places, labels = sample_points(plane, 1000, seed=1)
     rng = np.random.default_rng(2)
@@ -149,7 +155,73 @@ _ROUTER = Find(
     ),
     examine=_beat_single,
     praise="A router is worth what it certifies, and not how well it guesses the best level of each point.",
+    picture=_draw_router,
 )
 
 
-PLANE: tuple[Exercise, Exercise] = (_NAIVE, _ROUTER)
+ORDER = LEVELS[::-1]  # of asking
+
+
+REACH, RIGHT = 0.088, 0.94  # what a cascade has to reach: on average, and the share certified and right
+
+
+def cascaded(first: float, second: float) -> tuple[float, float, float]:
+    """Of a cascade with these thresholds, the last being 0, from the same counted votes for all of them.
+
+    Its average radius, the share certified and right, and the share of points that the first expert answers.
+    """
+    places, labels, _, votes, _ = _draws()
+    p = np.stack([lesson_plane().probabilities(places, level) for level in ORDER], axis=1)
+    selection, cascade = np.random.default_rng(4).multinomial(100, p), Cascade(ORDER, (first, second, 0.0))
+    who, y = first_to_accept(selection, cascade)
+    found = steps(votes[:, ::-1], np.maximum(y, 0), cascade=cascade, alpha=ALPHA).radius
+    radius = np.where((y == labels) & (found > 0), found, 0.0)
+    return float(radius.mean()), float((radius > 0).mean()), float((who == 0).mean())
+
+
+def _thresholds(answer: Any) -> tuple[float, float]:
+    try:
+        first, second = (float(value) for value in answer)
+    except (TypeError, ValueError):
+        raise ValueError("give two thresholds, (of 0.25, of 0.07); the last expert always has 0") from None
+    if not (np.isfinite([first, second]).all() and min(first, second) >= 0):
+        raise ValueError("a threshold is a length, 0 or more: how sure an expert has to be before it answers")
+    return first, second
+
+
+def _choose_thresholds(answer: Any) -> str:
+    average, right, asked_first = cascaded(*_thresholds(answer))
+    if average >= REACH and right >= RIGHT:
+        return ""
+    said = f"On average {average:.4f}, wanted {REACH:g}; certified and right {right:.1%}, wanted {RIGHT:.0%}."
+    if asked_first == 0:
+        return f"{said} σ = 0.25 never answers: so sure it is nowhere. Where do the large radii come from?"
+    if average >= REACH:
+        return f"{said} σ = 0.25 answers {asked_first:.0%} of the points: about many of them it is wrong."
+    if right >= RIGHT:
+        return f"{said} Much is left to small levels, which reach less far. Who may answer more often?"
+    return f"{said} Both: σ = 0.07 hands on what it could have certified, or σ = 0.25 is not held back."
+
+
+def _draw_cascade(answer: Any) -> Picture:
+    plane = lesson_plane()
+    choose = FirstSure(plane, ORDER, (*_thresholds(answer), 0.0))
+    return drawn("choice_and_answers", WHO)(DualPlane(plane, ORDER, choose))
+
+
+_CASCADE = Find(
+    name="thresholds of a cascade",
+    asks=f"Give (t of 0.25, t of 0.07): a cascade that reaches {REACH:g} on average and is certified "
+    f"and right about {RIGHT:.0%} of the points.",
+    hints=(
+        "With thresholds 0 whoever has a majority answers: far, but about the strips σ = 0.25 is wrong.",
+        "Raise one threshold at a time. Which expert is it that is sure where it is wrong?",
+        "In the bands σ = 0.07 is right whenever it has a majority. Hold back σ = 0.25 only, a little.",
+    ),
+    examine=_choose_thresholds,
+    praise="A threshold buys accuracy and pays with radius. The first to be asked is the one to hold back.",
+    picture=_draw_cascade,
+)
+
+
+PLANE: tuple[Exercise, Exercise, Exercise] = (_NAIVE, _ROUTER, _CASCADE)

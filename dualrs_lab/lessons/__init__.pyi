@@ -1,5 +1,7 @@
+from .claims import available as available
 from .claims import expect as expect
 from .combined import CombinedPlane as CombinedPlane
+from .combined import FirstSure as FirstSure
 from .linear import EPS as EPS
 from .linear import linear_problem as linear_problem
 from .plane import Boxes as Boxes
@@ -14,9 +16,12 @@ from .tables import doubtful_tables as doubtful_tables
 from .tables import forged_rows as forged_rows
 from .tables import honest_row as honest_row
 from .tables import write_doubtful as write_doubtful
+from .votes import certify_points as certify_points
+from .votes import noisy_copies as noisy_copies
 from .walks import Biased as Biased
 from .walks import above_wave as above_wave
 from .walks import mix_breaks as mix_breaks
 from .walks import ring as ring
 from .walks import rippled as rippled
+from .walks import steepness as steepness
 from .walks import withstands as withstands

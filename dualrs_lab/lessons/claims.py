@@ -1,12 +1,13 @@
-"""`expect`: a claim of a notebook, checked where it must hold and judged where a reader explores."""
+"""`expect`: a claim of a notebook, checked where it must hold and judged where a reader explores; `available`."""
 
+import importlib
 import os
 
 import numpy as np
 
 from dualrs_lab.settings import STRICT
 
-__all__ = ["expect"]
+__all__ = ["available", "expect"]
 
 
 def expect(claim: str, holds: object) -> None:
@@ -28,3 +29,13 @@ def expect(claim: str, holds: object) -> None:
     if not held:
         wrong = f" ({int((~array).sum())} of {array.size})" if array.size > 1 else ""
         print(f"Does not hold with these settings{wrong}: {claim}")
+
+
+def available(module: str, part: str) -> bool:
+    """Whether a module can be imported; where it cannot, this says that `part` of the notebook is left out."""
+    try:
+        importlib.import_module(module)
+    except ImportError:
+        print(f"There is no {module} here, so {part} is left out. Everything else runs without it.")
+        return False
+    return True

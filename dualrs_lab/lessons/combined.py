@@ -1,15 +1,16 @@
-"""A combiner in the plane of the lessons, where its radius can be held against the truth."""
+"""Combiners and cascades in the plane of the lessons, where radii can be held against the truth."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri
 
 from dualrs_lab.combine.lattice import Combiner
 from dualrs_lab.combine.radii import class_margins, lengths
 from dualrs_lab.lessons.plane import NEAR, Boxes, _frontier, _nearest
 
-__all__ = ["CombinedPlane"]
+__all__ = ["CombinedPlane", "FirstSure"]
 
 
 Floats = NDArray[np.float64]
@@ -63,3 +64,26 @@ class CombinedPlane:
         As `DualPlane.exact_radius`.
         """
         return _nearest(self.predict, _frontier(self), points, NEAR, 20)
+
+
+@dataclass(frozen=True)
+class FirstSure:
+    """Who answers in a cascade: the first of `sigmas` (K,) whose sigma Phi^-1(p) reaches its threshold.
+
+    p is the exact probability of its class. Where none is so sure, the last one.
+    """
+
+    plane: Boxes
+    sigmas: tuple[float, ...]
+    thresholds: tuple[float, ...]
+
+    def __call__(self, points: Floats) -> Ints:
+        """The number (N,) of who answers about each of the points (N, 2)."""
+        sure = np.stack(
+            [
+                sigma * ndtri(self.plane.probabilities(points, sigma).max(axis=1)) >= threshold
+                for sigma, threshold in zip(self.sigmas, self.thresholds, strict=True)
+            ],
+            axis=1,
+        )
+        return np.asarray(np.where(sure.any(axis=1), sure.argmax(axis=1), len(self.sigmas) - 1))

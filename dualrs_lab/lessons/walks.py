@@ -7,17 +7,14 @@ says (`mix_breaks`). Points are `(N, 2)`.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.spatial import cKDTree
 
 from dualrs_lab.lessons.plane import Boxes
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-__all__ = ["Biased", "above_wave", "mix_breaks", "ring", "rippled", "withstands"]
+__all__ = ["Biased", "above_wave", "mix_breaks", "ring", "rippled", "steepness", "withstands"]
 
 
 Floats = NDArray[np.float64]
@@ -48,10 +45,18 @@ def above_wave(points: Floats) -> Ints:
     return (points[:, 0] > 0.5 + 0.1 * np.sin(7 * points[:, 1])).astype(np.int64)
 
 
-def rippled(x: "Tensor") -> "Tensor":
-    """A classifier (N,) of points (N, 2) by its sign, nearly always right about `above_wave`, and steep."""
-    distance = x[:, 0] - 0.5 - 0.1 * (7 * x[:, 1]).sin()
-    return 4 * distance + 0.3 * (40 * x[:, 0]).sin() * (36 * x[:, 1]).cos()
+def rippled(points: Floats) -> Floats:
+    """Scores (N,) of points (N, 2); by sign nearly always right about `above_wave`, and steep."""
+    x, y = points.T
+    return np.asarray(4 * (x - 0.5 - 0.1 * np.sin(7 * y)) + 0.3 * np.sin(40 * x) * np.cos(36 * y))
+
+
+def steepness(points: Floats) -> Floats:
+    """The l2 norm (N,) of the gradient of `rippled` at points (N, 2)."""
+    x, y = points.T
+    across = 4 + 12 * np.cos(40 * x) * np.cos(36 * y)
+    up = -2.8 * np.cos(7 * y) - 10.8 * np.sin(40 * x) * np.sin(36 * y)
+    return np.asarray(np.hypot(across, up))
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,21 +70,16 @@ class Biased:
     examples: Floats
     strength: float
 
-    def oracle(self, x: "Tensor") -> "Tensor":
+    def oracle(self, points: Floats) -> Floats:
         """-1 or 1 (N,)."""
-        import torch  # here and below, as all else works where there is none
-
-        signs = torch.from_numpy(np.where(above_wave(self.examples) == 1, 1.0, -1.0))
-        return signs[torch.cdist(x, torch.from_numpy(self.examples)).argmin(1)]
+        nearest = cKDTree(self.examples).query(points)[1]
+        return np.asarray(np.where(above_wave(self.examples) == 1, 1.0, -1.0)[nearest])
 
     def predict(self, points: Floats) -> Ints:
         """Class (N,), 0 or 1."""
-        import torch
-
-        from dualrs_lab.mixing import locally_biased
-
-        biased = locally_biased(rippled, self.oracle, torch.from_numpy(points), self.strength)
-        return np.asarray((biased > 0).long().numpy())
+        says = self.oracle(points) * steepness(points)
+        score = says if np.isinf(self.strength) else rippled(points) + self.strength * says
+        return np.asarray((score > 0).astype(np.int64))
 
 
 def mix_breaks(

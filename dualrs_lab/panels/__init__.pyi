@@ -1,4 +1,5 @@
 from .attacks import watched_attack as watched_attack
+from .blend import BlendPanel as BlendPanel
 from .dual import DualPanel as DualPanel
 from .experts import CascadePanel as CascadePanel
 from .experts import CombinerPanel as CombinerPanel
@@ -8,7 +9,6 @@ from .latest import Ended as Ended
 from .latest import Latest as Latest
 from .latest import Tick as Tick
 from .latest import still as still
-from .mixing import BlendPanel as BlendPanel
 from .mixing import MixPanel as MixPanel
 from .monitor import RunMonitor as RunMonitor
 from .networks import images_of as images_of

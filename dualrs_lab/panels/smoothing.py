@@ -6,7 +6,6 @@ from typing import Any
 import ipywidgets as widgets
 import numpy as np
 import pandas as pd
-import torch
 from markupsafe import Markup
 
 from dualrs_lab import figures
@@ -17,6 +16,7 @@ from dualrs_lab.evidence.summary import average_radius, certified_accuracy, floo
 from dualrs_lab.evidence.table import as_table
 from dualrs_lab.lessons.plane import Boxes
 from dualrs_lab.lessons.problems import lesson_plane
+from dualrs_lab.lessons.votes import certify_points, noisy_copies
 from dualrs_lab.panels.latest import Tick, still
 from dualrs_lab.panels.panel import (
     ALPHAS,
@@ -28,9 +28,6 @@ from dualrs_lab.panels.panel import (
     float_slider,
     whole_slider,
 )
-from dualrs_lab.smoothing.certify import certify
-from dualrs_lab.smoothing.noise import GaussianNoise, NoiseBlocks
-from dualrs_lab.smoothing.spec import Spec
 
 __all__ = ["CertifiedPanel", "PlanePanel", "VotesPanel"]
 
@@ -142,11 +139,8 @@ class PlanePanel(Panel):
 
     def find(self, state: State, tick: Tick = still) -> Certificate:
         """As `Panel.find`: the certificate of the point, from the state's own draws."""
-        point = torch.tensor([[state["x"], state["y"]]], dtype=torch.float64)
-        noise = GaussianNoise(state["sigma"])
-        spec = Spec(noise=noise, seed=state["draw"], n=state["n"], alpha=self.alpha)
-        label = int(self.plane.predict(point.numpy())[0])
-        return certify(self.plane, point, classes=self.plane.classes, spec=spec, labels=[label])[0]
+        how = {"sigma": state["sigma"], "n": state["n"], "alpha": self.alpha, "seed": state["draw"]}
+        return certify_points(self.plane, [[state["x"], state["y"]]], **how)[0]
 
     def certificate(self, state: State) -> Certificate:
         """The certificate of the point of a state."""
@@ -173,9 +167,9 @@ class PlanePanel(Panel):
             self.point.clear()
             figures.plane_field(self.plane, sigma, resolution=160, ax=self.point.ax)
             self._field = sigma
-        blocks = NoiseBlocks(GaussianNoise(sigma), (2,), seed=state["draw"], stream="estimation")
+        draws = noisy_copies(point[0], sigma, 100, seed=state["draw"])
         radii = {"certified": found.radius, "exact": float(self.plane.exact_radius(point, sigma)[0])}
-        self.point.show(self.plane, point, radii, point + blocks[0].numpy())
+        self.point.show(self.plane, point, radii, draws)
         self.bars.show(found, classes=[f"class {kind}" for kind in range(self.plane.classes)])
 
     def tell(self, state: State, found: Certificate) -> str:

@@ -1,6 +1,9 @@
 """Every exercise: its truth passes, each typical mistake gets the words meant for it, hints tell."""
 
+import html
+import io
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from scipy import stats
 
 from dualrs_lab.__main__ import main
@@ -28,6 +32,7 @@ from dualrs_lab.exercises import (
     Find,
     Formula,
     Mistake,
+    Verdict,
     check,
     exercise,
     exercises,
@@ -119,6 +124,18 @@ FOUND = {
             MedianChoice(Boxes(((0.38, 0.6, 1, INF),), (2,), 1, 3), 0.1): "Which level resolves the strips?",
             MedianChoice(lesson_estimator(), 0.02): "What does sigma_e do to entry radii?",
             MedianChoice(lesson_estimator(), 0.1): "Where would a larger level reach farther",
+        },
+    ),
+    "thresholds of a cascade": (
+        [(0.1, 0.0), [0.08, 0], np.array([0.09, 0.0])],
+        {
+            (0.0, 0.0): "about many of them it is wrong",
+            (0.3, 0.05): "Who may answer more often?",
+            (2.0, 0.0): "never answers: so sure it is nowhere",
+            (0.05, 0.02): "or σ = 0.25 is not held back",
+            (0.1, 0.07, 0.0): "give two thresholds",
+            (-0.1, 0.0): "a threshold is a length, 0 or more",
+            "sure": "give two thresholds",
         },
     ),
     "break a certificate of a mix": (
@@ -340,11 +357,79 @@ def test_no_g_turns_a_mix_within_its_radius_and_some_g_beyond() -> None:
         assert mix_turns(p, a, radius + 1e-9)
 
 
-def test_a_wrong_pair_is_drawn_when_it_is_shown_and_what_cannot_be_drawn_is_not() -> None:
-    shown = check("break the naive radius", ((0.2, 0.3), (0.9, 0.3)))._repr_mimebundle_()["text/html"]
-    assert '<img alt="Who is asked and what is answered' in shown
-    assert "data:image/png;base64," in shown
-    assert "<img" not in check("break the naive radius", "left")._repr_mimebundle_()["text/html"]
+DRAWN = [one for one in ALL if one.picture]  # type: ignore[attr-defined]
+NOT_DRAWN = {"level of a bound"}  # a share of alpha, and nothing to see
+
+
+def test_nearly_every_exercise_draws_what_fails() -> None:
+    assert {one.name for one in ALL} - {one.name for one in DRAWN} == NOT_DRAWN
+
+
+def drawing(verdict: Verdict) -> str:
+    """Of a wrong answer, as a page shows it."""
+    shown = str(verdict._repr_mimebundle_()["text/html"])
+    return shown if "data:image/png;base64," in shown else ""
+
+
+@pytest.mark.parametrize("one", [one for one in DRAWN if isinstance(one, Formula)], ids=lambda one: one.name)
+def test_each_mistake_is_drawn_on_the_case_that_it_fails(
+    one: Formula, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One picture in full of each exercise; of other mistakes, that there is something to draw."""
+    kinds = set()
+    for mistake in one.mistakes:
+        found = one.judge(mistake.formula)
+        assert found.picture is not None
+        case, given = found.picture.args  # type: ignore[attr-defined]
+        assert case is found.case
+        wrong = mistake.formula(*case.values())
+        assert np.allclose(np.asarray(given, dtype=float), np.asarray(wrong, dtype=float), equal_nan=True)
+        kinds.add(bool(found.picture))
+    shown = drawing(one.judge(one.mistakes[0].formula))
+    assert re.search(r'<img alt="[A-Z][^"]{20,}" src="data:image/png;base64,\w', shown)
+    assert "<img" not in drawing(one.judge(one.truth))
+
+
+SHOWN = {  # an answer that is drawn, and one that nobody can draw
+    "break the normal interval": ((0.2, 30), "often"),
+    "break the naive radius": (((0.2, 0.3), (0.9, 0.3)), "left"),
+    "a router of your own": (MedianChoice(lesson_estimator(), 0.02), 0.1),
+    "thresholds of a cascade": ((0.3, 0.05), "sure"),
+    "break a certificate of a mix": ((0.99, 0.76, 1.0), "heavy"),
+    "choose a weight": (0.6, "heavy"),
+    "place a budget": (Even(0.1), (0.1, 0.2)),
+    "find the forged tables": (forged_rows() | {"C": 120}, "ACDEG"),
+    "forge what nobody sees": (FORGED | {"radius": 0.3}, {"radius": 1.0}),
+}
+
+
+@pytest.mark.parametrize("one", [one for one in DRAWN if isinstance(one, Find)], ids=lambda one: one.name)
+def test_what_was_found_wrongly_is_drawn_and_what_cannot_be_drawn_is_told(one: Find) -> None:
+    wrong, nonsense = SHOWN[one.name]
+    assert drawing(one.judge(wrong))
+    told = one.judge(nonsense)
+    assert told.right is False
+    assert not drawing(told)
+    assert told.says in html.unescape(str(told._repr_mimebundle_()["text/html"]))
+
+
+def test_an_honest_table_is_drawn_as_it_is_and_a_forged_one_gives_no_more_away_than_the_row_accused() -> None:
+    honest = check("find the forged tables", {"B": 0}).picture
+    wrong = check("find the forged tables", {"C": 120}).picture
+    assert honest is not None
+    assert wrong is not None
+    assert "Claims of table B beside what their votes give" in honest().alt
+    height = [Image.open(io.BytesIO(one().png)).height for one in (honest, wrong)]
+    assert height[0] > 2 * height[1]  # twelve rows, and one
+
+
+def test_where_nothing_can_be_drawn_words_are_left() -> None:
+    code = (
+        "import sys\nsys.modules['matplotlib'] = None\nfrom dualrs_lab.exercises import check\n"
+        "shown = check('lower bound', lambda k, n, alpha: k / n)._repr_mimebundle_()\n"
+        "assert '<img' not in shown['text/html'] and 'the share of the votes' in shown['text/html']\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_forged_tables_are_found_by_both_programs_and_honest_ones_pass(tmp_path: Path) -> None:

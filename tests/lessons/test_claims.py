@@ -9,7 +9,7 @@ import torch
 
 from dualrs_lab.headless import Request, Slot, make_plan
 from dualrs_lab.headless.watch import _environment
-from dualrs_lab.lessons import expect
+from dualrs_lab.lessons import available, expect
 from dualrs_lab.settings import STRICT
 
 ROOT = Path(__file__).parents[2]
@@ -62,3 +62,12 @@ def test_a_runner_knows_what_ships(asked: dict[str, object], strict: bool, tmp_p
     run = make_plan(request)[-1]
     environment = _environment(run, Slot(device="cpu", environment={}), "mark", str(tmp_path))
     assert environment[STRICT] == ("1" if strict else "0")
+
+
+def test_what_is_not_there_is_said_and_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    assert available("numpy", "the plane")
+    assert capsys.readouterr().out == ""
+    assert not available("no_such_module", "section 11")
+    assert capsys.readouterr().out == (
+        "There is no no_such_module here, so section 11 is left out. Everything else runs without it.\n"
+    )

@@ -4,8 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from dualrs_lab.lessons import Biased, Boxes, above_wave, mix_breaks, ring, rippled, sample_points, withstands
-from dualrs_lab.mixing import mix_radius_exact
+from dualrs_lab.lessons import (
+    Biased,
+    Boxes,
+    above_wave,
+    mix_breaks,
+    ring,
+    rippled,
+    sample_points,
+    steepness,
+    withstands,
+)
+from dualrs_lab.mixing import locally_biased, mix_radius_exact
 
 HALF = Boxes(((0.5, -np.inf, np.inf, np.inf),), (1,), background=0, classes=2)
 
@@ -26,18 +36,34 @@ def test_a_point_withstands_steps_shorter_than_its_distance_to_the_edge() -> Non
 
 def test_the_rippled_classifier_is_right_and_steep() -> None:
     points = np.random.default_rng(0).random((5000, 2))
-    right = (rippled(torch.from_numpy(points)) > 0).numpy() == above_wave(points)
+    right = (rippled(points) > 0) == above_wave(points)
     assert 0.95 < right.mean() < 1
     assert above_wave(np.array([[0.45, 0.0], [0.55, 0.0]])).tolist() == [0, 1]
+    step = 1e-6 * np.eye(2)
+    slopes = [(rippled(points + move) - rippled(points - move)) / 2e-6 for move in step]
+    np.testing.assert_allclose(steepness(points), np.hypot(*slopes), rtol=1e-6)
 
 
 def test_the_oracle_answers_with_the_nearest_example_and_alone_where_its_strength_is_infinite() -> None:
     examples = np.array([[0.1, 0.1], [0.9, 0.9]])
     at = np.array([[0.2, 0.3], [0.8, 0.6], [0.45, 0.45]])
     alone, without = Biased(examples, np.inf), Biased(examples, 0.0)
-    assert alone.oracle(torch.from_numpy(at)).tolist() == [-1.0, 1.0, -1.0]
+    assert alone.oracle(at).tolist() == [-1.0, 1.0, -1.0]
     assert alone.predict(at).tolist() == [0, 1, 0]
-    assert without.predict(at).tolist() == (rippled(torch.from_numpy(at)) > 0).long().tolist()
+    assert without.predict(at).tolist() == (rippled(at) > 0).astype(int).tolist()
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.02, 0.5, np.inf])
+def test_local_bias_is_that_of_the_package_which_takes_its_gradient_from_torch(strength: float) -> None:
+    def score(x: torch.Tensor) -> torch.Tensor:
+        distance = x[:, 0] - 0.5 - 0.1 * (7 * x[:, 1]).sin()
+        return 4 * distance + 0.3 * (40 * x[:, 0]).sin() * (36 * x[:, 1]).cos()
+
+    rng = np.random.default_rng(0)
+    system, points = Biased(rng.random((60, 2)), strength), rng.random((2000, 2))
+    signs = torch.from_numpy(system.oracle(points))
+    biased = locally_biased(score, lambda x: signs, torch.from_numpy(points), strength)
+    np.testing.assert_array_equal(system.predict(points), (biased > 0).numpy())
 
 
 @pytest.mark.parametrize("weight", [0.6, 0.9])

@@ -271,7 +271,7 @@ def test_the_plane_panel_certifies_the_point_from_its_own_votes() -> None:
     exact = lesson_plane().exact_radius(np.array([[0.2, 0.3]]), 0.07)
     assert found.correct
     assert 0 < found.radius == found.recomputed() < exact[0]
-    assert panel.certificate(panel.state | {"draw": 1}).votes != found.votes or found.successes == found.n
+    assert len({panel.certificate(panel.state | {"draw": draw}).votes for draw in range(4)}) > 1
     edge = panel.certificate(panel.state | {"x": 0.4, "y": 0.3})
     assert edge.predict == ABSTAIN
 
