@@ -11,6 +11,7 @@ from .dial import cascade_chart as cascade_chart
 from .dial import combiner_chart as combiner_chart
 from .dial import dial_chart as dial_chart
 from .dial import mix_chart as mix_chart
+from .dial import robust_chart as robust_chart
 from .embed import VEGALITE as VEGALITE
 from .embed import chart_outputs as chart_outputs
 from .embed import figure_html as figure_html
@@ -21,6 +22,7 @@ from .explorer import explorer_html as explorer_html
 from .ink import INK as INK
 from .page import export_page as export_page
 from .plane import plane_chart as plane_chart
+from .plane import walk_chart as walk_chart
 from .routes import dual_chart as dual_chart
 from .tables import find_tables as find_tables
 from .tables import read_tables as read_tables

@@ -75,21 +75,25 @@ def ruled_curves(
     radius: float,
     dial: str | None = None,
     told: str = "''",
+    across: str = "radius",
+    up: str = "certified accuracy",
 ) -> Any:
     """The view: curves from `steps` (table, radius, accuracy, low, high), and a ruler over the rows `at`.
 
     `heights` and `texts` are expressions over a row ROW of `at`, by the label of a curve; the curve `dial`
     has no steps of its own and is drawn by its height. `told` is an expression of what else the heading says.
+    `across` and `up` are what the axes show, where it is not certified accuracy against a radius.
     """
     places, labels = at["radius"].tolist(), list(own)
     colours, dashes = line_scales(own)
-    moved = ruler("ruler", "radius", "radius", places, radius)
+    moved = ruler("ruler", "radius", across, places, radius)
     row = f"data('at')[{place_of(places, radius)}]"
     here = [heights[label].replace("ROW", row) for label in labels]
     name = f"datum.label + '   ' + format([{', '.join(here)}][indexof({labels!r}, datum.label)], '.3f')"
     legend = alt.Legend(title=None, labelExpr=name, symbolType="stroke", symbolOpacity=1, symbolStrokeWidth=2)
-    x = alt.X("radius:Q", title="l2 radius", scale=alt.Scale(domain=[0, places[-1]], nice=False))
-    y = alt.Y("accuracy:Q", title="certified accuracy", scale=alt.Scale(domain=[0, 1]))
+    named = "l2 radius" if across == "radius" else across
+    x = alt.X("radius:Q", title=named, scale=alt.Scale(domain=[0, places[-1]], nice=False))
+    y = alt.Y("accuracy:Q", title=up, scale=alt.Scale(domain=[0, 1]))
     colour = alt.Color("table:N", scale=colours, sort=labels, legend=legend)
     dash = alt.StrokeDash("table:N", scale=dashes, sort=labels, legend=legend)
     drawn = {"x": x, "y": y, "color": colour, "strokeDash": dash}
@@ -109,10 +113,10 @@ def ruled_curves(
     dots = ruled.transform_calculate(**keys).transform_fold(list(keys), as_=["key", "accuracy"])
     dots = dots.transform_calculate(table=f"{labels!r}[toNumber(slice(datum.key, 1))]")
     layers += [dots.mark_point(filled=True, size=60, opacity=1, aria=False).encode(x=x, y=y, color=colour)]
-    said = tips({"radius": "format(ROW.radius, '.3f')", **texts})
+    said = tips({across: "format(ROW.radius, '.3f')", **texts})
     grip = ground.mark_point(opacity=0, aria=False).encode(x=x, y=alt.value(140), tooltip=said)
     layers += [grip.add_params(moved).properties(name="grip")]
-    heading = f"'at radius ' + format({row}.radius, '.3f') + {told}"
+    heading = f"'at {across} ' + format({row}.radius, '.3f') + {told}"
     values = " + ', ' + ".join(
         f"{f'{label} '!r} + format({height}, '.3f')" for label, height in zip(labels, here, strict=True)
     )

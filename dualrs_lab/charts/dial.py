@@ -11,6 +11,7 @@ from typing import Any
 import altair as alt
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from dualrs_lab.cascade.radii import Cascade, first_to_accept, steps
 from dualrs_lab.charts.chart import Chart
@@ -24,13 +25,16 @@ from dualrs_lab.evidence.joins import Joined, join_votes
 from dualrs_lab.evidence.recompute import reclaimed
 from dualrs_lab.evidence.summary import average_radius, certified_accuracy, floor_text
 from dualrs_lab.evidence.table import as_table
-from dualrs_lab.figures.style import Look, level_label, looks
+from dualrs_lab.figures.style import BLACK, BLUE, GREEN, PURPLE, Look, level_label, looks
 from dualrs_lab.mixing.certificate import FORMS, mixed
 
-__all__ = ["cascade_chart", "combiner_chart", "dial_chart", "mix_chart"]
+__all__ = ["cascade_chart", "combiner_chart", "dial_chart", "mix_chart", "robust_chart"]
 
 
 PLACES = 100  # of the ruler, at most
+
+
+ATTACKS_DRAWN = [Look(BLACK, "-", "o"), Look(BLUE, "--", "s"), Look(GREEN, "-.", "^"), Look(PURPLE, ":", "D")]
 
 
 Setting = tuple[float | str, ...]
@@ -159,6 +163,59 @@ def mix_chart(
     start = (nearest(weights, weight), f"{kinds[0][0]}, {kinds[0][1]}")
     names = ["weight of h", "certificate"]
     return dial_chart(alone, settings, names, label="mix", start=start, radius=radius, name="mix")
+
+
+def robust_chart(
+    budgets: Sequence[float],
+    curves: Mapping[str, ArrayLike],
+    dialled: Mapping[float, ArrayLike],
+    *,
+    label: str,
+    dial: str,
+    start: float,
+    eps: float,
+) -> Chart:
+    """Accuracy that attacks leave against their budget, with a ruler; one curve follows a menu.
+
+    `curves` are accuracies at all `budgets`, which begin at 0 and are equally spaced, by what attacks or is
+    known. The curve `label` is one of `dialled`, by the value of the menu `dial`, `start` at first. The ruler
+    stands at `eps`. Raises ValueError for curves that are not as long as the budgets.
+    """
+    given = {name: np.asarray(curve, dtype=np.float64) for name, curve in curves.items()}
+    turned = {value: np.asarray(curve, dtype=np.float64) for value, curve in dialled.items()}
+    places = np.asarray(budgets, dtype=np.float64)
+    for name, curve in {**given, **{f"{dial} {value:g}": curve for value, curve in turned.items()}}.items():
+        if curve.shape != places.shape:
+            raise ValueError(
+                f"robust_chart: {name} has {curve.size} accuracies; wanted one for each of the {len(places)} "
+                "budgets"
+            )
+    own = {name: ATTACKS_DRAWN[i % len(ATTACKS_DRAWN)] for i, name in enumerate(given)} | {
+        label: Look(RULER, "-", "*")
+    }
+    drawn = pd.concat(
+        pd.DataFrame({"table": name, "radius": places, "accuracy": curve}) for name, curve in given.items()
+    ).round(5)
+    at = pd.DataFrame(
+        {"radius": places}
+        | {f"t{i}": curve.round(5) for i, curve in enumerate(given.values())}
+        | {f"d{i}": curve.round(5) for i, curve in enumerate(turned.values())}
+    )
+    heights = {name: f"ROW.t{i}" for i, name in enumerate(given)} | {label: "ROW['d' + setting]"}
+    texts = {name: f"format({height}, '.3f')" for name, height in heights.items()}
+    view = ruled_curves(
+        drawn, at, own, heights, texts, radius=eps, dial=label, across="budget", up="accuracy under attack"
+    )
+    view = view.add_params(
+        menu("setting", dial, {f"{value:g}": i for i, value in enumerate(turned)}, [*turned].index(start))
+    )
+    values = pd.DataFrame(
+        {"budget": places} | given | {f"{label}, {dial} {value:g}": curve for value, curve in turned.items()}
+    )
+    here = int(np.abs(places - eps).argmin())
+    told = ", ".join(f"{name} {curve[here]:.3f}" for name, curve in (given | {label: turned[start]}).items())
+    words = f"Accuracy against the attacker's budget; at {places[here]:g}, with {dial} {start:g}: {told}"
+    return Chart(name="robust", alt=words, view=view, values=values)
 
 
 def _joined(

@@ -26,6 +26,7 @@ ROOMS = {  # lesson -> room; its tuple has the name of the room
     "12_lesson_pixels": "pixels",
     "13_lesson_mixing": "mixing",
     "14_lesson_certificates": "certificates",
+    "15_lesson_attacks": "attacking",
 }
 
 
@@ -57,7 +58,8 @@ class Formula:
     """A function that agrees with `truth` on all `cases`.
 
     It is called with the values of a case in their order, whatever it calls them. What is None, or a function
-    that gives None, is an answer that is still open.
+    that gives None, is an answer that is still open. A `picture`, where there is one, draws a case and what
+    the answer gave for it.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Formula:
     mistakes: tuple[Mistake, ...]
     rtol: float = 1e-6
     atol: float = 1e-9
+    picture: Callable[[Mapping[str, Any], Any], Picture] | None = None
 
     def judge(self, answer: Any) -> Verdict:
         if answer is None or answer is ...:
@@ -92,7 +95,8 @@ class Formula:
         known = next((mistake for mistake in self.mistakes if self._gives(mistake.formula, given)), None)
         failed = f"That is not it, in {len(wrong)} of {len(self.cases)} cases. Try `hint({self.name!r})`."
         says = f"{where} {known.says if known else failed}"
-        return Verdict(exercise=self.name, right=False, says=says, case=case)
+        drawn = partial(self.picture, case, given[wrong[0]]) if self.picture else None
+        return Verdict(exercise=self.name, right=False, says=says, case=case, picture=drawn)
 
     def _open(self) -> Verdict:
         return Verdict(exercise=self.name, right=None, says=self.asks)
@@ -111,7 +115,8 @@ class Find:
     """Something that has a property: `examine` gives "" where it has it, and else what is wrong with it.
 
     An `examine` may raise ValueError or TypeError for what is no answer at all; its words are passed on. A
-    `picture`, where there is one, draws a wrong answer that it can draw.
+    `picture`, where there is one, draws a wrong answer that it can draw. A function is still open if it gives
+    None for the arguments `probe`.
     """
 
     name: str
@@ -120,11 +125,13 @@ class Find:
     examine: Callable[[Any], str]
     praise: str
     picture: Callable[[Any], Picture] | None = None
+    probe: tuple[Any, ...] = ()
 
     def judge(self, answer: Any) -> Verdict:
-        if answer is None or answer is ...:
-            return Verdict(exercise=self.name, right=None, says=self.asks)
         try:
+            given = answer(*copy.deepcopy(self.probe)) if self.probe and callable(answer) else answer
+            if given is None or given is ...:
+                return Verdict(exercise=self.name, right=None, says=self.asks)
             wrong = self.examine(answer)
         except Exception as error:  # readers hand in what they like
             told = f"{type(error).__name__}: {error}"
