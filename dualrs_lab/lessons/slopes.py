@@ -78,8 +78,8 @@ def walk(
     """Projected gradient descent in the plane: places (N, steps + 1, 2), never farther than `eps` away.
 
     Each step goes `step` far where the label's lead over its best rival falls most steeply, by exact slopes
-    or by those of so many `draws`. It begins at the points, or up to `start` away from them at random. Where
-    no slope is seen, it stays.
+    or by those of so many `draws` (the rival is the exact one in both). It begins at the points, or up to
+    `start` away from them at random. Where no slope is seen, it stays.
     """
     rng = np.random.default_rng(seed)
     at = _points("walk", points)

@@ -435,6 +435,32 @@ def test_a_wrong_pair_is_drawn_when_it_is_shown_and_what_cannot_be_drawn_is_not(
     assert "<img" not in check("break the naive radius", "left")._repr_mimebundle_()["text/html"]
 
 
+DRAWN = {one.name: one for one in FORMULAS if one.picture} | {
+    name: exercise(name) for name in FOUND if getattr(exercise(name), "picture", None)
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_a_failing_case_is_drawn_and_an_answer_that_nobody_can_draw_is_told(name: str) -> None:
+    one = DRAWN[name]
+    wrong = one.mistakes[0].formula if isinstance(one, Formula) else next(iter(FOUND[name][1]))
+    shown = check(name, wrong)._repr_mimebundle_()["text/html"]
+    assert '<img alt="' in shown
+    assert 'src="data:image/png;base64,' in shown
+    strange = (lambda *given: "far") if isinstance(one, Formula) else "far"
+    assert "<img" not in check(name, strange)._repr_mimebundle_()["text/html"]
+
+
+def test_at_least_half_of_the_last_lesson_draws_what_fails() -> None:
+    assert 2 * len({*DRAWN} & {one.name for one in ATTACKING}) >= len(ATTACKING)
+
+
+def test_a_function_that_gives_nothing_yet_is_open() -> None:
+    assert check("a loss that sees", lambda scores, label: None).right is None
+    assert check("a loss that sees", lambda scores, label: ...).right is None
+    assert check("a loss that sees", lambda scores: 1).right is False
+
+
 def test_forged_tables_are_found_by_both_programs_and_honest_ones_pass(tmp_path: Path) -> None:
     """What the lesson says of them: `dualrs-lab verify`, and the program that shares no code with it."""
     assert write_doubtful(tmp_path) == [f"{name}.tsv" for name in doubtful_tables()]
