@@ -95,7 +95,7 @@ def _learnt(data: str) -> Iterator[tuple[Setting, NDArray[np.float64]]]:
     if not (votes[CAT_RS]["index"] == index).all():
         raise ValueError("dial: the votes of both kinds are about different images")
     seen = set[Setting]()
-    for kinds in product(*((kind for kind, (_, sigmas) in VOTES.items() if s in sigmas) for s in ORDER)):
+    for kinds in product(*([kind for kind, (_, sigmas) in VOTES.items() if s in sigmas] for s in ORDER)):
         counts = [
             votes[kind]["counts"][:, VOTES[kind][1].index(s)] for s, kind in zip(ORDER, kinds, strict=True)
         ]

@@ -136,6 +136,14 @@ def test_the_middle_is_the_place_that_matters(made: Made) -> None:
     assert max(places, key=lambda place: places[place]["natural"]) == "middle"
 
 
+def test_a_weak_attack_lies_and_the_truth_is_between_the_bounds(made: Made) -> None:
+    found = made.recorded("15_lesson_attacks")
+    assert found["certified"] < found["exact"] < 1
+    assert found["masked"] > 0.9 > found["clean"] - 0.3 > found["truth"]
+    assert found["per_image"] == found["truth"] < found["best_average"] - 0.1
+    assert found["signs"] >= 10
+
+
 def test_tradeoff_reads_the_same_tables(made: Made) -> None:
     certified = {row["table"]: row["acr"] for row in made.recorded("21_certify")["summary"]}
     board = {row["table"]: row["acr"] for row in made.recorded("30_tradeoff")["summary"]}

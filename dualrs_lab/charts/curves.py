@@ -92,7 +92,8 @@ def ruled_curves(
     name = f"datum.label + '   ' + format([{', '.join(here)}][indexof({labels!r}, datum.label)], '.3f')"
     legend = alt.Legend(title=None, labelExpr=name, symbolType="stroke", symbolOpacity=1, symbolStrokeWidth=2)
     named = "l2 radius" if across == "radius" else across
-    x = alt.X("radius:Q", title=named, scale=alt.Scale(domain=[0, places[-1]], nice=False))
+    few: dict[str, Any] = {} if across == "radius" else {"axis": alt.Axis(tickCount=6)}
+    x = alt.X("radius:Q", title=named, scale=alt.Scale(domain=[0, places[-1]], nice=False), **few)
     y = alt.Y("accuracy:Q", title=up, scale=alt.Scale(domain=[0, 1]))
     colour = alt.Color("table:N", scale=colours, sort=labels, legend=legend)
     dash = alt.StrokeDash("table:N", scale=dashes, sort=labels, legend=legend)

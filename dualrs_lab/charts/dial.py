@@ -26,7 +26,14 @@ from dualrs_lab.evidence.joins import Joined, join_votes
 from dualrs_lab.evidence.recompute import reclaimed
 from dualrs_lab.evidence.summary import average_radius, certified_accuracy, floor_text
 from dualrs_lab.evidence.table import as_table
-from dualrs_lab.figures.style import GREY, RED, Look, level_label, looks, sigma_look
+from dualrs_lab.figures.style import (
+    GREY,
+    RED,
+    Look,
+    level_label,
+    looks,
+    sigma_look,
+)
 from dualrs_lab.mixing.certificate import FORMS, mixed
 
 __all__ = ["cascade_chart", "combiner_chart", "dial_chart", "dual_chart", "mix_chart"]

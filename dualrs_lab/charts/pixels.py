@@ -11,15 +11,19 @@ from numpy.typing import ArrayLike, NDArray
 from dualrs_lab.charts.chart import Chart, as_data
 from dualrs_lab.charts.controls import menu, nearest, slider, tips
 from dualrs_lab.charts.curves import ruled_curves
-from dualrs_lab.figures.style import BLACK, BLUE, GREEN, RED, Look
+from dualrs_lab.charts.theme import RULER
+from dualrs_lab.figures.style import BLACK, BLUE, GREEN, PURPLE, RED, Look
 
-__all__ = ["attacked_chart", "budget_chart"]
+__all__ = ["attacked_chart", "budget_chart", "robust_chart"]
 
 
 SIDE = 170  # of a picture, in pixels of the page
 
 
 SHARES = 20  # steps of the share of pixels from 0 to 1
+
+
+ATTACKS_DRAWN = [Look(BLACK, "-", "o"), Look(BLUE, "--", "s"), Look(GREEN, "-.", "^"), Look(PURPLE, ":", "D")]
 
 
 LOOKS = [Look(BLACK, ":", "X"), Look(BLUE, "-", "o"), Look(RED, "-.", "D"), Look(GREEN, "--", "s")]
@@ -167,3 +171,56 @@ def _heat(base: Any, field: str, title: str, scheme: Any, most: float) -> Any:
         color=alt.Color(f"{field}:Q", scale=scale, legend=None),
     )  # fmt: skip
     return squares.properties(width=SIDE, height=SIDE, title=title)
+
+
+def robust_chart(
+    budgets: Sequence[float],
+    curves: Mapping[str, ArrayLike],
+    dialled: Mapping[float, ArrayLike],
+    *,
+    label: str,
+    dial: str,
+    start: float,
+    eps: float,
+) -> Chart:
+    """Accuracy that attacks leave against their budget, with a ruler; one curve follows a menu.
+
+    `curves` are accuracies at all `budgets`, which begin at 0 and are equally spaced, by what attacks or is
+    known. The curve `label` is one of `dialled`, by the value of the menu `dial`, `start` at first. The ruler
+    stands at `eps`. Raises ValueError for curves that are not as long as the budgets.
+    """
+    given = {name: np.asarray(curve, dtype=np.float64) for name, curve in curves.items()}
+    turned = {value: np.asarray(curve, dtype=np.float64) for value, curve in dialled.items()}
+    places = np.asarray(budgets, dtype=np.float64)
+    for name, curve in {**given, **{f"{dial} {value:g}": curve for value, curve in turned.items()}}.items():
+        if curve.shape != places.shape:
+            raise ValueError(
+                f"robust_chart: {name} has {curve.size} accuracies; wanted one for each of the {len(places)} "
+                "budgets"
+            )
+    own = {name: ATTACKS_DRAWN[i % len(ATTACKS_DRAWN)] for i, name in enumerate(given)} | {
+        label: Look(RULER, "-", "*")
+    }
+    drawn = pd.concat(
+        pd.DataFrame({"table": name, "radius": places, "accuracy": curve}) for name, curve in given.items()
+    ).round(5)
+    at = pd.DataFrame(
+        {"radius": places}
+        | {f"t{i}": curve.round(5) for i, curve in enumerate(given.values())}
+        | {f"d{i}": curve.round(5) for i, curve in enumerate(turned.values())}
+    )
+    heights = {name: f"ROW.t{i}" for i, name in enumerate(given)} | {label: "ROW['d' + setting]"}
+    texts = {name: f"format({height}, '.3f')" for name, height in heights.items()}
+    view = ruled_curves(
+        drawn, at, own, heights, texts, radius=eps, dial=label, across="budget", up="accuracy under attack"
+    )
+    view = view.add_params(
+        menu("setting", dial, {f"{value:g}": i for i, value in enumerate(turned)}, [*turned].index(start))
+    )
+    values = pd.DataFrame(
+        {"budget": places} | given | {f"{label}, {dial} {value:g}": curve for value, curve in turned.items()}
+    )
+    here = int(np.abs(places - eps).argmin())
+    told = ", ".join(f"{name} {curve[here]:.3f}" for name, curve in (given | {label: turned[start]}).items())
+    words = f"Accuracy against the attacker's budget; at {places[here]:g}, with {dial} {start:g}: {told}"
+    return Chart(name="robust", alt=words, view=view, values=values)

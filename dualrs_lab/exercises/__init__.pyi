@@ -1,3 +1,5 @@
+from .attacking import ATTACKING as ATTACKING
+from .breaking import BREAKING as BREAKING
 from .certificates import CERTIFICATES as CERTIFICATES
 from .dual import DUAL as DUAL
 from .exercise import Exercise as Exercise

@@ -26,6 +26,7 @@ ROOMS = {  # lesson -> room; its tuple has the name of the room
     "12_lesson_pixels": "pixels",
     "13_lesson_mixing": "mixing",
     "14_lesson_certificates": "certificates",
+    "15_lesson_attacks": "attacking",
 }
 
 
@@ -114,7 +115,8 @@ class Find:
     """Something that has a property: `examine` gives "" where it has it, and else what is wrong with it.
 
     An `examine` may raise ValueError or TypeError for what is no answer at all; its words are passed on. A
-    `picture`, where there is one, draws a wrong answer that it can draw.
+    `picture`, where there is one, draws a wrong answer that it can draw. A function is still open if it gives
+    None for the arguments `probe`.
     """
 
     name: str
@@ -123,11 +125,13 @@ class Find:
     examine: Callable[[Any], str]
     praise: str
     picture: Callable[[Any], Picture] | None = None
+    probe: tuple[Any, ...] = ()
 
     def judge(self, answer: Any) -> Verdict:
-        if answer is None or answer is ...:
-            return Verdict(exercise=self.name, right=None, says=self.asks)
         try:
+            given = answer(*copy.deepcopy(self.probe)) if self.probe and callable(answer) else answer
+            if given is None or given is ...:
+                return Verdict(exercise=self.name, right=None, says=self.asks)
             wrong = self.examine(answer)
         except Exception as error:  # readers hand in what they like
             told = f"{type(error).__name__}: {error}"

@@ -19,6 +19,10 @@ from .answers import weight_answer as weight_answer
 from .answers import weight_at_point_answer as weight_at_point_answer
 from .answers import worst_answer as worst_answer
 from .answers import worst_mix_answer as worst_mix_answer
+from .attacks import answers_grid as answers_grid
+from .attacks import moved_images as moved_images
+from .attacks import slope_arrows as slope_arrows
+from .attacks import step_in_budget as step_in_budget
 from .board import POINT_COLUMNS as POINT_COLUMNS
 from .board import board as board
 from .board import by_certified as by_certified

@@ -1,4 +1,4 @@
-"""`expect`: a claim of a notebook, checked where it must hold and judged where a reader explores; `available`."""
+"""`expect`: a claim of a notebook, checked where it must hold, judged where a reader plays; `available`."""
 
 import importlib
 import os
@@ -32,7 +32,7 @@ def expect(claim: str, holds: object) -> None:
 
 
 def available(module: str, part: str) -> bool:
-    """Whether a module can be imported; where it cannot, this says that `part` of the notebook is left out."""
+    """Whether a module can be imported; where not, this says that `part` of the notebook is left out."""
     try:
         importlib.import_module(module)
     except ImportError:

@@ -28,10 +28,12 @@ from dualrs_lab.charts import (
     menu,
     mix_chart,
     plane_chart,
+    robust_chart,
     slider,
     ticks,
     tips,
     votes_chart,
+    walk_chart,
 )
 from dualrs_lab.combine import Combiner, combine_tables
 from dualrs_lab.evidence import (
@@ -46,7 +48,7 @@ from dualrs_lab.evidence import (
 )
 from dualrs_lab.experiment import Experiment
 from dualrs_lab.figures import METHODS, certified_points, looks
-from dualrs_lab.lessons import lesson_plane
+from dualrs_lab.lessons import SmoothedPlane, first_wrong, lesson_plane, walk
 from dualrs_lab.mixing import mixed
 
 DATA = Path(__file__).parents[2] / "data"
@@ -229,6 +231,40 @@ def test_the_plane_is_the_lessons() -> None:
     assert at["e0"] == pytest.approx(exact, abs=1e-4)
     assert 0 < at["r0"] <= exact
     assert f"certified within {at['r0']:.3f}" in chart.svg()
+
+
+def test_an_attack_in_the_plane_is_the_lessons_step_by_step() -> None:
+    smoothed, at = SmoothedPlane(lesson_plane(), 0.1), np.array([[0.77, 0.53]])
+    ways: dict[str, dict[str, object]] = {"long": {"step": 0.02}, "short": {"step": 0.003}}
+    chart = walk_chart(smoothed, ways=ways, x=0.77, y=0.53, steps=5)
+    row = rows(chart, "walks").query("x == 0.77 and y == 0.53 and way == 0").iloc[0]
+    places = walk(smoothed, at, smoothed.predict(at), 0.1, steps=10, step=0.02)
+    assert [row[f"x{t}"] for t in range(11)] == np.rint(1000 * places[0, :, 0]).tolist()
+    assert row["f"] == first_wrong(smoothed, places, smoothed.predict(at))[0] == 4
+    exact = smoothed.base.exact_radius(at, 0.1)[0]
+    assert exact - 1e-4 <= row["e"] <= exact
+    assert row["c"] <= smoothed.base.rs_radius_exact(at, 0.1)[0]
+    assert f"exactly {row['e']:.3f} · 5 steps: another class, at step 4" in chart.svg()
+    assert chart.values["another class"].tolist() == ["at step 4", "never"]
+    assert len(json.dumps(chart._repr_mimebundle_())) < 200_000
+
+
+def test_accuracies_under_attack_stand_at_their_budgets_and_follow_the_menu() -> None:
+    budgets, curves = [0.0, 0.1, 0.2], {"the truth": [0.9, 0.5, 0.1]}
+    turned = {1: [0.9, 0.6, 0.2], 1000: [0.9, 0.9, 0.9]}
+    how = {"label": "weak", "dial": "scale", "eps": 0.1}
+    chart = robust_chart(budgets, curves, turned, start=1000, **how)
+    at = rows(chart, "at")
+    assert at["t0"].tolist() == curves["the truth"]
+    assert [at["d0"].tolist(), at["d1"].tolist()] == [*turned.values()]
+    assert "at 0.1, with scale 1000: the truth 0.500, weak 0.900" in chart.alt
+    drawing = chart.svg().replace("\u00a0", " ")
+    assert "at budget 0.100" in drawing
+    assert "weak   0.900" in drawing
+    with pytest.raises(
+        ValueError, match="robust_chart: scale 3 has 2 accuracies; wanted one for each of the 3"
+    ):
+        robust_chart(budgets, curves, {3: [0.1, 0.2]}, start=3, **how)
 
 
 def test_a_dual_system_image_by_image() -> None:

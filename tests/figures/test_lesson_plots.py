@@ -138,3 +138,34 @@ def test_images_stand_in_the_row_of_their_level_by_radius() -> None:
     assert np.array_equal(np.squeeze(last), images[0, 0].numpy())
     with pytest.raises(ValueError, match="a level and a radius each"):
         figures.images_by_level(images, levels[:3], radii)
+
+
+def test_slopes_are_arrows_of_one_length_and_none_where_there_is_none() -> None:
+    plane = Boxes(((0.5, -np.inf, np.inf, np.inf),), (1,), background=0, classes=2)
+    slopes = [[3.0, 0.0], [0.0, 0.0], [0.0, -0.1]]
+    ax = figures.slope_arrows(plane, (0.4, 0.5), {"estimates": slopes, "exact": [1.0, 1.0]}, length=0.2)
+    many, one = (part for part in ax.collections if hasattr(part, "U"))
+    np.testing.assert_allclose(np.stack([many.U, many.V], axis=1), [[0.2, 0.0], [0.0, -0.2]])
+    np.testing.assert_allclose(np.hypot(one.U, one.V), 0.2)
+    assert [text.get_text() for text, _ in legend(ax)][-2:] == ["estimates", "exact"]
+
+
+def test_a_step_is_drawn_from_where_the_attack_is_with_its_budget() -> None:
+    ax = figures.step_in_budget((0.5, 0.5), (0.55, 0.5), (0.7, 0.4), 0.1)
+    box = ax.patches[1]
+    assert (box.get_x(), box.get_y(), box.get_width()) == pytest.approx((0.4, 0.4, 0.2))
+    assert ax.lines[2].get_xydata().tolist() == [[0.7, 0.4]]
+    assert ax.get_xlim()[1] > 0.7
+
+
+def test_images_stand_in_a_row_and_answers_in_a_grid() -> None:
+    first, second = np.eye(8), np.ones((8, 8))
+    ax = figures.moved_images({"before": first, "after": second})
+    shown = [(one.get_title(), one.images[0].get_array()) for one in ax.figure.axes]
+    assert [title for title, _ in shown] == ["before", "after"]
+    assert np.array_equal(shown[0][1], first)
+    grid = figures.answers_grid(
+        {"one": [True, False, True], "two": [False, False, True]}, title="you say 1/3"
+    )
+    assert [text.get_text() for text in grid.texts] == ["", "×", "", "×", "×", ""]
+    assert [tick.get_text() for tick in grid.get_yticklabels()] == ["one", "two"]
