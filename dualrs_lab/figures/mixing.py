@@ -182,8 +182,8 @@ class MixRadii(Drawing):
     looks: ClassVar[dict[str, tuple[str, str]]] = {
         "h alone (Cohen)": (_BLACK, "-"),
         "mix, sharp": (_COLOURS[3], "-"),
-        "mix, theorem 5": (_COLOURS[0], "--"),
-        "mix, theorem 4": (_COLOURS[2], "-."),
+        "mix, Bai et al., theorem 5": (_COLOURS[0], "--"),
+        "mix, Bai et al., theorem 4": (_COLOURS[2], "-."),
     }
 
     @style()

@@ -1,4 +1,7 @@
-"""`expect`: a claim of a notebook, checked where it must hold, judged where a reader plays; `available`."""
+"""`expect`: a claim of a notebook, checked where it must hold and judged where a reader explores.
+
+And `available`: what a part of a notebook needs, or words that say that it is left out.
+"""
 
 import importlib
 import os
@@ -32,7 +35,7 @@ def expect(claim: str, holds: object) -> None:
 
 
 def available(module: str, part: str) -> bool:
-    """Whether a module can be imported; where not, this says that `part` of the notebook is left out."""
+    """Whether a module can be imported; where it cannot, this says that `part` is left out."""
     try:
         importlib.import_module(module)
     except ImportError:

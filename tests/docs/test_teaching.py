@@ -6,15 +6,24 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from dualrs_lab.charts import VEGALITE
 from dualrs_lab.exercises import EXERCISE, SOLUTION, exercises
 
 ROOT = Path(__file__).parents[2]
 LESSONS = sorted((ROOT / "notebooks").glob("1?_lesson_*.ipynb"))
 TEACHING = (ROOT / "docs" / "teaching.md").read_text()
 GLOSSARY = (ROOT / "docs" / "glossary.md").read_text()
+WITHOUT_TORCH = [
+    "10_lesson_smoothing",
+    "11_lesson_dual",
+    "13_lesson_mixing",
+    "14_lesson_certificates",
+    "15_lesson_attacks",
+]
 NO_TORCH = """
 import sys
 
@@ -86,7 +95,7 @@ def test_exercises_are_judged_where_there_is_no_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("lesson", ["11_lesson_dual", "14_lesson_certificates", "15_lesson_attacks"])
+@pytest.mark.parametrize("lesson", WITHOUT_TORCH)
 def test_lessons_import_nothing_that_needs_torch(lesson: str) -> None:
     tree = ast.parse(source(ROOT / "notebooks" / f"{lesson}.ipynb"))
     lines = [ast.unparse(node) for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
@@ -95,7 +104,7 @@ def test_lessons_import_nothing_that_needs_torch(lesson: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lesson", ["11_lesson_dual", "14_lesson_certificates", "15_lesson_attacks"])
+@pytest.mark.parametrize("lesson", WITHOUT_TORCH)
 def test_lessons_run_where_there_is_no_torch(lesson: str) -> None:
     path = ROOT / "notebooks" / f"{lesson}.ipynb"
     code = NO_TORCH + (
@@ -103,7 +112,49 @@ def test_lessons_run_where_there_is_no_torch(lesson: str) -> None:
         f"sit(Path({str(path)!r}), told.append)\n"
         "assert told[-1] == {'end': True} and not [line for line in told if 'error' in line], told\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=path.parent)
+    told = subprocess.run(
+        [sys.executable, "-c", code], cwd=path.parent, stdout=subprocess.PIPE, text=True, check=True
+    )
+    left_out = "There is no torch here, so section 11 is left out." in told.stdout
+    assert left_out == (lesson == "10_lesson_smoothing")  # its photographs; nothing else
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_each_lesson_says_what_it_needs_and_has_two_figures_that_are_dragged(path: Path) -> None:
+    cells = json.loads(path.read_text())["cells"]
+    first = " ".join("".join(cells[0]["source"]).split())
+    for part in ("**What you need:**", "**Time:**", "**Afterwards you will be able to**", "**Claim.**"):
+        assert part in first, part
+    text = "".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    assert text.count("**Predict") >= 4
+    charts = [
+        output["data"][VEGALITE]
+        for cell in cells
+        for output in cell.get("outputs", [])
+        if VEGALITE in output.get("data", {})
+    ]
+    moved = [chart for chart in charts if any("bind" in one or "select" in one for one in every_param(chart))]
+    assert len(moved) >= 2
+
+
+def every_param(chart: Any) -> list[dict[str, Any]]:
+    """The parameters of a drawing, wherever they stand in it."""
+    if isinstance(chart, list):
+        return [one for part in chart for one in every_param(part)]
+    if not isinstance(chart, dict):
+        return []
+    return [*chart.get("params", []), *(one for part in chart.values() for one in every_param(part))]
+
+
+def test_the_robust_classifier_has_one_letter_and_each_symbol_one_meaning() -> None:
+    """In 10 and 11 nothing is called g, which is the accurate one of two; F is never a score."""
+    for name in ("10_lesson_smoothing", "11_lesson_dual"):
+        cells = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text())["cells"]
+        text = "".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+        math = " ".join(re.findall(r"\$([^$]+)\$", text))
+        found = re.findall(r"(?<![A-Za-z\\])g(?![A-Za-z])", math)
+        assert len(found) == (2 if name.startswith("10") else 0)  # 10 says what others call it, and who g is
+        assert not re.search(r"F_[cy]", math)
 
 
 def test_slides_are_made(tmp_path: Path) -> None:

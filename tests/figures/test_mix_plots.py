@@ -66,7 +66,7 @@ def test_the_sharp_radius_is_drawn_below_that_of_h() -> None:
     p = np.array(drawn["h alone (Cohen)"][0])
     np.testing.assert_allclose(drawn["h alone (Cohen)"][1], rs_radius(p, 0.5))
     np.testing.assert_allclose(drawn["mix, sharp"][1], mix_radius_closed(p, 0.76, 0.5))
-    for other in ("mix, theorem 5", "mix, theorem 4"):
+    for other in ("mix, Bai et al., theorem 5", "mix, Bai et al., theorem 4"):
         assert np.all(np.array(drawn[other][1]) <= np.array(drawn["mix, sharp"][1]) + 1e-12)
 
 
