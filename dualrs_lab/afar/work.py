@@ -125,6 +125,10 @@ class Workplace:
                 known[name] = {"version": self._put(name).text, "digest": mine[name]}
                 replace_json(self.folder / _MANIFEST, known)
                 size += (self.here / name).stat().st_size
+            if todo and self.whole:  # a listing may tell other signs of a file than a look at it
+                there = self.there()
+                known |= {name: {**known[name], "version": there[name][1].text} for name in todo}
+                replace_json(self.folder / _MANIFEST, known)
         told = self.far.told
         if todo:
             say(f"{told}: {_all(todo)} sent, {size_text(size)}; a copy stays in {self.folder}")
