@@ -21,6 +21,7 @@ from dualrs_lab.cli.cluster.manifest import MANIFEST
 from dualrs_lab.cli.cluster.parts import MERGE
 from dualrs_lab.cli.denoiser import DENOISER
 from dualrs_lab.cli.faults import explain, one_line_warnings
+from dualrs_lab.cli.outputs import at_hand
 from dualrs_lab.cli.parser import Parser
 from dualrs_lab.cli.run import GALLERY, LAB, NEW, RUN, STATUS
 from dualrs_lab.cli.systems import CASCADE, COMBINE
@@ -52,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if rest and not options.command.takes_rest:
                 raise ValueError(f"unknown argument {rest[0]!r} (see dualrs-lab --help)")
             options.rest, options.words = rest, words
-            code: int = options.command.run(options)
+            with at_hand(options):
+                code: int = options.command.run(options)
             sys.stdout.flush()  # here a full disk can still be told
             return code
     except KeyboardInterrupt:

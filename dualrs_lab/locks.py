@@ -22,7 +22,7 @@ try:
 except ImportError:  # a system without POSIX locks
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["LOCK_WAIT", "lock_path", "writing"]
+__all__ = ["LOCK_WAIT", "TakenError", "lock_path", "writing"]
 
 
 LOCK_WAIT = "DUALRS_LOCK_WAIT"
@@ -101,7 +101,7 @@ def _take(call: str, path: Path) -> int:
                     os.ftruncate(file, 0)
                     os.write(file, _self().encode())
                 return file
-        except _TakenError:
+        except TakenError:
             os.close(file)
             if time.monotonic() > until:
                 raise
@@ -139,11 +139,11 @@ def _self() -> str:
     return f"process {os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')}"
 
 
-class _TakenError(ValueError):
+class TakenError(ValueError):
     """Somebody else writes the file."""
 
 
-def _taken(call: str, path: Path, who: str) -> _TakenError:
-    return _TakenError(
+def _taken(call: str, path: Path, who: str) -> TakenError:
+    return TakenError(
         f"{call}: {path} is being written by {who}; wait until that is done, or choose another file"
     )

@@ -17,6 +17,7 @@ from dualrs_lab.locks import writing
 
 __all__ = [
     "check_place",
+    "is_recorded",
     "making",
     "plain",
     "positions",
@@ -56,6 +57,11 @@ def record_path(path: Path | str) -> Path:
     if path.suffix not in _KNOWN_BY:
         raise ValueError(f"record_path: got {path}; wanted a name that ends in {' or '.join(_KNOWN_BY)}")
     return path.with_suffix(".json")
+
+
+def is_recorded(name: str) -> bool:
+    """Whether a file of this name is a result, with a record beside it."""
+    return Path(name).suffix in _KNOWN_BY
 
 
 def check_place(call: str, path: Path, ending: str) -> None:

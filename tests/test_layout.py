@@ -130,7 +130,7 @@ def test_dependencies_have_lower_bounds_and_nothing_more() -> None:
 def test_every_third_party_import_is_declared() -> None:
     extras = PYPROJECT["project"]["optional-dependencies"]
     wanted = list(PYPROJECT["project"]["dependencies"])
-    for extra in ("attacks", "int8", "diffusers", "completion", "timm", "hf", "onnx", "slurm"):
+    for extra in ("attacks", "int8", "diffusers", "completion", "timm", "hf", "onnx", "slurm", "afar"):
         wanted += extras[extra]
     names = {Requirement(text).name for text in wanted}
     modules = {"pillow": "PIL", "vl-convert-python": "vl_convert"}

@@ -29,11 +29,12 @@ GROUND = {
     "experiment": "adapters evidence files",
 }
 ARROWS = {
+    "afar": "files locks store",
     "data": "settings",
-    "models": "files settings store",
-    "adapters": "files models runtime",
-    "evidence": "files locks settings store",
-    "attacks": "data evidence files locks models runtime settings shards store",
+    "models": "afar files settings store",
+    "adapters": "afar files models runtime",
+    "evidence": "afar files locks settings store",
+    "attacks": "afar data evidence files locks models runtime settings shards store",
     "pixels": "attacks data models runtime",
     "training": "attacks data files models pixels runtime settings smoothing store",
     "smoothing": "attacks data evidence files locks models runtime settings shards store",
@@ -41,25 +42,26 @@ ARROWS = {
     "combine": "data evidence files locks models runtime settings shards smoothing store training",
     "mixing": "attacks data evidence files models runtime store training",
     "dual": "cascade data evidence files models runtime shards smoothing store training",
-    "denoising": "adapters data experiment models runtime store training",
+    "denoising": "afar adapters data experiment models runtime store training",
     "lessons": "combine evidence mixing settings",
     "exercises": "cascade dual evidence figures files headless lessons mixing",  # headless ends processes
     "figures": "cascade combine dual evidence files mixing",
-    "charts": "cascade combine data dual evidence figures files lessons mixing",
+    "charts": "afar cascade combine data dual evidence figures files lessons mixing",
     "panels": "adapters attacks cascade cluster combine data dual evidence figures headless lessons mixing "
     "models pixels runtime smoothing tasks",
     "gallery": "charts files",  # of charts how a page holds them, which knows no method
-    "headless": "files gallery settings",
+    "headless": "afar files gallery settings",
     "home": "gallery headless",
-    "tasks": "files headless locks",
+    "tasks": "afar files headless locks",
     "cluster": "files headless locks",
-    "front": "adapters data evidence figures models runtime settings smoothing store",
-    "cli": "adapters attacks cascade charts cluster combine data denoising evidence exercises experiment "
-    "files front headless home mixing models runtime settings shards smoothing store training",
+    "front": "afar adapters data evidence figures models runtime settings smoothing store",
+    "cli": "afar adapters attacks cascade charts cluster combine data denoising evidence exercises "
+    "experiment files front headless home mixing models runtime settings shards smoothing store training",
 }
 # Libraries that belong to one place only.
 ONLY = {
     "altair": "charts",
+    "fsspec": "afar",
     "ipywidgets": "panels",
     "matplotlib": "figures",
     "papermill": "headless",

@@ -20,6 +20,8 @@ from dualrs_lab.adapters.robustbench import by_names, robustbench_network
 from dualrs_lab.adapters.sources import FACTORY, SCHEMES, source_name
 from dualrs_lab.adapters.weights import Weights, fill_in, read_weights, want_weights_file
 from dualrs_lab.adapters.zoos import ZOOS, guess, hint_of, torchvision_filled
+from dualrs_lab.afar.address import is_file_afar
+from dualrs_lab.afar.fetching import at_hand
 from dualrs_lab.models.checkpoints import load_checkpoint
 from dualrs_lab.models.conduct import duplicate, in_evaluation
 from dualrs_lab.models.networks import Classifier
@@ -31,7 +33,7 @@ __all__ = ["load_network"]
 
 _WANTED = (
     "a file (a checkpoint, weights, .onnx, TorchScript, .pt2), torchvision:NAME, timm:NAME, hf:ORG/NAME or "
-    "hf:FOLDER, robustbench:FILE, http://HOST:PORT/PATH, or module:factory"
+    "hf:FOLDER, robustbench:FILE, http://HOST:PORT/PATH, a file at an address (s3://…), or module:factory"
 )
 
 
@@ -54,7 +56,8 @@ def load_network(
     network; `.onnx`, TorchScript or `.pt2`; `torchvision:NAME`, `timm:NAME`, `hf:ORG/NAME` or `hf:FOLDER`,
     published or with `weights`, a file; `robustbench:FILE`; `module:factory`, a function of your code that
     gives a network, perhaps for `weights`; `http://…` (see `Endpoint`); a network, or a function of images
-    (see `black_box`).
+    (see `black_box`). A file may be at an address that fsspec reads (`s3://…`, `hf://…`); behind http(s), one
+    that ends as files of networks do is such a file, and any other a box that answers.
 
     `mean` and `std`, a number each or one a channel, are of images in [0, 1]; they become the first layer. A
     source that does not say them is refused, unless they are given. Images are brought to `size` inside, so
@@ -65,6 +68,8 @@ def load_network(
 
     Raises FileNotFoundError or ValueError that says what came, what was wanted and what to do.
     """
+    if weights is not None:
+        weights = at_hand("load_network", weights)
     place = pick_device(device) if isinstance(device, str) else device
     how = _How(weights, mean, std, size, classes, place or torch.device("cpu"))
     if isinstance(source, str | Path):
@@ -100,6 +105,8 @@ def _named(source: str | Path, how: _How) -> nn.Module:
     scheme, _, name = text.partition(":")
     if os.path.lexists(text):
         return _in_file(Path(source), how)
+    if is_file_afar(text):
+        return _in_file(at_hand("load_network", text), how)
     if scheme in ("http", "https"):
         _alone(text, weights=how.weights)
         return _outside(ask_endpoint(text, classes=how.classes), source_name(text), how)

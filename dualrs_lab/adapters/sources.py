@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from dualrs_lab.afar.address import address_text
+
 __all__ = ["FACTORY", "SCHEMES", "names_a_source", "source_name"]
 
 
@@ -23,7 +25,7 @@ def source_name(source: str | Path) -> str:
     """A source as records and names of files tell it: without folders, passwords or keys."""
     text = str(source)
     if "://" in text:
-        return re.sub(r"[?#].*", "", re.sub(r"//[^/@]*@", "//", text))
+        return address_text(text)
     scheme, _, name = text.partition(":")
     if scheme == "robustbench" or (scheme == "hf" and Path(name).is_dir()):
         return f"{scheme}:{Path(name).name}"

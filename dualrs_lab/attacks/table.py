@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
+from dualrs_lab.afar.address import address_text
+from dualrs_lab.afar.fetching import at_hand
 from dualrs_lab.data.images import Images
 from dualrs_lab.evidence.cells import read_cells
 from dualrs_lab.evidence.rows import IMAGE, check_digests, check_each, check_images
@@ -111,7 +113,7 @@ def read_evaluation(path: Path | str) -> pd.DataFrame:
     Raises ValueError that names the row for cells of the wrong kind, an image that comes twice, and answers
     that contradict each other, and where the file is not the one of which its record holds the sha256.
     """
-    path, call = Path(path), f"read_evaluation({path})"
+    call, path = f"read_evaluation({address_text(path)})", at_hand("read_evaluation", path)
     table = read_cells(call, path, "a table of evaluate_table", _check_columns, _KINDS)
     _check_answers(call, table)
     return table.astype(dict.fromkeys(answers(table), bool))

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from dualrs_lab.afar.address import is_afar
+from dualrs_lab.afar.fetching import at_hand, expand
 from dualrs_lab.evidence.table import read_table
 
 __all__ = ["find_tables", "read_tables"]
@@ -26,11 +28,16 @@ _LEVEL = re.compile(r"_sigma_?([0-9.]*[1-9])0*(_seed\d+)?(_smoothed[0-9.]+)?(_n\
 
 
 def find_tables(named: Iterable[Path | str], *, own: Path | str, shipped: Path | str) -> list[Path]:
-    """The files of these paths and patterns; where nothing is named, the shipped ones and all in `own`.
+    """The files of these paths, addresses and patterns; of none, the shipped ones and all in `own`.
 
     FileNotFoundError for what matches no file, and where there is nothing at all.
     """
-    wanted = [*map(str, named)]
+    texts = [*map(str, named)]
+    addresses = [one for text in texts if is_afar(text) for one in expand("find_tables", text)]
+    brought = [at_hand("find_tables", address) for address in addresses]
+    wanted = [text for text in texts if not is_afar(text)]
+    if brought and not wanted:
+        return brought
     for text in wanted:
         if not glob.glob(text, recursive=True):
             raise FileNotFoundError(f"find_tables: {text} matches no file")
@@ -38,7 +45,7 @@ def find_tables(named: Iterable[Path | str], *, own: Path | str, shipped: Path |
     found = [Path(path) for text in wanted for path in sorted(glob.glob(text, recursive=True))]
     if not found:
         raise FileNotFoundError(f"find_tables: there are no tables in {own} or {shipped}; name some")
-    return [*dict.fromkeys(found)]
+    return [*dict.fromkeys([*found, *brought])]
 
 
 def read_tables(

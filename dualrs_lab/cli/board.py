@@ -3,9 +3,10 @@
 from argparse import Namespace
 from pathlib import Path
 
+from dualrs_lab.afar.address import by_address
 from dualrs_lab.cli.inputs import want_file
 from dualrs_lab.cli.outputs import want_place
-from dualrs_lab.cli.parser import Command, Parser, a_number, a_path
+from dualrs_lab.cli.parser import Command, Parser, a_new_file, a_number, a_path
 from dualrs_lab.settings import RADIUS
 
 __all__ = ["BOARD"]
@@ -24,7 +25,7 @@ def _board_options(parser: Parser) -> None:
                         help="where shipped tables and pictures are (default: %(default)s)")  # fmt: skip
     parser.add_argument("--radius", type=a_number(RADIUS), default=0.5,
                         help="where the ruler stands at first (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--out", type=a_path, default=Path("board.html"), metavar="PAGE",
+    parser.add_argument("--out", type=a_new_file, default=Path("board.html"), metavar="PAGE",
                         help="(default: %(default)s)")  # fmt: skip
 
 
@@ -47,8 +48,8 @@ def _board(options: Namespace) -> int:
     page = explorer_html(tables, chosen=chosen, radius=options.radius, pictures=pictures)
     replace_text(options.out, page)
     for path, error in left.items():
-        print(f"board: left out {path}: {error}")
-    print(f"board: {len(tables)} tables; open {options.out} in a browser")
+        print(by_address(f"board: left out {path}: {error}"))
+    print(f"board: {len(tables)} tables; open {by_address(options.out)} in a browser")
     return 0
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from dualrs_lab.cli.inputs import add_network, choose_device, read_model, want_file
 from dualrs_lab.cli.options import CHECKED, add_training
 from dualrs_lab.cli.outputs import want_place
-from dualrs_lab.cli.parser import Command, Parser, a_number, a_weights, some_numbers
+from dualrs_lab.cli.parser import Command, Parser, a_number, a_weights, new_weights, some_numbers
 from dualrs_lab.settings import Range
 
 if TYPE_CHECKING:
@@ -37,7 +37,11 @@ def _options(parser: Parser) -> None:
         help="weight of the squared error where a network is given (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--out", type=a_weights, required=True, metavar="FILE", help="name.safetensors; its json lies beside"
+        "--out",
+        type=new_weights,
+        required=True,
+        metavar="FILE",
+        help="name.safetensors; its json lies beside",
     )
 
 

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from dualrs_lab.afar.address import by_address, without_secrets
+
 __all__ = ["INTERNAL", "REFUSED", "explain", "one_line_warnings"]
 
 
@@ -75,7 +77,7 @@ def explain(error: Exception, command: str, options: Namespace | None) -> tuple[
             f"internal error ({name}); set {TRACEBACK}=1 to see where, and please report it",
             INTERNAL,
         )
-    text = _printable(text)
+    text = _printable(without_secrets(by_address(text)))
     return (text if not command or text.startswith(f"{command}: ") else f"{command}: {text}"), code
 
 
@@ -130,7 +132,7 @@ def one_line_warnings() -> Iterator[None]:
     """Warnings as a person at a terminal reads them: a line each, without the place in the code."""
 
     def line(message: Warning | str, *_: object, **__: object) -> str:
-        return f"dualrs-lab: warning: {_printable(str(message))}\n"
+        return f"dualrs-lab: warning: {_printable(without_secrets(by_address(message)))}\n"
 
     before = warnings.formatwarning
     warnings.formatwarning = line

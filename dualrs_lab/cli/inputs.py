@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dualrs_lab.adapters.sources import names_a_source
-from dualrs_lab.cli.parser import Parser, a_name, a_number, a_path, some_numbers
+from dualrs_lab.afar.address import is_file_afar
+from dualrs_lab.cli.parser import Afar, Parser, a_name, a_number, a_path, some_numbers
 from dualrs_lab.settings import COUNT, Range
 
 if TYPE_CHECKING:
@@ -79,12 +80,14 @@ def choose_device(options: Namespace) -> "torch.device":
         raise ValueError(f"{options.name}: --device {options.device!r}: {error}") from error
 
 
-def a_source(text: str) -> "Path | str":
-    """Reads a word that names a network: a path, unless it begins as another kind of source does."""
-    return a_name(text) if names_a_source(text) and not os.path.lexists(text) else a_path(text)
+def a_source(text: str) -> "Path | Afar | str":
+    """Reads a word that names a network: a file here or afar, unless it begins as another source does."""
+    if is_file_afar(a_name(text)):
+        return a_path(text)
+    return text if names_a_source(text) and not os.path.lexists(text) else a_path(text)
 
 
-def a_denoiser(text: str) -> "Path | str":
+def a_denoiser(text: str) -> "Path | Afar | str":
     """Reads a word that names a denoiser: a path, or diffusers:NAME."""
     return a_name(text) if text.startswith("diffusers:") and not os.path.lexists(text) else a_path(text)
 

@@ -9,17 +9,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+from dualrs_lab.afar.address import address_text, is_afar, last_name
 from dualrs_lab.settings import Range
 
 __all__ = [
+    "Afar",
     "Command",
     "Parser",
     "a_fraction",
     "a_name",
+    "a_new_file",
     "a_number",
     "a_path",
+    "a_run_folder",
     "a_table",
     "a_weights",
+    "new_weights",
     "some_numbers",
 ]
 
@@ -49,6 +54,13 @@ class Parser(ArgumentParser):
             if word.startswith("--") and word.endswith("=--"):  # argparse takes it for the end of options
                 self.error(f"argument {word[:-3]}: '--' is no value")
         return super().parse_known_args(args, namespace)
+
+
+class Afar(NamedTuple):
+    """What an option says that is an address, until `outputs.at_hand` puts a path in its place."""
+
+    address: str
+    use: str = "read"  # a file; or "write" one, or work in a "folder"
 
 
 class Command(NamedTuple):
@@ -110,22 +122,39 @@ def a_name(text: str) -> str:
     return text
 
 
-def a_path(text: str) -> Path:
-    """Reads a word that can be a path."""
-    return Path(a_name(text))
+def a_path(text: str) -> Path | Afar:
+    """Reads a word that can be a path, or the address of a file that is read."""
+    return Afar(text) if is_afar(a_name(text)) else Path(text)
 
 
-def a_table(text: str) -> Path:
+def a_new_file(text: str) -> Path | Afar:
+    """Reads a word that says where a file goes."""
+    return _ending("", text, "write")
+
+
+def a_run_folder(text: str) -> Path | Afar:
+    """Reads a word that names a folder of runs."""
+    return _ending("", text, "folder")
+
+
+def a_table(text: str) -> Path | Afar:
     """Reads a word that names a table to be made."""
-    path = a_path(text)
-    if path.suffix != ".tsv":
-        raise ArgumentTypeError(f"{text}: want a name that ends in .tsv")
-    return path
+    return _ending(".tsv", text, "write")
 
 
-def a_weights(text: str) -> Path:
+def a_weights(text: str) -> Path | Afar:
     """Reads a word that names a file of weights of ours."""
-    path = a_path(text)
-    if path.suffix != ".safetensors":
-        raise ArgumentTypeError(f"{text}: want a name that ends in .safetensors")
-    return path
+    return _ending(".safetensors", text, "read")
+
+
+def new_weights(text: str) -> Path | Afar:
+    """Reads a word that says where a file of weights of ours goes."""
+    return _ending(".safetensors", text, "write")
+
+
+def _ending(ending: str, text: str, use: str) -> Path | Afar:
+    place = a_path(text)
+    name = last_name(text) if isinstance(place, Afar) else place.name
+    if not name.endswith(ending) or name == ending:
+        raise ArgumentTypeError(f"{address_text(text)}: want a name that ends in {ending}")
+    return Afar(text, use) if isinstance(place, Afar) else place

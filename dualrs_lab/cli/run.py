@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from dualrs_lab.cli.cluster.jobs import say_submission
 from dualrs_lab.cli.cluster.parts import a_shard
 from dualrs_lab.cli.cluster.submit import add_cluster, check_cluster, submit_runs
-from dualrs_lab.cli.parser import Command, Parser, a_number, a_path
+from dualrs_lab.cli.parser import Command, Parser, a_new_file, a_number, a_run_folder
 
 if TYPE_CHECKING:
     from dualrs_lab.headless.plan import Run
@@ -36,7 +36,9 @@ def _run_options(parser: Parser) -> None:
         help="a parameter, for every notebook of the run that has it",
     )  # fmt: skip
     add_option(parser, Request, "sweep", metavar="FILE")
-    add_option(parser, Request, "out", default=OUT, metavar="DIR", help="everything goes there")
+    add_option(
+        parser, Request, "out", default=OUT, type=a_run_folder, metavar="DIR", help="everything goes there"
+    )
     parser.add_argument(
         "--jobs", type=a_number(JOBS), metavar="N",
         help="runs at a time; default: one for each device",
@@ -59,7 +61,7 @@ def _run_options(parser: Parser) -> None:
         "--keep-going", action="store_true", help="after a failure run what does not need it (default)"
     )
     add_option(ending, Options, "fail_fast")
-    parser.add_argument("--junit", type=a_path, metavar="FILE", help="write a JUnit XML report")
+    parser.add_argument("--junit", type=a_new_file, metavar="FILE", help="write a JUnit XML report")
     parser.add_argument(
         "--update", action="store_true", help="replace the source notebooks by their executed form"
     )
@@ -200,7 +202,7 @@ def _update(plan: "Sequence[Run]", statuses: "Sequence[Status]") -> None:
 
 def _status_options(parser: Parser) -> None:
     parser.add_argument(
-        "folder", type=a_path, nargs="?", default=OUT, metavar="DIR",
+        "folder", type=a_run_folder, nargs="?", default=OUT, metavar="DIR",
         help="the --out folder of runs, or a TABLE.tsv that was submitted (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--report", action="store_true", help="write the pages and results.csv anew")
@@ -263,7 +265,7 @@ def _lab(options: Namespace) -> int:
 
 
 def _new_options(parser: Parser) -> None:
-    parser.add_argument("folder", type=a_path, metavar="DIR", help="a folder that is not there, or empty")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="a folder that is not there, or empty")
     parser.add_argument("--students", action="store_true", help="for a class: lessons without solutions")
 
 

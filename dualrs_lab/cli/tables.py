@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dualrs_lab.afar.address import by_address
 from dualrs_lab.cli.inputs import want_file
 from dualrs_lab.cli.outputs import want_place
 from dualrs_lab.cli.parser import Command, Parser, a_number, a_path, a_table, some_numbers
@@ -237,7 +238,7 @@ def _summary(options: Namespace) -> int:
     from dualrs_lab.evidence.table import read_table
 
     short = len({path.stem for path in options.tables}) == len(options.tables)
-    tables = {path.stem if short else str(path): read_table(path) for path in options.tables}
+    tables = {path.stem if short else by_address(path): read_table(path) for path in options.tables}
     if options.rule is not None:
         tables = {name: reclaimed(table, options.rule) for name, table in tables.items()}
     print(summed_up(tables, options.radii))

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dualrs_lab.afar.address import by_address
 from dualrs_lab.cli.inputs import want_file
-from dualrs_lab.cli.parser import Command, Parser, a_number, a_path
+from dualrs_lab.cli.parser import Command, Parser, a_new_file, a_number, a_path
 from dualrs_lab.files import replace_text
 from dualrs_lab.settings import Range
 
@@ -53,7 +54,7 @@ def _one(path: Path, labels: Mapping[int, int] | None) -> int:
         code, said = _judged(path, labels)
     except ValueError as error:
         code, said = 1, f"WRONG: {error}"
-    print(f"{path}: {said}")
+    print(by_address(f"{path}: {said}"))
     return code
 
 
@@ -236,7 +237,7 @@ VERIFY = Command(
 def _grade_options(parser: Parser) -> None:
     limit = a_number(LIMITS)
     parser.add_argument("folder", type=a_path, metavar="DIR", help="a folder of notebooks, in folders or not")
-    parser.add_argument("--out", type=a_path, metavar="FILE", help="a new file.csv for the table")
+    parser.add_argument("--out", type=a_new_file, metavar="FILE", help="a new file.csv for the table")
     parser.add_argument("--seconds", type=limit, default=300, metavar="N", help="for each (default 300)")
     parser.add_argument("--memory", type=limit, default=4000, metavar="MB", help="for each (default 4000)")
 
@@ -256,7 +257,7 @@ def _grade(options: Namespace) -> int:
         grades.append(one)
     if options.out is not None:
         replace_text(options.out, as_rows(grades).to_csv(index=False))
-        print(f"{options.out}: {len(grades)} rows")
+        print(f"{by_address(options.out)}: {len(grades)} rows")
     return 0
 
 

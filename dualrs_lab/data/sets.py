@@ -45,6 +45,11 @@ def load_images(name: str, split: str, *, root: str | Path | None = None) -> Ima
     kind, _, rest = name.partition(":")
     if kind not in _LOADERS or (kind == "folder") != bool(rest):
         raise ValueError(f"{call}: no such data set; choose from {', '.join(_LOADERS)}:PATH")
+    if "://" in rest:
+        raise ValueError(
+            f"{call}: a folder of images is one of this machine, since thousands of small files would each "
+            "be fetched alone; copy it here first"
+        )
     base = _placed(root or os.environ.get("DUALRS_DATA") or "~/.cache/dualrs-lab/data")
     try:
         return _LOADERS[kind](name, split, base)

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from dualrs_lab.afar.address import is_afar
+from dualrs_lab.afar.fetching import at_hand
 from dualrs_lab.denoising.diffusion import diffusion_denoiser
 from dualrs_lab.denoising.training import load_denoiser
 from dualrs_lab.models.checkpoints import fingerprint
@@ -29,6 +31,7 @@ def find_denoiser(
     noise; `diffusers:NAME`, a name of the hub or a folder, is taken at the noise `sigma`. Raises
     FileNotFoundError or ValueError that says what to do, and as `load_denoiser` and `diffusion_denoiser` do.
     """
+    source = at_hand("find_denoiser", source) if is_afar(source) else source
     text = str(source)
     model: nn.Module
     told: dict[str, Any]

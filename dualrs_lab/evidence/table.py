@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from dualrs_lab.afar.address import address_text
+from dualrs_lab.afar.fetching import at_hand
 from dualrs_lab.evidence.cells import read_cells, typed
 from dualrs_lab.evidence.certificate import COLUMNS, PAIRED
 from dualrs_lab.evidence.claim import LOG_COLUMNS, Claim, Claims
@@ -103,13 +105,15 @@ def repair_table(path: str | Path) -> int:
 def read_table(path: str | Path) -> pd.DataFrame:
     """A table of ours, or a published log (six columns; time as h:mm:ss or in seconds): one row per line.
 
+    `path` may be an address, see `afar.at_hand`.
+
     Every line is kept, and believed only after it was checked: columns that contradict each other, an image
     that comes twice, a radius that is not that of its votes, or a file that is not the one of which its
     record holds the sha256 are a ValueError that names the row; so is a line that is unfinished
     (`repair_table` cuts it off) or has too many or too few cells. A log without `method` gets the method
     "published": it has no votes, and only contradictions can be found.
     """
-    path, call = Path(path), f"read_table({path})"
+    call, path = f"read_table({address_text(path)})", at_hand("read_table", path)
     table = read_cells(call, path, "a certificate table or a published log.", check_log, _KINDS)
     check_rows(call, table)
     if "method" in table:

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from dualrs_lab.afar.sending import sending
 from dualrs_lab.evidence.certificate import COLUMNS, Certificate
 from dualrs_lab.evidence.resume import fill, finished
 from dualrs_lab.evidence.rows import IMAGE, check_images
@@ -71,7 +72,8 @@ def certify(
 
     The class is guessed on `n0` draws and its probability bounded on `n` others; each statement fails with
     probability at most `alpha`. `skip` and `max_images` choose images, `batch` is the number of noisy images
-    in a pass. With `out`, a .tsv, rows are kept as they come, and the same call goes on after a kill. A
+    in a pass. With `out`, a .tsv, rows are kept as they come, and the same call goes on after a kill; to an
+    address it is sent at the end. A
     module in training mode is copied into evaluation mode; yours stays as it is. Where most images abstain,
     or no more are right than by chance, the `signs` of the table say why it may be.
 
@@ -85,7 +87,8 @@ def certify(
     if out is None:
         found = _in_memory(groups, pictures, idx, progress)
     else:
-        found = _kept(Path(out), groups, pictures, idx, record, progress)
+        with sending("certify", out) as place:
+            found = _kept(place, groups, pictures, idx, record, progress)
     signs = explain(asked.network, pictures, found, sigma=sigma, seed=seed)
     return Table(found, record, signs, asked.network.name)
 

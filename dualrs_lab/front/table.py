@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from dualrs_lab.afar.fetching import at_hand
+from dualrs_lab.afar.sending import sending
 from dualrs_lab.evidence import table as files
 from dualrs_lab.evidence.claim import ABSTAIN
 from dualrs_lab.evidence.joins import agree, aligned
@@ -60,13 +62,15 @@ class Table:
     def save(self, path: Path | str) -> Path:
         """Write the table (.tsv) and its record (.json), as `dualrs-lab summary` and `read_table` take them.
 
+        `path` may be an address; the table then lies in the returned place as well.
+
         Raises ValueError for a name that does not end in .tsv, or a file that is there.
         """
-        path = Path(path)
         if not self.record:
             raise ValueError(f"Table.save: {self.name} was read without a record; copy its file instead")
-        keep_table("Table.save", path, self.frame, self.record)
-        return path
+        with sending("Table.save", path) as here:
+            keep_table("Table.save", here, self.frame, self.record)
+        return here
 
     def said(self) -> list[str]:
         """What the table says, in sentences."""
@@ -135,6 +139,7 @@ def read_table(path: Path | str) -> Table:
 
     Where most images abstain, or no more are right than by chance, `signs` say what the table shows of why.
     """
+    path = at_hand("read_table", path)
     frame = files.read_table(path)
     return Table(frame, read_record(path), table_signs(frame), Path(path).stem)
 

@@ -13,6 +13,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 from dualrs_lab import __version__
+from dualrs_lab.afar.address import want_no_secret
 from dualrs_lab.files import digest
 from dualrs_lab.headless.notebook import notebook_parameters, read_notebook, source_hash
 from dualrs_lab.headless.parameters import Parameter, Value, nearest
@@ -257,6 +258,8 @@ def _run(
             files = (entry.path.parent / str(values["folder"])).resolve()
         values["folder"] = Path(os.path.relpath(files, entry.path.parent)).as_posix()
     parameters = {key: values.get(key, parameter.default) for key, parameter in known.items()}
+    words = [word for value in values.values() for word in (value if isinstance(value, list) else [value])]
+    want_no_secret(f"run {name}", words, "the pages and records of the run")
     parts = {
         "source": entry.source,
         "parameters": keyed,

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from dualrs_lab.afar.fetching import at_hand
 from dualrs_lab.files import digest, replace_bytes
 from dualrs_lab.models.networks import Classifier, make_model
 from dualrs_lab.models.reading import read_architecture
@@ -66,11 +67,11 @@ def read_info(call: str, path: Path) -> dict[str, Any]:
 def load_checkpoint(
     path: Path | str, *, device: torch.device | str = "cpu"
 ) -> tuple[Classifier, dict[str, Any]]:
-    """The network in evaluation mode, with what it is `made_for`, and its json.
+    """The network in evaluation mode, with what it is `made_for`, and its json; `path` may be an address.
 
     Raises FileNotFoundError or ValueError that names the file.
     """
-    path = Path(path)
+    path = at_hand("load_checkpoint", path)
     info = read_info("load_checkpoint", path)
     try:
         tensors = load_file(path)

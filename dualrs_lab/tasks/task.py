@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dualrs_lab.afar.address import want_no_secret
 from dualrs_lab.files import replace_json
 from dualrs_lab.headless.processes import alive, birth, found_by_python
 from dualrs_lab.headless.reading import parse_json, printable, read_tail, read_text
@@ -113,6 +114,7 @@ def start_task(
     words = [str(word) for word in command]
     if not words:
         raise ValueError("start_task: got no command; wanted words such as certify --checkpoint FILE …")
+    want_no_secret("start_task", words, "the record of the task")
     folder = Path(out).resolve() / (name or _free_name(Path(out), words[0]))
     if not re.fullmatch(r"[\w@=+-][\w.@=+-]*", folder.name) or folder.parent != Path(out).resolve():
         raise ValueError(f"start_task: got the name {name!r}; wanted letters, digits and .-_=@+ only")

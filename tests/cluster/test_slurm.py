@@ -1,4 +1,4 @@
-"""Against a real Slurm of one node: arrays, order, cancel, requeue, a dead node, two submitters, many tasks.
+"""Against a real Slurm of one node: arrays, cancel, requeue, a dead node, a full disk, many tasks.
 
     pytest -m slow tests/cluster/test_slurm.py
 
@@ -12,12 +12,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from dualrs_lab.__main__ import main
 from dualrs_lab.cluster import Resources, Stage, Work, find_submissions, home_of, read_queue, submit_stages
+from dualrs_lab.evidence import read_table
 from dualrs_lab.headless import find_runs
 from dualrs_lab.models import make_model, save_checkpoint
 from dualrs_lab.shards import Shard, find_parts
@@ -116,15 +118,21 @@ def test_what_needs_a_run_that_failed_is_blocked_and_says_so(slurm: Slurm, lab: 
     assert (status["state"], status["message"]) == ("blocked", "it needs 10_write@n=2, which ended as error")
 
 
-def test_shards_that_are_killed_all_the_time_end_as_the_table_of_one_process(slurm: Slurm, lab: Path) -> None:
-    assert main([*certify("c.tsv"), *ON, "--shards", "4"]) == 0
+@pytest.mark.parametrize(("of", "most", "least"), [(4, 6, 4), (16, 40, 12)])
+def test_shards_that_are_killed_all_the_time_end_as_the_table_of_one_process(
+    slurm: Slurm, lab: Path, of: int, most: int, least: int
+) -> None:
+    assert main([*certify("c.tsv"), *ON, "--shards", str(of)]) == 0
     home, kills = home_of(Path("c.tsv")), []
-    states = ends(home, disturbing(home, kills, 6))
-    assert len(kills) >= 4
+    states = ends(home, disturbing(home, kills, most), seconds=1200)
+    assert len(kills) >= least
     assert states == dict.fromkeys(states, "ok")
-    assert max(task.attempts for task in find_submissions(home)[0].tasks()) >= 2
+    assert len(states) == of + 1  # and their merger
+    attempts = [task.attempts for task in find_submissions(home)[0].tasks()]
+    assert max(attempts) >= 2
     assert main([*certify("whole.tsv")]) == 0
     assert rows(Path("c.tsv")) == rows(Path("whole.tsv"))
+    print(f"{of} shards: {len(kills)} kills, {sum(attempts)} attempts")
 
 
 def test_a_node_that_dies_is_noticed_and_its_work_is_done_again(
@@ -170,6 +178,71 @@ def test_what_is_cancelled_is_kept_and_goes_on(
     assert len(find_submissions(home)) == 2
     assert part.read_bytes().count(b"\n") >= rows_before
     assert not slurm.steps()
+
+
+@contextmanager
+def small_disk(place: Path) -> Iterator[Path]:
+    """A disk of a megabyte."""
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
+    if (done := subprocess.run(mount, capture_output=True, text=True)).returncode:
+        pytest.skip(f"no disk can be mounted here: {done.stderr.strip()}")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """A file that takes what room there is."""
+    ballast = disk / "ballast"
+    with ballast.open("wb", buffering=0) as file, suppress(OSError):
+        while file.write(bytes(4096)):
+            pass
+    assert not os.statvfs(disk).f_bavail
+    return ballast
+
+
+@pytest.mark.parametrize("records", ["beside the table", "on another disk"])
+def test_a_disk_that_is_full_damages_nothing_and_with_room_the_same_command_goes_on(
+    slurm: Slurm, lab: Path, capsys: pytest.CaptureFixture[str], records: str
+) -> None:
+    with small_disk(lab / "small") as disk:
+        table = disk / "c.tsv"
+        if records == "on another disk":
+            (lab / "records").mkdir()
+            home_of(table).symlink_to(lab / "records")
+        words = certify("small/c.tsv", n=4000)
+        words[words.index("--max") + 1] = "400"
+        assert main([*words, *ON, "--shards", "2"]) == 0
+        home, parts = home_of(table), [Shard(number, 2).part(table) for number in (1, 2)]
+        while not all(part.exists() and part.read_bytes().count(b"\n") > 3 for part in parts):
+            assert read_queue(home), "it ended before the disk was full"
+            time.sleep(0.05)
+        ballast = fill(disk)
+        states = ends(home)
+        assert "ok" not in states.values(), states
+        for part in parts:
+            assert part.read_bytes().endswith(b"\n")
+            assert 3 < len(read_table(part)) < 200
+        kept = [{*part.read_bytes().splitlines()} for part in parts]
+        if records == "on another disk":
+            assert {states["1/2"], states["2/2"]} == {"failed"}
+            logs = [log.read_text() for log in home.glob("*/logs/*.err")]
+            assert sum("No space left on device; the rows before are kept" in log for log in logs) >= 2, logs
+            assert main(["status", "small/c.tsv"]) == 1
+            assert "1/2: failed" in capsys.readouterr().out
+        assert not table.exists()
+        ballast.unlink()
+        assert main([*words, *ON, "--shards", "2"]) == 0
+        states = ends(home)
+        assert states == dict.fromkeys(states, "ok")
+        for before, part in zip(kept, parts, strict=True):
+            assert before <= {*part.read_bytes().splitlines()}
+        words[words.index("small/c.tsv")] = "whole.tsv"
+        assert main(words) == 0
+        assert rows(table) == rows(Path("whole.tsv"))
+        assert not [*disk.glob(".*.tmp")]
 
 
 def test_of_two_submitters_one_submits(slurm: Slurm, lab: Path) -> None:

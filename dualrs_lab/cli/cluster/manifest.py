@@ -3,6 +3,7 @@
 import json
 from argparse import REMAINDER, Namespace
 
+from dualrs_lab.afar.address import want_no_secret
 from dualrs_lab.cli.parser import Command, Parser, a_number
 from dualrs_lab.settings import Range
 
@@ -51,6 +52,7 @@ def _manifest(options: Namespace) -> int:
 
     words = options.called
     _check(words)
+    want_no_secret("manifest", words, "the manifest")
     pods = Pods(
         name=options.name,
         image=options.image,

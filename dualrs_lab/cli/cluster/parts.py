@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dualrs_lab.afar.address import by_address
 from dualrs_lab.cli.parser import Command, Parser, a_table
 from dualrs_lab.cli.tables import RADII, as_text, summed_up
 from dualrs_lab.shards import Shard, auto_shard, find_parts, merge_parts
@@ -37,7 +38,8 @@ def add_shard(parser: Parser) -> None:
 def say_part(table: Path, shard: Shard, rows: int) -> None:
     """What was made of a table, and what is to be done with it."""
     if rows:
-        print(f"part {shard}: {rows} images in {shard.part(table)}; with all {shard.of} parts: merge {table}")
+        told = f"part {shard}: {rows} images in {shard.part(table)}; with all {shard.of} parts: merge {table}"
+        print(by_address(told))
     else:
         print(f"part {shard} is empty: there are fewer images, or batches of them, than parts")
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dualrs_lab.afar.address import by_address
 from dualrs_lab.cli.cluster.jobs import wait_for
 from dualrs_lab.cli.parser import Parser, a_number
 from dualrs_lab.headless.status import TASK
@@ -166,7 +167,7 @@ def _submit_table(options: Namespace) -> int:
 
 def _is_whole(options: Namespace) -> bool:
     if is_finished(options.out):
-        print(f"{options.out} is finished already; nothing was started")
+        print(f"{by_address(options.out)} is finished already; nothing was started")
         return True
     return False
 
