@@ -26,14 +26,14 @@ from dualrs_lab.cli.parser import Parser
 from dualrs_lab.cli.run import GALLERY, LAB, NEW, RUN, STATUS
 from dualrs_lab.cli.systems import CASCADE, COMBINE
 from dualrs_lab.cli.tables import MIX, SUMMARY
-from dualrs_lab.cli.train import TRAIN
+from dualrs_lab.cli.train import PART, TRAIN
 from dualrs_lab.cli.verify import GRADE, VERIFY
 
 __all__ = ["COMMANDS", "main", "make_parser"]
 
 COMMANDS = (
     *(NEW, RUN, STATUS, CANCEL, GALLERY, LAB),
-    *(TRAIN, DENOISER, CERTIFY, ATTACK),
+    *(TRAIN, PART, DENOISER, CERTIFY, ATTACK),
     *(CASCADE, COMBINE, MIX),
     *(MERGE, MANIFEST),
     *(SUMMARY, VERIFY, BOARD, GRADE),

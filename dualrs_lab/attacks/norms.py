@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dualrs_lab.draws import drawn
+
 __all__ = ["L2", "LINF", "CrossEntropy", "Divergence", "Linf", "Margin", "Norm", "margins"]
 
 
@@ -34,7 +36,7 @@ class Linf:
         return torch.minimum(torch.maximum(delta, -budget), budget)
 
     def start(self, x: Tensor, budget: Tensor, generator: torch.Generator) -> Tensor:
-        uniform = torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+        uniform = drawn(torch.rand, x.shape, generator=generator, device=x.device, dtype=x.dtype)
         return (2 * uniform - 1) * budget
 
 
@@ -54,8 +56,9 @@ class L2:
 
     def start(self, x: Tensor, budget: Tensor, generator: torch.Generator) -> Tensor:
         # uniform in the ellipsoid
-        direction = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
-        reach = torch.rand((len(x), 1, 1, 1), generator=generator, device=x.device, dtype=x.dtype)
+        direction = drawn(torch.randn, x.shape, generator=generator, device=x.device, dtype=x.dtype)
+        one = (len(x), 1, 1, 1)
+        reach = drawn(torch.rand, one, generator=generator, device=x.device, dtype=x.dtype)
         return budget * direction / _norm(direction) * reach ** (1 / x[0].numel())
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from dualrs_lab.attacks.checks import as_budget, check_finite, check_inputs
 from dualrs_lab.attacks.norms import LINF, CrossEntropy, Loss, Norm, margins, wide, wrong_logits
 from dualrs_lab.attacks.settings import FEW
+from dualrs_lab.draws import of_batch
 from dualrs_lab.settings import BUDGET, Range, check_settings, setting
 
 __all__ = ["PGD", "Walk", "mma", "pgd"]
@@ -105,7 +106,8 @@ def pgd(
                 logits = model(point).float()
                 reached = reached.better(point, logits, attack.loss(logits, y), y)
     check_finite("pgd", finite)
-    _check_moved("pgd", moved | reached.fooled | ~(budget > 0).flatten(1).any(1), attack)
+    fine = moved | reached.fooled | ~(budget > 0).flatten(1).any(1)
+    _check_moved("pgd", of_batch(fine, generator), attack)
     return reached.point if attack.best else point
 
 

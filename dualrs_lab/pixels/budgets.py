@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dualrs_lab.attacks.checks import evaluating
 from dualrs_lab.data.images import Images, to_float
+from dualrs_lab.draws import drawn, of_batch, of_slice
 from dualrs_lab.pixels.maps import Weighting, class_maps, grad_cam
 from dualrs_lab.pixels.masks import Mask, pixel_budget
 from dualrs_lab.runtime import make_generator
@@ -86,7 +87,8 @@ class OtherImages:
     of: Pixels
 
     def __call__(self, model: nn.Module, x: Tensor, generator: torch.Generator) -> Tensor:
-        return self.of(model, x, generator).roll(1, dims=0)
+        every = of_batch(self.of(model, x, generator), generator)
+        return of_slice(every.roll(1, dims=0), generator)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +99,7 @@ class RandomPixels:
 
     def __call__(self, model: nn.Module, x: Tensor, generator: torch.Generator) -> Tensor:
         mask = self.of.masked(model, x).flatten(2)
-        anywhere = torch.rand(mask.shape, generator=generator, device=x.device).argsort(2)
+        anywhere = drawn(torch.rand, mask.shape, generator=generator, device=x.device).argsort(2)
         mask = mask.gather(2, anywhere).view(*mask.shape[:2], *x.shape[2:])
         return pixel_budget(mask, high=self.of.high, low=self.of.low)
 

@@ -1,10 +1,13 @@
 """Batches: augmentation, channel statistics, and accuracy under noise."""
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dualrs_lab.data.images import Images, to_float
+from dualrs_lab.draws import drawn
 from dualrs_lab.models.networks import Classifier, make_model
 from dualrs_lab.models.suited import suited, trained_on
 from dualrs_lab.runtime import make_generator, pick_dtype
@@ -65,10 +68,11 @@ def augment(x: Tensor, config: TrainConfig, generator: torch.Generator) -> Tenso
     count, _, height, width = x.shape
     device = x.device
     if config.flip:
-        mirror = torch.rand(count, generator=generator, device=device) < 0.5
+        mirror = drawn(torch.rand, (count,), generator=generator, device=device) < 0.5
         x = torch.where(mirror.view(-1, 1, 1, 1), x.flip(3), x)
     if config.crop:
-        shift = torch.randint(2 * config.crop + 1, (2, count, 1), generator=generator, device=device)
+        kind = partial(torch.randint, 2 * config.crop + 1)
+        shift = drawn(kind, (2, count, 1), images=1, generator=generator, device=device)
         rows = shift[0] + torch.arange(height, device=device)
         columns = shift[1] + torch.arange(width, device=device)
         x = F.pad(x, (config.crop,) * 4, mode="reflect").permute(0, 2, 3, 1)

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dualrs_lab.attacks.checks import evaluating
+from dualrs_lab.draws import drawn
 from dualrs_lab.smoothing.soft import soft_expert_radius
 from dualrs_lab.training.objectives import Consistency
 
@@ -79,7 +80,8 @@ class CatRs:
     def _low(self, logits: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         # the mean over all draws of the K smallest costs (B,), and whether K is all of them
         right = (logits.detach().argmax(dim=2) == y).float().mean(dim=0)
-        coins = torch.rand((self.draws, len(y)), generator=generator, device=y.device)
+        shape = (self.draws, len(y))
+        coins = drawn(torch.rand, shape, images=1, generator=generator, device=y.device)
         accepted = (coins < right).sum(dim=0).clamp(min=1)
         cost, _ = _cross_entropies(logits, y).sort(dim=0)
         rank = torch.arange(self.draws, device=y.device).unsqueeze(1)
@@ -180,8 +182,8 @@ class OwnRadius:
 
 
 def _noise(x: Tensor, sigma: float, draws: int, generator: torch.Generator) -> Tensor:
-    shape = (draws, *x.shape)
-    return sigma * torch.randn(shape, generator=generator, device=x.device, dtype=x.dtype)
+    shape, where = (draws, *x.shape), {"device": x.device, "dtype": x.dtype}
+    return sigma * drawn(torch.randn, shape, images=1, generator=generator, **where)
 
 
 def _answers(model: nn.Module, copies: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from dualrs_lab.training.config import TrainConfig
 from dualrs_lab.training.easiness import Course
 from dualrs_lab.training.loop import settings, train
 from dualrs_lab.training.objectives import Warmup
+from dualrs_lab.training.ranks import ALONE, Ranks
 
 __all__ = ["best_path", "state_path", "train_checkpoint"]
 
@@ -36,6 +38,7 @@ def train_checkpoint(
     keep_best: bool = False,
     replace: bool = False,
     progress: bool = True,
+    ranks: Ranks = ALONE,
 ) -> tuple[Classifier, dict[str, Any]]:
     """The checkpoint at `path`, trained now unless it is already there with the same settings.
 
@@ -44,6 +47,9 @@ def train_checkpoint(
     from a checkpoint, name it as `start`, so that its content counts as a setting. With `keep_best`, the
     weights after the epoch with the highest `validate(model)` are at `best_path(path)`; epochs of a `Warmup`
     do not count. Raises ValueError if the network is there, but was trained without `keep_best`.
+
+    Where `ranks` are several processes, all call this with the same arguments; rank 0 alone looks what is
+    there, holds the lock, validates and writes. How many they are is no setting.
 
     Returns the network of the last epoch in evaluation mode and its info: `sigma`, `training`, `history`,
     `seconds`, `provenance`.
@@ -55,7 +61,7 @@ def train_checkpoint(
         )
     made_by = plain(settings(config, objective, images) | ({"start": digest(Path(start))} if start else {}))
     files = [path, best] if keep_best else [path]
-    with making("train_checkpoint", files, made_by, key="training", replace=replace) as there:
+    with _making(files, made_by, replace, ranks) as there:
         if path in there and keep_best and best not in there:
             raise ValueError(
                 f"train_checkpoint: {path} is there, but {best.name} is not: it was trained without "
@@ -69,7 +75,7 @@ def train_checkpoint(
             "data": told_of(model, images),
             "sigma": getattr(objective.then if isinstance(objective, Warmup) else objective, "sigma", 0.0),
             "training": made_by,
-            "provenance": describe(device),
+            "provenance": describe(device) | ({"processes": ranks.size} if ranks.size > 1 else {}),
         }
 
         warm = objective.epochs if isinstance(objective, Warmup) else 0
@@ -87,11 +93,27 @@ def train_checkpoint(
             validate=validate,
             after=keep if keep_best else None,
             progress=progress,
+            ranks=ranks,
         )
-        seconds = float(history["seconds"].sum())
-        save_checkpoint(path, model, **info, history=history.to_dict("records"), seconds=seconds)
-        state.unlink(missing_ok=True)
-        return load_checkpoint(path, device=device)
+        told = {"history": history.to_dict("records"), "seconds": float(history["seconds"].sum())}
+        if ranks.first:
+            save_checkpoint(path, model, **info, **told)
+            state.unlink(missing_ok=True)
+        with ranks.in_turn():  # what rank 0 has written
+            return load_checkpoint(path, device=device)
+
+
+@contextmanager
+def _making(
+    files: list[Path], made_by: Mapping[str, Any], replace: bool, ranks: Ranks
+) -> Iterator[list[Path]]:
+    # as `store.making`, by rank 0 for all
+    if ranks.first:
+        with making("train_checkpoint", files, made_by, key="training", replace=replace) as there:
+            ranks.agree(lambda: [files.index(file) for file in there])
+            yield there
+    else:
+        yield [files[number] for number in ranks.agree(list[int])]
 
 
 def told_of(model: Classifier, images: Images) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from dualrs_lab.attacks.checks import evaluating
 from dualrs_lab.data.images import Images, to_float
 from dualrs_lab.runtime import make_generator, pick_dtype
 from dualrs_lab.training.objectives import Objective, Warmup, add_noise
+from dualrs_lab.training.ranks import ALONE, Ranks
 
 __all__ = ["Course", "EasyImages", "count_right", "easiness"]
 
@@ -50,11 +51,18 @@ class EasyImages:
         """Whether images are chosen before this epoch, counted from 0."""
         return epoch >= self.start and (epoch - self.start) % self.every == 0
 
-    def weigh(self, model: nn.Module, images: Images, *, epoch: int, seed: int) -> Tensor:
-        """How often each image should come by the network as it is now, float32 (N,) on the CPU."""
+    def weigh(
+        self, model: nn.Module, images: Images, *, epoch: int, seed: int, ranks: Ranks = ALONE
+    ) -> Tensor:
+        """How often each image should come by the network as it is now, float32 (N,) on the CPU.
+
+        Several processes ask about a slice of the images each, and all choose by what they found together.
+        """
         device = next(model.parameters()).device
         generator = make_generator(seed, "easiness", epoch, device=device)
-        right = count_right(model, images, sigma=self.sigma, draws=self.draws, generator=generator)
+        right = count_right(
+            model, images, sigma=self.sigma, draws=self.draws, generator=generator, ranks=ranks
+        )
         return easiness(right, self.draws, threshold=self.threshold).cpu()
 
 
@@ -64,19 +72,27 @@ Course = Objective | Warmup | EasyImages
 
 @torch.no_grad()
 def count_right(
-    model: nn.Module, images: Images, *, sigma: float, draws: int, generator: torch.Generator
+    model: nn.Module,
+    images: Images,
+    *,
+    sigma: float,
+    draws: int,
+    generator: torch.Generator,
+    ranks: Ranks = ALONE,
 ) -> Tensor:
     """How many of `draws` noisy copies of each image are answered correctly, int64 (N,) on its device."""
     device = next(model.parameters()).device
-    low, right = pick_dtype(device) == torch.bfloat16, torch.zeros(len(images), dtype=torch.int64)
+    low = pick_dtype(device) == torch.bfloat16
+    right = torch.zeros(len(images), dtype=torch.int64, device=device)
     with evaluating(model), torch.autocast(device.type, torch.bfloat16, enabled=low):
         for first in range(0, len(images), (batch := images.at_once(2000))):
             index = torch.arange(first, min(first + batch, len(images)))
+            own, index = ranks.generator(generator, len(index)), index[ranks.slice(len(index))]
             pixels, labels = images.batch(index)
             x, y = to_float(pixels.to(device)), labels.to(device)
-            answers = [model(add_noise(x, sigma, generator)).argmax(1) == y for _ in range(draws)]
-            right[index] = torch.stack(answers).sum(dim=0).cpu()
-    return right.to(device)
+            answers = [model(add_noise(x, sigma, own)).argmax(1) == y for _ in range(draws)]
+            right[index.to(device)] = torch.stack(answers).sum(dim=0)
+    return ranks.total(right)
 
 
 def easiness(right: Tensor, draws: int, *, threshold: float = 0.4) -> Tensor:

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from types import FunctionType
 from typing import Any, TypeVar
@@ -27,6 +28,7 @@ from dualrs_lab.training.batches import augment
 from dualrs_lab.training.config import TrainConfig
 from dualrs_lab.training.easiness import Course, EasyImages
 from dualrs_lab.training.objectives import Objective, Warmup
+from dualrs_lab.training.ranks import ALONE, Ranks, Step
 
 __all__ = ["settings", "train"]
 
@@ -44,6 +46,7 @@ def train(
     validate: Callable[[Network], float] | None = None,
     after: Callable[[Mapping[str, Any]], None] | None = None,
     progress: bool = True,
+    ranks: Ranks = ALONE,
 ) -> pd.DataFrame:
     """Train `model` in place, on the device it lives on, and return the history: one row per epoch.
 
@@ -51,30 +54,43 @@ def train(
     exists; the file is left for the caller to remove. `validate(model)` is recorded as the column
     `validation`; `after` is called with each row as it comes, while the model is that of its epoch.
 
-    Raises ValueError where `state` belongs to other settings or data, FloatingPointError where the loss is
-    not finite.
+    Where `ranks` are several processes, all call this with the same arguments, and `config.batch` is what
+    they share; rank 0 alone reads and writes `state`, and calls `validate` and `after`.
+
+    Raises ValueError where `state` belongs to other settings or data, or a batch is smaller than the number
+    of processes, FloatingPointError where the loss is not finite.
     """
+    if min(config.batch, len(images)) < ranks.size:
+        raise ValueError(
+            f"train: got batches of {min(config.batch, len(images))} for {ranks.size} processes; wanted an "
+            "image for each at least: start fewer"
+        )
     device = next(model.parameters()).device
     trained_on(model, images)
     model.to(memory_format=torch.channels_last)
     optimizer = _optimizer(model, config)
     identity = settings(config, objective, images)
-    done, history, weights = _restore(state, identity, model, optimizer)
+    done, history, weights = _restore(state, identity, model, optimizer, ranks)
     images = images.to(device)
-    bar = tqdm(range(done, config.epochs), desc="train", unit="epoch", disable=not progress)
-    for epoch in bar:
-        start = time.perf_counter()
-        if isinstance(objective, EasyImages) and objective.due(epoch):
-            weights = objective.weigh(model, images, epoch=epoch, seed=config.seed)
-        order = _order(len(images), weights, config, epoch)
-        loss = _train_epoch(model, images, order, _now(objective, epoch), config, optimizer, epoch)
-        row = {"epoch": epoch + 1, "loss": loss, "lr": optimizer.param_groups[0]["lr"]}
-        row |= {"validation": validate(model.eval())} if validate else {}
-        if after:
-            after(row)
-        history.append(row | {"seconds": time.perf_counter() - start})
-        bar.set_postfix({name: f"{value:.3g}" for name, value in row.items() if name != "epoch"})
-        _store(state, identity, model, optimizer, epoch + 1, history, weights)
+    bar = tqdm(range(done, config.epochs), desc="train", unit="epoch", disable=not (progress and ranks.first))
+    with ranks.step(model) as step:
+        for epoch in bar:
+            start = time.perf_counter()
+            if isinstance(objective, EasyImages) and objective.due(epoch):
+                weights = objective.weigh(model, images, epoch=epoch, seed=config.seed, ranks=ranks)
+            order = _order(len(images), weights, config, epoch)
+            loss = _train_epoch(
+                model, step, images, order, _now(objective, epoch), config, optimizer, epoch, ranks
+            )
+            row = {"epoch": epoch + 1, "loss": loss, "lr": optimizer.param_groups[0]["lr"]}
+            if validate:
+                row["validation"] = ranks.agree(partial(validate, model.eval()))
+            if after and ranks.first:
+                after(row)
+            history.append(row | {"seconds": time.perf_counter() - start})
+            bar.set_postfix({name: f"{value:.3g}" for name, value in row.items() if name != "epoch"})
+            if ranks.first:
+                _store(state, identity, model, optimizer, epoch + 1, history, weights)
     model.eval()
     return pd.DataFrame(history)
 
@@ -95,32 +111,38 @@ def _order(count: int, weights: Tensor | None, config: TrainConfig, epoch: int) 
 
 def _train_epoch(
     model: nn.Module,
+    step_of: Step,
     images: Images,
     order: Tensor,
     objective: Objective,
     config: TrainConfig,
     optimizer: torch.optim.Optimizer,
     epoch: int,
+    ranks: Ranks,
 ) -> float:
-    """One pass over the images in this order; returns the mean loss."""
+    """One pass over the images in this order, of each batch this process's slice; returns the mean loss."""
     device = next(model.parameters()).device
     generator = make_generator(config.seed, "epoch", epoch, device=device)
     steps = max(1, len(images) // config.batch)
     bfloat16 = pick_dtype(device) == torch.bfloat16 if config.bfloat16 is None else config.bfloat16
-    losses = torch.zeros(steps, device=device)
+    losses, known = torch.zeros(steps, device=device), 0
     model.train()
     for step in range(steps):
-        pixels, labels = images.batch(order[step * config.batch : (step + 1) * config.batch])
-        x = augment(to_float(pixels.to(device)), config, generator)
+        batch = order[step * config.batch : (step + 1) * config.batch]
+        own = ranks.generator(generator, len(batch))
+        pixels, labels = images.batch(batch[ranks.slice(len(batch))])
+        x = augment(to_float(pixels.to(device)), config, own)
         _set_rate(optimizer, config, epoch + step / steps)
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-            loss = objective(model, x, labels.to(device), generator)
+            loss = step_of(objective, x, labels.to(device), own, len(batch))
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         losses[step] = loss.detach()
         if device.type == "cpu" or step % 50 == 49 or step == steps - 1:
-            _check_finite(losses[: step + 1], model, epoch, optimizer)
+            ranks.total(losses[known : step + 1]).div_(ranks.size)
+            known = step + 1
+            _check_finite(losses[:known], model, epoch, optimizer)
     return float(losses.mean())
 
 
@@ -194,13 +216,21 @@ def _store(
 
 
 def _restore(
-    state: Path | str | None, identity: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer
+    state: Path | str | None,
+    identity: dict[str, Any],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    ranks: Ranks,
 ) -> tuple[int, list[dict[str, float]], Tensor | None]:
-    """Epochs done so far, their history, weights of images; loads model and optimiser if `state` exists."""
-    if state is None or not Path(state).exists():
+    """Epochs done so far, their history, weights of images; loads model and optimiser if `state` exists.
+
+    Rank 0 reads it for all, so that none begins with an older one that its disk still shows.
+    """
+    if state is None or not ranks.agree(lambda: Path(state).exists()):
         return 0, [], None
     device = next(model.parameters()).device
-    content = torch.load(state, map_location=device, weights_only=True)
+    data = io.BytesIO(ranks.share(Path(state).read_bytes() if ranks.first else b""))
+    content = torch.load(data, map_location=device, weights_only=True)
     if content["identity"] != json.dumps(identity, sort_keys=True):
         raise ValueError(
             f"train: {state} belongs to {content['identity']}, wanted "

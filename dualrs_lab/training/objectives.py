@@ -1,7 +1,9 @@
 """What a batch should cost: clean, under Gaussian noise, with consistency over several copies.
 
 An objective maps (model, x, y, generator) to a scalar loss, x float `(B, C, H, W)` in [0, 1] and y int64
-`(B,)`. It draws its own noise from the generator, so that all training shares one loop.
+`(B,)`. It draws its own noise from the generator, so that all training shares one loop. It is a mean over
+images, each of which depends on itself alone (but for BatchNorm), and draws by `draws.drawn`: then several
+processes may share a batch.
 """
 
 import math
@@ -12,13 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dualrs_lab.draws import drawn
+
 __all__ = ["Consistency", "Gaussian", "Objective", "Standard", "Warmup"]
 
 
 def noisy_copies(x: Tensor, sigma: float, draws: int, generator: torch.Generator) -> Tensor:
     # (draws * B, C, H, W), all images of a draw together
     copies = x.repeat(draws, 1, 1, 1)
-    return copies + sigma * torch.randn(copies.shape, generator=generator, device=x.device, dtype=x.dtype)
+    return add_noise(copies, sigma, generator)
 
 
 class Objective(Protocol):
@@ -94,4 +98,4 @@ class Warmup:
 
 
 def add_noise(x: Tensor, sigma: float | Tensor, generator: torch.Generator) -> Tensor:
-    return x + sigma * torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+    return x + sigma * drawn(torch.randn, x.shape, generator=generator, device=x.device, dtype=x.dtype)

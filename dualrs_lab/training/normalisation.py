@@ -1,0 +1,99 @@
+"""BatchNorm over a batch that several processes share: mean and variance of all of it, gradients included.
+
+On CUDA that is torch's SyncBatchNorm, which there is not for a CPU; there it is a sum over processes that
+gradients pass through.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+__all__ = ["WholeBatchNorm", "whole_batch_statistics"]
+
+
+class _Total(torch.autograd.Function):
+    """The sum over all processes; so each of them has a share in what the others lose by it."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> Tensor:
+        return _total(slope)
+
+
+def _total(values: Tensor) -> Tensor:
+    total: Tensor = _Total.apply(values)
+    return total
+
+
+class WholeBatchNorm(_BatchNorm):
+    """A BatchNorm that in training normalises x (B, C, …) by the batches of all processes together."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        pass
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(input)
+        x, axes = input.float(), [0, *range(2, input.ndim)]
+        shape = [1, -1] + [1] * (input.ndim - 2)
+        sums = _total(torch.cat([x.sum(axes), x.new_tensor([x.numel() / x.shape[1]])]))
+        count = sums[-1].detach()
+        mean = sums[:-1] / count
+        centred = x - mean.view(shape)
+        variance = _total(centred.square().sum(axes)) / count
+        self._remember(mean.detach(), variance.detach() * count / (count - 1))
+        scaled = centred * torch.rsqrt(variance + self.eps).view(shape)
+        if self.affine:
+            scaled = scaled * self.weight.view(shape) + self.bias.view(shape)
+        return scaled.to(input.dtype)
+
+    @torch.no_grad()
+    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
+        self.num_batches_tracked.add_(1)
+        share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean, share)
+        self.running_var.lerp_(variance, share)
+
+
+@contextmanager
+def whole_batch_statistics(model: nn.Module) -> Iterator[None]:
+    """Within, every BatchNorm of `model` is one over all processes; parameters and buffers stay the same.
+
+    Raises ValueError for a BatchNorm of another kind than torch's, which cannot be told how.
+    """
+    plain = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    changed: list[tuple[nn.Module, type[nn.Module]]] = []
+    for name, part in model.named_modules():
+        if isinstance(part, _BatchNorm) and not isinstance(part, nn.SyncBatchNorm | WholeBatchNorm):
+            if type(part) not in plain:
+                raise ValueError(
+                    f"train: {name} is a {type(part).__name__}; in several processes BatchNorm1d, 2d and 3d "
+                    "of torch normalise by the whole batch; train it in one process"
+                )
+            changed.append((part, type(part)))
+    try:
+        for part, _ in changed:
+            part.__class__ = nn.SyncBatchNorm if _on_cuda(part) else WholeBatchNorm
+            if type(part) is nn.SyncBatchNorm:
+                part.process_group = None  # all of it that a BatchNorm lacks
+        yield
+    finally:
+        for part, kind in changed:
+            part.__dict__.pop("process_group", None)
+            part.__class__ = kind
+
+
+def _on_cuda(part: nn.Module) -> bool:
+    return any(tensor.is_cuda for tensor in (*part.parameters(), *part.buffers()))
