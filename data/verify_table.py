@@ -20,10 +20,10 @@ import json
 import re
 import sys
 from functools import lru_cache
-from math import asin, fsum, inf, isfinite, log, log1p, sqrt
+from math import asin, exp, expm1, fsum, inf, isfinite, lgamma, log, log1p, sqrt
 from pathlib import Path
 
-from scipy.special import betaincc, betainccinv, betaincinv, betaln, ndtr, ndtri
+from scipy.special import betaincc, betainccinv, betaincinv, betaln, chndtr, chndtrix, ndtr, ndtri
 
 LOG = ["idx", "label", "predict", "radius", "correct", "time"]  # the columns of the published logs
 
@@ -60,7 +60,8 @@ def check_table(path, labels):
     method, rule = alike(rows, "method", "published"), rule_of(rows)
     if not any(name == "votes" or name.startswith("votes_") for name in header):
         raise NoVotes(f"{len(rows)} rows without votes, as published logs are")
-    compute = {"dual": dual, "cascade": cascade, "combine": combine, "mix": mix}.get(method, plain)
+    systems = {"dual": dual, "cascade": cascade, "combine": combine}
+    compute = (systems | {"mix": mix, "smooth-sigma": smooth_sigma}).get(method, plain)
     in_each(rows, lambda row: check_row(row, compute(row, rule)))
     check_record(record.get("identity", {}), rows, method, rule)
     return sentence(record, rows, method, rule)
@@ -157,6 +158,8 @@ def check_record(identity, rows, method, rule):
     said |= {name: float(alike(rows, name)) for name in ("alpha", "seed", "paired") if name in first}
     if method in ("cascade", "combine", "dual"):
         said["sigmas"] = sigmas
+    elif method == "smooth-sigma":
+        said |= {name: float(alike(rows, name)) for name in ("base", "rate", "centre", "k")}
     else:
         said |= {"sigma": float(alike(rows, "sigma"))}
     said |= {name: alike(rows, name) for name in ("combiner", "form") if name in first}
@@ -183,8 +186,8 @@ def check_record(identity, rows, method, rule):
     stop = identity.get("stop", {}).get("rule", "AllDraws")
 
     def check_draws(row):
-        n = int(row["n"]) if method == "rs" else 0
-        most = identity.get("n", n) if method == "rs" else 0
+        n = int(row["n"]) if method in ("rs", "smooth-sigma") else 0
+        most = identity.get("n", n) if n else 0
         if n > most or (n < most and stop == "AllDraws"):
             raise Wrong(f"n {n}, and the json says {most}")
         if stop == "AtRadii" and row.get("bound") != "betting":
@@ -201,6 +204,8 @@ def sentence(record, rows, method, rule):
     by = "+".join(identity.get("estimators", []))
     draws = sorted({sum(votes.values()) for row in rows for votes in each(row, "votes") if votes})
     levels = " ".join(f"{sigma:g}" for sigma in noise_levels(rows[0]))
+    if method == "smooth-sigma":
+        levels = "{base} exp({rate} (d - {centre}))".format(**rows[0])
     sure = sum(float(row["radius"]) > 0 for row in rows)
     who = "+".join(networks) or "(not named)"
     who += f" routed by {by}" if by else ""
@@ -398,6 +403,73 @@ def mix(row, rule):
             near, far = (r, far) if kept else (near, r)
         radius = sigma * near
     return found | {"radius": max(0.0, float(radius))}
+
+
+def smooth_sigma(row, rule):
+    """sigma(x) = base exp(rate (d(x) - centre)), d 1-Lipschitz: within R, log sigma moves by rate R at most.
+
+    A set of probability p under N(0, I) has f(p) at least under N(R / sigma, e^2h I), with equality for a
+    ball or what is outside one (Neyman and Pearson). f falls in R, so that the class y is the answer up to R
+    if w(h) = f(p_low) + f(1 - p_high) - 1 > 0 for all |h| <= rate R. The largest R for which both ends say
+    so, on a grid, is drawn in by 2^-10 of itself (or 2^-9, …) until all between is settled, too.
+    """
+    found, low, high = one_network(row, rule)
+    base, rate, centre, distance = (float(row[name]) for name in ("base", "rate", "centre", "distance"))
+    sigma, dims = float(row["sigma"]), int(row["dims"])
+    if not (0 < base < inf and 0 <= rate < inf and 0 <= distance < inf and isfinite(centre) and dims > 0):
+        raise Wrong(
+            "wanted base above 0, rate, distance and dims that are no less, and numbers that are finite"
+        )
+    most = max(0.0, float(sigma / 2 * (ndtri(low) - ndtri(high))))
+    found |= {"sigma": base * exp(rate * (distance - centre)), "radius": most}
+    if rate == 0 or most == 0:
+        return found
+
+    def w(h, radius):
+        return least(low, radius / sigma, h, dims) + least(1 - high, radius / sigma, h, dims) - 1
+
+    steps = 0
+    for bit in reversed(range(24)):
+        radius = most * (steps + 2**bit) / 2**24
+        steps += all(w(sign * rate * radius, radius) > 0 for sign in (-1, 1)) << bit
+    for back in range(10, 0, -1):
+        radius = most * (steps - (steps >> back) - 1) / 2**24
+        if radius > 0 and settled(w, radius, rate, 2 * slope(dims)):
+            return found | {"radius": radius}
+    return found | {"radius": 0.0}
+
+
+def settled(w, radius, rate, steep):
+    """w > 0 for all changes that there can be: it is Lipschitz, so that a value settles those near it."""
+    parts = [(-rate * radius, rate * radius, 0)]
+    while parts:
+        start, end, depth = parts.pop()
+        middle = (start + end) / 2
+        reach = w(middle, radius) / steep
+        if reach <= 0 or depth > 60:
+            return False
+        if reach < (end - start) / 2:
+            parts += [(start, middle - reach, depth + 1), (middle + reach, end, depth + 1)]
+    return True
+
+
+def slope(dims):
+    """How fast a set's probability under N(x, e^2h I) changes in h, at most: E max(X - N, 0)."""
+    half = dims / 2
+    return 2 * exp(half * log(half) - half - lgamma(half))
+
+
+def least(p, away, h, dims):
+    """f(p) of `smooth_sigma`; where both levels nearly agree, that of equal ones less what h can change."""
+    if p in (0.0, 1.0) or abs(h) > 30:
+        return p if p in (0.0, 1.0) else 0.0
+    first = (away / expm1(2 * h)) ** 2 if h else inf
+    if first > 1e8:
+        return max(0.0, float(ndtr(ndtri(p) - away)) - slope(dims) * abs(h) - 1e-9 * (h != 0))
+    inside = chndtrix(p if h > 0 else 1 - p, dims, first) * exp(-2 * h)
+    value = float(chndtr(inside, dims, first * exp(2 * h)))
+    value = value if h > 0 else 1 - value
+    return max(0.0, value - 1e-9) if isfinite(value) else 0.0
 
 
 # ------------------------------------------------------------------ systems of several networks

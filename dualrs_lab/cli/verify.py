@@ -117,7 +117,10 @@ def _twice_told(table: "pd.DataFrame", identity: Mapping[str, Any]) -> Iterator[
         return
     said: dict[str, Any] = {"method": method}
     said |= {name: _only(table, name) for name in ("alpha", "seed", "combiner", "form") if name in table}
-    said |= {"sigmas": _sigmas(table)} if method in _SYSTEMS else {"sigma": _only(table, "sigma")}
+    if method == "smooth-sigma":
+        said |= {name: _only(table, name) for name in ("base", "rate", "centre", "k")}
+    else:
+        said |= {"sigmas": _sigmas(table)} if method in _SYSTEMS else {"sigma": _only(table, "sigma")}
     said |= {name: float(_only(table, name)) for name in ("weight",) if name in table}
     for name in ("thresholds", "shares"):
         said |= {name: [float(word) for word in str(_only(table, name)).split()]} if name in table else {}
@@ -145,7 +148,7 @@ def _rules_told(
     if "rule" in known or (method in ("rs", "dual") and "n0" in known):
         yield "rule", rules_behind(table), known.get("rule", "cohen")
     stop = (known.get("stop") or {}).get("rule", "AllDraws")
-    if method == "rs" and "n" in known:
+    if method in ("rs", "smooth-sigma") and "n" in known:
         beyond = [n for n in table["n"].tolist() if n > known["n"] or (stop == "AllDraws" and n < known["n"])]
         yield "n", *((beyond[0], known["n"]) if beyond else (0, 0))
     if stop == "AtRadii":  # the votes said when to stop, for which only this bound holds
@@ -174,14 +177,20 @@ def _sentence(table: "pd.DataFrame", record: Mapping[str, Any]) -> str:
         if total
     }
     n = " to ".join(str(total) for total in dict.fromkeys([min(totals), max(totals)]))
-    levels = " ".join(f"{sigma:g}" for sigma in _sigmas(table))
     sure = int((table["radius"] > 0).sum())
     return (
         f"{method}, network {who}, images {known.get('images', '(not named)')}, "
-        f"{known.get('noise', 'noise (not named)')} of sigma {levels}, n {n}, alpha "
+        f"{known.get('noise', 'noise (not named)')} of sigma {_levels(table, method)}, n {n}, alpha "
         f"{float(_only(table, 'alpha')):g} for each image, rule {rules_behind(table)}: {len(table)} rows, "
         f"{sure} with a radius"
     )
+
+
+def _levels(table: "pd.DataFrame", method: str) -> str:
+    if method == "smooth-sigma":
+        base, rate, centre = (_only(table, name) for name in ("base", "rate", "centre"))
+        return f"{base!r} exp({rate!r} (d - {centre!r}))"
+    return " ".join(f"{sigma:g}" for sigma in _sigmas(table))
 
 
 def _sigmas(table: "pd.DataFrame") -> list[float]:

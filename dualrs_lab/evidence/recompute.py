@@ -29,6 +29,7 @@ HOMES = {
     "cascade": "dualrs_lab.cascade.recompute",
     "combine": "dualrs_lab.combine.recompute",
     "mix": "dualrs_lab.mixing.recompute",
+    "smooth-sigma": "dualrs_lab.peers.recompute",
 }
 
 

@@ -8,9 +8,10 @@ which `Spec.certify` has certified in its place.
 
 import warnings
 from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 from types import FunctionType, MethodType
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -89,6 +90,17 @@ class FrozenVoter(Voter):
 
     def __call__(self, x: Tensor, noise: Tensor) -> Tensor:
         return self._run(x, noise)
+
+    def under(self, noise: Noise) -> Self:
+        """This frozen network under noise of another level, and of the same kind: nothing is frozen anew.
+
+        What was compiled adds noise as it is drawn, whatever its level. ValueError for another kind.
+        """
+        if type(noise) is not type(self.noise):
+            raise ValueError(f"FrozenVoter.under: got {noise}; wanted another level of {self.noise}")
+        other = copy(self)
+        other.noise = noise
+        return other
 
 
 def flops(model: nn.Module, shape: tuple[int, ...]) -> int:

@@ -20,6 +20,7 @@ from dualrs_lab.cascade import Cascade, CascadeCertificate
 from dualrs_lab.combine import CombinedCertificate, Combiner
 from dualrs_lab.dual import Cuts, Estimator, Median, Plurality, judge
 from dualrs_lab.evidence import (
+    Certificate,
     Claim,
     claimed,
     decide,
@@ -35,6 +36,7 @@ from dualrs_lab.evidence import (
     write_table,
 )
 from dualrs_lab.mixing import class_bounds, mix_radius_exact, mixed
+from dualrs_lab.peers import SmoothSigma, SmoothSigmaCertificate
 from dualrs_lab.store import read_record, write_record
 
 ROOT = Path(__file__).parents[2]
@@ -162,6 +164,19 @@ def cascades(limits: tuple[float, ...], rule: str, shares: tuple[float, ...] = (
     return of_system(lambda *votes, **known: CascadeCertificate.from_votes(*votes, **how, **known))
 
 
+def under_smooth_sigma(rate: float) -> list[Claim]:
+    smooth, rng = SmoothSigma(base=0.5, rate=rate, centre=3.0), np.random.default_rng(4)
+    made: list[Claim] = []
+    for one in one_network("clopper-pearson", "two-bounds", lambda _: 1000):
+        assert isinstance(one, Certificate)
+        distance = float(rng.uniform(1, 5))
+        plain = Certificate.from_row(
+            one.to_row() | {"sigma": float(smooth.at(distance)), "radius": 0.0, "predict": -1}
+        )
+        made.append(SmoothSigmaCertificate.under(plain, smooth, distance, 64))
+    return made
+
+
 def combined(combiner: Combiner) -> list[Claim]:
     return of_system(lambda *votes, **k: CombinedCertificate.from_votes(*votes, combiner, **k))
 
@@ -185,6 +200,8 @@ KINDS: dict[str, Callable[[], list[Claim]]] = {
     "cascade, below a majority": lambda: cascades((0.2, -0.1, -0.3), "two-bounds"),
     "cascade, most for one": lambda: cascades((0.2, 0.0, -0.3), "two-bounds", (1 / 16, 7 / 8, 1 / 16)),
     "cascade, as the first tables": lambda: cascades((0.2, -0.1, -0.3), "own-votes"),
+    "smooth sigma": lambda: under_smooth_sigma(0.1),
+    "smooth sigma that is the same": lambda: under_smooth_sigma(0.0),
     **{f"combiner {i}": lambda one=one: combined(one) for i, one in enumerate(COMBINERS)},
 }  # fmt: skip
 
@@ -197,6 +214,21 @@ def test_tables_of_every_kind_are_certified(kind: str, tmp_path: Path, verify: V
     assert code == 0, said
     assert 5 < sum(claim.radius > 0 for claim in claims) < 60
     assert f"{sum(claim.radius > 0 for claim in claims)} with a radius" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "cell"),
+    [("radius", "9"), ("sigma", "0.5"), ("distance", "0.1"), ("rate", "0.2"), ("dims", "999999")],
+)
+def test_a_smooth_sigma_that_was_changed_is_found(
+    name: str, cell: str, tmp_path: Path, verify: Verify
+) -> None:
+    path, claims = tmp_path / "t.tsv", under_smooth_sigma(0.1)
+    keep_table("test", path, frame([claim for claim in claims if claim.radius > 0]), {"identity": {}})
+    rows = cells(path)
+    forge(path, [{**row, name: cell} if name in ("rate", "dims") or row is rows[2] else row for row in rows])
+    code, (said,) = verify(path)
+    assert code == 1, said
 
 
 @pytest.mark.parametrize("form", ["exact", "smoothing", "lipschitz", "closed"])

@@ -1,0 +1,14 @@
+from .certificate import SMOOTH_COLUMNS as SMOOTH_COLUMNS
+from .certificate import SmoothSigmaCertificate as SmoothSigmaCertificate
+from .certify import certify_smooth_table as certify_smooth_table
+from .certify import fit_smooth_sigma as fit_smooth_sigma
+from .certify import pixel_rows as pixel_rows
+from .memory import NO_CLASSIFIER as NO_CLASSIFIER
+from .memory import level_by_votes as level_by_votes
+from .memory import remembered as remembered
+from .memory import remembered_table as remembered_table
+from .radii import least_probability as least_probability
+from .radii import level_slope as level_slope
+from .radii import smooth_sigma_radius as smooth_sigma_radius
+from .smooth_sigma import SmoothSigma as SmoothSigma
+from .smooth_sigma import neighbour_distances as neighbour_distances
