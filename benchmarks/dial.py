@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,10 @@ from dualrs_lab.data import load_images
 from dualrs_lab.evidence import average_radius, certified_accuracy, keep_table, origin, read_table
 from dualrs_lab.files import provenance, replace_text
 
-__all__ = ["ALIKE", "LARGE", "NAMED", "SMALL", "certified", "main", "of_row", "table_of"]
+__all__ = [
+    "ALIKE", "CAT_RS", "CONSISTENCY", "LARGE", "NAMED", "SMALL", "certified", "chosen_for", "main", "of_row",
+    "table_of",
+]  # fmt: skip
 
 CONSISTENCY, CAT_RS = "consistency", "CAT-RS"
 DATA = SHIPPED.expert(0.5).parent.parent
@@ -55,18 +58,28 @@ def main(argv: Sequence[str] | None = None) -> pd.DataFrame:
     found = [*_learnt(args.data)]
     curves = np.asarray([curve for _, curve in found])
     pool = CascadeFront(tuple(RADII), tuple(setting.cascade for setting, _ in found), curves)
-    chosen = dict.fromkeys(pool.undominated([SMALL, LARGE]).tolist(), "")
-    chosen |= {pool.best(weights): name for name, weights in NAMED.items()}
-    rows = [_row(found[number][0], curves[number], name) for number, name in chosen.items()]
+    chosen = {number: list[str]() for number in pool.undominated([SMALL, LARGE]).tolist()}
+    for name, weights in NAMED.items():
+        chosen.setdefault(pool.best(weights), []).append(name)
+    for kind in VOTES:  # where there are networks of one recipe alone
+        own = [number for number, (setting, _) in enumerate(found) if {*setting.kinds} == {kind}]
+        best = max(own, key=lambda number: float(curves[number] @ ALIKE))
+        chosen.setdefault(best, []).append(f"alike, {kind} alone")
+    rows = [_row(found[number][0], curves[number], "; ".join(names)) for number, names in chosen.items()]
     dial = pd.DataFrame(rows).sort_values(["held_out_small", "held_out_large"]).reset_index(drop=True)
     replace_text(args.out / "dial.csv", dial.round(6).to_csv(lineterminator="\n", index=False))
-    best = found[pool.best(ALIKE)][0]
-    _keep(best, args.out / "cascade_alike.tsv")
+    _keep(of_row(chosen_for(dial, f"alike, {CAT_RS} alone")), args.out / "cascade_falling_back.tsv")
     print(dial.round(3).to_string(index=False))
     return dial
 
 
-def of_row(row: Mapping[str, object]) -> Setting:
+def chosen_for(dial: pd.DataFrame, name: str) -> "pd.Series[Any]":
+    """The row of the dial that was chosen for this."""
+    named = dial["chosen_for"].fillna("").map(lambda names: name in str(names).split("; "))
+    return dial[named].iloc[0]
+
+
+def of_row(row: "Mapping[str, object] | pd.Series[Any]") -> Setting:
     """The cascade of a row of the dial."""
     told = (str(row[name]).split() for name in ("sigmas", "thresholds", "shares"))
     sigmas, limits, shares = (tuple(float(word) for word in words if word != "nan") for words in told)
@@ -100,9 +113,13 @@ def _learnt(data: str) -> Iterator[tuple[Setting, NDArray[np.float64]]]:
             votes[kind]["counts"][:, VOTES[kind][1].index(s)] for s, kind in zip(ORDER, kinds, strict=True)
         ]
         front = _front([count.astype(np.int64) for count in counts], labels[index])
-        for number in {*front.undominated([SMALL, LARGE]).tolist(), *map(front.best, NAMED.values())}:
-            cascade = front.cascades[number]
-            setting = Setting(cascade, tuple(kinds[ORDER.index(s)] for s in cascade.sigmas))
+        asks = [tuple(kinds[ORDER.index(s)] for s in cascade.sigmas) for cascade in front.cascades]
+        chosen = {*front.undominated([SMALL, LARGE]).tolist(), *map(front.best, NAMED.values())}
+        worth = front.curves @ ALIKE
+        for kind in VOTES:  # and the best of one recipe alone
+            chosen.add(int(np.where([{*own} == {kind} for own in asks], worth, -1).argmax()))
+        for number in chosen:
+            setting = Setting(front.cascades[number], asks[number])
             if setting not in seen:
                 seen.add(setting)
                 yield setting, front.curves[number]

@@ -13,6 +13,7 @@ from benchmarks.pages import (
     cifar100,
     combiners,
     denoised,
+    dial,
     gpu,
     larger,
     mixing,
@@ -39,6 +40,7 @@ PAGES: dict[str, Callable[[], Facts]] = {
         | combiners.facts()
         | larger.facts()
         | taught.facts()
+        | dial.facts()
         | denoised.facts()
         | shelf.facts()
         | photographs.facts()

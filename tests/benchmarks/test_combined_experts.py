@@ -31,6 +31,7 @@ def files(out: Path) -> Experiment:
     return Experiment(folder=out, data="digits", model="digits_narrow", n=200)
 
 
+@pytest.mark.slow
 def test_every_part_is_made_once(made: tuple[Path, pd.DataFrame]) -> None:
     out, board = made
     slow = [path for path in out.rglob("*") if path.suffix in (".safetensors", ".tsv")]
@@ -42,6 +43,7 @@ def test_every_part_is_made_once(made: tuple[Path, pd.DataFrame]) -> None:
     pd.testing.assert_frame_equal(written, board, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_experts_were_trained_through_the_combiner_or_for_themselves(made: tuple[Path, pd.DataFrame]) -> None:
     out, _ = made
     first, kept = files(out / "first"), read_combiner(Shelf(out / "first").combiner("even"))
@@ -60,6 +62,7 @@ def test_experts_were_trained_through_the_combiner_or_for_themselves(made: tuple
             assert json.loads(table.read_text())["identity"]["model"] == fingerprint(expert) != started[sigma]
 
 
+@pytest.mark.slow
 def test_the_combiner_is_learnt_anew_from_votes_of_the_new_experts(made: tuple[Path, pd.DataFrame]) -> None:
     out, board = made
     sigmas = SIGMAS[::-1]
@@ -77,6 +80,7 @@ def test_the_combiner_is_learnt_anew_from_votes_of_the_new_experts(made: tuple[P
     assert board.loc["trained together, combiner", "acr"] == pytest.approx(mean)
 
 
+@pytest.mark.slow
 def test_the_comparison_holds_everything_before_and_after(made: tuple[Path, pd.DataFrame]) -> None:
     rows = {*made[1].index}
     for called in ("", "trained alone, ", "trained together, "):
@@ -87,6 +91,7 @@ def test_the_comparison_holds_everything_before_and_after(made: tuple[Path, pd.D
     assert {"combiner"} | after <= rows
 
 
+@pytest.mark.slow
 def test_what_was_not_trained_alone_is_left_out(made: tuple[Path, pd.DataFrame], tmp_path: Path) -> None:
     out = shutil.copytree(made[0], tmp_path / "some")
     for path in [*out.glob("*sigma0.25*_alone*"), *out.glob("*combiner_alone*")]:
@@ -107,6 +112,7 @@ def test_the_shipped_comparison_follows_from_the_shipped_tables() -> None:
     assert mixed["acr"] > written.loc["trained together, combiner as it was", "acr"]
 
 
+@pytest.mark.slow
 def test_a_part_that_lacks_another_says_so(tmp_path: Path) -> None:
     run(tmp_path, "alone-0.5")
     assert [path.name for path in tmp_path.glob("*.safetensors")] == [

@@ -98,6 +98,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_the_table_follows_from_the_answers(made: Path) -> None:
     table = pd.read_csv(made / "arms.csv").set_index("arm")
     assert tuple(table.index) == stage4.ARMS
@@ -112,6 +113,7 @@ def test_the_table_follows_from_the_answers(made: Path) -> None:
     assert budgets["part7"] == pytest.approx(budgets["uniform7"], abs=0.1)
 
 
+@pytest.mark.slow
 def test_arms_go_on_from_one_start_and_records_say_how(made: Path) -> None:
     stem = "digits_digits_narrow_{}_seed0"
     _, info = load_checkpoint(made / f"{stem.format('part4')}.safetensors")
@@ -123,6 +125,7 @@ def test_arms_go_on_from_one_start_and_records_say_how(made: Path) -> None:
     assert record["identity"]["model"] == fingerprint(model)
 
 
+@pytest.mark.slow
 def test_logits_are_those_of_both_networks(made: Path) -> None:
     kept, images = load_file(made / "logits.safetensors"), load_images("digits", "test")
     pixels, labels = images.batch(torch.arange(20))
@@ -136,6 +139,7 @@ def test_logits_are_those_of_both_networks(made: Path) -> None:
     assert (kept["h_by_h"].argmax(1) == kept["labels"]).float().mean() <= natural
 
 
+@pytest.mark.slow
 def test_a_second_call_goes_on(made: Path) -> None:
     before = {path.name: path.read_bytes() for path in made.glob("*.tsv")}
     assert stage4.main(["--toy", "--device", "cpu", "--minutes", "60", "--out", str(made)]) == 0

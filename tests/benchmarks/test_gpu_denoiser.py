@@ -87,6 +87,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_tables_hold_all_votes_and_recompute(made: Path) -> None:
     for kind, images in (("off_the_shelf", 5), ("fine-tuned", 10)):
         for sigma in stage5.SIGMAS:
@@ -98,6 +99,7 @@ def test_tables_hold_all_votes_and_recompute(made: Path) -> None:
                 assert one.radius == pytest.approx(one.recomputed(), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_the_kept_network_is_the_one_that_was_certified_and_the_record_says_which(made: Path) -> None:
     for sigma in stage5.SIGMAS:
         files = {"off_the_shelf": SHELF, "fine-tuned": f"{kept('fine-tuned', sigma)}.safetensors"}
@@ -111,6 +113,7 @@ def test_the_kept_network_is_the_one_that_was_certified_and_the_record_says_whic
     assert len({fingerprint(load_checkpoint(made / f"{name}.safetensors")[0]) for name in networks}) == 4
 
 
+@pytest.mark.slow
 def test_off_the_shelf_is_the_clean_classifier_behind_the_denoiser(made: Path) -> None:
     clean, told = load_checkpoint(made / "digits_digits_narrow_clean_seed0.safetensors")
     shelf, _ = load_checkpoint(made / SHELF)
@@ -120,6 +123,7 @@ def test_off_the_shelf_is_the_clean_classifier_behind_the_denoiser(made: Path) -
     assert told["training"]["held_out_accuracy"] > 0.8
 
 
+@pytest.mark.slow
 def test_denoised_images_are_nearer_to_the_clean_ones_than_noisy_ones(made: Path) -> None:
     shelf, info = load_checkpoint(made / SHELF)
     untouched = fresh().eval()
@@ -132,12 +136,14 @@ def test_denoised_images_are_nearer_to_the_clean_ones_than_noisy_ones(made: Path
         assert told["denoised_mse"] < 0.8 * told["noisy_mse"]
 
 
+@pytest.mark.slow
 def test_the_loss_fell_in_every_training(made: Path) -> None:
     for path in made.glob("*.safetensors"):
         losses = [row["loss"] for row in load_checkpoint(path)[1]["history"]]
         assert losses[-1] < 0.9 * losses[0], path.name
 
 
+@pytest.mark.slow
 def test_the_board_shows_every_network_by_both_rules(made: Path) -> None:
     found = pd.read_csv(made / "board.csv", index_col="network")
     for sigma in stage5.SIGMAS:
@@ -150,6 +156,7 @@ def test_the_board_shows_every_network_by_both_rules(made: Path) -> None:
     assert found.loc["σ = 0.25, fine-tuned", "0.25"] == pytest.approx(right.mean())
 
 
+@pytest.mark.slow
 def test_a_second_call_goes_on_and_the_results_fit_into_archives(made: Path) -> None:
     before = {path.name: path.read_bytes() for path in made.glob("*.tsv")}
     gone = made / f"{kept('fine-tuned', 0.5)}_smoothed0.5_n200.tsv"

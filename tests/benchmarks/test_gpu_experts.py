@@ -142,6 +142,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_tables_hold_all_votes_and_recompute(made: Path) -> None:
     for sigma in stage3.SIGMAS:
         table = read_table(made / f"digits_digits_narrow_sigma{sigma:g}_seed0_smoothed{sigma:g}_n200.tsv")
@@ -152,6 +153,7 @@ def test_tables_hold_all_votes_and_recompute(made: Path) -> None:
             assert one.radius == pytest.approx(one.recomputed(), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_the_kept_network_is_the_one_that_was_certified(made: Path) -> None:
     stem = "digits_digits_narrow_sigma0.25_seed0"
     assert load_file(made / f"{stem}.safetensors")["body.fc.weight"].dtype == torch.float16
@@ -171,6 +173,7 @@ def test_a_rounded_network_answers_as_the_trained_one_within_half_precision() ->
     assert fingerprint(rounded(kept)) == fingerprint(kept)
 
 
+@pytest.mark.slow
 def test_labels_are_those_that_a_router_would_count(made: Path) -> None:
     path = made / "digits_digits_narrow_votes_held_out.safetensors"
     kept, images = load_file(path), load_images("digits", "train")
@@ -186,11 +189,13 @@ def test_labels_are_those_that_a_router_would_count(made: Path) -> None:
     assert (kept["counts"].sum(2) == stage3.TOY.draws).all()
 
 
+@pytest.mark.slow
 def test_the_board_shows_every_rule(made: Path) -> None:
     rules = set(pd.read_csv(made / "board.csv")["rule"])
     assert {"σ = 0.12", "σ = 1, two bounds", "cascade, routed", "envelope", "oracle"} <= rules
 
 
+@pytest.mark.slow
 def test_a_second_call_goes_on_and_the_results_fit_into_archives(made: Path) -> None:
     before = {path.name: path.read_bytes() for path in made.glob("*.tsv")}
     assert stage3.main(["--toy", "--device", "cpu", "--minutes", "60", "--out", str(made)]) == 0

@@ -39,6 +39,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_every_recipe_is_tried_and_the_best_one_trains(made: Path) -> None:
     trials = pd.read_csv(made / "recipes.csv", index_col="recipe")
     assert trials.index.tolist() == ["as it began", *RECIPES]
@@ -54,12 +55,14 @@ def test_every_recipe_is_tried_and_the_best_one_trains(made: Path) -> None:
         assert again == pytest.approx(rows["radius"].tolist(), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_held_out_images_alone_are_judged_by(made: Path) -> None:
     votes = load_file(next(made.glob("*_votes.safetensors")))
     assert set((votes["index"] % HOLD).tolist()) == {HOLD - 1}
     assert votes["counts"].shape == (25, 3, 10)
 
 
+@pytest.mark.slow
 def test_a_recipe_that_is_named_trains_without_a_comparison(tmp_path: Path) -> None:
     call = ["--toy", "--device", "cpu", "--minutes", "60", "--later", "--recipe", "own radius"]
     assert stage6.main([*call, "--out", str(tmp_path)]) == 0

@@ -22,6 +22,7 @@ def run(out: Path, *parts: str) -> pd.DataFrame:
     return bench.main(["--toy", "--device", "cpu", "--out", str(out), "--parts", *parts])
 
 
+@pytest.mark.slow
 def test_certificates_are_made_once_at_toy_size(tmp_path: Path) -> None:
     certify = [part for part in bench.PARTS if part.startswith("certify")]
     board = run(tmp_path, *certify, "board")

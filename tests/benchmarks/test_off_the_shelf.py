@@ -20,6 +20,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame]:
     return out, off_the_shelf.main(["--toy", "--out", str(out), "--device", "cpu", "--threads", "1"])
 
 
+@pytest.mark.slow
 def test_every_network_and_system_is_on_the_board(made: tuple[Path, pd.DataFrame]) -> None:
     out, found = made
     assert {*found.index.get_level_values(0)} == {*CALLED.values()}
@@ -33,6 +34,7 @@ def test_every_network_and_system_is_on_the_board(made: tuple[Path, pd.DataFrame
     assert [*seen.columns] == ["0", *(f"{s:g}" for s in SIGMAS), "images"]
 
 
+@pytest.mark.slow
 def test_tables_name_the_denoiser_and_stability_begins_with_squared_errors(
     made: tuple[Path, pd.DataFrame],
 ) -> None:
@@ -47,6 +49,7 @@ def test_tables_name_the_denoiser_and_stability_begins_with_squared_errors(
         assert len(read_table(path)) == 13
 
 
+@pytest.mark.slow
 def test_parts_that_are_there_are_not_made_again(made: tuple[Path, pd.DataFrame]) -> None:
     out, found = made
     kept = {path: path.stat().st_mtime_ns for path in out.glob("*.safetensors")}
