@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: install run gallery test lab bench notebooks grade lint clean
+.PHONY: install run gallery test lab bench notebooks grade lite lint clean
 
 install: $(STAMP)
 
@@ -51,6 +51,15 @@ notebooks: $(STAMP)
 # Runs the submissions below DIR and says which exercises are right; writes DIR/grades.csv.
 grade: $(STAMP)
 	$(BIN)/dualrs-lab grade $(DIR) --out $(DIR)/grades.csv
+
+# A site of the lessons that a browser runs alone, in runs/site: any web server serves it. LITE="--solutions" keeps them.
+lite: $(STAMP) .venv/lite
+	rm -rf runs/site
+	$(BIN)/dualrs-lab lite runs/site $(LITE)
+
+.venv/lite: pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[lite]'
+	@touch $@
 
 clean:
 	rm -rf runs build .mypy_cache .ruff_cache .pytest_cache

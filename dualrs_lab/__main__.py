@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from dualrs_lab import __version__
 from dualrs_lab.cli.attack import ATTACK
-from dualrs_lab.cli.board import BOARD
+from dualrs_lab.cli.board import BOARD, LITE
 from dualrs_lab.cli.certify import CERTIFY
 from dualrs_lab.cli.cluster.jobs import CANCEL
 from dualrs_lab.cli.cluster.manifest import MANIFEST
@@ -36,7 +36,8 @@ COMMANDS = (
     *(TRAIN, PART, DENOISER, CERTIFY, ATTACK),
     *(CASCADE, COMBINE, MIX),
     *(MERGE, MANIFEST),
-    *(SUMMARY, VERIFY, BOARD, GRADE),
+    *(SUMMARY, VERIFY, BOARD),
+    *(GRADE, LITE),
 )
 
 

@@ -142,6 +142,7 @@ def test_every_third_party_import_is_declared() -> None:
         assert foreign <= declared | {
             "nbclient",
             "jupyter_client",
+            "jupyter_core",
             "jupyter_server",
             "tornado",
             "traitlets",

@@ -6,6 +6,7 @@ in print, its picture is shown, and `alt` says in words what is to be seen.
 """
 
 import base64
+import importlib.util
 import io
 import os
 from dataclasses import dataclass
@@ -105,8 +106,11 @@ class Chart:
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], Any]:
         if os.environ.get("SERVER_SOFTWARE", "").startswith("voila"):  # which draws no Vega-Lite by itself
             return {"text/html": str(self.figure() + runtime_html()), "text/plain": self.alt}, {}
-        picture = base64.b64encode(self._picture).decode("ascii")
-        data = {VEGALITE: self.spec, "image/png": picture, "text/plain": self.alt}
+        data = {VEGALITE: self.spec, "text/plain": self.alt}
+        if importlib.util.find_spec(
+            "vl_convert"
+        ):  # which a browser's Python has not; its page draws by itself
+            data["image/png"] = base64.b64encode(self._picture).decode("ascii")
         files = {"csv": self.csv(), "tex": self.latex()}
         how = {"embed_options": {"renderer": "svg", "actions": ACTIONS, "downloadFileName": self.name}}
         return data, {VEGALITE: how | {"name": self.name, "files": files}}

@@ -1,4 +1,4 @@
-"""`dualrs-lab board`: tables and logs as one page to explore, in any browser, without a network."""
+"""`dualrs-lab board | lite`: a page to explore tables in, and a site of lessons that a browser runs alone."""
 
 from argparse import Namespace
 from pathlib import Path
@@ -9,7 +9,7 @@ from dualrs_lab.cli.outputs import want_place
 from dualrs_lab.cli.parser import Command, Parser, a_new_file, a_number, a_path
 from dualrs_lab.settings import RADIUS
 
-__all__ = ["BOARD"]
+__all__ = ["BOARD", "LITE"]
 
 
 OWN = Path("runs/files")
@@ -59,4 +59,33 @@ BOARD = Command(
     options=_board_options,
     run=_board,
     example="dualrs-lab board\ndualrs-lab board mine.tsv data/published_logs/*.tsv --out mine.html",
+)
+
+
+def _lite_options(parser: Parser) -> None:
+    parser.add_argument("folder", type=a_path, metavar="DIR", help="a folder that is not there, or empty")
+    parser.add_argument("--solutions", action="store_true", help="keep the solutions in the lessons")
+
+
+def _lite(options: Namespace) -> int:
+    from dualrs_lab.headless.workbench import find_notebooks
+    from dualrs_lab.home import build_site
+
+    checkout = find_notebooks().parent
+    if not (checkout / "dualrs_lab").is_dir() or not (checkout / "pyproject.toml").is_file():
+        raise ValueError(
+            f"lite: {checkout} is no checkout of this package, of which the site takes its wheel"
+        )
+    lessons = build_site(options.folder, checkout, solutions=options.solutions)
+    print(f"lite: {', '.join(lessons)} in {options.folder}")
+    print(f"to look at it: python -m http.server --directory {options.folder}")
+    return 0
+
+
+LITE = Command(
+    name="lite",
+    help="a site of the lessons that a browser runs alone, by JupyterLite; from a checkout",
+    options=_lite_options,
+    run=_lite,
+    example="dualrs-lab lite site && python -m http.server --directory site",
 )

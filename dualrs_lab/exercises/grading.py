@@ -19,14 +19,19 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import lazy_loader
 import pandas as pd
-import psutil
 
 from dualrs_lab.exercises.exercise import exercises
 from dualrs_lab.exercises.students import EXERCISE, SOLUTION, tagged, text
 from dualrs_lab.headless.processes import MARK, adopt_orphans, kill_marked
+
+if TYPE_CHECKING:
+    import psutil
+else:  # when it is first used: a browser's Python, which runs nothing in processes, has none
+    psutil = lazy_loader.load("psutil")
 
 __all__ = ["Grade", "as_rows", "grade", "grade_one"]
 
@@ -198,7 +203,7 @@ def _sitting(
     return [*_lines(b"".join(heard))], ending
 
 
-def _end(orphans: set[psutil.Process]) -> None:
+def _end(orphans: "set[psutil.Process]") -> None:
     # what took off its mark and lost its parent: it was adopted
     for process in orphans:
         with contextlib.suppress(psutil.Error):

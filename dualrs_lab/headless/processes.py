@@ -15,10 +15,16 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import psutil
+import lazy_loader
 
 from dualrs_lab.settings import Range
+
+if TYPE_CHECKING:
+    import psutil
+else:  # when it is first used: a browser's Python, which runs nothing in processes, has none
+    psutil = lazy_loader.load("psutil")
 
 __all__ = [
     "JOBS",
@@ -149,7 +155,7 @@ def kill_marked(mark: str, groups: Iterable[tuple[int, str]] = (), pipe: str = "
     return len(killed)
 
 
-def _members(mark: str, pipe: str) -> set[psutil.Process]:
+def _members(mark: str, pipe: str) -> "set[psutil.Process]":
     """The processes of a run, this one aside; a run started within it has its own mark and its own end."""
     found: set[psutil.Process] = set()
     for pid in psutil.pids():
@@ -170,7 +176,7 @@ def _prints_to(pid: int, pipe: str) -> bool:
     return False
 
 
-def _mark(process: psutil.Process) -> str | None:
+def _mark(process: "psutil.Process") -> str | None:
     try:
         return process.environ().get(MARK)
     except psutil.Error:  # gone, or another person's

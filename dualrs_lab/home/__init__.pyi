@@ -2,5 +2,13 @@ from .contents import NotebookContents as NotebookContents
 from .doors import BOARD as BOARD
 from .doors import find_doors as find_doors
 from .launch import launch as launch
+from .lite import FROM_PYPI as FROM_PYPI
+from .lite import PYODIDE as PYODIDE
+from .lite import first_cell as first_cell
+from .lite import for_browser as for_browser
+from .lite import lacking as lacking
+from .lite import lite_lessons as lite_lessons
+from .lite import required as required
 from .server import Board as Board
 from .server import FrontPage as FrontPage
+from .site import build_site as build_site
