@@ -116,7 +116,7 @@ def test_lessons_run_where_there_is_no_torch(lesson: str) -> None:
         [sys.executable, "-c", code], cwd=path.parent, stdout=subprocess.PIPE, text=True, check=True
     )
     left_out = "There is no torch here, so section 11 is left out." in told.stdout
-    assert left_out == (lesson == "10_lesson_smoothing")  # its photographs; nothing else
+    assert left_out == (lesson == "10_lesson_smoothing")  # its pictures; nothing else
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
