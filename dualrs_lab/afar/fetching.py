@@ -11,7 +11,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from dualrs_lab.afar.address import address_text, is_afar, note_copy, say, size_text
@@ -73,19 +73,18 @@ def at_hand(call: str, place: str | Path) -> Path:
     else:
         raise OSError(f"{call}: {far.told} changes while it is read; try again when it is finished")
     for path in versions:
-        note_copy(
-            folder / names[path],
-            far.address if path == far.path else far.address.replace(far.name, names[path]),
-        )
+        note_copy(folder / names[path], far.told.removesuffix(far.name) + names[path])
     _say_fetched(far, names, versions, folder, came)
     return folder / far.name
 
 
 def _look(far: Far, names: Mapping[str, str]) -> dict[str, Version]:
-    others = {path: far.look(path) for path in names if path != far.path}
-    return {far.path: far.want(far.path)} | {
-        path: version for path, version in others.items() if version is not None
-    }
+    found = {far.path: far.want(far.path)}
+    for path in names.keys() - found.keys():
+        with suppress(PermissionError):  # a store that may not be listed says so of what is not there
+            if (version := far.look(path)) is not None:
+                found[path] = version
+    return found
 
 
 def _kept(
@@ -144,7 +143,7 @@ def _say_fetched(
         size = size_text(
             sum(version.size or (folder / names[path]).stat().st_size for path, version in versions.items())
         )
-        record = " with its .json" if len(versions) > 1 else ""
+        record = f" {'with its' if len(versions) > 1 else 'without a'} .json" if is_recorded(far.name) else ""
         how = "fetched" if came else "unchanged, so it is read from its copy"
         say(f"{far.told}{record}: {how}, {size}, in {folder}")
 

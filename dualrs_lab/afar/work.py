@@ -35,7 +35,7 @@ _MANIFEST = ".afar.json"
 
 
 def want_writable(far: Far) -> None:
-    """ValueError for an address to which files cannot be sent whole or not at all."""
+    """ValueError for an address to which nothing is sent whole; FileNotFoundError of no bucket."""
     call = far.call
     if "::" in far.address:
         raise ValueError(f"{call}: {far.told} goes through another file system; wanted a plain address")
@@ -46,6 +46,9 @@ def want_writable(far: Far) -> None:
             f"{call}: {far.told}: nobody knows whether files appear there whole or not at all; wanted "
             "s3://, gs://, az://, hf://, sftp:// or a path"
         )
+    if _protocols(far) & _AT_ONCE - {"hf"}:  # before hours are spent; a right to write shows when it is sent
+        with suppress(PermissionError), telling(call, far.address, "written to"):
+            far.fs.info(far.path.partition("/")[0])
 
 
 def _protocols(far: Far) -> set[str]:

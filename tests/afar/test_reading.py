@@ -9,6 +9,7 @@ from pathlib import Path
 import fsspec
 import pytest
 import torch
+from fsspec.core import url_to_fs
 
 from dualrs_lab.__main__ import main
 from dualrs_lab.adapters import load_network
@@ -27,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 
 def put(address: str, *paths: Path) -> None:
     """Copies of these files in the folder of an address."""
-    fs, folder = fsspec.url_to_fs(address)
+    fs, folder = url_to_fs(address)
     fs.makedirs(folder, exist_ok=True)
     for path in paths:
         fs.pipe_file(f"{folder}/{path.name}", path.read_bytes())

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from fsspec.core import url_to_fs
 
 from dualrs_lab.__main__ import main
 from dualrs_lab.afar import sending
@@ -46,7 +47,7 @@ def test_a_table_is_sent_whole_with_its_record_and_the_same_again_does_nothing(
     said = capsys.readouterr().err
     assert re.fullmatch(rf"dualrs-lab: {folder}/t.tsv: t.json and t.tsv sent, [\d.]+ kB; a copy .*\n", said)
     assert str(here.parent) in said
-    fs, path = fsspec.url_to_fs(folder)
+    fs, path = url_to_fs(folder)
     assert sorted(one.rpartition("/")[2] for one in fs.find(path)) == ["t.json", "t.tsv"]
     assert fs.cat_file(f"{path}/t.tsv") == here.read_bytes()
     assert read_record(here)["sha256"]
