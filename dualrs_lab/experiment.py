@@ -161,6 +161,10 @@ class Experiment:
         how = "drawn" if self.given else "tuned"
         return self._file("22_dual", f"cascade_{how}_seed{self.seed}_n{self.n}.tsv")
 
+    def smooth(self, rate: float) -> Path:
+        """Certificates of an expert under noise that changes slowly with the image, see `peers`."""
+        return self._file("22_dual", f"smooth_{rate:g}_seed{self.seed}_n{self.n}.tsv")
+
     @property
     def combiner(self) -> Path:
         """The combiner of the experts, learnt from votes about training images."""

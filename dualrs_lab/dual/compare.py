@@ -4,9 +4,10 @@ Radii follow from votes by two rules, see `evidence.radii`, and each is fair onl
 single noise levels, dual system, oracle and envelope come by Cohen's rule, and once more, named "…, two
 bounds", by the other. A cascade is claimed by majorities and gains nothing from it.
 
-Two of them are not classifiers: the `oracle` takes for each image the sigma that certifies most, which no
-certified rule may choose after looking at the votes, and the `envelope` takes the best single sigma at each
-radius.
+Peers, those of `peers` or of anybody, come as `others`. What depends on the order of questions, such as a
+memory, says in its name that it is no classifier. Two more are none: the `oracle` takes for each image the
+sigma that certifies most, which no certified rule may choose after looking at the votes, and the `envelope`
+takes the best single sigma at each radius.
 """
 
 from collections.abc import Mapping, Sequence

@@ -36,8 +36,9 @@ certified if W(h; R) > 0 for all |h| <= r R.* Any x1 within R has a <= R and |lo
 
 The interval of h is not sampled but covered: W is Lipschitz with 2L, so W(h) = w > 0 settles all h' within w
 / 2L of h. The published code looks at one end (in its default) or both. For h > 0 the far end decides
-wherever f(p) > 1/2 there: a ball that holds half of a Gaussian holds its centre, so that its probability
-falls as the noise grows. For h < 0 we know no proof, and none is needed here.
+wherever f(p) > 1/2 there: a ball that holds half of a Gaussian holds its mean, so that its probability falls
+as the noise grows. For h < 0 we know no proof, and no case in which neither end decides; none is needed
+here.
 
 **Why so little is left in many dimensions.** Two levels are told apart by the length of the noise alone: it
 is s sqrt(N) within s / sqrt(2), so that f leaves nothing where r R is a few times 1 / sqrt(2 N), whatever the
@@ -69,6 +70,9 @@ _SLACK = 1e-9  # of every probability: two hundred times what SciPy was seen to 
 
 
 _HALVINGS = 24  # of the radius that there is without any change of the level
+
+
+_STEPS = 1 << _HALVINGS
 
 
 _DEEPEST = 60  # parts of an interval, one within the other
@@ -130,7 +134,8 @@ def smooth_sigma_radius(
         raise ValueError(f"smooth_sigma_radius: wanted a finite rate >= 0, got {rate}")
     high = np.minimum(p_upper, 1.0 - np.asarray(p_lower, dtype=np.float64))
     given = np.broadcast_arrays(most, p_lower, high, sigma, rate)
-    each = [_radius(*one, dims) for one in zip(*(column.ravel().tolist() for column in given), strict=True)]
+    told = zip(*(column.ravel().tolist() for column in given), strict=True)
+    each = [_radius(m, low, q, s, r, dims) for m, low, q, s, r in told]
     return np.asarray(np.reshape(each, given[0].shape))[()]
 
 
@@ -146,11 +151,11 @@ def _radius(most: float, low: float, high: float, sigma: float, rate: float, dim
     def ends(radius: float) -> bool:
         return all(wins(sign * rate * radius, radius) > 0 for sign in (-1, 1))
 
-    steps = 0  # of most / 2^24, so that another SciPy finds the same radius
+    steps = 0  # of most / _STEPS, so that another SciPy finds the same radius
     for bit in reversed(range(_HALVINGS)):
-        steps += ends(most * (steps + 2**bit) / 2**_HALVINGS) << bit
+        steps += ends(most * (steps + (1 << bit)) / _STEPS) << bit
     for back in range(_BACK, 0, -1):
-        radius = most * (steps - (steps >> back) - 1) / 2**_HALVINGS
+        radius = most * (steps - (steps >> back) - 1) / _STEPS
         if radius > 0 and _covered(wins, radius, rate, 2 * level_slope(dims)):
             return radius
     return 0.0

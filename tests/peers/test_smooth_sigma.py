@@ -19,7 +19,7 @@ from dualrs_lab.peers import (
     pixel_rows,
     smooth_sigma_radius,
 )
-from dualrs_lab.smoothing import GridNoise, Spec, certify, certify_table
+from dualrs_lab.smoothing import FastPath, GaussianNoise, GridNoise, Spec, certify, certify_table, freeze
 
 SMOOTH = SmoothSigma(base=0.5, rate=0.1, centre=3.0, k=3)
 
@@ -129,6 +129,22 @@ def test_a_rate_of_0_is_plain_smoothing_and_a_begun_table_goes_on(tmp_path: Path
     assert found[["idx", "votes", "radius", "predict"]].equals(plain[["idx", "votes", "radius", "predict"]])
     with pytest.raises(ValueError, match="rate"):
         certify_smooth_table(model, images, train, tmp_path / "s.tsv", smooth=replace(still, rate=0.1), **how)
+
+
+def test_a_frozen_network_goes_under_another_level_but_not_another_kind() -> None:
+    voter = freeze(
+        Light(),
+        GridNoise(0.5),
+        (1, 4, 4),
+        classes=2,
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+        fast=FastPath(),
+    )
+    other = voter.under(GridNoise(0.4))
+    assert (voter.noise.sigma, other.noise.sigma) == (0.5, 0.4)
+    with pytest.raises(ValueError, match="wanted another level of GridNoise"):
+        voter.under(GaussianNoise(0.4))
 
 
 def test_another_base_and_other_shapes_are_refused(tmp_path: Path) -> None:

@@ -144,6 +144,22 @@ def test_every_level_between_the_ends_is_covered(monkeypatch: pytest.MonkeyPatch
         monkeypatch.undo()
 
 
+def test_where_both_levels_nearly_agree_the_value_is_below_the_exact_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for change in (1e-5, -1e-5, 3e-5):
+        found = least_probability(0.7, 1.0, change, 3 * 224 * 224)
+        with monkeypatch.context() as exact:
+            exact.setattr("dualrs_lab.peers.radii._FAR", 1e11)
+            assert found < least_probability(0.7, 1.0, change, 3 * 224 * 224) < found + 0.01
+
+
+def test_what_is_not_settled_between_the_ends_is_not_certified(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert smooth_sigma_radius(0.9, 0.1, 0.5, 0.01, 64) > 0
+    monkeypatch.setattr("dualrs_lab.peers.radii._covered", lambda *_: False)
+    assert smooth_sigma_radius(0.9, 0.1, 0.5, 0.01, 64) == 0
+
+
 def test_a_dip_between_the_ends_is_found() -> None:
     assert _covered(lambda h, _: 1 - abs(h) / 2, 1.0, 1.0, slope=0.5)
     assert not _covered(lambda h, _: abs(h - 0.3) - 1e-3, 1.0, 1.0, slope=1.0)
