@@ -53,7 +53,7 @@ ARROWS = {
     "models pixels runtime smoothing tasks",
     "gallery": "charts files",  # of charts how a page holds them, which knows no method
     "headless": "afar files gallery settings",
-    "home": "gallery headless",
+    "home": "exercises files gallery headless",  # exercises: lessons without their solutions
     "tasks": "afar files headless locks",
     "cluster": "files headless locks",
     "front": "afar adapters data evidence figures models runtime settings smoothing store",

@@ -84,7 +84,7 @@ def test_what_a_page_lacks_is_found_through_all_imports() -> None:
     ):
         assert lacking(f"dualrs_lab.{module}") == set(), module
     assert {"matplotlib", "numpy", "seaborn"} <= {*required(["dualrs_lab.figures.plane"])}
-    assert required(["dualrs_lab.files"]) == []
+    assert required(["dualrs_lab.files"]) == ["lazy-loader"]  # of the package itself
 
 
 def test_cells_that_a_page_cannot_run_are_left_out_with_what_follows_from_them() -> None:
