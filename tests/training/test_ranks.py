@@ -50,7 +50,7 @@ from dualrs_lab.training import (
     WholeBatchNorm,
     call_together,
     device_of_rank,
-    joined,
+    join_ranks,
     train,
     whole_batch_statistics,
 )
@@ -220,7 +220,7 @@ def _enter(task: Callable[..., None], rank: int, port: int, out: Path, args: tup
     os.dup2(said.fileno(), 2)
     if task is _command:
         task(out, *args)
-    with joined("cpu") as group:
+    with join_ranks("cpu") as group:
         task(group, out, *args)
 
 
