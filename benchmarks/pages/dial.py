@@ -50,7 +50,7 @@ def facts() -> Facts:
         "dial_threshold": f"{setting.cascade.limits[-1]:g}".replace("-", "−"),
         "dial_gained": _gained(),
         "dial_published": _beside(curve, dual),
-        "dial_beyond_dual": {r: f"{value:+.1f}".replace("-", "−") for r, value in beyond.items()},
+        "dial_beyond_dual": {f"r = {r}": f"{value:+.1f}".replace("-", "−") for r, value in beyond.items()},
         "dial_beyond_from_half": f"{beyond[AT[2:7]].min():.1f} to {beyond[AT[2:7]].max():.1f}",
         "dial_fine": _fine(setting),
         "dial_acr": radius(float(row["acr"])),

@@ -35,7 +35,7 @@ from .objectives import Warmup as Warmup
 from .ranks import ALONE as ALONE
 from .ranks import Ranks as Ranks
 from .ranks import device_of_rank as device_of_rank
-from .ranks import joined as joined
+from .ranks import join_ranks as join_ranks
 from .ranks import started_together as started_together
 from .recipes import RECIPES as RECIPES
 from .recipes import for_noise as for_noise

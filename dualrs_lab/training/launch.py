@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -40,19 +40,28 @@ def launch_together(call: str, words: Sequence[str], processes: int) -> int:
         try:
             elastic_launch(config, sys.executable)("-m", "dualrs_lab", *words)
         except ChildFailedError as error:
-            rank, failure = min(error.failures.items(), key=lambda item: item[1].exitcode)
-            if failure.exitcode < 0:
-                name = signal.Signals(-failure.exitcode).name
+            rank, code = _cause({rank: failure.exitcode for rank, failure in error.failures.items()})
+            if code < 0:
+                name = signal.Signals(-code).name
                 raise ValueError(
                     f"{call}: process {rank} of {processes} was ended by {name}, and so all were; call the "
                     "same again: it goes on after the last whole epoch"
                 ) from None
-            return failure.exitcode
+            return code
         except SignalException as error:
             if error.sigval == signal.SIGINT:
                 raise KeyboardInterrupt from None
             sys.exit(128 + error.sigval)
     return 0
+
+
+def _cause(codes: Mapping[int, int]) -> tuple[int, int]:
+    """The process with which it began, and its code: one that was killed, else one that told an error.
+
+    The launcher ends the others by SIGTERM; those that lost them by themselves end with 1.
+    """
+    killed = {rank: code for rank, code in codes.items() if code < 0 and code != -signal.SIGTERM}
+    return max((killed or codes).items(), key=lambda item: item[1])
 
 
 def call_together(name: str, *, processes: int, **options: object) -> None:

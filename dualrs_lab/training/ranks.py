@@ -30,7 +30,7 @@ from dualrs_lab.runtime import pick_device
 from dualrs_lab.training.normalisation import whole_batch_statistics
 from dualrs_lab.training.objectives import Objective
 
-__all__ = ["ALONE", "Ranks", "device_of_rank", "joined", "started_together"]
+__all__ = ["ALONE", "Ranks", "device_of_rank", "join_ranks", "started_together"]
 
 
 PATIENCE = timedelta(
@@ -166,7 +166,7 @@ def device_of_rank(name: str, local: int, each: int) -> torch.device:
 
 
 @contextmanager
-def joined(name: str) -> Iterator[Ranks]:
+def join_ranks(name: str) -> Iterator[Ranks]:
     """The processes that a launcher started together, by RANK and WORLD_SIZE; `ALONE` where it started one.
 
     `name` is a device as in `pick_device`. An error in one process ends all of them: it is told once, by the

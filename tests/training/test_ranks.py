@@ -25,14 +25,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dualrs_lab.__main__ import main
-from dualrs_lab.attacks import PGD
+from dualrs_lab.attacks import L2, PGD
 from dualrs_lab.data import Images, load_images
 from dualrs_lab.draws import SliceGenerator, drawn, of_batch, of_slice
 from dualrs_lab.models import make_model
-from dualrs_lab.pixels import OtherImages, Pixels, RandomPixels, TopFraction
+from dualrs_lab.pixels import OtherImages, Pixels, RandomPixels, TopFraction, Uniform
 from dualrs_lab.runtime import make_generator
 
-from dualrs_lab.training import loop, normalisation, ranks  # isort: skip
+from dualrs_lab.training import launch, loop, normalisation, ranks  # isort: skip
 from dualrs_lab.training import (
     Adversarial,
     AttackedNoise,
@@ -50,15 +50,17 @@ from dualrs_lab.training import (
     WholeBatchNorm,
     call_together,
     device_of_rank,
-    joined,
+    join_ranks,
     train,
     whole_batch_statistics,
 )
 
 SIZE = 2
-EXACT, ROUGH = 2e-6, 2e-4  # of weights of about 0.1, after six steps in float32; where losses have kinks
-INNER = PGD(steps=2, step=0.05, best=False, blind=0.99)
-PART = Pixels(mask=TopFraction(fraction=0.3), high=0.2, low=0.1)
+EXACT, ROUGH = 1e-4, 2e-3  # of weights of about 0.1, after six steps in float32; where losses have kinks
+KINKS = ("attacked noise", "macer", "at by signs", "easy images")
+INNER = PGD(steps=2, step=0.5, norm=L2(), best=False, blind=0.99)
+SIGNS = PGD(steps=2, step=0.05, best=False, blind=0.99)  # where a rounding may change a sign
+PART = Pixels(mask=TopFraction(fraction=0.3), high=1.0, low=0.5)
 OBJECTIVES: dict[str, Any] = {
     "gaussian": Gaussian(sigma=0.25),
     "consistency": Consistency(sigma=0.25),
@@ -66,9 +68,10 @@ OBJECTIVES: dict[str, Any] = {
     "cat-rs": CatRs(sigma=0.25, draws=2, steps=2),
     "attacked noise": AttackedNoise(sigma=0.25, draws=2, steps=2),
     "macer": Macer(sigma=0.25, draws=4),
-    "at": Adversarial(attack=INNER),
-    "trades": Trades(attack=INNER),
-    "mart": Mart(attack=INNER),
+    "at": Adversarial(budget=Uniform(eps=1.0), attack=INNER),
+    "at by signs": Adversarial(budget=Uniform(eps=0.1), attack=SIGNS),
+    "trades": Trades(budget=Uniform(eps=1.0), attack=INNER),
+    "mart": Mart(budget=Uniform(eps=1.0), attack=INNER),
     "part": Adversarial(budget=PART, attack=INNER),
     "random pixels": Adversarial(budget=RandomPixels(of=PART), attack=INNER),
     "other images": Adversarial(budget=OtherImages(of=PART), attack=INNER),
@@ -217,7 +220,7 @@ def _enter(task: Callable[..., None], rank: int, port: int, out: Path, args: tup
     os.dup2(said.fileno(), 2)
     if task is _command:
         task(out, *args)
-    with joined("cpu") as group:
+    with join_ranks("cpu") as group:
         task(group, out, *args)
 
 
@@ -278,7 +281,7 @@ def test_that_comparison_notices_what_is_wrong(together: Path) -> None:
         "weights of slices": Standard(),
         "noise": DrawsItself(),
     }.items():
-        assert distance(trained(objective), kept(together, wrong)[0]) > 2 * ROUGH, wrong
+        assert distance(trained(objective), kept(together, wrong)[0]) > 5 * EXACT, wrong
 
 
 @pytest.mark.parametrize("kind", BATCHES)
@@ -403,7 +406,7 @@ def test_every_objective_is_the_same_in_two_processes(tmp_path: Path) -> None:
     names = tuple(OBJECTIVES)
     assert end(start(_train_all, tmp_path, names), within=300) == [0, 0], said(tmp_path)
     far = {name: distance(trained(OBJECTIVES[name]), kept(tmp_path, name)[0]) for name in names}
-    assert {name: value for name, value in far.items() if value > ROUGH} == {}
+    assert {name: value for name, value in far.items() if value > (ROUGH if name in KINKS else EXACT)} == {}
 
 
 @pytest.mark.slow
@@ -424,10 +427,15 @@ def test_the_command_in_two_processes_goes_on_after_a_kill(tmp_path: Path) -> No
     victim.kill()
     _, error = first.communicate(timeout=60)
     assert first.returncode == 2
+<<<<<<< HEAD
     assert error.splitlines()[-1].endswith(
         "part: process 1 of 2 was ended by SIGKILL, and so all were; call the same again: it goes on after "
         "the last whole epoch"
     )
+=======
+    assert "error: part: process 1 of 2 was ended by SIGKILL, and so all were; call the same" in error
+    assert error.count("error") == 1
+>>>>>>> ranks
     assert not any(child.is_running() for child in ranks_of)
     call_together("part", processes=2, folder=tmp_path / "two", **options)
     assert not [*tmp_path.glob("two/*.state.pt")]
@@ -437,3 +445,19 @@ def test_the_command_in_two_processes_goes_on_after_a_kill(tmp_path: Path) -> No
     assert distance(one, other) < 0.05
     with pytest.raises(ValueError, match=r"part: ended with 2: .*wanted one of AT, PART 0.1"):
         call_together("part", processes=2, data="digits", arms=["ART"], lows=[0.1])
+
+
+@pytest.mark.parametrize(
+    ("codes", "cause"),
+    [
+        ({0: -signal.SIGTERM, 1: -signal.SIGKILL}, (1, -signal.SIGKILL)),
+        ({0: 1, 1: -signal.SIGKILL}, (1, -signal.SIGKILL)),
+        ({0: -signal.SIGTERM, 1: 2}, (1, 2)),
+        ({0: 1, 1: 70, 2: 1}, (1, 70)),
+        ({0: -signal.SIGTERM}, (0, -signal.SIGTERM)),
+    ],
+)
+def test_the_launcher_names_the_process_with_which_it_began(
+    codes: dict[int, int], cause: tuple[int, int]
+) -> None:
+    assert launch._cause(codes) == cause

@@ -51,10 +51,10 @@ def launched(options: Namespace) -> int | None:
 def together(options: Namespace) -> Iterator["Ranks"]:
     """The processes of this command, of which this is one."""
     from dualrs_lab.cli.inputs import choose_device
-    from dualrs_lab.training.ranks import Ranks, joined, started_together
+    from dualrs_lab.training.ranks import Ranks, join_ranks, started_together
 
     if started_together():
-        with joined(options.device) as ranks:
+        with join_ranks(options.device) as ranks:
             yield ranks
     else:
         yield Ranks(device=choose_device(options))

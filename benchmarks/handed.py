@@ -1,0 +1,100 @@
+"""`python -m benchmarks.handed --data folder:PATH`: are hopeless images better left to the next expert?
+
+An expert that is trained on images that it can hope for has larger radii there and less accuracy elsewhere
+(Sun et al. 2025). In a cascade that falls back, images that it leaves go to a smaller noise level. So the
+expert for σ = 0.5 goes on from the shipped `fast_narrow` for the same seconds of this process with all images
+or with easy ones, and is judged alone and in front of the shipped σ = 0.25, by votes about held-out images.
+Half an hour on one core; a run that was killed goes on with what is missing.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.gpu.certifying import ALPHA, RADII, SEED, Sampling, loaded, split
+from benchmarks.gpu.recipes import Run, taught
+from benchmarks.gpu.stage import Clock
+from benchmarks.quality import SHIPPED, quick
+from benchmarks.recipes import BEGUN, SMALL
+from dualrs_lab.cascade import MOST, Cascade, CascadeFront, cascade_front
+from dualrs_lab.data import Images
+from dualrs_lab.files import replace_json, replace_text
+from dualrs_lab.models import Classifier, load_checkpoint
+from dualrs_lab.runtime import describe
+from dualrs_lab.smoothing import GridNoise, count_images, freeze
+
+__all__ = ["ALONE", "ARMS", "BEHIND", "main"]
+
+FIRST, SECOND = 0.5, 0.25
+ARMS = {"as it began": None, "all images": "consistency", "easy images": "consistency, easy images"}
+ALONE, BEHIND = Cascade((FIRST,), (0.0,)), Cascade((FIRST, SECOND), (0.0, -0.3), (MOST, 1 - MOST))
+SIZE = replace(SMALL, trial=600, counts=2, judge=400)
+
+
+def main(argv: Sequence[str] | None = None) -> pd.DataFrame:
+    """Train and judge what is missing; print, write and return two rows an arm."""
+    args = _options(argv)
+    torch.set_num_threads(1)
+    args.out.mkdir(parents=True, exist_ok=True)
+    device, clock = torch.device("cpu"), Clock(minutes=0)
+    everything, test = loaded(args, clock)
+    run = Run(
+        size=SIZE, clock=clock, out=args.out, device=device, everything=everything, test=test, begun=BEGUN,
+        sampling=Sampling(**quick(device), seconds=0),
+    )  # fmt: skip
+    images = everything.select(split(everything)[1][::2])
+    path, rows = args.out / "handed.csv", list[dict[str, object]]()
+    if path.exists():
+        rows = pd.read_csv(path).to_dict("records")  # type: ignore[assignment]
+    second = _votes(run, load_checkpoint(SHIPPED.expert(SECOND))[0], SECOND, images)
+    for arm, name in ARMS.items():
+        if arm in {row["arm"] for row in rows}:
+            continue
+        model, how = taught(run, name, FIRST, SIZE.trial) if name else (run.start(FIRST), {"epochs": 0.0})
+        votes = np.stack([_votes(run, model, FIRST, images), second], axis=1)
+        front = cascade_front(votes, images.labels.numpy(), (FIRST, SECOND), radii=RADII, alpha=ALPHA)
+        rows += [
+            {"arm": arm, "epochs": how["epochs"], "asked": asked} | _curve(front, cascade)
+            for asked, cascade in (("alone", ALONE), ("first", BEHIND))
+        ]
+        replace_text(path, pd.DataFrame(rows).round(6).to_csv(lineterminator="\n", index=False))
+    record = {"seconds": SIZE.trial, "images": len(images), "draws": SIZE.judge, "counts": SIZE.counts}
+    replace_json(args.out / "handed.json", record | {"provenance": describe(device)})
+    found = pd.DataFrame(rows)
+    print(found.round(3).to_string(index=False))
+    return found
+
+
+def _votes(run: Run, model: Classifier, sigma: float, images: Images) -> NDArray[np.int64]:
+    how = {"classes": len(images.classes), "device": run.device}
+    how |= {"dtype": run.sampling.dtype, "fast": run.sampling.fast}
+    voter = freeze(model, GridNoise(sigma), images.shape, **how)  # type: ignore[arg-type]
+    return count_images(voter, images, n=run.size.judge, seed=SEED, stream="handed", device=run.device)
+
+
+def _curve(front: CascadeFront, cascade: Cascade) -> dict[str, float]:
+    # as if the shares of votes had come of the draws of a certification
+    reached = front.curves[front.cascades.index(cascade)]
+    return {f"{r:g}": float(share) for r, share in zip(RADII, reached, strict=True)}
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.handed", description=(__doc__ or "").split("\n\n")[0]
+    )
+    add = parser.add_argument
+    add("--data", required=True, help="CIFAR-10 re-encoded as JPEG, folder:PATH (or another encoding of it)")
+    add("--out", type=Path, default=Path("runs/handed"), help="folder for the results (%(default)s)")
+    args = parser.parse_args(argv)
+    args.toy = False
+    return args
+
+
+if __name__ == "__main__":
+    main()
