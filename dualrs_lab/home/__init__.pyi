@@ -8,7 +8,7 @@ from .lite import first_cell as first_cell
 from .lite import for_browser as for_browser
 from .lite import lacking as lacking
 from .lite import lite_lessons as lite_lessons
-from .lite import required as required
+from .lite import page_packages as page_packages
 from .server import Board as Board
 from .server import FrontPage as FrontPage
 from .site import build_site as build_site

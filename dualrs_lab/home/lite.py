@@ -15,7 +15,7 @@ from typing import Any
 
 from dualrs_lab.exercises.students import for_students, tagged, text
 
-__all__ = ["FROM_PYPI", "PYODIDE", "first_cell", "for_browser", "lacking", "lite_lessons", "required"]
+__all__ = ["FROM_PYPI", "PYODIDE", "first_cell", "for_browser", "lacking", "lite_lessons", "page_packages"]
 
 
 PYODIDE = {
@@ -44,7 +44,7 @@ THREADED = "dualrs_lab.panels"  # follow the hand in a thread, which a page has 
 LATE = {"dualrs_lab.lessons.walks.Biased"}  # imports torch when it is used, which no import shows
 
 
-MOST = 0.25  # of the cells of a lesson may be left out; else it is no lesson for the browser
+MOST = 1 / 3  # of the cells of a lesson may be left out; else it is no lesson for the browser
 
 
 NEEDS_TORCH = "torch"  # the tag of a cell that takes torch where its imports do not show it
@@ -61,7 +61,7 @@ def lacking(module: str) -> set[str]:
     return {name for name in _closure(module) if not _has(name)}
 
 
-def required(modules: Iterable[str]) -> list[str]:
+def page_packages(modules: Iterable[str]) -> list[str]:
     """The distributions that a page installs for these modules of ours, sorted."""
     names = {name for module in modules for name in _closure(module)}
     return sorted((PYODIDE | FROM_PYPI)[name] for name in names if name in PYODIDE | FROM_PYPI)
@@ -128,7 +128,7 @@ def first_cell(notebook: Mapping[str, Any]) -> dict[str, Any]:
     ours = {name for name in modules if name.startswith("dualrs_lab")}
     direct = {name.split(".")[0] for name in modules} & {*PYODIDE, *FROM_PYPI}
     late = {"jinja2"}  # for tables in colour: pandas loads it when it needs it
-    names = sorted({*required(ours), *((PYODIDE | FROM_PYPI)[name] for name in direct), *late})
+    names = sorted({*page_packages(ours), *((PYODIDE | FROM_PYPI)[name] for name in direct), *late})
     source = (
         "# Installs what this lesson takes into the Python of this page; half a minute, once per kernel.\n"
         f'import piplite\n\nawait piplite.install("{" ".join(names)}".split())\n'

@@ -24,7 +24,7 @@ from dualrs_lab.home import (
     for_browser,
     lacking,
     lite_lessons,
-    required,
+    page_packages,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -83,8 +83,8 @@ def test_what_a_page_lacks_is_found_through_all_imports() -> None:
         "figures.votes",
     ):
         assert lacking(f"dualrs_lab.{module}") == set(), module
-    assert {"matplotlib", "numpy", "seaborn"} <= {*required(["dualrs_lab.figures.plane"])}
-    assert required(["dualrs_lab.files"]) == ["lazy-loader"]  # of the package itself
+    assert {"matplotlib", "numpy", "seaborn"} <= {*page_packages(["dualrs_lab.figures.plane"])}
+    assert page_packages(["dualrs_lab.files"]) == ["lazy-loader"]  # of the package itself
 
 
 def test_cells_that_a_page_cannot_run_are_left_out_with_what_follows_from_them() -> None:
