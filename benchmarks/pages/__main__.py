@@ -17,6 +17,7 @@ from benchmarks.pages import (
     larger,
     mixing,
     panels,
+    peers,
     photographs,
     pixels,
     resnet,
@@ -39,6 +40,7 @@ PAGES: dict[str, Callable[[], Facts]] = {
         | combiners.facts()
         | larger.facts()
         | taught.facts()
+        | peers.facts()
         | denoised.facts()
         | shelf.facts()
         | photographs.facts()
