@@ -18,6 +18,7 @@ from benchmarks.pages import (
     larger,
     mixing,
     panels,
+    peers,
     photographs,
     pixels,
     resnet,
@@ -40,6 +41,7 @@ PAGES: dict[str, Callable[[], Facts]] = {
         | combiners.facts()
         | larger.facts()
         | taught.facts()
+        | peers.facts()
         | dial.facts()
         | denoised.facts()
         | shelf.facts()
