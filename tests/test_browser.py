@@ -242,7 +242,7 @@ def run_all(page: Any, address: str, notebook: str) -> None:
     page.goto(f"{address}/lab/tree/notebooks/{notebook}?reset")
     page.wait_for_function(f"{STATE} === 'idle'")
     page.evaluate(RUN)
-    page.wait_for_function("window.ran", timeout=300_000)
+    page.wait_for_function("window.ran", timeout=900_000)  # some train, on machines that are busy
     assert page.evaluate(ERRORS) == []
 
 
