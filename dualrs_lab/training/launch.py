@@ -65,7 +65,7 @@ def _cause(codes: Mapping[int, int]) -> tuple[int, int]:
 
 
 def call_together(name: str, *, processes: int, **options: object) -> None:
-    """Call the command `name` of `dualrs-lab` in so many processes, for a notebook: prints what it tells.
+    """Call the command `name` of `dualrs-lab` in so many processes, for a notebook: prints what it tells, line by line.
 
     `options` are those of the command; a list is joined by commas, True stands for one without a value. A
     kernel is none of the processes, and reads what they have made. Raises ValueError, with the last line that
@@ -73,10 +73,8 @@ def call_together(name: str, *, processes: int, **options: object) -> None:
     """
     words = [_word(option, value) for option, value in (options | {"processes": processes}).items()]
     command = [sys.executable, "-m", "dualrs_lab", name, *words]
-    last, environment = "", os.environ | {"TQDM_DISABLE": "1"}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
-    ) as called:
+    last = ""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as called:
         try:
             for line in called.stdout or ():
                 print(line, end="", flush=True)
