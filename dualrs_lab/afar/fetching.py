@@ -108,6 +108,7 @@ def _kept(
         except OSError:
             if _look(far, names) == versions:
                 raise
+            return None, False
         if _look(far, names) != versions:
             return None, False
         sync_folder(part)

@@ -33,6 +33,8 @@ class BadFileSystem(MemoryFileSystem):
         if error := self.mischief.pop("fail get", None):
             raise error
         self.mischief.pop("cut get", None)
+        if after := self.mischief.pop("after get", None):
+            after()
 
     def put_file(self, lpath: str, rpath: str, **_: object) -> None:
         self.done.append(("put", rpath))

@@ -108,7 +108,21 @@ def test_one_that_changes_while_it_is_fetched_is_fetched_again_as_of_one_moment(
     make(tmp_path / "other" / "t.tsv", alpha=0.02)
     other = [tmp_path / "other" / name for name in ("t.tsv", "t.json")]
     BadFileSystem.mischief["before get"] = lambda: put("bad://far", *other)
-    assert {*read_table("bad://far/t.tsv")["alpha"]} == {0.02}
+    found = read_table("bad://far/t.tsv")
+    assert {*found["alpha"]} == {0.02} == {found.attrs["identity"]["alpha"]}
+
+
+def test_so_is_one_that_changes_between_its_two_files(tmp_path: Path) -> None:
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+        for file in ("t.tsv", "t.json"):
+            (tmp_path / name / file).write_text(name)
+    put("bad://far", tmp_path / "old" / "t.tsv", tmp_path / "old" / "t.json")
+    new = [tmp_path / "new" / file for file in ("t.json", "t.tsv")]
+    BadFileSystem.mischief["after get"] = lambda: put("bad://far", *new)
+    found = at_hand("test", "bad://far/t.tsv")
+    assert [found.read_text(), found.with_suffix(".json").read_text()] == ["new", "new"]
+    assert [*found.parent.parent.iterdir()] == [found.parent]
 
 
 def test_a_full_disk_here_is_told_and_leaves_nothing(table: Path, cache: Path) -> None:
