@@ -29,4 +29,4 @@ from .students import stub as stub
 from .verdict import MIME as MIME
 from .verdict import Picture as Picture
 from .verdict import Verdict as Verdict
-from .verdict import drawn as drawn
+from .verdict import drawn_by as drawn_by

@@ -11,7 +11,7 @@ from dualrs_lab.evidence.radii import rs_radius, ruled_radius
 from dualrs_lab.evidence.votes import read_votes
 from dualrs_lab.exercises.exercise import Exercise, Formula, Mistake
 from dualrs_lab.exercises.forgeries import FORGERIES
-from dualrs_lab.exercises.verdict import drawn
+from dualrs_lab.exercises.verdict import drawn_by
 
 __all__ = ["CERTIFICATES"]
 
@@ -88,7 +88,7 @@ _READ = Formula(
             says="The class itself is not its own rival.",
         ),
     ),
-    picture=drawn("votes_answer", "The votes by class, and the two numbers that you read"),
+    picture=drawn_by("votes_answer", "The votes by class, and the two numbers that you read"),
 )  # fmt: skip
 
 
@@ -148,7 +148,7 @@ _ROW = Formula(
             says="A lower bound of the rival helps nobody: how large could its probability be?",
         ),
     ),
-    picture=drawn("row_answer", "How the class falls and its rival rises on the way, and your radius"),
+    picture=drawn_by("row_answer", "How the class falls and its rival rises on the way, and your radius"),
 )  # fmt: skip
 
 
@@ -186,7 +186,7 @@ _FOR_ALL = Formula(
         ),
     ),
     atol=0, rtol=1e-9,
-    picture=drawn("level_answer", "How probable a false certificate may be at your level, and alpha"),
+    picture=drawn_by("level_answer", "How probable a false certificate may be at your level, and alpha"),
 )  # fmt: skip
 
 
@@ -233,7 +233,7 @@ _TOLERATED = Formula(
             says="alpha and chance are swapped: alpha is that of each certificate.",
         ),
     ),
-    picture=drawn("tolerated_answer", "The law of the number of false certificates, and what exceeds yours"),
+    picture=drawn_by("tolerated_answer", "How many certificates are false, and what exceeds your number"),
 )  # fmt: skip
 
 

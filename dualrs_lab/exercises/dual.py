@@ -9,7 +9,7 @@ from scipy import stats
 from dualrs_lab.dual.split import even_split
 from dualrs_lab.exercises.exercise import Exercise, Formula, Mistake
 from dualrs_lab.exercises.plane import PLANE
-from dualrs_lab.exercises.verdict import drawn
+from dualrs_lab.exercises.verdict import drawn_by
 
 __all__ = ["DUAL"]
 
@@ -69,7 +69,7 @@ _ENTRY = Formula(
             says="That asks when j itself has half of the votes. The median does not need that.",
         ),
     ),
-    picture=drawn("entry_answer", "Both probabilities of the choice on the way, and your radius"),
+    picture=drawn_by("entry_answer", "Both probabilities of the choice on the way, and your radius"),
 )  # fmt: skip
 
 
@@ -122,7 +122,7 @@ _PUBLISHED = Formula(
             says="An expert that is not chosen may say what it likes.",
         ),
     ),
-    picture=drawn("radii_answer", "Both radii of each expert, and your answer"),
+    picture=drawn_by("radii_answer", "Both radii of each expert, and your answer"),
 )  # fmt: skip
 
 
@@ -163,7 +163,7 @@ _ROUTED = Formula(
             says="That is the published rule, which stops where the choice may change, harm or no harm.",
         ),
     ),
-    picture=drawn("radii_answer", "Both radii of each expert, and your answer"),
+    picture=drawn_by("radii_answer", "Both radii of each expert, and your answer"),
 )  # fmt: skip
 
 
@@ -257,7 +257,7 @@ _COMBINED = Formula(
             says="The least sure expert decides here, not the surest one.",
         ),
     ),
-    picture=drawn("surest_answer", "The score of each class, and how far it may move within your radius"),
+    picture=drawn_by("surest_answer", "The score of each class, and how far it may move within your radius"),
 )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from dualrs_lab.evidence.certificate import Certificate
 from dualrs_lab.evidence.radii import rs_radius
 from dualrs_lab.evidence.votes import read_votes
 from dualrs_lab.exercises.exercise import Exercise, Find, Formula, Mistake
-from dualrs_lab.exercises.verdict import Picture, drawn
+from dualrs_lab.exercises.verdict import Picture, drawn_by
 from dualrs_lab.lessons.tables import doubtful_tables, forged_rows, honest_row
 
 __all__ = ["FORGERIES"]
@@ -80,7 +80,7 @@ _VERIFY = Formula(
             says="The radius is fine, but of which class? A row may name a class that got no certificate.",
         ),
     ),
-    picture=drawn("verified_answer", "The selection and the votes of the row"),
+    picture=drawn_by("verified_answer", "The selection and the votes of the row"),
 )  # fmt: skip
 
 
@@ -111,7 +111,7 @@ def _draw_accused(answer: Any) -> Picture:
     rows = doubtful_tables()[name]
     rows = rows if name not in forged_rows() else rows[rows["idx"] == idx]
     given = [Certificate.from_row(dict(row)).recomputed() for _, row in rows.iterrows()]
-    draw = drawn("paired_bars", f"Claims of table {name} beside what their votes give")
+    draw = drawn_by("paired_bars", f"Claims of table {name} beside what their votes give")
     says = ("claimed", "from its votes")
     title = f"table {name}: claimed, and computed again"
     return draw(rows["radius"], given, [f"idx {idx}" for idx in rows["idx"]], says=says, title=title)
@@ -159,7 +159,7 @@ def _draw_forged(answer: Any) -> Picture:
         rs_radius(lower_bound(min(count, int(answer["n"])), int(answer["n"]), answer["alpha"]), 0.25)
     )
     bars = {"claimed": float(answer["radius"]), "from its votes": max(0.0, found)}
-    draw = drawn("named_bars", "The radius that the row claims, and that which its votes give")
+    draw = drawn_by("named_bars", "The radius that the row claims, and that which its votes give")
     title, honest = f"votes {answer['votes']}", honest_row()["radius"]
     return draw(bars, line=honest, says="honest row", title=title, across="l2 radius")
 

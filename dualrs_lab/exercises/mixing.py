@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from dualrs_lab.exercises.exercise import Exercise, Find, Formula, Mistake
-from dualrs_lab.exercises.verdict import Picture, drawn
+from dualrs_lab.exercises.verdict import Picture, drawn_by
 from dualrs_lab.lessons.problems import lesson_plane, sample_points
 from dualrs_lab.mixing.radii import mix_radius_closed
 
@@ -67,7 +67,7 @@ _MARGIN = Formula(
             says="g need not be fair: it may give everything to the rival.",
         ),
     ),
-    picture=drawn("margin_answer", "Margins of the mix for classifiers g by chance, and your answer"),
+    picture=drawn_by("margin_answer", "Margins of the mix for classifiers g by chance, and your answer"),
 )  # fmt: skip
 
 
@@ -107,7 +107,7 @@ _WEIGHT = Formula(
             says="Right where the rival has all that h's class leaves. It may have less.",
         ),
     ),
-    picture=drawn(
+    picture=drawn_by(
         "weight_at_point_answer",
         "Margins of the mix at your weight, for classifiers g by chance",
     ),
@@ -165,7 +165,7 @@ _RADIUS = Formula(
             says="At a = 1 there must be no price, and yours is infinite. Solve 2 q - 1 = (1 - a) / a for q.",
         ),
     ),
-    picture=drawn("mix_answer", "The margin of h on the way, what the mix needs of it, and your radius"),
+    picture=drawn_by("mix_answer", "The margin of h on the way, what the mix needs of it, and your radius"),
 )  # fmt: skip
 
 
@@ -204,7 +204,7 @@ _FOR_RADIUS = Formula(
             says="That is the probability that h has left at this distance, not yet a weight.",
         ),
     ),
-    picture=drawn(
+    picture=drawn_by(
         "weight_answer",
         "The margin of h on the way, what a mix of your weight needs, and the radius",
     ),
@@ -250,7 +250,7 @@ _BREAK = Find(
     ),
     examine=_break_mix,
     praise="A radius of h says that h's answer stays. The mix needs more of h: a margin.",
-    picture=drawn(
+    picture=drawn_by(
         "worst_mix_answer",
         "The margin of h on the way, what the mix needs of it, and your distance",
     ),
@@ -298,7 +298,7 @@ def _choose(answer: Any) -> str:
 
 def _draw_scores(answer: Any) -> Picture:
     clean, certified = mix_scores(float(answer))
-    draw = drawn(
+    draw = drawn_by(
         "named_bars", "Clean accuracy and the certified share at your weight, as parts of what is wanted"
     )
     shares = {"clean accuracy": clean / CLEAN, f"certified at {REACH:g}": certified / CERTIFIED}

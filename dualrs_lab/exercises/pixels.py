@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dualrs_lab.exercises.exercise import Exercise, Find, Formula, Mistake
-from dualrs_lab.exercises.verdict import Picture, drawn
+from dualrs_lab.exercises.verdict import Picture, drawn_by
 from dualrs_lab.lessons.linear import EPS, linear_problem
 
 __all__ = ["PIXELS"]
@@ -62,7 +62,7 @@ _CLIP = Formula(
             says="You shrink the whole change until its worst pixel fits. Each pixel is clipped by itself.",
         ),
     ),
-    picture=drawn("clip_answer", "The budget of each pixel, where it was moved to, and your answer"),
+    picture=drawn_by("clip_answer", "The budget of each pixel, where it was moved to, and your answer"),
 )  # fmt: skip
 
 
@@ -99,7 +99,7 @@ _EQUAL = Formula(
             says="The other pixels get little, but not nothing.",
         ),
     ),
-    picture=drawn("budget_answer", "Both budgets by the share of the pixels that have them, and yours"),
+    picture=drawn_by("budget_answer", "Both budgets by the share of the pixels that have them, and yours"),
 )  # fmt: skip
 
 
@@ -138,7 +138,7 @@ _WORST = Formula(
             says="The attacker wants the score small; this is the largest.",
         ),
     ),
-    picture=drawn(
+    picture=drawn_by(
         "worst_answer",
         "The scores of attacks with all pixels at an end of their budgets, and your answer",
     ),
@@ -170,7 +170,7 @@ def _draw_budget(answer: Any) -> Picture:
     eps = np.asarray(answer, dtype=np.float64).reshape(w.shape)
     parts = {"size of the weights": np.abs(w), "your budgets": eps, "what they take off": eps * np.abs(w)}
     title = f"mean budget {eps.mean():.4f}, taken off in all {(eps * np.abs(w)).sum():.4f}"
-    return drawn("heat_row", "The weights, your budgets, and what they take from the score")(
+    return drawn_by("heat_row", "The weights, your budgets, and what they take from the score")(
         parts, title=title
     )
 
@@ -233,7 +233,7 @@ _CHANCE = Formula(
             says="In which units? Whether that is much depends on how much networks differ by themselves.",
         ),
     ),
-    picture=drawn("chance_answer", "Both kinds of networks with means and standard errors"),
+    picture=drawn_by("chance_answer", "Both kinds of networks with means and standard errors"),
 )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from dualrs_lab.dual.split import even_split
 from dualrs_lab.evidence.binomial import lower_bound
 from dualrs_lab.evidence.radii import rs_radius
 from dualrs_lab.exercises.exercise import Exercise, Find
-from dualrs_lab.exercises.verdict import Picture, drawn
+from dualrs_lab.exercises.verdict import Picture, drawn_by
 from dualrs_lab.lessons.combined import FirstSure
 from dualrs_lab.lessons.plane import DualPlane, LargestRadius, MedianChoice
 from dualrs_lab.lessons.problems import lesson_plane, sample_points
@@ -69,12 +69,12 @@ WHO = "Who is asked and what is answered"  # in the plane
 def _draw_naive(answer: Any) -> Picture:
     pair, naive = _pair(answer), _naive()
     claimed = float(naive.base.rs_radius_exact(pair[:1], LEVELS[naive.choose(pair)[0]])[0])
-    draw = drawn("choice_and_answers", f"{WHO}, with both points and the claimed ball")
+    draw = drawn_by("choice_and_answers", f"{WHO}, with both points and the claimed ball")
     return draw(naive, points=pair, radii=[claimed, 0])
 
 
 def _draw_router(answer: Any) -> Picture:
-    return drawn("choice_and_answers", WHO)(DualPlane(lesson_plane(), LEVELS, answer))
+    return drawn_by("choice_and_answers", WHO)(DualPlane(lesson_plane(), LEVELS, answer))
 
 
 _NAIVE = Find(
@@ -206,7 +206,7 @@ def _choose_thresholds(answer: Any) -> str:
 def _draw_cascade(answer: Any) -> Picture:
     plane = lesson_plane()
     choose = FirstSure(plane, ORDER, (*_thresholds(answer), 0.0))
-    return drawn("choice_and_answers", WHO)(DualPlane(plane, ORDER, choose))
+    return drawn_by("choice_and_answers", WHO)(DualPlane(plane, ORDER, choose))
 
 
 _CASCADE = Find(

@@ -9,7 +9,7 @@ from scipy import stats
 from dualrs_lab.evidence.binomial import lower_bound
 from dualrs_lab.evidence.radii import rs_radius
 from dualrs_lab.exercises.exercise import Exercise, Find, Formula, Mistake
-from dualrs_lab.exercises.verdict import drawn
+from dualrs_lab.exercises.verdict import drawn_by
 
 __all__ = ["SMOOTHING"]
 
@@ -66,7 +66,7 @@ _LOWER = Formula(
             says="That is Hoeffding's bound: true, but not the largest p. It does not know the binomial law.",
         ),
     ),
-    picture=drawn("bound_answer", "The law of the votes if your bound were the truth"),
+    picture=drawn_by("bound_answer", "The law of the votes if your bound were the truth"),
 )  # fmt: skip
 
 
@@ -116,7 +116,7 @@ _RADIUS = Formula(
             says="Phi turns lengths into probabilities. Here a probability must become a length.",
         ),
     ),
-    picture=drawn("radius_answer", "What a half-plane keeps of its copies on the way, and your radius"),
+    picture=drawn_by("radius_answer", "What a half-plane keeps of its copies on the way, and your radius"),
 )  # fmt: skip
 
 
@@ -162,7 +162,7 @@ _DRAWS = Formula(
         ),
     ),
     rtol=0, atol=1e-9,
-    picture=drawn(
+    picture=drawn_by(
         "ceiling_answer",
         "The radius that your draws can certify at most, and the one that is wanted",
     ),
@@ -204,7 +204,7 @@ _SIGMA = Formula(
             says="The bound is a probability. Which length of the half-plane belongs to it?",
         ),
     ),
-    picture=drawn(
+    picture=drawn_by(
         "ceiling_answer",
         "The radius that your noise can certify at most, and the one that is wanted",
     ),
@@ -248,7 +248,7 @@ _WALD = Find(
     ),
     examine=_break_wald,
     praise="An approximation that is good on average can be bad exactly where certificates live: near 1.",
-    picture=drawn("interval_answer", "The law of the votes, with those that make the interval false"),
+    picture=drawn_by("interval_answer", "The law of the votes, with those that make the interval false"),
 )
 
 

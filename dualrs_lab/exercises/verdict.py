@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-__all__ = ["MIME", "Picture", "Verdict", "drawn"]
+__all__ = ["MIME", "Picture", "Verdict", "drawn_by"]
 
 MIME = "application/vnd.dualrs.verdict+json"
 """Under this type an output of a notebook says the exercise and its state, for grading."""
@@ -22,7 +22,7 @@ class Picture(NamedTuple):
     alt: str
 
 
-def drawn(figure: str, alt: str) -> Callable[..., Picture]:
+def drawn_by(figure: str, alt: str) -> Callable[..., Picture]:
     """What draws a case and an answer by the figure of this name, which is loaded when something is drawn."""
 
     def draw(*given: Any, **how: Any) -> Picture:

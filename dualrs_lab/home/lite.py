@@ -41,9 +41,6 @@ PROCESSES = {"multiprocessing", "resource", "subprocess"}  # a page starts none;
 THREADED = "dualrs_lab.panels"  # follow the hand in a thread, which a page has not
 
 
-LATE = {"dualrs_lab.lessons.walks.Biased"}  # imports torch when it is used, which no import shows
-
-
 MOST = 1 / 3  # of the cells of a lesson may be left out; else it is no lesson for the browser
 
 
@@ -196,7 +193,7 @@ def _unfit(module: str, name: str) -> bool:
     if module.split(".")[0] != "dualrs_lab":
         return module.split(".")[0] in PROCESSES or not _has(module.split(".")[0])
     room = _room(module, name) if name else module
-    return room.startswith(THREADED) or f"{room}.{name}" in LATE or bool(lacking(room))
+    return room.startswith(THREADED) or bool(lacking(room))
 
 
 def _without_lacking(tree: ast.Module) -> tuple[ast.Module, set[str]]:
