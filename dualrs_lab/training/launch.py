@@ -65,7 +65,7 @@ def _cause(codes: Mapping[int, int]) -> tuple[int, int]:
 
 
 def call_together(name: str, *, processes: int, **options: object) -> None:
-    """Call the command `name` of `dualrs-lab` in so many processes, for a notebook, and print what it tells.
+    """Call the command `name` of `dualrs-lab` in so many processes, for a notebook: prints what it tells.
 
     `options` are those of the command; a list is joined by commas, True stands for one without a value. A
     kernel is none of the processes, and reads what they have made. Raises ValueError, with the last line that

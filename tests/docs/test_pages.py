@@ -62,7 +62,12 @@ TYPED = {
         "224": "the side of ImageNet as networks take it",
         "60 2026": "what the paper on dual randomized smoothing reports",
     },
-    "scaling": {"50 100": "ResNet-50, H100"},
+    "scaling": {
+        "50 100": "ResNet-50, H100",
+        "256 224 154": "a batch of photographs, their side, and its megabytes as floats",
+        "32 16": "float32, bfloat16",
+        "20 23": "notebooks",
+    },
 }
 
 
