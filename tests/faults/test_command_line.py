@@ -90,7 +90,7 @@ def values(option: str) -> Sequence[str]:
                    "digits:x", "folder:~nobody_of_this_name", "folder:a\0b", "folder:" + "x" * 5000),
         "--checkpoint": (*PATHS, "none.safetensors", "images", "pipe", "socket", "circle", "dangling",
                          "x" * 300),
-        "--model": ("none.safetensors", "nowhere:make", "torchvision:none", "robustbench:none.pt", "hf:", "ftp://a/b",
+        "--model": ("none.safetensors", "nowhere:make", "torchvision:none", "robustbench:none.pt", "hf:", "gopher://a/b",
                     "http://"),
         "--weights": (*PATHS, "none.safetensors", "images", "pipe"),
         "--mean": LISTED,
