@@ -26,6 +26,7 @@ ROWS = {
 
 def facts() -> Facts:
     """Placeholders of the page."""
+    small = pd.read_csv(TAUGHT / "recipes_cpu.csv", index_col="recipe")
     found, board = trials(), pd.read_csv(TAUGHT / "board.csv", index_col="rule")
     trained = pd.DataFrame([read_info(TAUGHT / f"{_stem(s)}.json")["training"] for s in SIGMAS], index=SIGMAS)
     best = found["score"].drop("as it began").idxmax()
@@ -33,6 +34,9 @@ def facts() -> Facts:
     behind = -points(board.loc[f"envelope{BOTH}"], published("CAT-RS"))
     return {
         "taught_trials": _trials(found),
+        "taught_small": _trials(small),
+        "taught_small_seconds": f"{read_info(TAUGHT / 'recipes_cpu.csv')['seconds']:g}",
+        "taught_small_epochs": {name: f"{value:.1f}" for name, value in small["epochs"].items()},
         "taught_dropped": percent(FULL.threshold, 0),
         "taught_behind": f"{behind.min():.1f} to {behind.max():.1f}",
         "taught_seconds": f"{found['seconds'].drop('as it began').max():.0f}",

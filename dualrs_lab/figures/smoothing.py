@@ -61,8 +61,8 @@ def certified_curves(
     Markers stand at `radii`, by default every quarter, and the axis ends at the last. `band` is the level of
     the exact pointwise confidence bands (None for none). `published` tables are drawn thin and dashed, in the
     colour of the table of the same label if there is one; a frame of printed numbers, with columns `method`,
-    `sigma`, `radius` and `certified_accuracy`, is drawn as points. With `show`, only those labels of `tables`
-    are drawn, with the looks and the axis of all.
+    `sigma` (NaN: a system that chooses), `radius` and `certified_accuracy`, is drawn as points. With `show`,
+    only those labels of `tables` are drawn, with the looks and the axis of all.
     """
     ax = new_axes(ax, PAGE, 3.6)
     logs = _tables(published) if isinstance(published, Mapping) else {}
@@ -162,13 +162,13 @@ class ChosenCurves(Drawing):
 
 
 def _printed(ax: Axes, numbers: pd.DataFrame) -> None:
-    for _, rows in numbers.groupby(["method", "sigma"], sort=False):
+    for _, rows in numbers.groupby(["method", "sigma"], sort=False, dropna=False):
         method, sigma = rows["method"].iloc[0], float(rows["sigma"].iloc[0])
-        look = sigma_look(sigma)
+        level = f", {level_label(sigma)}" if np.isfinite(sigma) else ""  # a system chooses its own
+        look = sigma_look(sigma) if level else Look(BLACK, THIN, "X")
         ax.plot(
             rows["radius"], rows["certified_accuracy"], color=look.colour, linestyle=THIN, linewidth=0.9,
-            marker=look.marker, markersize=4, markerfacecolor="white",
-            label=f"{method}, {level_label(sigma)}",
+            marker=look.marker, markersize=4, markerfacecolor="white", label=f"{method}{level}",
         )  # fmt: skip
 
 
