@@ -69,7 +69,7 @@ def render(page: str) -> str:
 
 def _wrapped(block: str) -> str:
     # prose at the width of all pages; tables, headings and pictures as they are
-    prose = not block.startswith(("|", "#", "!"))
+    prose = not block.startswith(("|", "#", "!", "```", "- "))
     return textwrap.fill(block, WIDTH, break_long_words=False, break_on_hyphens=False) if prose else block
 
 
