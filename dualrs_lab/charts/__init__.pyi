@@ -23,7 +23,6 @@ from .ink import INK as INK
 from .page import export_page as export_page
 from .pixels import attacked_chart as attacked_chart
 from .pixels import budget_chart as budget_chart
-from .pixels import robust_chart as robust_chart
 from .plane import plane_chart as plane_chart
 from .plane import walk_chart as walk_chart
 from .tables import find_tables as find_tables

@@ -14,7 +14,7 @@ from dualrs_lab.charts.curves import ruled_curves
 from dualrs_lab.charts.theme import RULER
 from dualrs_lab.figures.style import BLACK, BLUE, GREEN, PURPLE, RED, Look
 
-__all__ = ["attacked_chart", "budget_chart", "robust_chart"]
+__all__ = ["attacked_chart", "budget_chart"]
 
 
 SIDE = 170  # of a picture, in pixels of the page
@@ -23,47 +23,79 @@ SIDE = 170  # of a picture, in pixels of the page
 SHARES = 20  # steps of the share of pixels from 0 to 1
 
 
-ATTACKS_DRAWN = [Look(BLACK, "-", "o"), Look(BLUE, "--", "s"), Look(GREEN, "-.", "^"), Look(PURPLE, ":", "D")]
-
-
 LOOKS = [Look(BLACK, ":", "X"), Look(BLUE, "-", "o"), Look(RED, "-.", "D"), Look(GREEN, "--", "s")]
 
 
-def attacked_chart(curves: Mapping[str, ArrayLike], budgets: Sequence[float], *, eps: float) -> Chart:
-    """Accuracy of networks under attack against the attacker's budget, with a ruler, first at `eps`.
+# Of curves beside one that follows a menu and has the colour of the ruler.
+BESIDE = [Look(BLACK, "-", "o"), Look(BLUE, "--", "s"), Look(GREEN, "-.", "^"), Look(PURPLE, ":", "D")]
 
-    `curves` holds at most four accuracies (B,) by the name of a network, one for each of `budgets` (B,),
-    which start at 0 and are equally spaced. Raises ValueError for others.
+
+def attacked_chart(
+    curves: Mapping[str, ArrayLike],
+    budgets: Sequence[float],
+    *,
+    eps: float,
+    dialled: Mapping[float, ArrayLike] | None = None,
+    label: str = "dialled",
+    dial: str = "setting",
+) -> Chart:
+    """Accuracy under attack against the attacker's budget, with a ruler, first at `eps`.
+
+    `curves` holds at most four accuracies (B,) by the name of a network or an attack, one for each of
+    `budgets` (B,), which start at 0 and are equally spaced. Of `dialled` curves (B,), where there are any, a
+    menu called `dial` shows one by its value, at first the first, under the name `label`. Raises ValueError
+    for others.
     """
     places = np.asarray(budgets, dtype=np.float64)
     given = {name: np.asarray(curve, dtype=np.float64) for name, curve in curves.items()}
-    even = len(places) > 1 and places[0] == 0 and np.ptp(np.diff(places)) < 1e-9 < places[1]
-    if (
-        not even
-        or not 0 < len(given) <= len(LOOKS)
-        or {curve.shape for curve in given.values()} != {places.shape}
-    ):
-        raise ValueError(
-            f"attacked_chart: wanted one to {len(LOOKS)} curves with an accuracy for each budget, and "
-            f"budgets from 0 in equal steps; got {budgets} and {[curve.size for curve in given.values()]} "
-            "accuracies"
-        )
-    own = dict(zip(given, LOOKS, strict=False))
+    turned = {f"{value:g}": np.asarray(curve, dtype=np.float64) for value, curve in (dialled or {}).items()}
+    named = {f"{label}, {dial} {value}": curve for value, curve in turned.items()}
+    _check_curves(given, named, places)
+    own = dict(zip(given, BESIDE if turned else LOOKS, strict=False))
+    heights = {name: f"ROW.t{i}" for i, name in enumerate(given)}
+    if turned:
+        own[label], heights[label] = Look(RULER, "-", "*"), "ROW['d' + setting]"
     drawn = pd.concat(
         pd.DataFrame({"table": name, "radius": places, "accuracy": curve}) for name, curve in given.items()
     ).round(5)
-    at = pd.DataFrame(
-        {"radius": places} | {f"t{i}": curve.round(5) for i, curve in enumerate(given.values())}
-    )
-    heights = {name: f"ROW.t{i}" for i, name in enumerate(given)}
+    columns = {f"t{i}": curve.round(5) for i, curve in enumerate(given.values())}
+    columns |= {f"d{i}": curve.round(5) for i, curve in enumerate(turned.values())}
+    at = pd.DataFrame({"radius": places} | columns)
     texts = {name: f"format({height}, '.3f')" for name, height in heights.items()}
+    followed = label if turned else None
     view = ruled_curves(
-        drawn, at, own, heights, texts, radius=eps, across="budget", up="accuracy under attack"
+        drawn, at, own, heights, texts, radius=eps, dial=followed, across="budget", up="accuracy under attack"
     )
+    shown, where = given, f"{nearest(places, eps):g}"
+    if turned:
+        view = view.add_params(menu("setting", dial, {value: i for i, value in enumerate(turned)}, 0))
+        first = next(iter(turned))
+        shown, where = given | {label: turned[first]}, f"{where}, with {dial} {first}"
     here = int(np.abs(places - eps).argmin())
-    told = ", ".join(f"{name} {curve[here]:.3f}" for name, curve in given.items())
-    words = f"Accuracy under attack against the attacker's budget for each pixel; at {places[here]:g}: {told}"
-    return Chart(name="attacked", alt=words, view=view, values=pd.DataFrame({"budget": places, **given}))
+    told = ", ".join(f"{name} {curve[here]:.3f}" for name, curve in shown.items())
+    words = f"Accuracy under attack against the attacker's budget for each pixel; at {where}: {told}"
+    return Chart(
+        name="attacked", alt=words, view=view, values=pd.DataFrame({"budget": places, **given, **named})
+    )
+
+
+def _check_curves(
+    given: Mapping[str, NDArray[np.float64]],
+    named: Mapping[str, NDArray[np.float64]],
+    places: NDArray[np.float64],
+) -> None:
+    even = len(places) > 1 and places[0] == 0 and np.ptp(np.diff(places)) < 1e-9 < places[1]
+    if not even or not 0 < len(given) <= len(LOOKS):
+        raise ValueError(
+            f"attacked_chart: wanted one to {len(LOOKS)} curves, and budgets from 0 in equal steps; got "
+            f"{len(given)} curves and budgets {places.tolist()}"
+        )
+    for name, curve in {**given, **named}.items():
+        if curve.shape != places.shape:
+            raise ValueError(
+                f"attacked_chart: {name} has {curve.size} accuracies; wanted one for each of the "
+                f"{len(places)} budgets"
+            )
 
 
 def budget_chart(
@@ -171,56 +203,3 @@ def _heat(base: Any, field: str, title: str, scheme: Any, most: float) -> Any:
         color=alt.Color(f"{field}:Q", scale=scale, legend=None),
     )  # fmt: skip
     return squares.properties(width=SIDE, height=SIDE, title=title)
-
-
-def robust_chart(
-    budgets: Sequence[float],
-    curves: Mapping[str, ArrayLike],
-    dialled: Mapping[float, ArrayLike],
-    *,
-    label: str,
-    dial: str,
-    start: float,
-    eps: float,
-) -> Chart:
-    """Accuracy that attacks leave against their budget, with a ruler; one curve follows a menu.
-
-    `curves` are accuracies at all `budgets`, which begin at 0 and are equally spaced, by what attacks or is
-    known. The curve `label` is one of `dialled`, by the value of the menu `dial`, `start` at first. The ruler
-    stands at `eps`. Raises ValueError for curves that are not as long as the budgets.
-    """
-    given = {name: np.asarray(curve, dtype=np.float64) for name, curve in curves.items()}
-    turned = {value: np.asarray(curve, dtype=np.float64) for value, curve in dialled.items()}
-    places = np.asarray(budgets, dtype=np.float64)
-    for name, curve in {**given, **{f"{dial} {value:g}": curve for value, curve in turned.items()}}.items():
-        if curve.shape != places.shape:
-            raise ValueError(
-                f"robust_chart: {name} has {curve.size} accuracies; wanted one for each of the {len(places)} "
-                "budgets"
-            )
-    own = {name: ATTACKS_DRAWN[i % len(ATTACKS_DRAWN)] for i, name in enumerate(given)} | {
-        label: Look(RULER, "-", "*")
-    }
-    drawn = pd.concat(
-        pd.DataFrame({"table": name, "radius": places, "accuracy": curve}) for name, curve in given.items()
-    ).round(5)
-    at = pd.DataFrame(
-        {"radius": places}
-        | {f"t{i}": curve.round(5) for i, curve in enumerate(given.values())}
-        | {f"d{i}": curve.round(5) for i, curve in enumerate(turned.values())}
-    )
-    heights = {name: f"ROW.t{i}" for i, name in enumerate(given)} | {label: "ROW['d' + setting]"}
-    texts = {name: f"format({height}, '.3f')" for name, height in heights.items()}
-    view = ruled_curves(
-        drawn, at, own, heights, texts, radius=eps, dial=label, across="budget", up="accuracy under attack"
-    )
-    view = view.add_params(
-        menu("setting", dial, {f"{value:g}": i for i, value in enumerate(turned)}, [*turned].index(start))
-    )
-    values = pd.DataFrame(
-        {"budget": places} | given | {f"{label}, {dial} {value:g}": curve for value, curve in turned.items()}
-    )
-    here = int(np.abs(places - eps).argmin())
-    told = ", ".join(f"{name} {curve[here]:.3f}" for name, curve in (given | {label: turned[start]}).items())
-    words = f"Accuracy against the attacker's budget; at {places[here]:g}, with {dial} {start:g}: {told}"
-    return Chart(name="robust", alt=words, view=view, values=values)

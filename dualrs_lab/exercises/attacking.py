@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dualrs_lab.exercises.breaking import BREAKING, pictured
+from dualrs_lab.exercises.breaking import BREAKING
 from dualrs_lab.exercises.exercise import Exercise, Formula, Mistake
-from dualrs_lab.exercises.verdict import Picture
+from dualrs_lab.exercises.verdict import Picture, drawn_by
 from dualrs_lab.lessons.digits import LinearScores, edge_distances
 from dualrs_lab.lessons.problems import lesson_plane
 from dualrs_lab.lessons.slopes import drawn_slope
@@ -42,16 +42,9 @@ THREE = {"w": np.array([[-2.0, 0.0], [1.0, 0.5], [3.0, 4.0]]), "b": np.array([1.
 
 
 def _draw_edges(case: Mapping[str, Any], given: Any) -> Picture:
-    from dualrs_lab.figures import plane_field  # here, as most answers need no picture
-
-    model, radius = LinearScores(case["w"], case["b"]), float(given)
-    shown = plane_field(
-        model,  # type: ignore[arg-type]  # asked for classes only
-        points=[case["x"]],
-        radii=[min(radius, 2.0)],
-        title="a point, and the distance that you gave",
-    )
-    return pictured(shown, "Classes of the case, its point, and a circle of your distance")
+    model, radius = LinearScores(case["w"], case["b"]), min(float(given), 2.0)
+    draw = drawn_by("plane_field", "Classes of the case, its point, and a circle of your distance")
+    return draw(model, points=[case["x"]], radii=[radius], title="a point, and the distance that you gave")
 
 
 _EDGE = Formula(
@@ -111,10 +104,8 @@ def _step(start: Floats, at: Floats, slope: Floats, length: float, eps: float) -
 
 
 def _draw_step(case: Mapping[str, Any], given: Any) -> Picture:
-    from dualrs_lab.figures import step_in_budget
-
-    shown = step_in_budget(case["start"], case["at"], np.asarray(given, dtype=np.float64), case["eps"])
-    return pictured(shown, "The budget around an image of two pixels, and where your step leads")
+    draw = drawn_by("step_in_budget", "The budget around an image of two pixels, and where your step leads")
+    return draw(case["start"], case["at"], np.asarray(given, dtype=np.float64), case["eps"])
 
 
 _STEP = Formula(
@@ -179,16 +170,16 @@ _NOISY: list[dict[str, Any]] = [
 
 
 def _draw_slope(case: Mapping[str, Any], given: Any) -> Picture:
-    from dualrs_lab.figures import slope_arrows
-
     number = next(n for n, one in enumerate(_NOISY) if one["sigma"] == case["sigma"])
     x, y, sigma = _PLACES[number]
     at = np.array([x, y])
     arrow = np.asarray(given, dtype=np.float64).reshape(1, 2)
     window = (x - 0.3, x + 0.3, y - 0.3, y + 0.3)
     copies = at + sigma * case["z"]
-    shown = slope_arrows(lesson_plane(), at, {"your slope": arrow}, draws=copies, window=window, length=0.18)
-    return pictured(shown, "The noisy copies of the case by their answers, and your slope as an arrow")
+    draw = drawn_by(
+        "slope_arrows", "The noisy copies of the case by their answers, and your slope as an arrow"
+    )
+    return draw(lesson_plane(), at, {"your slope": arrow}, draws=copies, window=window, length=0.18)
 
 
 _SLOPE = Formula(
@@ -241,11 +232,9 @@ def _bits(*rows: str) -> Bools:
 
 
 def _draw_table(case: Mapping[str, Any], given: Any) -> Picture:
-    from dualrs_lab.figures import answers_grid
-
     rows = {"no attack": case["natural"]} | {f"attack {i + 1}": row for i, row in enumerate(case["attacked"])}
-    shown = answers_grid(rows, title=f"you say {float(given):.3f}")
-    return pictured(shown, "The answers of the case: a row for each attack, a column for each image")
+    draw = drawn_by("answers_grid", "The answers of the case: a row for each attack, a column for each image")
+    return draw(rows, title=f"you say {float(given):.3f}")
 
 
 _TABLE = Formula(

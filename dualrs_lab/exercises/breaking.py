@@ -1,6 +1,5 @@
 """Exercises of lesson 15: what an attack missed, a loss that sees, an attack on the mix, signs in a table."""
 
-from collections.abc import Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -8,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dualrs_lab.exercises.exercise import Exercise, Find, Formula, Mistake
-from dualrs_lab.exercises.verdict import Picture
+from dualrs_lab.exercises.verdict import Picture, drawn_by
 from dualrs_lab.lessons.digits import LinearScores, MixedScores, fit_linear, leads, lesson_digits, worst_leads
 from dualrs_lab.lessons.problems import lesson_plane
 from dualrs_lab.lessons.slopes import SmoothedPlane
@@ -35,13 +34,6 @@ NEAR = 0.1  # to the exact share: entropy of scores that were scaled back comes 
 WEIGHT, SHARPER, IMAGE = 0.76, 10.0, 432  # of the mix, and an image that attacks on g and on h alone miss
 
 
-def pictured(axes: Any, alt: str) -> Picture:
-    """The figure that these Axes are of, as a picture with words."""
-    from dualrs_lab.figures import png  # here, as most answers need no picture
-
-    return Picture(png(axes.figure), alt)
-
-
 def _other_class(answer: Any) -> str:
     try:
         point = np.asarray(answer, dtype=np.float64)
@@ -61,15 +53,13 @@ def _other_class(answer: Any) -> str:
 
 
 def _draw_other(answer: Any) -> Picture:
-    from dualrs_lab.figures import plane_field  # here, as most answers need no picture
-
     points = np.stack([np.array(START), np.asarray(answer, dtype=np.float64)])
     x, y = START
     window = (x - 0.2, x + 0.2, y - 0.2, y + 0.2)
     smoothed: Any = SmoothedPlane(lesson_plane(), SIGMA)  # drawn by its classes
     title = f"smoothed at {SIGMA:g}: budget and point"
-    shown = plane_field(smoothed, points=points, radii=[BUDGET, 0], window=window, title=title)
-    return pictured(shown, "The smoothed classes around the start, the budget, and your point")
+    draw = drawn_by("plane_field", "The smoothed classes around the start, the budget, and your point")
+    return draw(smoothed, points=points, radii=[BUDGET, 0], window=window, title=title)
 
 
 _MISSED = Find(
@@ -152,8 +142,6 @@ def _sees(answer: Any) -> str:
 
 
 def _draw_digit(answer: Any) -> Picture:
-    from dualrs_lab.figures import moved_images
-
     problem = masked_problem()
     moved, _ = _pulled(answer)
     left = leads(problem.model.scores(moved), problem.labels) > 0
@@ -161,8 +149,8 @@ def _draw_digit(answer: Any) -> Picture:
     image = int(np.flatnonzero(left & broken)[0])
     before, after = problem.x[image].reshape(8, 8), moved[image].reshape(8, 8)
     change = 0.5 + (after - before) / (2 * EPS)
-    shown = moved_images({f"a {problem.labels[image]}": before, "moved": after, "the change": change})
-    return pictured(shown, "A digit that can be broken, what your attack made of it, and the change")
+    draw = drawn_by("moved_images", "A digit that can be broken, what your attack made of it, and the change")
+    return draw({f"a {problem.labels[image]}": before, "moved": after, "the change": change})
 
 
 _SEES = Find(
@@ -220,14 +208,11 @@ def _fools_the_mix(answer: Any) -> str:
 
 
 def _draw_mix(answer: Any) -> Picture:
-    from dualrs_lab.figures import moved_images
-
     _, x, label = mixed_problem()
-    moved = np.asarray(answer, dtype=np.float64).reshape(8, 8)
-    images: Mapping[str, Floats] = {f"a {label}": x.reshape(8, 8), "yours": moved}
-    change = 0.5 + (moved - x.reshape(8, 8)) / (2 * EPS)
-    shown = moved_images({**images, "the change": change})
-    return pictured(shown, "The image, yours, and the change between them")
+    before, moved = x.reshape(8, 8), np.asarray(answer, dtype=np.float64).reshape(8, 8)
+    change = 0.5 + (moved - before) / (2 * EPS)
+    draw = drawn_by("moved_images", "The image, yours, and the change between them")
+    return draw({f"a {label}": before, "yours": moved, "the change": change})
 
 
 _KNOWS = Find(

@@ -279,7 +279,7 @@ def verified_answer(case: Case, answer: Any) -> Axes:
         ax.set(title=f"{name}: {sum(counts.values())}", xlabel="class")
         sns.despine(ax=ax)
     claim = f"claims class {case['predict']} within {case['radius']:.4f} from n = {case['n']}"
-    said = "holds" if answer else "does not hold"
+    said = "holds" if float(answer) else "does not hold"
     axes[0].figure.suptitle(f"{claim}; you say that it {said}", fontsize=9)
     return axes[-1]
 

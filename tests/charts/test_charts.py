@@ -28,7 +28,6 @@ from dualrs_lab.charts import (
     menu,
     mix_chart,
     plane_chart,
-    robust_chart,
     slider,
     ticks,
     tips,
@@ -247,24 +246,6 @@ def test_an_attack_in_the_plane_is_the_lessons_step_by_step() -> None:
     assert f"exactly {row['e']:.3f} · 5 steps: another class, at step 4" in chart.svg()
     assert chart.values["another class"].tolist() == ["at step 4", "never"]
     assert len(json.dumps(chart._repr_mimebundle_())) < 200_000
-
-
-def test_accuracies_under_attack_stand_at_their_budgets_and_follow_the_menu() -> None:
-    budgets, curves = [0.0, 0.1, 0.2], {"the truth": [0.9, 0.5, 0.1]}
-    turned = {1: [0.9, 0.6, 0.2], 1000: [0.9, 0.9, 0.9]}
-    how = {"label": "weak", "dial": "scale", "eps": 0.1}
-    chart = robust_chart(budgets, curves, turned, start=1000, **how)
-    at = rows(chart, "at")
-    assert at["t0"].tolist() == curves["the truth"]
-    assert [at["d0"].tolist(), at["d1"].tolist()] == [*turned.values()]
-    assert "at 0.1, with scale 1000: the truth 0.500, weak 0.900" in chart.alt
-    drawing = chart.svg().replace("\u00a0", " ")
-    assert "at budget 0.100" in drawing
-    assert "weak   0.900" in drawing
-    with pytest.raises(
-        ValueError, match="robust_chart: scale 3 has 2 accuracies; wanted one for each of the 3"
-    ):
-        robust_chart(budgets, curves, {3: [0.1, 0.2]}, start=3, **how)
 
 
 def test_a_dual_system_image_by_image() -> None:

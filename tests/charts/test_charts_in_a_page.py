@@ -14,11 +14,11 @@ import pandas as pd
 import pytest
 
 from dualrs_lab.charts import (
+    attacked_chart,
     board_chart,
     curves_chart,
     export_page,
     plane_chart,
-    robust_chart,
     votes_chart,
     walk_chart,
 )
@@ -38,7 +38,7 @@ TABLES = {
 }
 WALKED = SmoothedPlane(lesson_plane(), 0.1)
 TURNED = {1: [0.9, 0.6, 0.2], 1000: [0.9, 0.9, 0.9]}
-FIRST: dict[str, Any] = {"start": 1, "eps": 0.1}
+DIALLED: dict[str, Any] = {"dialled": TURNED, "label": "weak", "dial": "scale", "eps": 0.1}
 DRAWN = "[...document.querySelectorAll('figure.dualrs-chart')].every(figure => figure.dataset.drawn === '1')"
 REACTION = """async ([input, steps]) => {
     const frame = () => new Promise(done => requestAnimationFrame(() => setTimeout(done)));
@@ -60,7 +60,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     points = pd.concat([certified_points(TABLES, family="here", radius=r) for r in (0.1, 0.3)])
     attacks = (
         walk_chart(WALKED, ways={"long": {"step": 0.02}, "short": {"step": 0.003}}, x=0.77, y=0.53),
-        robust_chart([0, 0.1, 0.2], {"truth": [0.9, 0.5, 0.1]}, TURNED, label="weak", dial="scale", **FIRST),
+        attacked_chart({"truth": [0.9, 0.5, 0.1]}, [0, 0.1, 0.2], **DIALLED),
     )
     charts = (
         curves_chart(TABLES), votes_chart(), board_chart(points, tables=TABLES), plane_chart(), *attacks,

@@ -70,18 +70,33 @@ def test_accuracies_stand_under_the_ruler_and_in_words() -> None:
     assert found.values["plain"].tolist() == [0.9, 0.4, 0.1]
 
 
+def test_one_of_the_curves_follows_a_menu() -> None:
+    curves, turned = {"the truth": [0.9, 0.5, 0.1]}, {1000: [0.9, 0.9, 0.9], 1: [0.9, 0.6, 0.2]}
+    found = attacked_chart(curves, [0.0, 0.1, 0.2], eps=0.1, dialled=turned, label="weak", dial="scale")
+    at = rows(found, "at")
+    assert at["t0"].tolist() == curves["the truth"]
+    assert [at["d0"].tolist(), at["d1"].tolist()] == [*turned.values()]
+    assert "at 0.1, with scale 1000: the truth 0.500, weak 0.900" in found.alt
+    assert found.values["weak, scale 1"].tolist() == turned[1]
+    drawing = found.svg().replace("\u00a0", " ")
+    assert "at budget 0.100" in drawing
+    assert "weak   0.900" in drawing
+
+
 @pytest.mark.parametrize(
-    ("curves", "budgets"),
+    ("curves", "budgets", "words"),
     [
-        ({}, [0.0, 0.1]),
-        ({"a": [1.0, 0.5, 0.2]}, [0.0, 0.1]),
-        ({"a": [1.0, 0.5]}, [0.1, 0.2]),
-        ({"a": [1.0, 0.5, 0.2]}, [0.0, 0.1, 0.3]),
-        ({name: [1.0, 0.5] for name in "abcde"}, [0.0, 0.1]),
+        ({}, [0.0, 0.1], "wanted one to 4 curves"),
+        ({name: [1.0, 0.5] for name in "abcde"}, [0.0, 0.1], "got 5 curves"),
+        ({"a": [1.0, 0.5]}, [0.1, 0.2], "wanted one to 4 curves, and budgets from 0 in equal steps"),
+        ({"a": [1.0, 0.5, 0.2]}, [0.0, 0.1, 0.3], "got 1 curves and budgets"),
+        ({"a": [1.0, 0.5, 0.2]}, [0.0, 0.1], "a has 3 accuracies; wanted one for each of the 2 budgets"),
     ],
 )
 def test_what_is_no_curve_over_budgets_is_refused(
-    curves: dict[str, list[float]], budgets: list[float]
+    curves: dict[str, list[float]], budgets: list[float], words: str
 ) -> None:
-    with pytest.raises(ValueError, match="attacked_chart: wanted one to 4 curves"):
+    with pytest.raises(ValueError, match=f"attacked_chart: .*{words}"):
         attacked_chart(curves, budgets, eps=0.1)
+    with pytest.raises(ValueError, match="attacked_chart: dialled, setting 3 has 3 accuracies"):
+        attacked_chart({"a": [1.0, 0.5]}, [0.0, 0.1], eps=0.1, dialled={3: [0.1, 0.2, 0.3]})
