@@ -139,7 +139,7 @@ def test_the_middle_is_the_place_that_matters(made: Made) -> None:
 def test_a_weak_attack_lies_and_the_truth_is_between_the_bounds(made: Made) -> None:
     found = made.recorded("15_lesson_attacks")
     assert found["certified"] < found["exact"] < 1
-    assert found["masked"] > 0.9 > found["clean"] - 0.3 > found["truth"]
+    assert found["masked"] > found["clean"] - 0.02 > found["truth"] + 0.2
     assert found["per_image"] == found["truth"] < found["best_average"] - 0.1
     assert found["signs"] >= 10
 
