@@ -210,7 +210,7 @@ def _board(bench: Bench) -> pd.DataFrame:
     if not path.exists():
         table = from_tables(tables, cascade=cascade, alpha=ALPHA)
         identity = {"method": "cascade", "alpha": ALPHA, "cascade": cascade.settings(), **origin(table)}
-        record = {"identity": identity, "levels": {"each bound": cascade.level(ALPHA)}}
+        record = {"identity": identity, "levels": cascade.alpha_split(ALPHA)}
         record["networks"] = [origin(tables[sigma])["model"] for sigma in cascade.sigmas]
         keep_table("benchmarks.imagenet", path, table, {**record, "provenance": provenance()})
     found = curves(compare(tables), RADII).rename_axis("rule")

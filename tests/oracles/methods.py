@@ -226,7 +226,7 @@ class Asked:
         selection, votes = (np.stack([draws(rng, p, n) for p in shares], axis=1) for n in (50, self.n))
         _, y = first_to_accept(selection, self.cascade)
         if fault == "all of alpha for each bound":
-            alpha = alpha * alpha / self.cascade.level(alpha)
+            alpha = alpha * alpha / self.cascade.levels(alpha)[0]
         else:  # experts that are not asked, whatever the guess, cost nothing
             votes[(selection.argmax(axis=-1) % 3 == 2) & (np.arange(len(shares)) > 0)] = 0
         found = steps(votes, np.maximum(y, 0), cascade=self.cascade, alpha=alpha, rule=self.rule)
