@@ -7,6 +7,7 @@ raises large radii at the price of accuracy near 0, so what it does is only told
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from scipy import stats
 from torch import Tensor, nn
@@ -103,7 +104,8 @@ def easiness(right: Tensor, draws: int, *, threshold: float = 0.4) -> Tensor:
     """
     share = right.double().cpu() / draws
     counted = (share.clamp(FLOOR, 1.0) * draws).floor()
-    bound = stats.beta.ppf(LEVEL, counted.numpy(), draws - counted.numpy() + 1)
+    k = counted.numpy()
+    bound = np.where(k > 0, stats.beta.ppf(LEVEL, np.maximum(k, 1), draws - k + 1), 0.0)
     radius = torch.from_numpy(stats.norm.ppf(bound)).clamp(min=1e-3)
     found = radius * (share >= threshold)
     if not bool((found > 0).any()):

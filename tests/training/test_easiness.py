@@ -151,3 +151,9 @@ def test_a_strength_belongs_to_consistency_alone() -> None:
     assert for_noise(0.5, recipe="consistency", consistency=3.0) == Consistency(sigma=0.5, strength=3.0)
     with pytest.raises(ValueError, match="a strength of consistency, 3, is for the recipe consistency"):
         for_noise(0.5, recipe="macer", consistency=3.0)
+
+
+def test_one_draw_of_each_image_is_enough_to_drop_the_wrong_ones() -> None:
+    found = easiness(torch.tensor([0, 1, 1, 0]), 1)
+    assert (found > 0).tolist() == [False, True, True, False]
+    assert torch.isfinite(found).all()
