@@ -8,11 +8,11 @@ from benchmarks.dial import CAT_RS, Setting, certified, chosen_for, of_row, tabl
 from benchmarks.gpu.certifying import ALPHA, RADII
 from benchmarks.pages.larger import points, published
 from benchmarks.pages.taught import TAUGHT
-from benchmarks.pages.text import DATA, Facts, markdown, percent, radius, signed
+from benchmarks.pages.text import DATA, Facts, markdown, percent, radius, read_info, signed
 from dualrs_lab.cascade import from_tables
 from dualrs_lab.evidence import average_radius, certified_accuracy, read_table, reclaimed
 
-__all__ = ["dial", "facts", "falling_back", "gained_over"]
+__all__ = ["dial", "facts", "falling_back", "gained_over", "handed"]
 
 AT = [f"{r:g}" for r in RADII]
 ALONE = f"alike, {CAT_RS} alone"
@@ -54,6 +54,34 @@ def facts() -> Facts:
         "dial_beyond_from_half": f"{beyond[AT[2:7]].min():.1f} to {beyond[AT[2:7]].max():.1f}",
         "dial_fine": _fine(setting),
         "dial_acr": radius(float(row["acr"])),
+        **_handed(),
+    }
+
+
+def handed() -> pd.DataFrame:
+    """What `benchmarks.handed` kept: two rows an arm, alone and in front of a smaller level."""
+    return pd.read_csv(TAUGHT / "handed.csv")
+
+
+def _handed() -> Facts:
+    record, rows = read_info(TAUGHT / "handed.csv"), handed()
+    shown = [
+        [f"{row['arm']}, {row['asked']}", f"{row['epochs']:.1f}", *(percent(float(row[r])) for r in AT[:-1])]
+        for row in rows.to_dict("records")
+    ]
+    by = rows.set_index(["arm", "asked"])[AT]
+    change = {
+        asked: by.loc["easy images", asked] - by.loc["all images", asked] for asked in ("alone", "first")
+    }
+    behind = {arm: by.loc[arm, "first"]["0"] - by.loc[arm, "alone"]["0"] for arm in rows["arm"].unique()}
+    return {
+        "handed_lost": {asked: percent(-apart["0"]) for asked, apart in change.items()},
+        "handed_won": f"{percent(change['first']['1'])} and {percent(change['first']['1.25'])}",
+        "handed_behind": {arm: percent(gain) for arm, gain in behind.items()},
+        "handed": markdown(["", "epochs", f"r = {AT[0]}", *AT[1:-1]], shown),
+        "handed_seconds": f"{record['seconds']:g}",
+        "handed_images": f"{record['images']:,}",
+        "handed_error": f"{50 / np.sqrt(record['images']):.1f}",
     }
 
 

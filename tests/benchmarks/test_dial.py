@@ -15,7 +15,8 @@ from benchmarks.dial import (
     table_of,
 )
 from benchmarks.gpu.certifying import RADII
-from benchmarks.pages.dial import dial, falling_back, gained_over
+from benchmarks.handed import ALONE, ARMS, BEHIND
+from benchmarks.pages.dial import dial, falling_back, gained_over, handed
 from benchmarks.pages.taught import TAUGHT
 from dualrs_lab.cascade import MOST, CascadeCertificate
 from dualrs_lab.evidence import average_radius, certified_accuracy, read_table, reclaimed
@@ -78,3 +79,17 @@ def test_shares_are_read_back_where_there_are_none() -> None:
     row = {"sigmas": "0.5 0.25", "thresholds": "0 -0.3", "shares": np.nan, "kinds": "CAT-RS CAT-RS"}
     assert of_row(row).cascade.shares == ()
     assert of_row(pd.Series(row)).kinds == (CAT_RS, CAT_RS)
+
+
+def test_dropping_hopeless_images_makes_an_expert_answer_where_it_should_be_silent() -> None:
+    rows = handed()
+    assert rows["arm"].drop_duplicates().tolist() == [*ARMS]
+    by = rows.set_index(["arm", "asked"])[AT]
+    for arm in ARMS:
+        assert (by.loc[arm, "first"] >= by.loc[arm, "alone"]).all()
+    easy, whole = by.loc["easy images"], by.loc["all images"]
+    assert (easy.loc["alone", ["1", "1.25"]] > whole.loc["alone", ["1", "1.25"]]).all()
+    gained = {arm: by.loc[arm, "first"]["0"] - by.loc[arm, "alone"]["0"] for arm in ARMS}
+    assert gained["as it began"] > gained["all images"] > gained["easy images"] > 0
+    assert ALONE.sigmas == BEHIND.sigmas[:1]
+    assert sum(BEHIND.shares) == 1
