@@ -24,6 +24,7 @@ def test_a_ratio_that_has_grown_is_told_of_and_times_are_not() -> None:
     assert crept(frame([]), now, most=1.0) == []
 
 
+@pytest.mark.slow
 def test_all_parts_are_measured_and_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     monkeypatch.setattr(build, "STARTS", {"torch alone": "import json", "tables": "import json, decimal"})
     options = ["--rows", "3000", "--runs", "5", "--rounds", "2", "--out", str(tmp_path)]

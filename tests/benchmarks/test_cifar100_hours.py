@@ -5,6 +5,7 @@ import pytest
 from benchmarks.pages import cifar100
 
 
+@pytest.mark.slow
 def test_work_is_counted_as_the_papers_networks_have_it() -> None:
     work = cifar100.forward()
     assert work["ResNet-18"] == pytest.approx(2 * 0.556e9, rel=0.01)  # multiplications with additions
@@ -18,6 +19,7 @@ def test_seconds_are_those_between_two_steps_of_the_record() -> None:
         cifar100.seconds_between("nothing", "at: 10000")
 
 
+@pytest.mark.slow
 def test_hours_grow_with_what_is_asked() -> None:
     values = cifar100.profile()
     once, twice = (cifar100.hours(values | {"auto_images": n * values["auto_images"]}) for n in (1, 2))

@@ -67,6 +67,7 @@ def test_experts_are_those_that_were_trained_or_one_that_is_given(folder: Path) 
         load_experts(lab, [0.25], classes=7, device=CPU)
 
 
+@pytest.mark.slow
 def test_notebooks_certify_a_network_that_is_there_at_each_level(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

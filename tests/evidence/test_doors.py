@@ -26,6 +26,7 @@ from dualrs_lab.evidence import (
     write_table,
 )
 from dualrs_lab.mixing import mixed
+from dualrs_lab.peers import SmoothSigma, SmoothSigmaCertificate
 from dualrs_lab.store import seal, write_record
 
 SIX = "\t".join(LOG_COLUMNS)
@@ -83,8 +84,23 @@ def mix(count: int, **how) -> pd.DataFrame:
     return mixed(frame(plain(count)), **{"weight": 0.8} | how)
 
 
+def slowly(count: int) -> list[SmoothSigmaCertificate]:
+    """Under a level of its own for each image."""
+    smooth, distances = SmoothSigma(base=0.5, rate=0.05, centre=3.0), np.linspace(1, 5, count)
+    levels = [float(smooth.at(distance)) for distance in distances]
+    own = [
+        Certificate.from_row(one.to_row() | {"sigma": level, "radius": 0.0, "predict": -1})
+        for one, level in zip(plain(count), levels, strict=True)
+    ]
+    return [
+        SmoothSigmaCertificate.under(one, smooth, float(distance), 64)
+        for one, distance in zip(own, distances, strict=True)
+    ]
+
+
 METHODS: dict[str, Callable[[int], object]] = {
     "rs": plain,
+    "smooth-sigma": slowly,
     "rs, betting": lambda n: plain(n, bound="betting"),
     "dual, cuts": dual,
     "dual, median": lambda n: dual(n, estimator=Median(0.25)),
@@ -147,12 +163,12 @@ def test_a_true_table_of_every_method_is_read_and_an_edited_radius_refused(
             read_table(path)
 
 
-@pytest.mark.parametrize("method", ["rs", "dual, cuts", "cascade", "mix, exact"])
+@pytest.mark.parametrize("method", ["rs", "dual, cuts", "cascade", "mix, exact", "smooth-sigma"])
 def test_rows_together_say_what_each_says_alone(method: str) -> None:
     """The vectorised radii against those of the certificates one by one: two paths, one number."""
     from dualrs_lab.evidence.recompute import HOMES, _home
 
-    assert set(HOMES) == {"rs", "dual", "cascade", "combine", "mix"}
+    assert set(HOMES) == {"rs", "dual", "cascade", "combine", "mix", "smooth-sigma"}
     made = METHODS[method](60)
     table = frame(made) if isinstance(made, list) else made
     found = _home(method.split(",")[0], table)(table)
