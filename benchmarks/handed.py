@@ -7,21 +7,17 @@ or with easy ones, and is judged alone and in front of the shipped σ = 0.25, by
 Twenty minutes on one core; a run that was killed goes on with what is missing.
 """
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
-from benchmarks.gpu.certifying import ALPHA, RADII, SEED, Sampling, loaded, split
+from benchmarks.gpu.certifying import ALPHA, RADII, SEED, split
 from benchmarks.gpu.recipes import Run, taught
-from benchmarks.gpu.stage import Clock
-from benchmarks.quality import SHIPPED, quick
-from benchmarks.recipes import BEGUN, SMALL
+from benchmarks.quality import SHIPPED
+from benchmarks.recipes import SMALL, on_one_core
 from dualrs_lab.cascade import MOST, Cascade, CascadeFront, cascade_front
 from dualrs_lab.data import Images
 from dualrs_lab.files import replace_json, replace_text
@@ -39,17 +35,9 @@ SIZE = replace(SMALL, trial=360, counts=1, judge=400)
 
 def main(argv: Sequence[str] | None = None) -> pd.DataFrame:
     """Train and judge what is missing; print, write and return two rows an arm."""
-    args = _options(argv)
-    torch.set_num_threads(1)
-    args.out.mkdir(parents=True, exist_ok=True)
-    device, clock = torch.device("cpu"), Clock(minutes=0)
-    everything, test = loaded(args, clock)
-    run = Run(
-        size=SIZE, clock=clock, out=args.out, device=device, everything=everything, test=test, begun=BEGUN,
-        sampling=Sampling(**quick(device), seconds=0),
-    )  # fmt: skip
-    images = everything.select(split(everything)[1][::2])
-    path, rows = args.out / "handed.csv", list[dict[str, object]]()
+    run = on_one_core("handed", __doc__ or "", SIZE, argv)
+    images = run.everything.select(split(run.everything)[1][::2])
+    path, rows = run.out / "handed.csv", list[dict[str, object]]()
     if path.exists():
         rows = pd.read_csv(path).to_dict("records")  # type: ignore[assignment]
     second = _votes(run, load_checkpoint(SHIPPED.expert(SECOND))[0], SECOND, images)
@@ -65,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> pd.DataFrame:
         ]
         replace_text(path, pd.DataFrame(rows).round(6).to_csv(lineterminator="\n", index=False))
     record = {"seconds": SIZE.trial, "images": len(images), "draws": SIZE.judge, "counts": SIZE.counts}
-    replace_json(args.out / "handed.json", record | {"provenance": describe(device)})
+    replace_json(run.out / "handed.json", record | {"provenance": describe(run.device)})
     found = pd.DataFrame(rows)
     print(found.round(3).to_string(index=False))
     return found
@@ -82,18 +70,6 @@ def _curve(front: CascadeFront, cascade: Cascade) -> dict[str, float]:
     # as if the shares of votes had come of the draws of a certification
     reached = front.curves[front.cascades.index(cascade)]
     return {f"{r:g}": float(share) for r, share in zip(RADII, reached, strict=True)}
-
-
-def _options(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.handed", description=(__doc__ or "").split("\n\n")[0]
-    )
-    add = parser.add_argument
-    add("--data", required=True, help="CIFAR-10 re-encoded as JPEG, folder:PATH (or another encoding of it)")
-    add("--out", type=Path, default=Path("runs/handed"), help="folder for the results (%(default)s)")
-    args = parser.parse_args(argv)
-    args.toy = False
-    return args
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from benchmarks.quality import SHIPPED, SIGMAS, quick
 from dualrs_lab.files import replace_json
 from dualrs_lab.runtime import describe
 
-__all__ = ["BEGUN", "PLAIN", "SMALL", "main"]
+__all__ = ["BEGUN", "PLAIN", "SMALL", "main", "on_one_core"]
 
 BEGUN = SHIPPED.expert(SIGMAS[1]).parent
 # Counting votes about all images, to choose among them, would take longer than all of the training.
@@ -34,31 +34,28 @@ SMALL = Size(
 
 def main(argv: Sequence[str] | None = None) -> pd.DataFrame:
     """Try what is missing; print, write and return a row a recipe."""
-    args = _options(argv)
-    torch.set_num_threads(1)
-    args.out.mkdir(parents=True, exist_ok=True)
-    device, clock = torch.device("cpu"), Clock(minutes=0)
-    everything, test = loaded(args, clock)
-    run = Run(
-        size=SMALL, clock=clock, out=args.out, device=device, everything=everything, test=test, begun=BEGUN,
-        sampling=Sampling(**quick(device), seconds=0),
-    )  # fmt: skip
+    run = on_one_core("recipes", __doc__ or "", SMALL, argv)
     found = compared(run, PLAIN)
-    replace_json(args.out / "recipes.json", {"seconds": SMALL.trial, "provenance": describe(device)})
+    replace_json(run.out / "recipes.json", {"seconds": SMALL.trial, "provenance": describe(run.device)})
     print((100 * found.drop(columns=["seconds", "graph"], errors="ignore")).round(1).to_string())
     return found
 
 
-def _options(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.recipes", description=(__doc__ or "").split("\n\n")[0]
-    )
+def on_one_core(name: str, doc: str, size: Size, argv: Sequence[str] | None) -> Run:
+    """What a benchmark of this name, which goes on from the shipped networks, is told and begins with."""
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=doc.split("\n\n")[0])
     add = parser.add_argument
     add("--data", required=True, help="CIFAR-10 re-encoded as JPEG, folder:PATH (or another encoding of it)")
-    add("--out", type=Path, default=Path("runs/recipes"), help="folder for the results (%(default)s)")
-    args = parser.parse_args(argv)
-    args.toy = False
-    return args
+    add("--out", type=Path, default=Path("runs") / name, help="folder for the results (%(default)s)")
+    args = parser.parse_args(argv, argparse.Namespace(toy=False))
+    torch.set_num_threads(1)
+    args.out.mkdir(parents=True, exist_ok=True)
+    device, clock = torch.device("cpu"), Clock(minutes=0)
+    everything, test = loaded(args, clock)
+    return Run(
+        size=size, clock=clock, out=args.out, device=device, everything=everything, test=test, begun=BEGUN,
+        sampling=Sampling(**quick(device), seconds=0),
+    )  # fmt: skip
 
 
 if __name__ == "__main__":
