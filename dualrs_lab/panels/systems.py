@@ -163,12 +163,13 @@ class SystemPanel(Panel):
         mean_regret, regret, gain = found.regret.mean(), found.regret[i], found.gain[i]
         return Markup(
             "average certified radius <b>{}</b> (best single {}: {}; the best expert of each image, were it "
-            "known: {:.4f} more); <br>image {} ({} of {}): {}, label {}, {} {}; radius <b>{}</b>, regret "
-            "{:.3f}, gain {:+.3f}"
+            "known: {:.4f} more); <br>image {} ({} of {} by {}): {}, label {}, {} {}; radius <b>{}</b>, "
+            "regret {:.3f}, gain {:+.3f}"
         ).format(
             acr, best, floor_text(float(average[best]), 4), mean_regret, idx,
-            min(state["image"], len(found.order) - 1) + 1, len(found.order), self._named(predict),
-            self._named(label), self.verb, expert, floor_text(float(table["radius"].iloc[i])), regret, gain,
+            min(state["image"], len(found.order) - 1) + 1, len(found.order), state["by"],
+            self._named(predict), self._named(label), self.verb, expert,
+            floor_text(float(table["radius"].iloc[i])), regret, gain,
         )  # fmt: skip
 
     def _named(self, kind: int) -> str:

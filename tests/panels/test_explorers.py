@@ -235,7 +235,7 @@ def test_pictures_are_shown_where_tables_speak_of_them() -> None:
     assert panel.controls["image"].max == 2
     panel.controls["image"].value = 1
     assert panel.wait(60)
-    assert "image 30 (2 of 3): " in panel.note.value
+    assert "image 30 (2 of 3 by number): " in panel.note.value
     assert panel.strip is not None
     shown = np.asarray(panel.strip.pictures.get_array())
     np.testing.assert_allclose(shown, pictures.images.pixels[1, 0].numpy() / 255, atol=1e-6)
