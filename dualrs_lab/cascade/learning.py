@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dualrs_lab.cascade.radii import Cascade, bounded_steps, vote_bounds
-from dualrs_lab.evidence.votes import own_and_rival
+from dualrs_lab.evidence.votes import own_and_rival, want_labels
 from dualrs_lab.settings import ALPHA
 
 __all__ = ["MOST", "THRESHOLDS", "CascadeFront", "cascade_front"]
@@ -93,11 +93,7 @@ def cascade_front(
             f"cascade_front: got counts {votes.shape}, labels {kinds.shape} and {len(noise)} sigmas; wanted "
             "(N, K, C), (N,) and K, with votes about each image"
         )
-    if not 0 <= kinds.min() <= kinds.max() < votes.shape[2]:
-        raise ValueError(
-            f"cascade_front: got labels from {kinds.min()} to {kinds.max()}; wanted one of the "
-            f"{votes.shape[2]} classes for each image"
-        )
+    want_labels("cascade_front", kinds, votes.shape[2])
     order = np.argsort(-noise, kind="stable")
     votes, noise = votes[:, order], noise[order]
     share = (votes + 0.5) / (votes.sum(axis=2, keepdims=True) + 1)

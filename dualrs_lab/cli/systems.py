@@ -21,6 +21,8 @@ from dualrs_lab.cli.tables import (
 from dualrs_lab.settings import SEED, SHARE, Range
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
     from dualrs_lab.cascade.radii import Cascade
     from dualrs_lab.combine.lattice import Combiner
 
@@ -49,13 +51,10 @@ def _cascade_options(parser: Parser) -> None:
 
 
 def _cascade(options: Namespace) -> int:
-    for path in options.tables:
-        want_file(options.name, "table", path)
-    check_out(options.name, options.out)
+    tables = _opened(options)
     from dualrs_lab.cascade.from_tables import from_tables
     from dualrs_lab.evidence.joins import origin
 
-    tables = by_sigma(options.name, options.tables)
     cascade = _asked(options, tuple(sorted(tables, reverse=True)))
     found = from_tables(tables, cascade=cascade, alpha=options.alpha)
     identity = {"method": "cascade", **cascade.settings(), "thresholds": cascade.limits, **origin(found)}
@@ -97,6 +96,14 @@ def _asked(options: Namespace, sigmas: tuple[float, ...]) -> "Cascade":
     return replace(found, shares=tuple(options.shares) or found.shares)
 
 
+def _opened(options: Namespace) -> "dict[float, DataFrame]":
+    # the tables by their sigma, and a place for what is made of them
+    for path in options.tables:
+        want_file(options.name, "table", path)
+    check_out(options.name, options.out)
+    return by_sigma(options.name, options.tables)
+
+
 def _add_tables(parser: Parser) -> None:
     parser.add_argument(
         "tables", nargs="+", type=a_path, metavar="TABLE", help="one per noise level, with all draws"
@@ -134,14 +141,11 @@ def _options(parser: Parser) -> None:
 
 
 def _combine(options: Namespace) -> int:
-    for path in options.tables:
-        want_file(options.name, "table", path)
-    check_out(options.name, options.out)
+    tables = _opened(options)
     from dualrs_lab.combine.from_tables import combine_tables
     from dualrs_lab.evidence.joins import origin
     from dualrs_lab.evidence.summary import summarise
 
-    tables = by_sigma(options.name, options.tables)
     combiner = _combiner(options, tuple(sorted(tables, reverse=True)))
     found = combine_tables(tables, combiner=combiner, alpha=options.alpha)
     identity = {"method": "combine", "sigmas": combiner.sigmas, "combiner": combiner.text, **origin(found)}

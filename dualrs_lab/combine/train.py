@@ -21,6 +21,7 @@ from dualrs_lab.combine.learning import Learning
 from dualrs_lab.combine.radii import lengths
 from dualrs_lab.combine.search import Pairs, Search
 from dualrs_lab.evidence.binomial import lower_bound, upper_bound
+from dualrs_lab.evidence.votes import want_labels
 from dualrs_lab.files import replace_json, set_aside, want_regular
 from dualrs_lab.locks import writing
 from dualrs_lab.store import plain, read_record, refuse_other, unchanged
@@ -61,11 +62,7 @@ def learn_combiner(
             f"learn_combiner: got counts {votes.shape} and labels {kinds.shape} for the sigmas {sigmas}; "
             "wanted (N, K, C), (N,) and K of them, with two images and two classes at least"
         )
-    if not 0 <= kinds.min() <= kinds.max() < votes.shape[2]:
-        raise ValueError(
-            f"learn_combiner: got labels from {kinds.min()} to {kinds.max()}; wanted one of the "
-            f"{votes.shape[2]} classes for each image"
-        )
+    want_labels("learn_combiner", kinds, votes.shape[2])
     path, settings = Path(path), plain({**asdict(learning), "sigmas": sigmas, "about": dict(about or {})})
     with writing("learn_combiner", path):
         tried = _begun(path, settings, replace=replace)

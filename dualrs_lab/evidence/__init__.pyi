@@ -96,3 +96,4 @@ from .votes import read_column as read_column
 from .votes import read_votes as read_votes
 from .votes import vote_counts as vote_counts
 from .votes import votes_text as votes_text
+from .votes import want_labels as want_labels

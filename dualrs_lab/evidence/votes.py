@@ -22,6 +22,7 @@ __all__ = [
     "read_votes",
     "vote_counts",
     "votes_text",
+    "want_labels",
 ]
 
 
@@ -80,6 +81,16 @@ def own_and_rival(counts: ArrayLike, kinds: ArrayLike) -> tuple[NDArray[np.int64
     others = every.copy()
     np.put_along_axis(others, at, 0, axis=-1)
     return np.take_along_axis(every, at, axis=-1)[..., 0], others.max(axis=-1)
+
+
+def want_labels(call: str, labels: ArrayLike, classes: int) -> None:
+    """ValueError, which names the `call`, unless each of the labels (N,) is one of so many classes."""
+    kinds = np.asarray(labels)
+    if not 0 <= kinds.min() <= kinds.max() < classes:
+        raise ValueError(
+            f"{call}: got labels from {kinds.min()} to {kinds.max()}; wanted one of the {classes} classes "
+            "for each image"
+        )
 
 
 def level_text(sigma: float) -> str:

@@ -147,10 +147,15 @@ def _draw_digit(answer: Any) -> Picture:
     left = leads(problem.model.scores(moved), problem.labels) > 0
     broken = worst_leads(problem.model, problem.x, problem.labels, EPS) <= 0
     image = int(np.flatnonzero(left & broken)[0])
-    before, after = problem.x[image].reshape(8, 8), moved[image].reshape(8, 8)
-    change = 0.5 + (after - before) / (2 * EPS)
-    draw = drawn_by("moved_images", "A digit that can be broken, what your attack made of it, and the change")
-    return draw({f"a {problem.labels[image]}": before, "moved": after, "the change": change})
+    words = "A digit that can be broken, what your attack made of it, and the change"
+    return _draw_moved(problem.x[image], moved[image], problem.labels[image], "moved", words)
+
+
+def _draw_moved(before: Any, after: Any, label: int, name: str, words: str) -> Picture:
+    # an image (64,), what it became, and the change between them, grey where there is none
+    first, second = (np.asarray(one, dtype=np.float64).reshape(8, 8) for one in (before, after))
+    change = 0.5 + (second - first) / (2 * EPS)
+    return drawn_by("moved_images", words)({f"a {label}": first, name: second, "the change": change})
 
 
 _SEES = Find(
@@ -209,10 +214,7 @@ def _fools_the_mix(answer: Any) -> str:
 
 def _draw_mix(answer: Any) -> Picture:
     _, x, label = mixed_problem()
-    before, moved = x.reshape(8, 8), np.asarray(answer, dtype=np.float64).reshape(8, 8)
-    change = 0.5 + (moved - before) / (2 * EPS)
-    draw = drawn_by("moved_images", "The image, yours, and the change between them")
-    return draw({f"a {label}": before, "yours": moved, "the change": change})
+    return _draw_moved(x, answer, label, "yours", "The image, yours, and the change between them")
 
 
 _KNOWS = Find(

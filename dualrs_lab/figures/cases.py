@@ -58,9 +58,7 @@ def named_bars(
     ax.set(xlabel=across, title=title)
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
-    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
-    sns.despine(ax=ax)
-    return ax
+    return _with_legend(ax)
 
 
 @style()
@@ -86,9 +84,7 @@ def answer_along(
         ax.axvline(at, color=BLACK, linewidth=1.4, label=says)
     ax.set(xlabel=across, ylabel=up, title=title)
     ax.set_xlim(min(x[0], at) if np.isfinite(at) else x[0], x[-1])
-    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
-    sns.despine(ax=ax)
-    return ax
+    return _with_legend(ax)
 
 
 @style()
@@ -113,9 +109,7 @@ def paired_bars(
     ax.set(xlabel="distance", title=title)
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
-    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
-    sns.despine(ax=ax)
-    return ax
+    return _with_legend(ax)
 
 
 @style()
@@ -149,3 +143,10 @@ def heat_row(pictures: Mapping[str, ArrayLike], *, title: str) -> Axes:
         ax.grid(visible=False)
     axes[0].figure.suptitle(title, fontsize=9)
     return axes[-1]
+
+
+def _with_legend(ax: Axes) -> Axes:
+    # to the right of the axes, where it hides nothing
+    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
+    sns.despine(ax=ax)
+    return ax
