@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from benchmarks.pages.text import DATA, Facts, markdown, millions, percent, radius, read_info
+from benchmarks.pages.text import DATA, Facts, markdown, millions, percent, radius, read_info, signed
 from benchmarks.quality import BOTH, RADII, SHIPPED, SIGMAS
 from dualrs_lab.evidence import (
     average_radius,
@@ -16,7 +16,7 @@ from dualrs_lab.evidence import (
     reclaimed,
 )
 
-__all__ = ["SYSTEMS", "curve_table", "facts", "published_log", "shipped"]
+__all__ = ["SYSTEMS", "apart_cells", "curve_table", "facts", "published_log", "reached_at", "shipped"]
 
 SYSTEMS = DATA / "cifar10_systems"
 TUNED = replace(SHIPPED, folder=SYSTEMS)  # the experts trained for their cascade
@@ -51,6 +51,23 @@ def curve_table(found: pd.DataFrame, labels: Mapping[str, str], radii: Sequence[
         for rule, label in labels.items()
     ]
     return markdown(["", f"r = {at[0]}", *at[1:], "ACR"], rows)
+
+
+def reached_at(claims: pd.DataFrame, radii: Sequence[float]) -> pd.DataFrame:
+    """By image, whether each radius is certified (0 or 1), and the radius as "acr"; a wrong answer has 0."""
+    length = np.where(claims["correct"] == 1, claims["radius"], -1.0)
+    rows = {f"{r:g}": (length >= r).astype(float) for r in radii}
+    return pd.DataFrame(rows | {"acr": np.maximum(length, 0.0)}, index=claims["idx"])
+
+
+def apart_cells(apart: pd.DataFrame, digits: int = 3) -> list[str]:
+    """Mean differences of such frames ± one standard error: points, and the radius to so many digits."""
+    cells = []
+    for name in apart:
+        mean, error = float(apart[name].mean()), float(apart[name].sem())
+        told = f"{mean:+.{digits}f} ± {error:.{digits}f}".replace("-", "−") if name == "acr" else None
+        cells.append(told or (f"{signed(mean)} ± {percent(error)}" if apart[name].any() else "–"))
+    return cells
 
 
 def _networks() -> Facts:

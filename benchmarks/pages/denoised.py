@@ -3,15 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from benchmarks.gpu.certifying import RADII
 from benchmarks.gpu.denoiser import SIGMAS
 from benchmarks.gpu.experts import SEED
-from benchmarks.pages.certificates import curve_table
+from benchmarks.pages.certificates import apart_cells, curve_table, reached_at
 from benchmarks.pages.larger import WIDE
-from benchmarks.pages.text import DATA, Facts, markdown, millions, percent, read_info, signed
+from benchmarks.pages.text import DATA, Facts, markdown, millions, percent, read_info
 from dualrs_lab.evidence import average_radius, certified_accuracy, read_table, reclaimed
 
 __all__ = ["DENOISED", "KINDS", "apart", "certificates", "facts", "reached"]
@@ -54,11 +53,7 @@ def certificates(sigma: float, kind: str) -> pd.DataFrame:
 
 def reached(sigma: float, kind: str, rule: str = "two-bounds") -> pd.DataFrame:
     """By image, whether each radius is certified (0 or 1), and the radius as "acr"; a wrong answer has 0."""
-    table = reclaimed(certificates(sigma, kind), rule)
-    right = table["correct"].astype(bool).to_numpy()
-    rows = {f"{r:g}": (right & (table["radius"] >= r).to_numpy()).astype(float) for r in RADII}
-    rows["acr"] = np.where(right, table["radius"], 0.0)
-    return pd.DataFrame(rows, index=table["idx"])
+    return reached_at(reclaimed(certificates(sigma, kind), rule), RADII)
 
 
 def apart(sigma: float, kind: str, other: str) -> pd.DataFrame:
@@ -82,15 +77,7 @@ def _curves() -> str:
 
 
 def _apart_table(kind: str, other: str) -> str:
-    rows = []
-    for sigma in SIGMAS:
-        gone = apart(sigma, kind, other)
-        cells = [
-            f"{signed(gone[r].mean())} ± {percent(float(gone[r].sem()))}" if gone[r].any() else "–"
-            for r in AT
-        ]
-        acr = f"{gone['acr'].mean():+.3f} ± {gone['acr'].sem():.3f}".replace("-", "−")
-        rows.append([f"σ = {sigma:g}", *cells, acr])
+    rows = [[f"σ = {sigma:g}", *apart_cells(apart(sigma, kind, other))] for sigma in SIGMAS]
     return markdown(["", f"r = {AT[0]}", *AT[1:], "ACR"], rows)
 
 

@@ -6,9 +6,10 @@ from numpy.typing import NDArray
 
 from benchmarks.dial import CAT_RS, Setting, certified, chosen_for, of_row, table_of
 from benchmarks.gpu.certifying import ALPHA, RADII
+from benchmarks.pages.certificates import apart_cells, reached_at
 from benchmarks.pages.larger import points, published
 from benchmarks.pages.taught import TAUGHT
-from benchmarks.pages.text import DATA, Facts, markdown, percent, radius, read_info, signed
+from benchmarks.pages.text import DATA, Facts, markdown, percent, radius, read_info
 from dualrs_lab.cascade import from_tables
 from dualrs_lab.evidence import average_radius, certified_accuracy, read_table, reclaimed
 
@@ -30,8 +31,8 @@ def falling_back() -> Setting:
 
 def gained_over(rule: str, other: float = 0.5) -> pd.DataFrame:
     """By image and radius, what that cascade certifies less what one expert does; "acr" is the radius."""
-    mine = _reached(certified(falling_back()))
-    return mine - _reached(reclaimed(read_table(table_of(other, CAT_RS)), rule))
+    mine = reached_at(certified(falling_back()), RADII)
+    return mine - reached_at(reclaimed(read_table(table_of(other, CAT_RS)), rule), RADII)
 
 
 def facts() -> Facts:
@@ -85,12 +86,6 @@ def _handed() -> Facts:
     }
 
 
-def _reached(table: pd.DataFrame) -> pd.DataFrame:
-    length = np.where(table["correct"] == 1, table["radius"], -1.0)
-    rows = {f"{r:g}": (length >= r).astype(float) for r in RADII}
-    return pd.DataFrame(rows | {"acr": np.maximum(length, 0.0)}, index=table["idx"])
-
-
 def _settings() -> str:
     rows = []
     for row in dial().to_dict("records"):
@@ -107,14 +102,8 @@ def _settings() -> str:
 
 
 def _gained() -> str:
-    rows = []
-    for rule, name in (("two-bounds", "two bounds"), ("cohen", "Cohen’s radius")):
-        apart, cells = gained_over(rule), []
-        for column in apart:
-            mean, error = apart[column].mean(), apart[column].std() / np.sqrt(len(apart))
-            told = f"{mean:+.4f} ± {error:.4f}".replace("-", "−") if column == "acr" else None
-            cells.append(told or (f"{signed(mean)} ± {percent(error)}" if apart[column].any() else "–"))
-        rows.append([f"σ = 0.5 by {name}", *cells])
+    rules = (("two-bounds", "two bounds"), ("cohen", "Cohen’s radius"))
+    rows = [[f"σ = 0.5 by {name}", *apart_cells(gained_over(rule), digits=4)] for rule, name in rules]
     return markdown(["", f"r = {AT[0]}", *AT[1:], "ACR"], rows)
 
 

@@ -1,13 +1,12 @@
 """What docs/results.md says of recipes for experts, compared at equal time on a GPU."""
 
-import numpy as np
 import pandas as pd
 
 from benchmarks.gpu.certifying import RADII, SEED
 from benchmarks.gpu.recipes import FULL, SIGMAS
-from benchmarks.pages.certificates import curve_table
+from benchmarks.pages.certificates import apart_cells, curve_table, reached_at
 from benchmarks.pages.larger import WIDE, points, published
-from benchmarks.pages.text import DATA, Facts, markdown, percent, read_info, signed
+from benchmarks.pages.text import DATA, Facts, markdown, percent, read_info
 from benchmarks.quality import BOTH
 from dualrs_lab.evidence import average_radius, certified_accuracy, read_table, reclaimed
 
@@ -61,7 +60,8 @@ def trials() -> pd.DataFrame:
 def gained(sigma: float) -> pd.DataFrame:
     """By image, what CAT-RS reaches by two bounds less what consistency alone does; "acr" is the radius."""
     wide = f"cifar10_jpeg_wide_start_sigma{sigma:g}_seed{SEED}_smoothed{sigma:g}_n10000.tsv"
-    return _reached(_table(sigma, 10_000)) - _reached(read_table(WIDE / wide))
+    mine, other = (reclaimed(one, "two-bounds") for one in (_table(sigma, 10_000), read_table(WIDE / wide)))
+    return reached_at(mine, RADII) - reached_at(other, RADII)
 
 
 def _stem(sigma: float) -> str:
@@ -70,13 +70,6 @@ def _stem(sigma: float) -> str:
 
 def _table(sigma: float, n: int) -> pd.DataFrame:
     return read_table(TAUGHT / f"{_stem(sigma)}_smoothed{sigma:g}_n{n}.tsv")
-
-
-def _reached(table: pd.DataFrame) -> pd.DataFrame:
-    claims = reclaimed(table, "two-bounds")
-    length = np.where(claims["correct"] == 1, claims["radius"], -1.0)
-    rows = {f"{r:g}": (length >= r).astype(float) for r in RADII}
-    return pd.DataFrame(rows | {"acr": np.maximum(length, 0.0)}, index=claims["idx"])
 
 
 def _trials(found: pd.DataFrame) -> str:
@@ -88,14 +81,7 @@ def _trials(found: pd.DataFrame) -> str:
 
 
 def _gained() -> str:
-    rows = []
-    for sigma in SIGMAS:
-        apart, cells = gained(sigma), []
-        for name in apart:
-            mean, error = apart[name].mean(), apart[name].std() / np.sqrt(len(apart))
-            told = f"{mean:+.3f} ± {error:.3f}".replace("-", "−") if name == "acr" else None
-            cells.append(told or (f"{signed(mean)} ± {percent(error)}" if apart[name].any() else "–"))
-        rows.append([f"σ = {sigma:g}", *cells])
+    rows = [[f"σ = {sigma:g}", *apart_cells(gained(sigma))] for sigma in SIGMAS]
     return markdown(["", f"r = {AT[0]}", *AT[1:], "ACR"], rows)
 
 
