@@ -165,6 +165,7 @@ def check_record(identity, rows, method, rule):
     said |= {name: alike(rows, name) for name in ("combiner", "form") if name in first}
     said |= {"weight": float(alike(rows, "weight"))} if "weight" in first else {}
     said |= {name: numbers(alike(rows, name)) for name in ("thresholds", "shares") if name in first}
+    said |= {"answers": int(alike(rows, "answers"))} if "answers" in first else {}
     if "levels" in first:
         split = zip(("lower", "upper", "experts"), alike(rows, "levels").split(";"))
         said["split"] = {name: numbers(text) for name, text in split}
@@ -209,6 +210,7 @@ def sentence(record, rows, method, rule):
     sure = sum(float(row["radius"]) > 0 for row in rows)
     who = "+".join(networks) or "(not named)"
     who += f" routed by {by}" if by else ""
+    who += silence(identity.get("sure"))
     who += f" in a mix of weight {float(rows[0]['weight']):g}" if method == "mix" else ""
     paired = rows[0].get("paired", "0")
     who += f" in strict float32, by votes of a quick copy and {paired} pairs" if paired != "0" else ""
@@ -218,6 +220,14 @@ def sentence(record, rows, method, rule):
         f"{identity.get('noise', 'noise (not named)')} of sigma {levels}, n {n}, alpha "
         f"{float(rows[0]['alpha']):g} for each image, rule {rule}: {len(rows)} rows, {sure} with a radius"
     )
+
+
+def silence(sure):
+    """Below which largest softmax probability a network, or each expert, votes for no class."""
+    least = [sure["confidence"]] if isinstance(sure, dict) and "confidence" in sure else sure
+    if not isinstance(least, list) or not any(least) or any(isinstance(one, list) for one in least):
+        return ""
+    return f" silent below {'+'.join(f'{one:g}' for one in least)}"
 
 
 # ------------------------------------------------------------------ reading cells
@@ -564,6 +574,7 @@ def cascade(row, rule):
     """The first expert that is sure enough answers: accepts_i, errs_i: how far it says the class, no other.
 
     R = min(max_i accepts_i, min_i max(errs_i, accepts_j for j before i)), experts in the order of asking.
+    With a column `answers`, votes for numbers from there on are for no class: they are draws, no more.
     """
     sigmas, limits = noise_levels(row), numbers(row["thresholds"])
     selection, votes = each(row, "selection"), each(row, "votes")
@@ -577,18 +588,25 @@ def cascade(row, rule):
     alpha = float(row["alpha"])
     levels = [alpha * share / each for share, each in zip(shares, bounds)]
     levels = levels or [alpha / sum(bounds)] * len(bounds)
+    classes = int(row.get("answers", 2**31))
+    if classes < 1:
+        raise Wrong(f"answers {classes}: wanted 1 at least")
+
+    def spoken(one):  # the votes that are for a class
+        return {kind: count for kind, count in one.items() if kind < classes}
+
     expert, y = -1, -1
     for i, one in reversed([*enumerate(selection)]):
-        share = (max(one.values(), default=0) + 0.5) / (sum(one.values()) + 1)  # a guess, without a test
-        if one and sigmas[i] * ndtri(share) >= limits[i]:
-            expert, y = i, leader(one)
+        share = (max(spoken(one).values(), default=0) + 0.5) / (sum(one.values()) + 1)  # without a test
+        if spoken(one) and sigmas[i] * ndtri(share) >= limits[i]:
+            expert, y = i, leader(spoken(one))
     found, so_far, least = {}, -inf, inf
     for sigma, limit, level, of_expert in zip(sigmas, limits, levels, votes):
         accepts, errs = -inf, (limit - inf)
         if of_expert:
             n, own = sum(of_expert.values()), of_expert.get(max(y, 0), 0)
-            rival = max((count for kind, count in of_expert.items() if kind != max(y, 0)), default=0)
-            low, high = below(own, n, level), above(rival, n, level)
+            others = [count for kind, count in spoken(of_expert).items() if kind != max(y, 0)]
+            low, high = below(own, n, level), above(max(others, default=0), n, level)
             high = min(high, 1 - low) if rule == "two-bounds" and limit < 0 else high
             mine, theirs = sigma * ndtri(low), sigma * ndtri(high)
             half = mine / 2 - theirs / 2

@@ -5,6 +5,7 @@ from .certify import certify_cascade as certify_cascade
 from .certify import certify_cascade_table as certify_cascade_table
 from .from_tables import from_tables as from_tables
 from .learning import MOST as MOST
+from .learning import SURE_THRESHOLDS as SURE_THRESHOLDS
 from .learning import THRESHOLDS as THRESHOLDS
 from .learning import CascadeFront as CascadeFront
 from .learning import cascade_front as cascade_front

@@ -35,7 +35,12 @@ def attack_cascade(
     def terms(j: int, point: Tensor, generator: torch.Generator) -> list[Tensor]:
         asked = zip(experts[: j + 1], cascade.sigmas, cascade.limits, strict=False)
         pairs = [
-            soft_steps(mean_probabilities(model, point, sigma, attack.draws, generator), y, sigma, limit)
+            soft_steps(
+                mean_probabilities(model, point, sigma, attack.draws, generator)[:, : cascade.answers],
+                y,
+                sigma,
+                limit,
+            )
             for model, sigma, limit in asked
         ]
         accepts = [own for own, _ in pairs]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dualrs_lab.cascade.radii import CASCADE_RULES, Cascade, Steps, first_to_accept, steps
-from dualrs_lab.evidence.claim import ABSTAIN, SystemClaim
+from dualrs_lab.evidence.claim import ABSTAIN, SystemClaim, whole
 
 __all__ = ["CascadeCertificate"]
 
@@ -86,9 +86,10 @@ class CascadeCertificate(SystemClaim):
     def columns(cascade: Cascade) -> tuple[str, ...]:
         """Columns of a table: `accepts_1`, `errs_1`, `selection_1`, `votes_1`, … for each sigma.
 
-        And `shares` of the level, where the cascade has its own.
+        And `shares` of the level, where the cascade has its own; `answers`, where votes may be silent.
         """
-        return CascadeCertificate.columns_of(cascade.sigmas) + (("shares",) if cascade.shares else ())
+        own = {"shares": bool(cascade.shares), "answers": cascade.answers is not None}
+        return CascadeCertificate.columns_of(cascade.sigmas) + tuple(name for name in own if own[name])
 
     def about(self) -> dict[str, object]:
         """As `SystemClaim.about`; `sigma` is the level of the expert that answers, 0 where none does."""
@@ -104,7 +105,8 @@ class CascadeCertificate(SystemClaim):
     def evidence(self) -> dict[str, object]:
         """As `Claim.evidence`."""
         shares = " ".join(repr(float(share)) for share in self.cascade.shares)
-        return super().evidence() | ({"shares": shares} if shares else {})
+        row = super().evidence() | ({"shares": shares} if shares else {})
+        return row | ({} if self.cascade.answers is None else {"answers": self.cascade.answers})
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
@@ -113,7 +115,8 @@ class CascadeCertificate(SystemClaim):
         limits = tuple(map(float, str(row["thresholds"]).split()))
         shares = tuple(map(float, str(row.get("shares", "")).split()))
         rule = str(row.get("rule", CASCADE_RULES[1]))
-        return cls(**said, cascade=Cascade(sigmas, limits, shares), rule=rule)
+        answers = whole(row["answers"]) if "answers" in row else None
+        return cls(**said, cascade=Cascade(sigmas, limits, shares, answers), rule=rule)
 
     def _want_evidence(self) -> None:
         self._want(self.rule in CASCADE_RULES, f"a rule of {', '.join(CASCADE_RULES)}, got {self.rule!r}")

@@ -21,6 +21,7 @@ from dualrs_lab.cascade.certificate import CascadeCertificate
 from dualrs_lab.cascade.radii import CASCADE_RULES, Cascade, cascade_radius, first_to_accept, steps
 from dualrs_lab.data.images import Images
 from dualrs_lab.evidence.claim import ABSTAIN
+from dualrs_lab.models.sure import grading
 from dualrs_lab.settings import OneOf, setting
 from dualrs_lab.shards import Shard
 from dualrs_lab.smoothing.engine import Voter
@@ -79,11 +80,19 @@ def certify_cascade(
 ) -> list[CascadeCertificate]:
     """Certificates of inputs (N, ...) by the cascade of these voters, one for each.
 
-    `experts` come in the order of asking, each made for the noise it gets. `labels` default to unknown (-1),
-    `idx` to positions. The same seed and settings give the same certificate whether an input comes alone or
-    among others, on one device. Raises as `smoothing.sample` does, and ValueError where voters do not fit.
+    `experts` come in the order of asking, each made for the noise it gets. Votes for classes from
+    `spec.cascade.answers` on are silent; only there, voters may have different numbers of classes. `labels`
+    default to unknown (-1), `idx` to positions. The same seed and settings give the same certificate whether
+    an input comes alone or among others, on one device. Raises as `smoothing.sample` does, and ValueError
+    where voters do not fit.
     """
     labels, idx = told_inputs("certify_cascade", experts, x, noise=spec.noises, labels=labels, idx=idx)
+    kinds = sorted({voter.classes for voter in experts})
+    if len(kinds) > 1 and spec.cascade.answers is None:
+        raise ValueError(
+            f"certify_cascade: got voters of {' and '.join(map(str, kinds))} classes; wanted one number, or "
+            "how many of them are answers in the cascade"
+        )
     pool = _Pool(experts, spec, tuple(x.shape[1:]), x.device)
     return pool.certify(x, labels, idx) if len(x) else []
 
@@ -103,10 +112,13 @@ def certify_cascade_table(
 ) -> pd.DataFrame:
     """Certify every `skip`-th image (at most `max_images`, -1 for all) into the table at `path`.
 
-    `experts` come in the order of asking; one network may serve as several. As with
-    `smoothing.certify_table`, networks are frozen on the device of the first one. A table with the same
-    settings is resumed; any other is refused or, with `replace`, kept under another name; `shard` as there.
+    `experts` come in the order of asking; one network may serve as several. Where some are `models.Graded`,
+    the cascade says how many classes are answers, all of them: their draws are silent below the largest
+    confidence. As with `smoothing.certify_table`, networks are frozen on the device of the first one. A table
+    with the same settings is resumed; any other is refused or, with `replace`, kept under another name;
+    `shard` as there.
     """
+    _want_answers(experts, len(images.classes), spec.cascade)
     job = experts_job(
         "certify_cascade_table",
         experts,
@@ -128,6 +140,15 @@ def certify_cascade_table(
         info=info,
         shard=shard,
     )
+
+
+def _want_answers(experts: Sequence[nn.Module], classes: int, cascade: Cascade) -> None:
+    silent = any(map(grading, experts))
+    if cascade.answers not in (None, classes) or (silent and cascade.answers is None):
+        raise ValueError(
+            f"certify_cascade_table: got a cascade with answers={cascade.answers} for images of {classes} "
+            f"classes{' and experts that may be silent' if silent else ''}; wanted answers={classes}"
+        )
 
 
 class _Pool:
@@ -168,11 +189,12 @@ class _Pool:
 
     def _guess(self, x: Tensor, idx: Ints) -> Ints:
         # (N, K, C); experts after the first to accept are not asked
-        votes = np.zeros((len(x), len(self.main), self.main[0].classes), dtype=np.int64)
+        most = max(expert.classes for expert in self.main)
+        votes = np.zeros((len(x), len(self.main), most), dtype=np.int64)
         for j, expert in enumerate(self.main):
             open_ = np.flatnonzero(first_to_accept(votes, self.spec.cascade)[0] == ABSTAIN)
             if len(open_):
-                votes[open_, j] = expert.guess(x[open_], idx[open_])
+                votes[open_, j, : expert.classes] = expert.guess(x[open_], idx[open_])
         return votes
 
     def _count(self, x: Tensor, idx: Ints, selection: Ints, expert: Ints, y: Ints) -> Ints:
@@ -180,8 +202,9 @@ class _Pool:
 
         def ask(asked: SampledVotes, j: int, chosen: Ints) -> None:
             if len(chosen):
-                guess = selection[chosen, j]
-                votes[chosen, j], _ = asked.count(x[chosen], idx[chosen], guess, self.levels[j])
+                guess = selection[chosen, j, : asked.classes]
+                found, _ = asked.count(x[chosen], idx[chosen], guess, self.levels[j])
+                votes[chosen, j, : asked.classes] = found
 
         for j, main in enumerate(self.main):
             ask(main, j, np.flatnonzero(expert == j))

@@ -33,6 +33,16 @@ how many draws each expert gets. (Where t >= 0, half_ic never exceeds -sigma_i P
 <= 1: it has no part in either distance. Where t < 0, an expert has the level of both of its bounds, so a
 rival has at most what the lower bound of y leaves, too.)
 
+**Silence.** A base classifier may also say nothing on a noisy copy, as where it is not sure (`models.sure`):
+it is a function into the classes 1..C and silence. p_ic is the probability of class c over *all* copies,
+silent ones among them, so Phi^-1(p_ic) is Lipschitz as before, and the p_ic of an expert add up to at most 1.
+Silence is never accepted: "most probable" is meant among the classes, and so is every c above. The theorem
+holds word for word, as its proof speaks of nothing but classes that are accepted. Nor do levels change: the
+way in which g first fails names one class c of C, and p_ic + p_iy <= 1 still. So draws that are silent count
+as trials, and are neither an answer nor a rival. To leave them out of the trials would be to bound p_ic given
+that the expert speaks, which is no Lipschitz function of x. `Cascade.answers` is C, and votes for numbers
+from C on are silent.
+
 Shapes: leading axes of images (or none), then experts (K,) in the order of asking, then classes (C,).
 """
 
@@ -77,13 +87,15 @@ class Cascade:
 
     With a larger threshold an expert leaves more to those after it, which trades large radii for accuracy.
     `shares` of the level, one an expert, give those most whose radii matter most; without, all bounds have
-    the same. Raises ValueError for sigmas that are not positive or occur twice, for a wrong number of
-    thresholds or shares, and for shares that are not positive or add up to more than 1.
+    the same. With `answers`, votes for class numbers from there on are silent: they count as trials, and are
+    for nobody. Raises ValueError for sigmas that are not positive or occur twice, for a wrong number of
+    thresholds or shares, for shares that are not positive or add up to more than 1, and for no answers.
     """
 
     sigmas: tuple[float, ...]
     thresholds: tuple[float, ...] = ()
     shares: tuple[float, ...] = ()
+    answers: int | None = None
 
     def __post_init__(self) -> None:
         positive = all(0 < sigma < np.inf for sigma in self.sigmas)
@@ -100,6 +112,10 @@ class Cascade:
                 f"Cascade: wanted a positive share of the level for each of {len(self.sigmas)} experts, at "
                 f"most 1 in all, got {self.shares}."
             )
+        if self.answers is not None and not (type(self.answers) is int and self.answers >= 1):
+            raise ValueError(
+                f"Cascade: wanted how many classes are answers, at least 1, got {self.answers!r}."
+            )
 
     @property
     def limits(self) -> tuple[float, ...]:
@@ -113,10 +129,11 @@ class Cascade:
             return (alpha / sum(bounds),) * len(bounds)
         return tuple(alpha * share / each for share, each in zip(self.shares, bounds, strict=True))
 
-    def settings(self) -> dict[str, tuple[float, ...]]:
-        """As records tell it: shares only where there are some."""
-        told = {"sigmas": self.sigmas, "thresholds": self.thresholds}
-        return told | ({"shares": self.shares} if self.shares else {})
+    def settings(self) -> dict[str, tuple[float, ...] | int]:
+        """As records tell it: shares only where there are some, answers only where votes may be silent."""
+        told: dict[str, tuple[float, ...] | int] = {"sigmas": self.sigmas, "thresholds": self.thresholds}
+        told |= {"shares": self.shares} if self.shares else {}
+        return told | ({} if self.answers is None else {"answers": self.answers})
 
     def alpha_split(self, alpha: float) -> dict[str, float]:
         """The level of each bound, by name, as records tell it."""
@@ -145,13 +162,15 @@ def cascade_radius(accepts: ArrayLike, errs: ArrayLike) -> Floats:
 def first_to_accept(votes: ArrayLike, cascade: Cascade) -> tuple[Ints, Ints]:
     """The first expert (…,) to accept, and its class (…,), by the shares of votes (…, K, C).
 
-    A guess, without a test. ABSTAIN for both where no expert accepts; one without votes accepts nothing.
+    A guess, without a test. ABSTAIN for both where no expert accepts; one without votes for an answer accepts
+    nothing.
     """
-    counts = np.asarray(votes)
-    trials, leading = counts.sum(axis=-1), counts.max(axis=-1)
+    every = np.asarray(votes)
+    counts = every[..., : cascade.answers]
+    trials, leading = every.sum(axis=-1), counts.max(axis=-1)
     share = (leading + 0.5) / (trials + 1)  # n of n votes are no certainty
     reach = np.asarray(cascade.sigmas) * special.ndtri(share)
-    accepting = (reach >= np.asarray(cascade.limits)) & (trials > 0)
+    accepting = (reach >= np.asarray(cascade.limits)) & (leading > 0)
     expert = accepting.argmax(axis=-1)
     kind = np.take_along_axis(counts.argmax(axis=-1), expert[..., None], axis=-1)[..., 0]
     found = accepting.any(axis=-1)
@@ -174,8 +193,8 @@ def steps(
         )
     if rule not in CASCADE_RULES:
         raise ValueError(f"steps: wanted a rule of {', '.join(CASCADE_RULES)}, got {rule!r}.")
-    trials = counts.sum(axis=-1)
-    own, rival = own_and_rival(counts, np.broadcast_to(kind[..., None], trials.shape))
+    trials = counts.sum(axis=-1)  # silent ones among them
+    own, rival = own_and_rival(counts[..., : cascade.answers], np.broadcast_to(kind[..., None], trials.shape))
     low, high = vote_bounds(own, rival, trials, cascade.levels(alpha))
     return bounded_steps(low, high, trials > 0, cascade=cascade, complement=rule == CASCADE_RULES[0])
 
@@ -185,7 +204,8 @@ def vote_bounds(
 ) -> tuple[Floats, Floats]:
     """What p of y is at least and p of any rival at most, each but with probability `level` (…, K).
 
-    From the votes for y and for its strongest rival among `trials`; 0 and 1 where there were none.
+    From the votes for y and for its strongest rival among `trials`, all that were drawn, silent ones as well;
+    0 and 1 where there were none.
     """
     n = np.asarray(trials)
     low = np.where(n > 0, lower_bound(own, np.maximum(n, 1), level), 0.0)

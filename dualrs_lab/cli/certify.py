@@ -13,7 +13,9 @@ from dualrs_lab.settings import RADIUS, SIGMA, Range
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
+    from dualrs_lab.data.images import Images
     from dualrs_lab.smoothing.spec import Spec
     from dualrs_lab.smoothing.stopping import Stopping
 
@@ -37,6 +39,11 @@ def _options(parser: Parser) -> None:
     for name in ("n", "n0", "alpha", "batch"):
         add_option(parser, Draws, name)
     add_rule(parser)
+    parser.add_argument(
+        "--sure", type=some_numbers(Range(above=0, below=1)), default=(), metavar="S,S,…",
+        help="tell votes apart by these confidences, ascending: a cascade of the tables then has its experts "
+        "vote only where they are so sure (default: every vote counts)",
+    )  # fmt: skip
     add_out(parser)
     add_shard(parser)
     add_parts(parser)
@@ -67,6 +74,7 @@ def _certify(options: Namespace) -> int:
     if (code := made_elsewhere(options)) is not None:
         return code
     from dualrs_lab.data.sets import load_images
+    from dualrs_lab.evidence.recompute import at_confidence
     from dualrs_lab.front.diagnose import explain
     from dualrs_lab.smoothing.certify import certify_table
 
@@ -75,6 +83,7 @@ def _certify(options: Namespace) -> int:
     model, info = read_model(options)
     images = load_images(options.data, options.split).to(device)
     model, front = behind(options, model.to(device), images)
+    network, model = model, _graded(options, model, images)
     table = certify_table(
         model,
         images,
@@ -89,8 +98,22 @@ def _certify(options: Namespace) -> int:
         say_part(options.out, options.shard, len(table))
         return 0
     print(summed_up({options.out.stem: table}, RADII))
-    print_signs(explain(model, images, table, sigma=options.sigma, seed=options.seed))
+    counted = at_confidence(table, 0) if options.sure else table
+    print_signs(explain(network, images, counted, sigma=options.sigma, seed=options.seed))
     return 0
+
+
+def _graded(options: Namespace, model: "nn.Module", images: "Images") -> "nn.Module":
+    # the network, which tells by its votes how sure it is where --sure asks for it
+    if not options.sure:
+        return model
+    from dualrs_lab.models.suited import suited
+    from dualrs_lab.models.sure import Graded
+
+    try:
+        return Graded(suited(options.name, model, images), options.sure)
+    except ValueError as error:
+        raise ValueError(f"certify: --sure: {error}") from error
 
 
 def _spec(options: Namespace, device: "torch.device") -> "Spec":
@@ -144,5 +167,6 @@ CERTIFY = Command(
     run=_certify,
     example="dualrs-lab certify --model net.safetensors --data cifar10 --sigma 0.5 --skip 9 --out c.tsv\n"
     "dualrs-lab certify --model net.pt2 --mean 0 --std 1 --denoiser denoiser.safetensors --data cifar10 "
-    "--sigma 0.25 --out d.tsv",
+    "--sigma 0.25 --out d.tsv\n"
+    "dualrs-lab certify --model net.safetensors --data cifar10 --sigma 0.5 --sure 0.4,0.5,0.6 --out e.tsv",
 )

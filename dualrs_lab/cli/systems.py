@@ -1,6 +1,7 @@
 """`dualrs-lab cascade | combine`: one certified classifier from tables of several experts."""
 
 from argparse import Namespace
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,11 @@ def _cascade_options(parser: Parser) -> None:
         "--shares", type=some_numbers(SHARE), default=(), metavar="S,S,…",
         help="share of alpha for each expert that is asked, from the largest sigma on (default: alike)",
     )  # fmt: skip
+    parser.add_argument(
+        "--sure", type=some_numbers(Range(least=0, below=1)), default=(), metavar="S,S,…",
+        help="confidence below which each is silent, from the largest sigma on, of those that certify --sure "
+        "told apart (0: every vote counts)",
+    )  # fmt: skip
     add_alpha(parser)
     add_radii(parser)
     add_out(parser)
@@ -55,13 +61,19 @@ def _cascade(options: Namespace) -> int:
     from dualrs_lab.cascade.from_tables import from_tables
     from dualrs_lab.evidence.joins import origin
 
-    cascade = _asked(options, tuple(sorted(tables, reverse=True)))
-    found = from_tables(tables, cascade=cascade, alpha=options.alpha)
+    cascade, sure = _asked(options, tables)
+    counted = {sigma: _counted(sigma, tables[sigma], sure[sigma]) for sigma in cascade.sigmas}
+    graded = {sigma: told for sigma, one in counted.items() if (told := origin(one).get("sure"))}
+    if any(told["confidence"] for told in graded.values()):
+        cascade = replace(cascade, answers=max(told["answers"] for told in graded.values()))
+    found = from_tables(counted, cascade=cascade, alpha=options.alpha)
     identity = {"method": "cascade", **cascade.settings(), "thresholds": cascade.limits, **origin(found)}
+    if graded:
+        identity["sure"] = [graded[s]["confidence"] if s in graded else 0.0 for s in cascade.sigmas]
     identity |= {"alpha": options.alpha, "tables": made_from(options.tables)}
     experts = [tables[sigma] for sigma in cascade.sigmas]
     keep(options.name, options.out, found, identity, of=experts, levels=cascade.alpha_split(options.alpha))
-    singles = {f"σ = {sigma:g}": table for sigma, table in sorted(tables.items())}
+    singles = {f"σ = {sigma:g}": _counted(sigma, table, 0) for sigma, table in sorted(tables.items())}
     if {alpha for table in singles.values() for alpha in table["alpha"]} != {options.alpha}:
         print(f"alpha of the cascade is {options.alpha:g}; its experts, of another level, are not beside it")
         singles = {}
@@ -69,31 +81,71 @@ def _cascade(options: Namespace) -> int:
     return 0
 
 
-def _asked(options: Namespace, sigmas: tuple[float, ...]) -> "Cascade":
-    # who is asked, in which order, from which threshold on
+def _asked(options: Namespace, tables: "Mapping[float, DataFrame]") -> "tuple[Cascade, dict[float, float]]":
+    # who is asked, in which order, from which threshold on, and below which confidence each is silent
     from dualrs_lab.cascade.learning import cascade_front
     from dualrs_lab.cascade.radii import Cascade
     from dualrs_lab.combine.learning import Learning
     from dualrs_lab.combine.train import read_image_votes
 
+    sigmas = tuple(sorted(tables, reverse=True))
+    if options.sure and (options.train is not None or len(options.sure) != len(sigmas)):
+        raise ValueError(
+            f"cascade: --sure: want a confidence for each of {len(sigmas)} experts, and no --train, which "
+            "learns them"
+        )
     if options.thresholds and len(options.thresholds) != len(sigmas):
         raise ValueError(f"cascade: --thresholds: want a finite threshold for each of {len(sigmas)} experts")
     if options.train is None:
-        return Cascade(sigmas, tuple(options.thresholds), tuple(options.shares))
+        _want_sure(options, tables)
+        least = tuple(options.sure) or (0.0,) * len(sigmas)
+        return Cascade(sigmas, tuple(options.thresholds), tuple(options.shares)), _by(sigmas, least)
     want_file(options.name, "file of votes", options.train)
-    counts, labels, _ = read_image_votes(options.train, sigmas)
+    counts, labels, about = read_image_votes(options.train, sigmas)
+    confidences = about.get("sure", {}).get("confidences", ())
     dial = Learning(seed=0, weights=tuple(options.radii_weights), alpha=options.alpha)
-    front = cascade_front(counts, labels, sigmas, radii=dial.radii, alpha=options.alpha)
+    how = {"radii": dial.radii, "alpha": options.alpha, "confidences": confidences}
+    front = cascade_front(counts, labels, sigmas, **how)
     best = front.best(dial.weights)
-    found = front.cascades[best]
+    found, least = front.cascades[best], front.sure[best]
     said = ", ".join(
-        f"σ = {sigma:g} from {limit:g} on" for sigma, limit in zip(found.sigmas, found.limits, strict=True)
+        f"σ = {sigma:g} from {limit:g} on" + (f" where it is {sure:g} sure" if sure else "")
+        for sigma, limit, sure in zip(found.sigmas, found.limits, least, strict=True)
     )
     shares = (
         f"; shares of alpha {', '.join(f'{share:.3g}' for share in found.shares)}" if found.shares else ""
     )
     print(f"learnt from {len(labels)} images, the best of {len(front.cascades)} settings: {said}{shares}")
-    return replace(found, shares=tuple(options.shares) or found.shares)
+    return replace(found, shares=tuple(options.shares) or found.shares), _by(found.sigmas, least)
+
+
+def _by(sigmas: tuple[float, ...], sure: tuple[float, ...]) -> dict[float, float]:
+    return dict(zip(sigmas, sure, strict=True))
+
+
+def _want_sure(options: Namespace, tables: "Mapping[float, DataFrame]") -> None:
+    from dualrs_lab.evidence.recompute import confidences_of
+
+    known = sorted({least for table in tables.values() for least in confidences_of(table)})
+    if known and not options.sure:
+        raise ValueError(
+            f"cascade: votes are told apart by the confidences {', '.join(f'{s:g}' for s in known)}; say by "
+            f"--sure which one counts for each of {len(tables)} experts, or 0 to count every vote"
+        )
+
+
+def _counted(sigma: float, table: "DataFrame", confidence: float) -> "DataFrame":
+    # the table, with votes below the confidence silent where they are told apart
+    from dualrs_lab.evidence.recompute import at_confidence, confidences_of
+
+    if confidences_of(table):
+        return at_confidence(table, confidence)
+    if confidence:
+        raise ValueError(
+            f"cascade: votes of sigma {sigma:g} are not told apart by how sure they are; certify its network "
+            f"with --sure {confidence:g} first"
+        )
+    return table
 
 
 def _opened(options: Namespace) -> "dict[float, DataFrame]":
@@ -141,7 +193,7 @@ def _options(parser: Parser) -> None:
 
 
 def _combine(options: Namespace) -> int:
-    tables = _opened(options)
+    tables = {sigma: _counted(sigma, table, 0) for sigma, table in _opened(options).items()}
     from dualrs_lab.combine.from_tables import combine_tables
     from dualrs_lab.evidence.joins import origin
     from dualrs_lab.evidence.summary import summarise
@@ -174,6 +226,10 @@ def _combiner(options: Namespace, sigmas: tuple[float, ...]) -> "Combiner":
         return found
     want_file(options.name, "file of votes", options.train)
     counts, labels, about = read_image_votes(options.train, sigmas)
+    if "sure" in about:  # a combiner counts every vote
+        from dualrs_lab.evidence.votes import sure_votes
+
+        counts = sure_votes(counts, about["sure"]["confidences"], 0)[..., :-1]
     learning = Learning(
         seed=options.seed,
         starts=options.starts,

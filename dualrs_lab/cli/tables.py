@@ -46,14 +46,18 @@ def as_text(summary: "DataFrame") -> str:
 def summed_up(tables: "Mapping[str, DataFrame]", radii: Sequence[float]) -> str:
     """What tables certify at radii, for a person, and by which rule each was claimed.
 
-    Where some are for the original of what voted: for which network each is, and what that cost.
+    Where some are for the original of what voted: for which network each is, and what that cost. Where votes
+    are told apart by how sure they are: what is certified by each confidence, 0 for every vote.
     """
     from dualrs_lab.evidence.joins import certified_for
-    from dualrs_lab.evidence.recompute import for_copy, rules_behind
+    from dualrs_lab.evidence.recompute import at_confidence, confidences_of, for_copy, rules_behind
     from dualrs_lab.evidence.summary import summarise
 
     shown: dict[str, DataFrame] = {}
     for name, table in tables.items():
+        if confidences := confidences_of(table):
+            shown |= {f"{name}, sure {s:g}": at_confidence(table, s) for s in (0, *confidences)}
+            continue
         shown[name] = table
         if "paired" in table:
             shown[f"{name}, its copy"] = for_copy(table)

@@ -124,6 +124,7 @@ def _twice_told(table: "pd.DataFrame", identity: Mapping[str, Any]) -> Iterator[
     said |= {name: float(_only(table, name)) for name in ("weight",) if name in table}
     for name in ("thresholds", "shares"):
         said |= {name: [float(word) for word in str(_only(table, name)).split()]} if name in table else {}
+    said |= {"answers": int(_only(table, "answers"))} if "answers" in table else {}
     yield from ((name, value, known[name]) for name, value in said.items() if name in known)
     yield from _rules_told(table, known, method)
     if "split" in known:
@@ -167,6 +168,7 @@ def _sentence(table: "pd.DataFrame", record: Mapping[str, Any]) -> str:
     networks = [known["model"]] if "model" in known else known.get("experts", record.get("networks", []))
     who = "+".join(networks) or "(not named)"
     who += f" routed by {'+'.join(known['estimators'])}" if known.get("estimators") else ""
+    who += _silence(known.get("sure"))
     who += f" in a mix of weight {float(_only(table, 'weight')):g}" if method == "mix" else ""
     paired = int(_only(table, "paired")) if "paired" in table else 0
     who += f" in strict float32, by votes of a quick copy and {paired} pairs" if paired else ""
@@ -184,6 +186,14 @@ def _sentence(table: "pd.DataFrame", record: Mapping[str, Any]) -> str:
         f"{float(_only(table, 'alpha')):g} for each image, rule {rules_behind(table)}: {len(table)} rows, "
         f"{sure} with a radius"
     )
+
+
+def _silence(sure: Any) -> str:
+    # below which confidence a network, or each expert of a cascade, votes for no class
+    least = [sure["confidence"]] if isinstance(sure, Mapping) and "confidence" in sure else sure
+    if not isinstance(least, list) or not any(least) or any(isinstance(one, list) for one in least):
+        return ""
+    return f" silent below {'+'.join(f'{one:g}' for one in least)}"
 
 
 def _levels(table: "pd.DataFrame", method: str) -> str:

@@ -85,8 +85,8 @@ def read_combiner(path: Path | str) -> Combiner:
 def read_image_votes(path: Path | str, sigmas: tuple[float, ...]) -> tuple[Ints, Ints, dict[str, Any]]:
     """Counts (N, K, C) in the order of `sigmas` and labels (N,) of a file of `smoothing.image_votes`.
 
-    And what tells that file from others. Raises ValueError where it is none, holds votes for the label only,
-    or is of other noise levels.
+    And what tells that file from others, with `sure` where its experts are graded (`evidence.sure_votes`).
+    Raises ValueError where it is none, holds votes for the label only, or is of other noise levels.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load
@@ -103,7 +103,7 @@ def read_image_votes(path: Path | str, sigmas: tuple[float, ...]) -> tuple[Ints,
             f"{known.get('sigmas')}; wanted counts and labels for {list(sigmas)}, as image_votes keeps them"
         )
     order = [known["sigmas"].index(sigma) for sigma in sigmas]
-    about = {name: known[name] for name in ("experts", "images", "n", "seed") if name in known}
+    about = {name: known[name] for name in ("experts", "images", "n", "seed", "sure") if name in known}
     return held["counts"].astype(np.int64)[:, order], held["labels"].astype(np.int64), about
 
 

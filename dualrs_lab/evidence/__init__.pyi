@@ -52,7 +52,9 @@ from .radii import ruled_bounds as ruled_bounds
 from .radii import ruled_radius as ruled_radius
 from .radii import smoothed_slope as smoothed_slope
 from .recompute import FIRST_MIXES as FIRST_MIXES
+from .recompute import at_confidence as at_confidence
 from .recompute import check_evidence as check_evidence
+from .recompute import confidences_of as confidences_of
 from .recompute import for_copy as for_copy
 from .recompute import once_each as once_each
 from .recompute import reclaimed as reclaimed
@@ -94,6 +96,7 @@ from .votes import most_besides as most_besides
 from .votes import own_and_rival as own_and_rival
 from .votes import read_column as read_column
 from .votes import read_votes as read_votes
+from .votes import sure_votes as sure_votes
 from .votes import vote_counts as vote_counts
 from .votes import votes_text as votes_text
 from .votes import want_labels as want_labels

@@ -4,7 +4,8 @@ A method says how in a module of its own wing: `recomputed_columns(table)` gives
 from the votes of its rows, all rows together. The module is loaded when such a row is read, so that tables of
 all methods are checked here, and this wing imports none of those that build on it.
 
-By the same way a table is claimed by another rule (`reclaimed`): its votes do not depend on it.
+By the same way a table is claimed by another rule (`reclaimed`), or by those of its votes that are sure
+(`at_confidence`): what was drawn depends on neither.
 """
 
 import importlib
@@ -18,8 +19,18 @@ from numpy.typing import NDArray
 from dualrs_lab.evidence.claim import ABSTAIN
 from dualrs_lab.evidence.radii import PairedCounts
 from dualrs_lab.evidence.rows import check_each
+from dualrs_lab.evidence.votes import are_votes, cell_votes, passing_blocks, votes_text
 
-__all__ = ["FIRST_MIXES", "check_evidence", "for_copy", "once_each", "reclaimed", "rules_behind"]
+__all__ = [
+    "FIRST_MIXES",
+    "at_confidence",
+    "check_evidence",
+    "confidences_of",
+    "for_copy",
+    "once_each",
+    "reclaimed",
+    "rules_behind",
+]
 
 
 # Where a method says how.
@@ -101,6 +112,62 @@ def for_copy(table: pd.DataFrame) -> pd.DataFrame:
     kept = {name: value for name, value in known.items() if name not in ("certify", "paired")}
     made.attrs = table.attrs | ({"identity": kept} if known else {})
     return made
+
+
+def confidences_of(table: pd.DataFrame) -> tuple[float, ...]:
+    """By which confidences the votes of a table are told apart, as its record says; empty: by none."""
+    sure = table.attrs.get("identity", {}).get("sure")
+    return tuple(map(float, sure["confidences"])) if _graded(sure) else ()
+
+
+def at_confidence(table: pd.DataFrame, confidence: float) -> pd.DataFrame:
+    """What the votes of a graded network certify where draws below `confidence` are silent.
+
+    The table of the network that votes only where it is that sure, from the same draws, by the same rule and
+    level: of C classes, its votes are for 0 to C - 1, and C is silence. With 0 every vote counts. Its record
+    says the confidence, which has to be chosen before anybody looks at these votes. Raises ValueError for a
+    table without a record of confidences (see `models.Graded`), for another confidence than those there are,
+    and where an original is certified, as pairs are about its guess alone.
+    """
+    known = table.attrs.get("identity", {})
+    if not _graded(known.get("sure")):
+        raise ValueError(
+            "at_confidence: got a table whose record says of confidences: "
+            f"{known.get('sure', 'nothing')}; wanted one as `certify --sure` makes it, whose votes are told "
+            "apart by confidences"
+        )
+    if "paired" in table:
+        raise ValueError(
+            "at_confidence: the table certifies the original of what voted, by pairs about its guess alone; "
+            "wanted one that was certified for the copy (certify='copy')"
+        )
+    classes = int(known["sure"]["answers"])
+    passing = passing_blocks("at_confidence", confidences_of(table), confidence)
+    most = classes * (len(confidences_of(table)) + 1)
+
+    def counted(cell: object) -> str:
+        votes = cell_votes(cell)
+        if not are_votes(votes, below=most):
+            raise ValueError(f"at_confidence: got votes {cell!r}; wanted votes for classes below {most}")
+        found = dict[int, int]()
+        for kind, count in votes:
+            block, answer = divmod(kind, classes)
+            told = answer if block < passing else classes
+            found[told] = found.get(told, 0) + count
+        return votes_text(tuple(sorted(found.items())))
+
+    rows = table.reset_index(drop=True)
+    rows = rows.assign(**{name: [*map(counted, rows[name])] for name in ("selection", "votes")})
+    (method,) = {*rows["method"]}
+    made = _claimed_anew(rows, _module(method, rows))
+    sure = {"confidence": float(confidence), "answers": classes}
+    made.attrs = table.attrs | {"identity": known | {"sure": sure}}
+    return made
+
+
+def _graded(sure: Any) -> bool:
+    # of one network; systems tell the confidences of each expert
+    return isinstance(sure, Mapping) and "confidences" in sure
 
 
 def _claimed_anew(rows: pd.DataFrame, module: Any) -> pd.DataFrame:

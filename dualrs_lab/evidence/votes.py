@@ -20,6 +20,7 @@ __all__ = [
     "own_and_rival",
     "read_column",
     "read_votes",
+    "sure_votes",
     "vote_counts",
     "votes_text",
     "want_labels",
@@ -81,6 +82,35 @@ def own_and_rival(counts: ArrayLike, kinds: ArrayLike) -> tuple[NDArray[np.int64
     others = every.copy()
     np.put_along_axis(others, at, 0, axis=-1)
     return np.take_along_axis(every, at, axis=-1)[..., 0], others.max(axis=-1)
+
+
+def sure_votes(counts: ArrayLike, confidences: Sequence[float], confidence: float) -> NDArray[np.int64]:
+    """Votes (…, C + 1) by one confidence, of counts (…, C (T + 1)) that T confidences tell apart.
+
+    A draw that fails k of the ascending `confidences` was counted at c + C k, see `models.Graded`. Where it
+    fails `confidence`, one of them, it is silent: the last class. With 0 every vote counts. Raises ValueError
+    for another confidence, and for counts that are not of T + 1 times as many classes.
+    """
+    every, blocks = np.asarray(counts), len(confidences) + 1
+    passing = passing_blocks("sure_votes", confidences, confidence)
+    if every.ndim < 1 or every.shape[-1] % blocks or not every.shape[-1]:
+        raise ValueError(
+            f"sure_votes: got counts {every.shape} and {blocks - 1} confidences; wanted (…, {blocks} C)"
+        )
+    graded = every.reshape(*every.shape[:-1], blocks, -1)
+    silent = graded[..., passing:, :].sum(axis=(-2, -1))
+    return np.concatenate([graded[..., :passing, :].sum(axis=-2), silent[..., None]], axis=-1)
+
+
+def passing_blocks(call: str, confidences: Sequence[float], confidence: float) -> int:
+    # how many blocks of classes, from the first on, hold votes that pass the confidence
+    if confidence not in (0, *confidences):
+        known = ", ".join(f"{one:g}" for one in confidences)
+        raise ValueError(
+            f"{call}: got confidence {confidence:g}; votes are told apart by {known}: wanted one of these, "
+            "or 0 to count every vote"
+        )
+    return len(confidences) + 1 - (1 + [*confidences].index(confidence) if confidence else 0)
 
 
 def want_labels(call: str, labels: ArrayLike, classes: int) -> None:

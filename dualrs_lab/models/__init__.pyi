@@ -34,3 +34,8 @@ from .suited import how_suited as how_suited
 from .suited import suited as suited
 from .suited import suited_each as suited_each
 from .suited import trained_on as trained_on
+from .sure import Graded as Graded
+from .sure import graded as graded
+from .sure import graded_each as graded_each
+from .sure import grading as grading
+from .sure import kinds_of as kinds_of

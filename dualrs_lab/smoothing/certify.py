@@ -23,6 +23,7 @@ from dualrs_lab.evidence.binomial import top_two_pvalue
 from dualrs_lab.evidence.certificate import COLUMNS, PAIRED, Certificate, decide
 from dualrs_lab.evidence.claim import ABSTAIN
 from dualrs_lab.models.suited import suited
+from dualrs_lab.models.sure import grading, kinds_of
 from dualrs_lab.shards import Shard
 from dualrs_lab.smoothing.engine import Unit, Voter, as_voter, count_votes, sample, tally_of
 from dualrs_lab.smoothing.frozen import FrozenVoter
@@ -161,8 +162,9 @@ def certify_table(
     network and `spec.pairs` of its own; without pairs where it is sampled itself, see `is_original`. A table
     with other settings, or of a network that answers otherwise, raises ValueError or, with `replace`, is kept
     under another name with a warning. Classes and shape are compared as by `models.suited`, and networks are
-    vetted as by `models.check_conduct`. With `shard` that part of the images goes into a table of its own
-    beside `path`, see `dualrs_lab.shards`.
+    vetted as by `models.check_conduct`. Votes of a network that is `models.Graded` are told apart by how sure
+    they are, and `evidence.at_confidence` counts them. With `shard` that part of the images goes into a table
+    of its own beside `path`, see `dualrs_lab.shards`.
     """
     model, device = suited("certify_table", model, images), next(model.parameters()).device
     spec = as_allowed(spec, [model])
@@ -173,6 +175,12 @@ def certify_table(
             "out, as its own votes certify it"
         )
 
+    if pairs and grading(model):
+        raise ValueError(
+            "certify_table: got certify='original' and a network whose votes are told apart by how sure they "
+            "are; wanted certify='copy', as pairs are about one guess alone"
+        )
+
     def rows(voters: list[FrozenVoter], waves: Iterable[Group]) -> Iterator[list[Certificate]]:
         beside = _strict(model, voters[0], device) if pairs else None
         return certify_waves(voters[0], waves, images.shape, spec, device, beside)
@@ -181,7 +189,7 @@ def certify_table(
         call="certify_table",
         spec=spec,
         identity=identify(model, images, spec) | ({"paired": pairs} if spec.certify == "original" else {}),
-        networks=[Sampled(model, spec.noise, len(images.classes))],
+        networks=[Sampled(model, spec.noise, kinds_of(model, len(images.classes)))],
         like=model,
         rows=rows,
         wave=_WAVE,

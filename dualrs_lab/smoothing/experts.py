@@ -21,6 +21,7 @@ from dualrs_lab.evidence.table import read_table
 from dualrs_lab.evidence.votes import vote_counts
 from dualrs_lab.models.checkpoints import fingerprint
 from dualrs_lab.models.suited import suited_each
+from dualrs_lab.models.sure import graded_each, kinds_of
 from dualrs_lab.settings import RULE
 from dualrs_lab.smoothing.engine import Voter, count_votes, sample
 from dualrs_lab.smoothing.frozen import FrozenVoter
@@ -173,6 +174,7 @@ def experts_job(
         raise ValueError(f"{call}: got {len(experts)} experts for the sigmas {sigmas}")
     models, device = suited_each(call, experts, images), next(experts[0].parameters()).device
     known = {"experts": [fingerprint(model) for model in models], "images": images.fingerprint()}
+    known |= graded_each(models)
 
     def rows(voters: list[FrozenVoter], waves: Iterable[Group]) -> Iterator[Sequence[Row]]:
         pool = sampler(voters, images.shape, device)
@@ -183,7 +185,9 @@ def experts_job(
         call=call,
         spec=spec,
         identity=plain({"method": method, **known, **spec.identity()}),
-        networks=[Sampled(model, one, classes) for model, one in zip(models, noise, strict=True)],
+        networks=[
+            Sampled(model, one, kinds_of(model, classes)) for model, one in zip(models, noise, strict=True)
+        ],
         like=models[0],
         rows=rows,
         wave=wave,

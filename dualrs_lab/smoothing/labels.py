@@ -18,6 +18,7 @@ from dualrs_lab.files import replace_bytes
 from dualrs_lab.models.checkpoints import fingerprint
 from dualrs_lab.models.probe import other_answers, probe_each
 from dualrs_lab.models.suited import suited_each
+from dualrs_lab.models.sure import graded, grading, kinds_of
 from dualrs_lab.runtime import describe
 from dualrs_lab.smoothing.engine import count_votes
 from dualrs_lab.smoothing.frozen import FrozenVoter, settle
@@ -50,7 +51,9 @@ def image_votes(
 
     `votes` (N, K) are those for the label. Cached in the file at `path`. The experts are frozen on the device
     of the first one. A file that was made with other settings, or by experts that answer otherwise, is
-    refused with ValueError, or with `replace` kept under another name. Its json tells how it was made.
+    refused with ValueError, or with `replace` kept under another name. Its json tells how it was made. Counts
+    of experts that are `models.Graded` are (N, K, C (T + 1)), by how sure each vote is, see
+    `evidence.sure_votes`; all experts have the same confidences then, or ValueError.
     """
     how = {"sigmas": sigmas, "n": n, "seed": seed, "dtype": dtype, "fast": fast, "replace": replace}
     how["progress"] = progress
@@ -88,6 +91,7 @@ def _cached(
             "seed": seed,
             "dtype": str(spec.dtype).removeprefix("torch."),
         }
+        | _alike(call, experts, len(images.classes))
     )
     probed = probe_each(experts, images.shape)
 
@@ -101,7 +105,7 @@ def _cached(
             return load(unchanged(call, path))
         device = next(experts[0].parameters()).device
         networks = [
-            Sampled(model, GridNoise(sigma), len(images.classes))
+            Sampled(model, GridNoise(sigma), kinds_of(model, len(images.classes)))
             for model, sigma in zip(experts, sigmas, strict=True)
         ]
         settled = settle(spec.fast, experts[0], images.shape, inputs=n * len(images))
@@ -115,6 +119,13 @@ def _cached(
         write_record(call, path, record)
         replace_bytes(path, data)  # last: there is no file without its json
         return found
+
+
+def _alike(call: str, experts: Sequence[nn.Module], classes: int) -> dict[str, Any]:
+    # how votes are told apart, of all experts alike
+    if len(found := {*map(grading, experts)}) > 1:
+        raise ValueError(f"{call}: got experts with the confidences {found}; wanted the same for each")
+    return graded(experts[0], classes)
 
 
 def _held(path: Path) -> list[str]:

@@ -15,6 +15,7 @@ from dualrs_lab.data.images import Images
 from dualrs_lab.evidence.radii import rule_levels
 from dualrs_lab.models.checkpoints import fingerprint
 from dualrs_lab.models.conduct import as_is
+from dualrs_lab.models.sure import graded
 from dualrs_lab.settings import RULE, setting
 from dualrs_lab.smoothing.noise import Noise
 from dualrs_lab.smoothing.settings import Draws, FastPath, Meant
@@ -139,4 +140,4 @@ class Spec(Meant, Ruled):
 def identify(model: nn.Module, images: Images, spec: Spec) -> dict[str, Any]:
     """What the rows of a table depend on: all of it must be the same for rows to go into one table."""
     own = {"method": "rs", "model": fingerprint(model), "images": images.fingerprint()}
-    return plain(own | spec.identity())
+    return plain(own | graded(model, len(images.classes)) | spec.identity())
