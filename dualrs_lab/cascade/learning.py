@@ -101,11 +101,12 @@ def cascade_front(
     limits = (SURE_THRESHOLDS if confidences else THRESHOLDS) if thresholds is None else thresholds
     votes, kinds, noise = np.asarray(counts), np.asarray(labels), np.asarray(sigmas, dtype=np.float64)
     fits = votes.ndim == 3 and kinds.shape == votes.shape[:1] and noise.shape == votes.shape[1:2]
-    classes = votes.shape[-1] // (len(confidences) + 1)
-    if not fits or not len(votes) or classes < 2 or (votes.sum(axis=2) == 0).any():
+    classes, left = divmod(votes.shape[2] if votes.ndim == 3 else 0, len(confidences) + 1)
+    if not fits or left or not len(votes) or classes < 2 or (votes.sum(axis=2) == 0).any():
         raise ValueError(
             f"cascade_front: got counts {votes.shape}, labels {kinds.shape} and {len(noise)} sigmas; wanted "
-            "(N, K, C), (N,) and K, with votes about each image"
+            f"(N, K, C{f' · {len(confidences) + 1}' if confidences else ''}), (N,) and K, with votes about "
+            "each image"
         )
     want_labels("cascade_front", kinds, classes)
     order = np.argsort(-noise, kind="stable")

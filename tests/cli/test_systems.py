@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 
 from dualrs_lab.__main__ import main, make_parser
-from dualrs_lab.cascade import CascadeCertificate
+from dualrs_lab.cascade import Cascade, CascadeCertificate, from_tables
 from dualrs_lab.combine import CombinedCertificate, Combiner, Learning
 from dualrs_lab.data import load_images
-from dualrs_lab.evidence import read_table
+from dualrs_lab.evidence import at_confidence, read_table
+from dualrs_lab.models import Graded, make_model, save_checkpoint
 from dualrs_lab.smoothing import GridNoise, Spec, certify_table, image_votes
+from dualrs_lab.store import read_record
+from dualrs_lab.training import Gaussian, recipe, train
 from tests.cli.test_main import complaint
 from tests.smoothing.test_smoothed_attacks import ridge
 
@@ -170,3 +173,90 @@ def test_a_cascade_is_learnt_and_most_of_alpha_is_given_to_one(made: Path, here:
 def test_cascades_that_do_not_fit_are_refused(told, wanted, made: Path, here: Path, capsys) -> None:
     assert wanted in complaint(capsys, "cascade", *tables(made), *told, "--out", "x.tsv")
     assert not (here / "x.tsv").exists()
+
+
+# Experts that vote where they are sure.
+
+
+@pytest.fixture(scope="module")
+def graded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoints of two experts, and graded votes about training images."""
+    folder = tmp_path_factory.mktemp("graded")
+    images, experts = load_images("digits", "train"), []
+    for seed, sigma in enumerate(SIGMAS):
+        model = make_model("digits_narrow", classes=10, channels=1, mean=[0.3], std=[0.37], seed=seed)
+        config = recipe(images, epochs=2, seed=0)
+        train(model, images, objective=Gaussian(sigma=sigma), config=config, progress=False)
+        experts.append(model.eval())
+        names = {"classes": list(images.classes), "shape": list(images.shape)}
+        save_checkpoint(folder / f"e{sigma}.safetensors", experts[-1], data=names)
+    how = {"sigmas": SIGMAS, "n": 50, "seed": 0, "progress": False}
+    some = images.select(range(60))
+    image_votes([Graded(one, (0.3, 0.5)) for one in experts], some, folder / "votes.safetensors", **how)
+    return folder
+
+
+def certified(graded: Path, sigma: float, *more: str) -> list[str]:
+    words = ["certify", "--checkpoint", str(graded / f"e{sigma}.safetensors"), "--data", "digits", "--max"]
+    how = ["--n", "300", "--dtype", "float32", "--out", f"t{sigma}.tsv"]
+    return [*words, "12", "--sigma", str(sigma), *how, *more]
+
+
+def test_experts_are_certified_by_how_sure_they_are(graded: Path, here: Path, capsys) -> None:
+    for sigma in SIGMAS:
+        assert main(certified(graded, sigma, "--sure", "0.3,0.5")) == 0
+        shown = capsys.readouterr().out
+        assert all(f"t{sigma}, sure {s}" in shown for s in ("0 ", "0.3", "0.5"))
+    assert "confidences" in read_record(here / "t0.5.tsv")["identity"]["sure"]
+    both = ["t0.25.tsv", "t0.5.tsv"]
+    assert main(["cascade", *both, "--sure", "0.5,0", "--out", "c.tsv"]) == 0
+    identity = read_record(here / "c.tsv")["identity"]
+    assert (identity["sure"], identity["answers"], identity["sigmas"]) == ([0.5, 0.0], 10, [0.5, 0.25])
+    found = read_table(here / "c.tsv")
+    counted = {
+        0.5: at_confidence(read_table("t0.5.tsv"), 0.5),
+        0.25: at_confidence(read_table("t0.25.tsv"), 0),
+    }
+    want = from_tables(counted, cascade=Cascade(SIGMAS, answers=10))
+    assert found["radius"].tolist() == want["radius"].tolist()
+    assert main(["cascade", *both, "--sure", "0,0", "--out", "every.tsv"]) == 0
+    assert "answers" not in read_table(here / "every.tsv")
+    assert main(["combine", *both, "--surest", "0,0", "--out", "combined.tsv"]) == 0  # counts every vote
+    capsys.readouterr()
+    assert main(["verify", *both, "c.tsv", "every.tsv", "combined.tsv"]) == 0
+    assert "silent below 0.5+0" in capsys.readouterr().out.splitlines()[2]
+    assert main(["summary", "t0.5.tsv"]) == 0
+    assert "t0.5, sure 0.5" in capsys.readouterr().out
+
+
+def test_confidences_are_learnt_from_graded_votes(graded: Path, here: Path, capsys) -> None:
+    for sigma in SIGMAS:
+        assert main(certified(graded, sigma, "--sure", "0.3,0.5")) == 0
+    train_ = ["--train", str(graded / "votes.safetensors")]
+    assert main(["cascade", "t0.25.tsv", "t0.5.tsv", *train_, "--out", "c.tsv"]) == 0
+    said = capsys.readouterr().out
+    assert "learnt from 60 images, the best of" in said
+    identity = read_record(here / "c.tsv")["identity"]
+    assert len(identity["sure"]) == len(identity["sigmas"])
+    assert {*identity["sure"]} <= {0.0, 0.3, 0.5}
+    assert all(f"where it is {s:g} sure" in said for s in identity["sure"] if s)
+    assert main(["verify", "c.tsv"]) == 0
+
+
+def test_confidences_that_do_not_fit_get_one_line(graded: Path, here: Path, made: Path, capsys) -> None:
+    assert main(certified(graded, 0.5, "--sure", "0.3,0.5")) == 0
+    capsys.readouterr()
+    for sure in ("0.5,0.3", "0.5,0.5"):
+        assert "ascending" in complaint(capsys, *certified(graded, 0.25, "--sure", sure))
+    assert "made with other settings" in complaint(capsys, *certified(graded, 0.5, "--sure", "0.3"))
+    out, plain = ("--out", "c.tsv"), str(made / "t0.5.tsv")
+    votes = ("--train", str(graded / "votes.safetensors"))
+    for words, wanted in (
+        (("t0.5.tsv",), "say by --sure which one counts"),
+        (("t0.5.tsv", "--sure", "0.4"), "wanted one of these"),
+        (("t0.5.tsv", "--sure", "0,0"), "want a confidence for each of 1"),
+        (("t0.5.tsv", "--sure", "0", *votes), "no --train, which learns them"),
+        ((plain, "--sure", "0.3"), "certify its network with --sure 0.3"),
+    ):
+        assert wanted in complaint(capsys, "cascade", *words, *out)
+    assert [path.name for path in here.glob("*.tsv")] == ["t0.5.tsv"]

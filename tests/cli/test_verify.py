@@ -159,8 +159,10 @@ def of_system(certify: Callable[..., Claim], asked: float = 0.85) -> list[Claim]
     return made
 
 
-def cascades(limits: tuple[float, ...], rule: str, shares: tuple[float, ...] = ()) -> list[Claim]:
-    how = {"cascade": Cascade((1.0, 0.5, 0.25), limits, shares), "rule": rule}
+def cascades(
+    limits: tuple[float, ...], rule: str, shares: tuple[float, ...] = (), answers: int | None = None
+) -> list[Claim]:
+    how = {"cascade": Cascade((1.0, 0.5, 0.25), limits, shares, answers), "rule": rule}
     return of_system(lambda *votes, **known: CascadeCertificate.from_votes(*votes, **how, **known))
 
 
@@ -199,6 +201,8 @@ KINDS: dict[str, Callable[[], list[Claim]]] = {
     "cascade": lambda: cascades((0.3, 0.1, 0.0), "two-bounds"),
     "cascade, below a majority": lambda: cascades((0.2, -0.1, -0.3), "two-bounds"),
     "cascade, most for one": lambda: cascades((0.2, 0.0, -0.3), "two-bounds", (1 / 16, 7 / 8, 1 / 16)),
+    "cascade, silent on some draws": lambda: cascades((0.1, 0.0, 0.0), "two-bounds", (), 4),
+    "cascade, silent on most draws": lambda: cascades((0.1, -0.1, -0.3), "two-bounds", (0.5, 0.3, 0.2), 2),
     "cascade, as the first tables": lambda: cascades((0.2, -0.1, -0.3), "own-votes"),
     "smooth sigma": lambda: under_smooth_sigma(0.1),
     "smooth sigma that is the same": lambda: under_smooth_sigma(0.0),
@@ -588,3 +592,34 @@ def test_whichever_cell_is_changed_both_judge_alike(kind: str, tmp_path: Path, v
         forge(path, rows)
         caught += verify(path)[0] == 1
     assert caught > tries // 2
+
+
+@pytest.mark.parametrize("answers", ["5", "3", "0", "x"])
+def test_another_number_of_answers_is_named_by_rows_and_by_the_json(
+    answers: str, tmp_path: Path, verify: Verify
+) -> None:
+    """Votes for class 4 are silent: as an answer they are a rival, and without class 3 nobody else is."""
+    path, claims = tmp_path / "t.tsv", cascades((0.1, 0.0, -0.3), "two-bounds", (), 4)
+    keep_table("test", path, frame(claims), {"identity": {"answers": 4}})
+    assert verify(path)[0] == 0
+    forge(path, [row | {"answers": answers} for row in cells(path)])
+    assert verify(path)[0] == 1
+    write_record("test", path, read_record(path) | {"identity": {}})
+    assert verify(path)[0] == 1  # radii do not follow either
+    forge(path, [row | {"answers": "4"} for row in cells(path)])
+    write_record("test", path, read_record(path) | {"identity": {"answers": 3}})
+    code, (said,) = verify(path)
+    assert (code, said.count("answers is 4 in the rows, and 3 in the json")) == (1, 2)
+
+
+def test_a_silent_draw_that_is_taken_away_is_named(tmp_path: Path, verify: Verify) -> None:
+    """Without its silent draws a vote weighs more; so does a claim that was made by them."""
+    path, claims = tmp_path / "t.tsv", cascades((0.1, 0.0, 0.0), "two-bounds", (), 4)
+    keep_table("test", path, frame(claims), {"identity": {}})
+    rows = cells(path)
+    at = next(i for i, row in enumerate(rows) if " 4:" in row["votes_1"] and float(row["radius"]) > 0)
+    rows[at]["votes_1"] = rows[at]["votes_1"].partition(" 4:")[0]
+    forge(path, rows)
+    code, (said,) = verify(path)
+    assert code == 1
+    assert f"idx {at}" in said or f"image {at}" in said
