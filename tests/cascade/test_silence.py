@@ -244,3 +244,14 @@ def test_without_silence_nothing_is_said_of_answers() -> None:
     assert plain.settings() == {"sigmas": (1.0, 0.5), "thresholds": (0.1, 0.0)}
     assert Cascade((1.0, 0.5), answers=7).settings()["answers"] == 7
     assert not {"answers", "sure"} & {*CascadeCertificate.columns(plain)}
+
+
+def test_classes_that_nobody_voted_for_do_not_make_silence_an_answer(tmp_path) -> None:
+    """Tables are judged by the classes that occur in them: of 5 answers here 0 and 3, beside silence."""
+    cascade = Cascade((1.0, 0.5), answers=5)
+    votes = np.array([[100, 0, 0, 50, 0, 850], [20, 0, 0, 970, 0, 10]])
+    how = {"idx": 0, "label": 3, "alpha": 0.01, "seed": 3, "seconds": 0.1}
+    made = CascadeCertificate.from_votes(votes // 10, votes, cascade, **how)
+    assert made.predict == 3
+    write_table(tmp_path / "t.tsv", frame([made]))
+    assert read_table(tmp_path / "t.tsv")["radius"].tolist() == [made.radius]

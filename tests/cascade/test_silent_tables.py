@@ -1,5 +1,6 @@
 """Cascades of networks that vote where they are sure: sampled, from tables, and learnt."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -106,18 +107,23 @@ def test_who_may_be_silent_has_to_be_said(
 
 
 def test_an_attack_counts_silence_for_nobody(digits: Images) -> None:
-    """It looks for another class that is accepted, or for none: as without the outputs of silence."""
+    """It looks for another class that is accepted, or for none, however silence is told apart."""
     x, labels = digits.batch(torch.arange(4))
-    attack = SmoothedAttack(seed=0, steps=2, draws=8)
-    how = {"radii": torch.full((4,), 0.3), "attack": attack}
+    how = {"radii": torch.full((4,), 0.3), "attack": SmoothedAttack(seed=0, steps=3, draws=8)}
     loud = Sharp().eval()
 
-    def silent(images: torch.Tensor) -> torch.Tensor:
-        return torch.cat([loud(images), torch.full((len(images), 10), -200.0)], 1)
+    def silent(outputs: int):
+        def answer(images: torch.Tensor) -> torch.Tensor:
+            return torch.cat([loud(images), torch.full((len(images), outputs), 3.0 - math.log(outputs))], 1)
 
-    ours = attack_cascade([silent] * 2, x.float() / 255, labels, cascade=CASCADE, **how)
-    plain = attack_cascade([loud] * 2, x.float() / 255, labels, cascade=Cascade(LEVELS), **how)
-    torch.testing.assert_close(ours, plain, atol=1e-4, rtol=1e-3)
+        return answer
+
+    one, ten = (
+        attack_cascade([silent(outputs)] * 2, x.float() / 255, labels, cascade=CASCADE, **how)
+        for outputs in (1, 10)
+    )
+    torch.testing.assert_close(one, ten, atol=1e-4, rtol=1e-3)
+    assert (one - x.float()[:, None] / 255).abs().max() > 0.01
 
 
 # Learning.
