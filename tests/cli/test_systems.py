@@ -229,6 +229,15 @@ def test_experts_are_certified_by_how_sure_they_are(graded: Path, here: Path, ca
     assert "t0.5, sure 0.5" in capsys.readouterr().out
 
 
+def test_parts_are_merged_and_summed_up_by_confidence(graded: Path, here: Path, capsys) -> None:
+    for part in ("1/2", "2/2"):
+        assert main(certified(graded, 0.5, "--sure", "0.3,0.5", "--shard", part)) == 0
+    capsys.readouterr()
+    assert main(["merge", "t0.5.tsv"]) == 0
+    assert "t0.5, sure 0.5" in capsys.readouterr().out
+    assert main(["cascade", "t0.5.tsv", "--sure", "0.5", "--out", "c.tsv"]) == 0
+
+
 def test_confidences_are_learnt_from_graded_votes(graded: Path, here: Path, capsys) -> None:
     for sigma in SIGMAS:
         assert main(certified(graded, sigma, "--sure", "0.3,0.5")) == 0

@@ -80,7 +80,9 @@ def _merged_certificates(call: str, table: Path) -> "DataFrame":
     def check(rows: "DataFrame", record: Mapping[str, Any]) -> None:
         check_rows(call, rows)
 
-    return merge_parts(call, table, read=read_table, otherwise=otherwise, check=check)
+    found = merge_parts(call, table, read=read_table, otherwise=otherwise, check=check)
+    found.attrs = {"identity": read_record(table).get("identity", {})}  # which says how votes are told apart
+    return found
 
 
 def _merged_answers(call: str, table: Path) -> "DataFrame":
