@@ -166,6 +166,7 @@ def check_record(identity, rows, method, rule):
     said |= {"weight": float(alike(rows, "weight"))} if "weight" in first else {}
     said |= {name: numbers(alike(rows, name)) for name in ("thresholds", "shares") if name in first}
     said |= {"answers": int(alike(rows, "answers"))} if "answers" in first else {}
+    said |= {"confidences": confidences(first)} if any(confidences(first)) else {}
     if "levels" in first:
         split = zip(("lower", "upper", "experts"), alike(rows, "levels").split(";"))
         said["split"] = {name: numbers(text) for name, text in split}
@@ -204,7 +205,7 @@ def sentence(record, rows, method, rule):
     networks = [identity["model"]] if "model" in identity else networks
     by = "+".join(identity.get("estimators", []))
     draws = sorted({sum(votes.values()) for row in rows for votes in each(row, "votes") if votes})
-    levels = " ".join(f"{sigma:g}" for sigma in noise_levels(rows[0]))
+    levels = " ".join(expert_names(rows[0])) or f"{noise_levels(rows[0])[0]:g}"
     if method == "smooth-sigma":
         levels = "{base} exp({rate} (d - {centre}))".format(**rows[0])
     sure = sum(float(row["radius"]) > 0 for row in rows)
@@ -223,11 +224,9 @@ def sentence(record, rows, method, rule):
 
 
 def silence(sure):
-    """Below which largest softmax probability a network, or each expert, votes for no class."""
-    least = [sure["confidence"]] if isinstance(sure, dict) and "confidence" in sure else sure
-    if not isinstance(least, list) or not any(least) or any(isinstance(one, list) for one in least):
-        return ""
-    return f" silent below {'+'.join(f'{one:g}' for one in least)}"
+    """Below which largest softmax probability a network votes for no class; experts are named by it."""
+    least = sure.get("confidence") if isinstance(sure, dict) else 0
+    return f" silent below {least:g}" if least else ""
 
 
 # ------------------------------------------------------------------ reading cells
@@ -254,8 +253,18 @@ def each(row, what):
 
 def noise_levels(row):
     """The noise of the network, or of each expert: from `sigma`, or the names `votes_0.25`, …"""
-    found = [float(name[6:]) for name in row if name.startswith("votes_")]
+    found = [float(name.partition("@")[0]) for name in expert_names(row)]
     return found or [float(row["sigma"])]
+
+
+def expert_names(row):
+    """What the experts of a system are called: "0.5", or "0.5@0.6", silent below a confidence of 0.6."""
+    return [name.removeprefix("votes_") for name in row if name.startswith("votes_")]
+
+
+def confidences(row):
+    """Below which largest softmax probability each expert of a system is silent; 0: never."""
+    return [float(name.partition("@")[2] or 0) for name in expert_names(row)]
 
 
 def alike(rows, name, otherwise=None):
@@ -601,7 +610,7 @@ def cascade(row, rule):
         if spoken(one) and sigmas[i] * ndtri(share) >= limits[i]:
             expert, y = i, leader(spoken(one))
     found, so_far, least = {}, -inf, inf
-    for sigma, limit, level, of_expert in zip(sigmas, limits, levels, votes):
+    for name, sigma, limit, level, of_expert in zip(expert_names(row), sigmas, limits, levels, votes):
         accepts, errs = -inf, (limit - inf)
         if of_expert:
             n, own = sum(of_expert.values()), of_expert.get(max(y, 0), 0)
@@ -613,7 +622,7 @@ def cascade(row, rule):
             accepts = min(mine - limit, half)
             errs = limit - theirs if limit >= 0 else max(limit - theirs, half)
         least, so_far = min(least, max(errs, so_far)), max(so_far, accepts)
-        found |= {f"accepts_{level_name(sigma)}": accepts, f"errs_{level_name(sigma)}": errs}
+        found |= {f"accepts_{name}": accepts, f"errs_{name}": errs}
     radius = max(0.0, min(so_far, least)) if y >= 0 else 0.0
     drawn = sum(sum(one.values()) for one in [*selection, *votes])
     return found | {"radius": radius, "sigma": sigmas[expert] if y >= 0 else 0.0, "guess": y, "drawn": drawn}

@@ -6,6 +6,7 @@ what is out of range, see `check_settings`. Loads at once, as the command line's
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from numbers import Integral, Real
 from typing import Any, TypeVar
@@ -26,6 +27,7 @@ __all__ = [
     "Range",
     "Subset",
     "check_settings",
+    "check_worth",
     "required",
     "setting",
 ]
@@ -168,3 +170,14 @@ class Subset:
         -1, "take at most MAX images; -1: all", Range(whole=True, least=1, most=10**9, also=-1)
     )
     seed: int = setting(0, "of everything drawn", SEED)
+
+
+def check_worth(call: str, radii: Sequence[float], weights: Sequence[float]) -> None:
+    """ValueError unless `radii` ascend from 0 or above, and each has a weight, of which one is above 0."""
+    fine = list(radii) == sorted({*radii}) and all(0 <= r < math.inf for r in radii)
+    worth = all(0 <= w < math.inf for w in weights) and any(weights)
+    if not fine or len(weights) != len(radii) or not worth:
+        raise ValueError(
+            f"{call}: wanted ascending radii >= 0 and as many weights >= 0, not all 0; got {radii} and "
+            f"{weights}"
+        )

@@ -4,7 +4,7 @@ One row per image: the columns of the published logs, then both distances and th
 order of asking. The theory is in `cascade.radii`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Self
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from dualrs_lab.cascade.radii import CASCADE_RULES, Cascade, Steps, first_to_accept, steps
 from dualrs_lab.evidence.claim import ABSTAIN, SystemClaim, whole
+from dualrs_lab.evidence.votes import read_expert
 
-__all__ = ["CascadeCertificate"]
+__all__ = ["CascadeCertificate", "confidences_in"]
 
 
 Ints = NDArray[np.int64]
@@ -61,6 +62,11 @@ class CascadeCertificate(SystemClaim):
         """Those of the cascade."""
         return self.cascade.sigmas
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those of the cascade."""
+        return self.cascade.names
+
     @cached_property
     def answer(self) -> tuple[int, int]:
         """The expert that the selection draws send the image to, and its class; ABSTAIN for both: none."""
@@ -84,12 +90,13 @@ class CascadeCertificate(SystemClaim):
 
     @staticmethod
     def columns(cascade: Cascade) -> tuple[str, ...]:
-        """Columns of a table: `accepts_1`, `errs_1`, `selection_1`, `votes_1`, … for each sigma.
+        """Columns of a table: `accepts_1`, `errs_1`, `selection_1`, `votes_1`, … for each expert.
 
-        And `shares` of the level, where the cascade has its own; `answers`, where votes may be silent.
+        One that is silent where it is not sure is called by its confidence as well: `votes_1@0.6`. And
+        `shares` of the level, where the cascade has its own; `answers`, where votes may be silent.
         """
         own = {"shares": bool(cascade.shares), "answers": cascade.answers is not None}
-        return CascadeCertificate.columns_of(cascade.sigmas) + tuple(name for name in own if own[name])
+        return CascadeCertificate.columns_of(cascade.names) + tuple(name for name in own if own[name])
 
     def about(self) -> dict[str, object]:
         """As `SystemClaim.about`; `sigma` is the level of the expert that answers, 0 where none does."""
@@ -111,13 +118,20 @@ class CascadeCertificate(SystemClaim):
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
         """As `Claim.from_row`; sigmas and their order are those of the columns."""
-        sigmas, said = cls._of_row(row)
+        names, said = cls._of_row(row)
         limits = tuple(map(float, str(row["thresholds"]).split()))
         shares = tuple(map(float, str(row.get("shares", "")).split()))
         rule = str(row.get("rule", CASCADE_RULES[1]))
         answers = whole(row["answers"]) if "answers" in row else None
-        return cls(**said, cascade=Cascade(sigmas, limits, shares, answers), rule=rule)
+        sigmas = tuple(read_expert(name)[0] for name in names)
+        return cls(**said, cascade=Cascade(sigmas, limits, shares, answers, confidences_in(names)), rule=rule)
 
     def _want_evidence(self) -> None:
         self._want(self.rule in CASCADE_RULES, f"a rule of {', '.join(CASCADE_RULES)}, got {self.rule!r}")
         super()._want_evidence()
+
+
+def confidences_in(names: Sequence[str]) -> tuple[float, ...]:
+    """Below which confidence each expert is silent, by what they are called in columns; () where none is."""
+    found = tuple(read_expert(name)[1] for name in names)
+    return found if any(found) else ()

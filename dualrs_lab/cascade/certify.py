@@ -144,6 +144,12 @@ def certify_cascade_table(
 
 def _want_answers(experts: Sequence[nn.Module], classes: int, cascade: Cascade) -> None:
     silent = any(map(grading, experts))
+    least = tuple(max(grading(expert), default=0.0) for expert in experts)
+    if len(least) == len(cascade.sigmas) and least != cascade.sure:
+        raise ValueError(
+            f"certify_cascade_table: got experts that are silent below {least}, and a cascade with "
+            f"confidences {cascade.sure}; wanted the same"
+        )
     if cascade.answers not in (None, classes) or (silent and cascade.answers is None):
         raise ValueError(
             f"certify_cascade_table: got a cascade with answers={cascade.answers} for images of {classes} "

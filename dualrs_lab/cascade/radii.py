@@ -43,6 +43,11 @@ as trials, and are neither an answer nor a rival. To leave them out of the trial
 that the expert speaks, which is no Lipschitz function of x. `Cascade.answers` is C, and votes for numbers
 from C on are silent.
 
+**Asked again.** Nothing above needs experts to have different networks, noise or draws: the proof asks of
+each only that its p is Lipschitz, and levels add up whether or not draws are shared. So one network may be
+asked where it is quite sure, then another one, and then the first again by another confidence, all from the
+same votes. `Cascade.confidences` tells such experts apart.
+
 Shapes: leading axes of images (or none), then experts (K,) in the order of asking, then classes (C,).
 """
 
@@ -56,7 +61,7 @@ from scipy import special
 
 from dualrs_lab.evidence.binomial import lower_bound, upper_bound
 from dualrs_lab.evidence.claim import ABSTAIN
-from dualrs_lab.evidence.votes import own_and_rival
+from dualrs_lab.evidence.votes import expert_text, own_and_rival
 from dualrs_lab.settings import RULE
 
 __all__ = [
@@ -88,19 +93,32 @@ class Cascade:
     With a larger threshold an expert leaves more to those after it, which trades large radii for accuracy.
     `shares` of the level, one an expert, give those most whose radii matter most; without, all bounds have
     the same. With `answers`, votes for class numbers from there on are silent: they count as trials, and are
-    for nobody. Raises ValueError for sigmas that are not positive or occur twice, for a wrong number of
-    thresholds or shares, for shares that are not positive or add up to more than 1, and for no answers.
+    for nobody. `confidences` tell below which each expert is silent (0: never); a noise level may come again
+    with another one, as another expert of the same draws. Raises ValueError for sigmas that are not positive,
+    for an expert that comes twice, for a wrong number of thresholds, shares or confidences, for shares that
+    are not positive or add up to more than 1, for confidences outside [0, 1), and for no answers.
     """
 
     sigmas: tuple[float, ...]
     thresholds: tuple[float, ...] = ()
     shares: tuple[float, ...] = ()
     answers: int | None = None
+    confidences: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
+        if len(self.confidences) not in (0, len(self.sigmas)) or not all(0 <= s < 1 for s in self.sure):
+            raise ValueError(
+                f"Cascade: wanted a confidence in [0, 1) for each of {len(self.sigmas)} experts, got "
+                f"{self.confidences}."
+            )
         positive = all(0 < sigma < np.inf for sigma in self.sigmas)
-        if not self.sigmas or not positive or len(set(self.sigmas)) < len(self.sigmas):
-            raise ValueError(f"Cascade: wanted different positive sigmas, got {self.sigmas}.")
+        once = len({*zip(self.sigmas, self.sure, strict=True)}) == len(self.sigmas)
+        if not self.sigmas or not positive or not once:
+            told = f" with confidences {self.confidences}" if self.confidences else ""
+            raise ValueError(
+                "Cascade: wanted different positive sigmas, or different confidences of one, got "
+                f"{self.sigmas}{told}."
+            )
         if len(self.thresholds) not in (0, len(self.sigmas)) or not np.isfinite(self.limits).all():
             raise ValueError(
                 f"Cascade: wanted a finite threshold for each of {len(self.sigmas)} experts, got "
@@ -116,11 +134,26 @@ class Cascade:
             raise ValueError(
                 f"Cascade: wanted how many classes are answers, at least 1, got {self.answers!r}."
             )
+        if any(self.sure) and self.answers is None:
+            raise ValueError(
+                f"Cascade: got confidences {self.confidences}; wanted how many classes are answers, too, as "
+                "votes for others are silent."
+            )
 
     @property
     def limits(self) -> tuple[float, ...]:
         """The threshold of each expert."""
         return self.thresholds or (0.0,) * len(self.sigmas)
+
+    @property
+    def sure(self) -> tuple[float, ...]:
+        """The confidence below which each expert is silent."""
+        return self.confidences or (0.0,) * len(self.sigmas)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What each expert is called: "0.5", and "0.5@0.6" where it is silent below a confidence of 0.6."""
+        return tuple(expert_text(sigma, sure) for sigma, sure in zip(self.sigmas, self.sure, strict=True))
 
     def levels(self, alpha: float) -> tuple[float, ...]:
         """The level of each bound of each expert: a certificate fails with probability at most `alpha`."""
@@ -133,14 +166,15 @@ class Cascade:
         """As records tell it: shares only where there are some, answers only where votes may be silent."""
         told: dict[str, tuple[float, ...] | int] = {"sigmas": self.sigmas, "thresholds": self.thresholds}
         told |= {"shares": self.shares} if self.shares else {}
-        return told | ({} if self.answers is None else {"answers": self.answers})
+        told |= {} if self.answers is None else {"answers": self.answers}
+        return told | ({"confidences": self.confidences} if self.confidences else {})
 
     def alpha_split(self, alpha: float) -> dict[str, float]:
         """The level of each bound, by name, as records tell it."""
         levels = self.levels(alpha)
         if not self.shares:
             return {"each bound": levels[0]}
-        return {f"each bound at σ = {s:g}": level for s, level in zip(self.sigmas, levels, strict=True)}
+        return {f"each bound at σ = {name}": level for name, level in zip(self.names, levels, strict=True)}
 
 
 class Steps(NamedTuple):

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from dualrs_lab.cascade.certificate import confidences_in
 from dualrs_lab.cascade.radii import CASCADE_RULES, Cascade, first_to_accept, steps
 from dualrs_lab.evidence.claim import ABSTAIN, answered, whole
 from dualrs_lab.evidence.counts import expert_counts, in_parts, rule_of
@@ -24,7 +25,7 @@ def _alike(rows: pd.DataFrame) -> dict[str, NDArray[Any]]:
         tuple(map(float, str(rows[name].iloc[0]).split())) if name in rows else ()
         for name in ("thresholds", "shares")
     )
-    cascade = Cascade(sigmas, limits, shares, _answers(rows, kinds))
+    cascade = Cascade(sigmas, limits, shares, _answers(rows, kinds), confidences_in(names))
     expert, y = first_to_accept(selection, cascade)
     rule = rule_of(rows, CASCADE_RULES) if "rule" in rows else CASCADE_RULES[1]
     found = steps(votes, np.maximum(y, 0), cascade=cascade, alpha=alpha, rule=rule)

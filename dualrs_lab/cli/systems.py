@@ -1,6 +1,6 @@
 """`dualrs-lab cascade | combine`: one certified classifier from tables of several experts."""
 
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -38,22 +38,46 @@ def _cascade_options(parser: Parser) -> None:
         help="radius from which each accepts, from the largest sigma on (0: a majority)",
     )  # fmt: skip
     how.add_argument(
+        "--ask", type=_some_experts, default=(), metavar="SIGMA[@S][:T],…",
+        help="experts in the order of asking: noise level, confidence below which it is silent, of those "
+        "that certify --sure told apart, and radius from which it accepts; a level may come again",
+    )  # fmt: skip
+    how.add_argument(
         "--train", type=a_path, metavar="VOTES.safetensors",
-        help="learn from votes of these experts about training images who is asked, and the thresholds",
+        help="learn from votes of these experts about training images who is asked, and the thresholds; "
+        "where votes are told apart by confidences, also the order, and below which each is silent",
     )  # fmt: skip
     _add_weights(parser)
     parser.add_argument(
-        "--shares", type=some_numbers(SHARE), default=(), metavar="S,S,…",
-        help="share of alpha for each expert that is asked, from the largest sigma on (default: alike)",
+        "--above", type=some_numbers(Range(least=0, most=1)), default=(), metavar="A,A,…",
+        help="learn for all radii at once: the least advantage over these certified accuracies there",
     )  # fmt: skip
     parser.add_argument(
-        "--sure", type=some_numbers(Range(least=0, below=1)), default=(), metavar="S,S,…",
-        help="confidence below which each is silent, from the largest sigma on, of those that certify --sure "
-        "told apart (0: every vote counts)",
+        "--stages", type=a_number(Range(whole=True, least=1, most=16)), default=5,
+        help="how many experts are asked at most, where their order is learnt (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--shares", type=some_numbers(SHARE), default=(), metavar="S,S,…",
+        help="share of alpha for each expert, in the order of asking (default: alike)",
     )  # fmt: skip
     add_alpha(parser)
     add_radii(parser)
     add_out(parser)
+
+
+def _some_experts(text: str) -> list[tuple[float, float, float]]:
+    # noise level, confidence and threshold of each expert, of text such as "1@0.5:0.3,0.25"
+    found = []
+    for word in text.split(","):
+        name, _, limit = word.partition(":")
+        try:
+            sigma, _, sure = name.partition("@")
+            found.append((float(sigma), float(sure or 0), float(limit or 0)))
+        except ValueError:
+            raise ArgumentTypeError(
+                f"got {word!r}; want a noise level, @confidence, :threshold, as in 0.5@0.6:0.3"
+            ) from None
+    return found
 
 
 def _cascade(options: Namespace) -> int:
@@ -61,19 +85,13 @@ def _cascade(options: Namespace) -> int:
     from dualrs_lab.cascade.from_tables import from_tables
     from dualrs_lab.evidence.joins import origin
 
-    cascade, sure = _asked(options, tables)
-    counted = {sigma: _counted(sigma, tables[sigma], sure[sigma]) for sigma in cascade.sigmas}
-    graded = {sigma: told for sigma, one in counted.items() if (told := origin(one).get("sure"))}
-    if any(told["confidence"] for told in graded.values()):
-        cascade = replace(cascade, answers=max(told["answers"] for told in graded.values()))
-    found = from_tables(counted, cascade=cascade, alpha=options.alpha)
+    cascade = _asked(options, tables)
+    found = from_tables(tables, cascade=cascade, alpha=options.alpha)
     identity = {"method": "cascade", **cascade.settings(), "thresholds": cascade.limits, **origin(found)}
-    if graded:
-        identity["sure"] = [graded[s]["confidence"] if s in graded else 0.0 for s in cascade.sigmas]
     identity |= {"alpha": options.alpha, "tables": made_from(options.tables)}
-    experts = [tables[sigma] for sigma in cascade.sigmas]
+    experts = [tables[sigma] for sigma in dict.fromkeys(cascade.sigmas)]
     keep(options.name, options.out, found, identity, of=experts, levels=cascade.alpha_split(options.alpha))
-    singles = {f"σ = {sigma:g}": _counted(sigma, table, 0) for sigma, table in sorted(tables.items())}
+    singles = {f"σ = {sigma:g}": _every_vote(table) for sigma, table in sorted(tables.items())}
     if {alpha for table in singles.values() for alpha in table["alpha"]} != {options.alpha}:
         print(f"alpha of the cascade is {options.alpha:g}; its experts, of another level, are not beside it")
         singles = {}
@@ -81,71 +99,67 @@ def _cascade(options: Namespace) -> int:
     return 0
 
 
-def _asked(options: Namespace, tables: "Mapping[float, DataFrame]") -> "tuple[Cascade, dict[float, float]]":
+def _asked(options: Namespace, tables: "Mapping[float, DataFrame]") -> "Cascade":
     # who is asked, in which order, from which threshold on, and below which confidence each is silent
-    from dualrs_lab.cascade.learning import cascade_front
     from dualrs_lab.cascade.radii import Cascade
-    from dualrs_lab.combine.learning import Learning
-    from dualrs_lab.combine.train import read_image_votes
 
     sigmas = tuple(sorted(tables, reverse=True))
-    if options.sure and (options.train is not None or len(options.sure) != len(sigmas)):
-        raise ValueError(
-            f"cascade: --sure: want a confidence for each of {len(sigmas)} experts, and no --train, which "
-            "learns them"
-        )
+    if options.train is not None:
+        return _learnt(options, sigmas)
+    if options.ask:
+        noise, least, limits = (tuple(column) for column in zip(*options.ask, strict=True))
+        answers = _answers(tables) if any(least) else None
+        sure = least if any(least) else ()
+        return Cascade(noise, limits, tuple(options.shares), answers, sure)
     if options.thresholds and len(options.thresholds) != len(sigmas):
         raise ValueError(f"cascade: --thresholds: want a finite threshold for each of {len(sigmas)} experts")
-    if options.train is None:
-        _want_sure(options, tables)
-        least = tuple(options.sure) or (0.0,) * len(sigmas)
-        return Cascade(sigmas, tuple(options.thresholds), tuple(options.shares)), _by(sigmas, least)
+    return Cascade(sigmas, tuple(options.thresholds), tuple(options.shares))
+
+
+def _answers(tables: "Mapping[float, DataFrame]") -> int:
+    from dualrs_lab.evidence.joins import origin
+
+    told = {origin(table)["sure"]["answers"] for table in tables.values() if "sure" in origin(table)}
+    if len(told) != 1:
+        raise ValueError(
+            "cascade: --ask: wanted tables whose votes are told apart by how sure they are, for as many "
+            "classes: certify their networks with --sure; got "
+            f"{f'{sorted(told)} classes' if told else 'none'}"
+        )
+    return int(told.pop())
+
+
+def _learnt(options: Namespace, sigmas: tuple[float, ...]) -> "Cascade":
+    from dualrs_lab.cascade.learning import cascade_front
+    from dualrs_lab.cascade.search import CascadeGoal, search_cascade
+    from dualrs_lab.combine.train import read_image_votes
+
     want_file(options.name, "file of votes", options.train)
     counts, labels, about = read_image_votes(options.train, sigmas)
+    goal = CascadeGoal(weights=tuple(options.radii_weights), above=tuple(options.above))
     confidences = about.get("sure", {}).get("confidences", ())
-    dial = Learning(seed=0, weights=tuple(options.radii_weights), alpha=options.alpha)
-    how = {"radii": dial.radii, "alpha": options.alpha, "confidences": confidences}
-    front = cascade_front(counts, labels, sigmas, **how)
-    best = front.best(dial.weights)
-    found, least = front.cascades[best], front.sure[best]
+    if confidences or options.above:
+        how = {"confidences": confidences, "stages": options.stages, "alpha": options.alpha}
+        found, of = search_cascade(counts, labels, sigmas, goal=goal, **how).cascade, "search"
+    else:
+        front = cascade_front(counts, labels, sigmas, radii=goal.radii, alpha=options.alpha)
+        found, of = front.cascades[front.best(goal.weights)], f"the best of {len(front.cascades)} settings"
     said = ", ".join(
         f"σ = {sigma:g} from {limit:g} on" + (f" where it is {sure:g} sure" if sure else "")
-        for sigma, limit, sure in zip(found.sigmas, found.limits, least, strict=True)
+        for sigma, limit, sure in zip(found.sigmas, found.limits, found.sure, strict=True)
     )
     shares = (
         f"; shares of alpha {', '.join(f'{share:.3g}' for share in found.shares)}" if found.shares else ""
     )
-    print(f"learnt from {len(labels)} images, the best of {len(front.cascades)} settings: {said}{shares}")
-    return replace(found, shares=tuple(options.shares) or found.shares), _by(found.sigmas, least)
+    print(f"learnt from {len(labels)} images, {of}: {said}{shares}")
+    return replace(found, shares=tuple(options.shares) or found.shares)
 
 
-def _by(sigmas: tuple[float, ...], sure: tuple[float, ...]) -> dict[float, float]:
-    return dict(zip(sigmas, sure, strict=True))
-
-
-def _want_sure(options: Namespace, tables: "Mapping[float, DataFrame]") -> None:
-    from dualrs_lab.evidence.recompute import confidences_of
-
-    known = sorted({least for table in tables.values() for least in confidences_of(table)})
-    if known and not options.sure:
-        raise ValueError(
-            f"cascade: votes are told apart by the confidences {', '.join(f'{s:g}' for s in known)}; say by "
-            f"--sure which one counts for each of {len(tables)} experts, or 0 to count every vote"
-        )
-
-
-def _counted(sigma: float, table: "DataFrame", confidence: float) -> "DataFrame":
-    # the table, with votes below the confidence silent where they are told apart
+def _every_vote(table: "DataFrame") -> "DataFrame":
+    # also those that are told apart by how sure they are
     from dualrs_lab.evidence.recompute import at_confidence, confidences_of
 
-    if confidences_of(table):
-        return at_confidence(table, confidence)
-    if confidence:
-        raise ValueError(
-            f"cascade: votes of sigma {sigma:g} are not told apart by how sure they are; certify its network "
-            f"with --sure {confidence:g} first"
-        )
-    return table
+    return at_confidence(table, 0) if confidences_of(table) else table
 
 
 def _opened(options: Namespace) -> "dict[float, DataFrame]":
@@ -193,7 +207,7 @@ def _options(parser: Parser) -> None:
 
 
 def _combine(options: Namespace) -> int:
-    tables = {sigma: _counted(sigma, table, 0) for sigma, table in _opened(options).items()}
+    tables = {sigma: _every_vote(table) for sigma, table in _opened(options).items()}
     from dualrs_lab.combine.from_tables import combine_tables
     from dualrs_lab.evidence.joins import origin
     from dualrs_lab.evidence.summary import summarise

@@ -125,6 +125,7 @@ def _twice_told(table: "pd.DataFrame", identity: Mapping[str, Any]) -> Iterator[
     for name in ("thresholds", "shares"):
         said |= {name: [float(word) for word in str(_only(table, name)).split()]} if name in table else {}
     said |= {"answers": int(_only(table, "answers"))} if "answers" in table else {}
+    said |= {"confidences": least} if any(least := _confidences(table)) else {}
     yield from ((name, value, known[name]) for name, value in said.items() if name in known)
     yield from _rules_told(table, known, method)
     if "split" in known:
@@ -189,23 +190,32 @@ def _sentence(table: "pd.DataFrame", record: Mapping[str, Any]) -> str:
 
 
 def _silence(sure: Any) -> str:
-    # below which confidence a network, or each expert of a cascade, votes for no class
-    least = [sure["confidence"]] if isinstance(sure, Mapping) and "confidence" in sure else sure
-    if not isinstance(least, list) or not any(least) or any(isinstance(one, list) for one in least):
-        return ""
-    return f" silent below {'+'.join(f'{one:g}' for one in least)}"
+    # below which confidence a network votes for no class; experts of a cascade tell it by their names
+    least = sure.get("confidence") if isinstance(sure, Mapping) else 0
+    return f" silent below {least:g}" if least else ""
 
 
 def _levels(table: "pd.DataFrame", method: str) -> str:
     if method == "smooth-sigma":
         base, rate, centre = (_only(table, name) for name in ("base", "rate", "centre"))
         return f"{base!r} exp({rate!r} (d - {centre!r}))"
-    return " ".join(f"{sigma:g}" for sigma in _sigmas(table))
+    return " ".join(_expert_names(table)) or f"{_sigmas(table)[0]:g}"
 
 
 def _sigmas(table: "pd.DataFrame") -> list[float]:
-    names = [name.removeprefix("votes_") for name in _vote_columns(table)]
-    return [float(_only(table, "sigma"))] if names == ["votes"] else [*map(float, names)]
+    from dualrs_lab.evidence.votes import read_expert
+
+    return [read_expert(name)[0] for name in _expert_names(table)] or [float(_only(table, "sigma"))]
+
+
+def _confidences(table: "pd.DataFrame") -> list[float]:
+    from dualrs_lab.evidence.votes import read_expert
+
+    return [read_expert(name)[1] for name in _expert_names(table)]
+
+
+def _expert_names(table: "pd.DataFrame") -> list[str]:
+    return [name.removeprefix("votes_") for name in _vote_columns(table) if name != "votes"]
 
 
 def _vote_columns(table: "pd.DataFrame") -> list[str]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from dualrs_lab.combine.lattice import Combiner
 from dualrs_lab.combine.radii import combined_radius, reach_of_each, surest_class
 from dualrs_lab.evidence.claim import SystemClaim
+from dualrs_lab.evidence.votes import level_text
 from dualrs_lab.settings import RULE
 
 __all__ = ["CombinedCertificate"]
@@ -81,7 +82,7 @@ class CombinedCertificate(SystemClaim):
     @staticmethod
     def columns(combiner: Combiner) -> tuple[str, ...]:
         """Columns of a table: `reach_0.25`, …, `selection_0.25`, …, `votes_0.25`, … for each sigma."""
-        return CombinedCertificate.columns_of(combiner.sigmas)
+        return CombinedCertificate.columns_of([*map(level_text, combiner.sigmas)])
 
     def about(self) -> dict[str, object]:
         """As `SystemClaim.about`; `sigma` is the level of the expert that reaches farthest by itself."""
@@ -92,5 +93,5 @@ class CombinedCertificate(SystemClaim):
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
         """As `Claim.from_row`; sigmas and their order are those of the columns."""
-        sigmas, said = cls._of_row(row)
-        return cls(**said, combiner=Combiner.of_text(sigmas, str(row["combiner"])))
+        names, said = cls._of_row(row)
+        return cls(**said, combiner=Combiner.of_text(tuple(map(float, names)), str(row["combiner"])))

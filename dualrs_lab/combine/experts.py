@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dualrs_lab.combine.lattice import Combiner
-from dualrs_lab.combine.learning import check_worth
 from dualrs_lab.combine.soft import soft_combined_radius
+from dualrs_lab.settings import check_worth
 from dualrs_lab.training.together import soft_votes
 
 __all__ = ["CombinedRadius"]

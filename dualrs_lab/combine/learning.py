@@ -1,10 +1,18 @@
 """What a combiner is learnt for, and how hard it is tried. Loads at once, as the command line's help must."""
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dualrs_lab.settings import ALPHA, COUNT, LEVEL, SEED, SHARE, check_settings, required, setting
+from dualrs_lab.settings import (
+    ALPHA,
+    COUNT,
+    LEVEL,
+    SEED,
+    SHARE,
+    check_settings,
+    check_worth,
+    required,
+    setting,
+)
 
 __all__ = ["Learning"]
 
@@ -32,14 +40,3 @@ class Learning:
         given = self.weights or (1.0,) * len(self.radii)
         check_worth("Learning", self.radii, given)
         object.__setattr__(self, "weights", tuple(map(float, given)))
-
-
-def check_worth(call: str, radii: Sequence[float], weights: Sequence[float]) -> None:
-    """ValueError unless `radii` ascend from 0 or above, and each has a weight, of which one is above 0."""
-    fine = list(radii) == sorted({*radii}) and all(0 <= r < math.inf for r in radii)
-    worth = all(0 <= w < math.inf for w in weights) and any(weights)
-    if not fine or len(weights) != len(radii) or not worth:
-        raise ValueError(
-            f"{call}: wanted ascending radii >= 0 and as many weights >= 0, not all 0; got {radii} and "
-            f"{weights}"
-        )

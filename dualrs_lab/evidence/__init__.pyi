@@ -35,6 +35,7 @@ from .joins import certified_for as certified_for
 from .joins import counted_votes as counted_votes
 from .joins import each_once as each_once
 from .joins import holds_all_draws as holds_all_draws
+from .joins import join_experts as join_experts
 from .joins import join_votes as join_votes
 from .joins import joined_table as joined_table
 from .joins import of_what_voted as of_what_voted
@@ -90,11 +91,13 @@ from .votes import Votes as Votes
 from .votes import are_votes as are_votes
 from .votes import as_votes as as_votes
 from .votes import cell_votes as cell_votes
+from .votes import expert_text as expert_text
 from .votes import leader as leader
 from .votes import level_text as level_text
 from .votes import most_besides as most_besides
 from .votes import own_and_rival as own_and_rival
 from .votes import read_column as read_column
+from .votes import read_expert as read_expert
 from .votes import read_votes as read_votes
 from .votes import sure_votes as sure_votes
 from .votes import vote_counts as vote_counts

@@ -186,22 +186,27 @@ class SystemClaim(Claim):
     def about(self) -> dict[str, object]:
         """The columns that differ between methods; those of `lengths` hold a number for each expert (K,)."""
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What each expert is called in the columns of a table: its noise level."""
+        return tuple(map(level_text, self.sigmas))
+
     @classmethod
-    def columns_of(cls, sigmas: Sequence[float]) -> tuple[str, ...]:
+    def columns_of(cls, names: Sequence[str]) -> tuple[str, ...]:
         """Columns of a table, with those of `lengths`, then `selection_0.25`, …, `votes_0.25`, …"""
         whats = (*cls.lengths, "selection", "votes")
-        each = [f"{what}_{level_text(sigma)}" for what in whats for sigma in sigmas]
+        each = [f"{what}_{name}" for what in whats for name in names]
         return (*LOG_COLUMNS, "method", "sigma", "alpha", "seed", cls.told, *each, "drawn", "rule")
 
     def evidence(self) -> dict[str, object]:
         """As `Claim.evidence`."""
         row = {"method": self.method, "alpha": self.alpha, "seed": self.seed, "drawn": self.drawn}
         row |= (about := self.about())
-        for j, name in enumerate(map(level_text, self.sigmas)):
+        for j, name in enumerate(self.names):
             row |= {f"{what}_{name}": float(cast(Floats, about[what])[j]) for what in self.lengths}
             row[f"selection_{name}"] = votes_text(self.selection[j])
             row[f"votes_{name}"] = votes_text(self.votes[j])
-        return {name: row[name] for name in self.columns_of(self.sigmas) if name not in LOG_COLUMNS}
+        return {name: row[name] for name in self.columns_of(self.names) if name not in LOG_COLUMNS}
 
     @classmethod
     def _of_votes(cls, selection: Ints, votes: Ints, **known: Any) -> Self:
@@ -221,15 +226,15 @@ class SystemClaim(Claim):
         return made
 
     @classmethod
-    def _of_row(cls, row: Mapping[str, Any]) -> tuple[tuple[float, ...], dict[str, Any]]:
-        # sigmas, in the order of the columns, and the fields of this class
+    def _of_row(cls, row: Mapping[str, Any]) -> tuple[tuple[str, ...], dict[str, Any]]:
+        # what the experts are called, in the order of the columns, and the fields of this class
         names = [str(name).removeprefix("votes_") for name in row if str(name).startswith("votes_")]
         own = ("alpha", "seed", cls.told, "drawn", *(f"selection_{name}" for name in names))
         said = cls._said(row, own) | {"alpha": float(row["alpha"])}
         said |= {name: whole(row[name]) for name in ("seed", "drawn")}
         for kind in ("selection", "votes"):
             said[kind] = tuple(cell_votes(row[f"{kind}_{name}"]) for name in names)
-        return tuple(map(float, names)), said
+        return tuple(names), said
 
     def _want_evidence(self) -> None:
         self._want(0 < self.alpha < 1, f"alpha in (0, 1), got {self.alpha}")

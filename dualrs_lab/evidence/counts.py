@@ -11,7 +11,7 @@ from dualrs_lab.evidence.claim import answered
 from dualrs_lab.evidence.radii import BOUNDS, RULES, PairedCounts, possible_pairs, ruled_radius
 from dualrs_lab.evidence.recompute import once_each
 from dualrs_lab.evidence.rows import check_each
-from dualrs_lab.evidence.votes import read_column
+from dualrs_lab.evidence.votes import read_column, read_expert
 
 __all__ = ["Counted", "ExpertCounts", "counted", "expert_counts", "in_parts", "rule_of"]
 
@@ -135,7 +135,7 @@ def _check_counts(table: pd.DataFrame, found: Counted, names: NDArray[Any]) -> N
 class ExpertCounts(NamedTuple):
     """The counts of K experts behind rows (N,) of a system that have the same settings."""
 
-    names: list[str]  # of the noise levels, as in columns
+    names: list[str]  # of the experts, as in columns
     sigmas: tuple[float, ...]
     alpha: float
     kinds: NDArray[np.int64]  # (C,) the classes that are counted: class 0, and all that got votes
@@ -146,7 +146,7 @@ class ExpertCounts(NamedTuple):
 def expert_counts(rows: pd.DataFrame) -> ExpertCounts:
     """From columns `selection_0.25`, …, `votes_0.25`, …; ValueError where votes or level make no sense."""
     names = [str(name).removeprefix("votes_") for name in rows if str(name).startswith("votes_")]
-    sigmas, alpha = tuple(map(float, names)), float(rows["alpha"].iloc[0])
+    sigmas, alpha = tuple(read_expert(name)[0] for name in names), float(rows["alpha"].iloc[0])
     if not 0 < alpha < 1:
         raise ValueError(f"wanted alpha in (0, 1), got {alpha}")
     every = [

@@ -26,6 +26,7 @@ __all__ = [
     "counted_votes",
     "each_once",
     "holds_all_draws",
+    "join_experts",
     "join_votes",
     "joined_table",
     "of_what_voted",
@@ -202,7 +203,16 @@ def join_votes(tables: Mapping[float, Claims], sigmas: Sequence[float]) -> Joine
             f"join_votes: no table for sigma {missing[0]:g}; wanted tables of {tuple(sigmas)}, got "
             f"{sorted(tables)}"
         )
-    given = {f"σ = {level_text(sigma)}": as_table(tables[sigma]) for sigma in sigmas}
+    return join_experts({level_text(sigma): (sigma, tables[sigma]) for sigma in sigmas})
+
+
+def join_experts(experts: Mapping[str, tuple[float, Claims]]) -> Joined:
+    """As `join_votes`, of sigma and table of each expert by its name: a sigma may come more than once.
+
+    Draws of one sigma are the same draws, whose time counts once.
+    """
+    sigmas = [sigma for sigma, _ in experts.values()]
+    given = {f"σ = {name}": as_table(table) for name, (_, table) in experts.items()}
     for sigma, (name, table) in zip(sigmas, given.items(), strict=True):
         if not holds_all_draws(table):
             raise ValueError(
@@ -223,7 +233,9 @@ def join_votes(tables: Mapping[float, Claims], sigmas: Sequence[float]) -> Joine
         selection,
         votes,
         seed=int(first["seed"].iloc[0]),
-        seconds=np.sum([table["time"].to_numpy() for table in same], axis=0),
+        seconds=np.sum(
+            [*{s: table["time"].to_numpy() for s, table in zip(sigmas, same, strict=True)}.values()], 0
+        ),
         image=np.asarray(digests[0], dtype=object) if digests else None,
         about=shared_origin(*same),
     )

@@ -14,11 +14,13 @@ __all__ = [
     "are_votes",
     "as_votes",
     "cell_votes",
+    "expert_text",
     "leader",
     "level_text",
     "most_besides",
     "own_and_rival",
     "read_column",
+    "read_expert",
     "read_votes",
     "sure_votes",
     "vote_counts",
@@ -126,6 +128,17 @@ def want_labels(call: str, labels: ArrayLike, classes: int) -> None:
 def level_text(sigma: float) -> str:
     """A noise level in the name of a column: "0.25", "1"; read back, it is sigma to the last bit."""
     return repr(float(sigma)).removesuffix(".0")
+
+
+def expert_text(sigma: float, confidence: float = 0.0) -> str:
+    """An expert in the name of a column: noise level, and below which confidence it is silent: "0.5@0.6"."""
+    return level_text(sigma) + (f"@{level_text(confidence)}" if confidence else "")
+
+
+def read_expert(name: str) -> tuple[float, float]:
+    """Noise level and confidence back from `expert_text`; 0 for an expert that is never silent."""
+    sigma, _, confidence = name.partition("@")
+    return float(sigma), float(confidence or 0)
 
 
 @dataclass(frozen=True)

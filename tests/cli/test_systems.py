@@ -13,7 +13,7 @@ from dualrs_lab.data import load_images
 from dualrs_lab.evidence import at_confidence, read_table
 from dualrs_lab.models import Graded, make_model, save_checkpoint
 from dualrs_lab.smoothing import GridNoise, Spec, certify_table, image_votes
-from dualrs_lab.store import read_record
+from dualrs_lab.store import plain, read_record
 from dualrs_lab.training import Gaussian, recipe, train
 from tests.cli.test_main import complaint
 from tests.smoothing.test_smoothed_attacks import ridge
@@ -209,22 +209,23 @@ def test_experts_are_certified_by_how_sure_they_are(graded: Path, here: Path, ca
         assert all(f"t{sigma}, sure {s}" in shown for s in ("0 ", "0.3", "0.5"))
     assert "confidences" in read_record(here / "t0.5.tsv")["identity"]["sure"]
     both = ["t0.25.tsv", "t0.5.tsv"]
-    assert main(["cascade", *both, "--sure", "0.5,0", "--out", "c.tsv"]) == 0
+    assert main(["cascade", *both, "--ask", "0.5@0.5:0.2,0.25,0.5:-0.1", "--out", "c.tsv"]) == 0
+    asked = Cascade((0.5, 0.25, 0.5), (0.2, 0.0, -0.1), answers=10, confidences=(0.5, 0.0, 0.0))
     identity = read_record(here / "c.tsv")["identity"]
-    assert (identity["sure"], identity["answers"], identity["sigmas"]) == ([0.5, 0.0], 10, [0.5, 0.25])
+    assert {name: identity[name] for name in asked.settings()} == plain(asked.settings())
     found = read_table(here / "c.tsv")
-    counted = {
-        0.5: at_confidence(read_table("t0.5.tsv"), 0.5),
-        0.25: at_confidence(read_table("t0.25.tsv"), 0),
-    }
-    want = from_tables(counted, cascade=Cascade(SIGMAS, answers=10))
+    want = from_tables({s: read_table(f"t{s:g}.tsv") for s in SIGMAS}, cascade=asked)
     assert found["radius"].tolist() == want["radius"].tolist()
-    assert main(["cascade", *both, "--sure", "0,0", "--out", "every.tsv"]) == 0
+    assert {"votes_0.5@0.5", "votes_0.25", "votes_0.5"} <= {*found}
+    assert main(["cascade", *both, "--out", "every.tsv"]) == 0
+    counted = {s: at_confidence(read_table(f"t{s:g}.tsv"), 0) for s in SIGMAS}
+    every = from_tables(counted, cascade=Cascade(SIGMAS))
+    assert read_table(here / "every.tsv")["radius"].tolist() == every["radius"].tolist()
     assert "answers" not in read_table(here / "every.tsv")
     assert main(["combine", *both, "--surest", "0,0", "--out", "combined.tsv"]) == 0  # counts every vote
     capsys.readouterr()
     assert main(["verify", *both, "c.tsv", "every.tsv", "combined.tsv"]) == 0
-    assert "silent below 0.5+0" in capsys.readouterr().out.splitlines()[2]
+    assert "of sigma 0.5@0.5 0.25 0.5, n" in capsys.readouterr().out.splitlines()[2]
     assert main(["summary", "t0.5.tsv"]) == 0
     assert "t0.5, sure 0.5" in capsys.readouterr().out
 
@@ -235,21 +236,24 @@ def test_parts_are_merged_and_summed_up_by_confidence(graded: Path, here: Path, 
     capsys.readouterr()
     assert main(["merge", "t0.5.tsv"]) == 0
     assert "t0.5, sure 0.5" in capsys.readouterr().out
-    assert main(["cascade", "t0.5.tsv", "--sure", "0.5", "--out", "c.tsv"]) == 0
+    assert main(["cascade", "t0.5.tsv", "--ask", "0.5@0.5", "--out", "c.tsv"]) == 0
 
 
-def test_confidences_are_learnt_from_graded_votes(graded: Path, here: Path, capsys) -> None:
+def test_order_and_confidences_are_learnt_from_graded_votes(graded: Path, here: Path, capsys) -> None:
     for sigma in SIGMAS:
         assert main(certified(graded, sigma, "--sure", "0.3,0.5")) == 0
-    train_ = ["--train", str(graded / "votes.safetensors")]
-    assert main(["cascade", "t0.25.tsv", "t0.5.tsv", *train_, "--out", "c.tsv"]) == 0
-    said = capsys.readouterr().out
-    assert "learnt from 60 images, the best of" in said
-    identity = read_record(here / "c.tsv")["identity"]
-    assert len(identity["sure"]) == len(identity["sigmas"])
-    assert {*identity["sure"]} <= {0.0, 0.3, 0.5}
-    assert all(f"where it is {s:g} sure" in said for s in identity["sure"] if s)
-    assert main(["verify", "c.tsv"]) == 0
+    train_ = ["--train", str(graded / "votes.safetensors"), "--stages", "3"]
+    above = ["--above", "0.9,0.5,0.2,0,0,0,0,0", "--radii-weights", "1,1,1,0,0,0,0,0"]
+    for name, more in (("c", []), ("above", above)):
+        assert main(["cascade", "t0.25.tsv", "t0.5.tsv", *train_, *more, "--out", f"{name}.tsv"]) == 0
+        said = capsys.readouterr().out
+        assert "learnt from 60 images, search: " in said
+        identity = read_record(here / f"{name}.tsv")["identity"]
+        sure = identity.get("confidences", [0.0] * len(identity["sigmas"]))
+        assert 1 <= len(sure) == len(identity["sigmas"]) <= 3
+        assert {*sure} <= {0.0, 0.3, 0.5}
+        assert all(f"where it is {s:g} sure" in said for s in sure if s)
+    assert main(["verify", "c.tsv", "above.tsv"]) == 0
 
 
 def test_confidences_that_do_not_fit_get_one_line(graded: Path, here: Path, made: Path, capsys) -> None:
@@ -258,14 +262,15 @@ def test_confidences_that_do_not_fit_get_one_line(graded: Path, here: Path, made
     for sure in ("0.5,0.3", "0.5,0.5"):
         assert "ascending" in complaint(capsys, *certified(graded, 0.25, "--sure", sure))
     assert "made with other settings" in complaint(capsys, *certified(graded, 0.5, "--sure", "0.3"))
-    out, plain = ("--out", "c.tsv"), str(made / "t0.5.tsv")
+    out, loud = ("--out", "c.tsv"), str(made / "t0.5.tsv")
     votes = ("--train", str(graded / "votes.safetensors"))
     for words, wanted in (
-        (("t0.5.tsv",), "say by --sure which one counts"),
-        (("t0.5.tsv", "--sure", "0.4"), "wanted one of these"),
-        (("t0.5.tsv", "--sure", "0,0"), "want a confidence for each of 1"),
-        (("t0.5.tsv", "--sure", "0", *votes), "no --train, which learns them"),
-        ((plain, "--sure", "0.3"), "certify its network with --sure 0.3"),
+        (("t0.5.tsv", "--ask", "0.5@0.4"), "wanted one of these"),
+        (("t0.5.tsv", "--ask", "0.25@0.3"), "no table for sigma 0.25"),
+        (("t0.5.tsv", "--ask", "0.5@0.3,0.5@0.3"), "different confidences of one"),
+        (("t0.5.tsv", "--ask", "half"), "as in 0.5@0.6:0.3"),
+        (("t0.5.tsv", "--ask", "0.5@0.3", *votes), "not allowed with"),
+        ((loud, "--ask", "0.5@0.3"), "certify their networks with --sure; got none"),
     ):
         assert wanted in complaint(capsys, "cascade", *words, *out)
     assert [path.name for path in here.glob("*.tsv")] == ["t0.5.tsv"]

@@ -166,6 +166,12 @@ def cascades(
     return of_system(lambda *votes, **known: CascadeCertificate.from_votes(*votes, **how, **known))
 
 
+def cascades_again(limits: tuple[float, ...], confidences: tuple[float, ...]) -> list[Claim]:
+    """One noise level twice, by two confidences."""
+    how = {"cascade": Cascade((0.5, 1.0, 0.5), limits, answers=4, confidences=confidences)}
+    return of_system(lambda *votes, **known: CascadeCertificate.from_votes(*votes, **how, **known))
+
+
 def under_smooth_sigma(rate: float) -> list[Claim]:
     smooth, rng = SmoothSigma(base=0.5, rate=rate, centre=3.0), np.random.default_rng(4)
     made: list[Claim] = []
@@ -203,6 +209,7 @@ KINDS: dict[str, Callable[[], list[Claim]]] = {
     "cascade, most for one": lambda: cascades((0.2, 0.0, -0.3), "two-bounds", (1 / 16, 7 / 8, 1 / 16)),
     "cascade, silent on some draws": lambda: cascades((0.1, 0.0, 0.0), "two-bounds", (), 4),
     "cascade, silent on most draws": lambda: cascades((0.1, -0.1, -0.3), "two-bounds", (0.5, 0.3, 0.2), 2),
+    "cascade, asked again": lambda: cascades_again((0.3, 0.1, 0.0), (0.6, 0.0, 0.3)),
     "cascade, as the first tables": lambda: cascades((0.2, -0.1, -0.3), "own-votes"),
     "smooth sigma": lambda: under_smooth_sigma(0.1),
     "smooth sigma that is the same": lambda: under_smooth_sigma(0.0),
