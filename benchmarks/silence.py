@@ -1,0 +1,175 @@
+"""`python -m benchmarks.silence --data folder:PATH`: cascades of experts that are silent where unsure.
+
+The larger experts by CAT-RS count votes about held-out training images, told apart by how sure each is. From
+these it is learnt, for several goals, who is asked, in which order, and below which confidence each is
+silent; beside it, the same with every vote counted. The cascades are then certified from the tables of test
+images (`dualrs-lab certify --sure`), without a draw. Half an hour on one core, nearly all of it for the
+votes.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+
+from benchmarks.dial import ALIKE, CAT_RS, LARGE, SMALL, TAUGHT, table_of
+from benchmarks.gpu.certifying import ALPHA, RADII, SEED, split
+from benchmarks.quality import make_parts, quick
+from dualrs_lab.cascade import Cascade, CascadeGoal, FoundCascade, from_tables, search_cascade
+from dualrs_lab.data import Images, load_images
+from dualrs_lab.evidence import average_radius, certified_accuracy, read_table, sure_votes
+from dualrs_lab.files import replace_text
+from dualrs_lab.models import Graded, load_checkpoint
+from dualrs_lab.runtime import pick_device
+from dualrs_lab.smoothing import image_votes
+
+__all__ = ["CONFIDENCES", "GOALS", "LEVELS", "Bench", "certified", "graded_table", "main", "of_row", "tables"]
+
+LEVELS, CONFIDENCES = (1.0, 0.5, 0.25), (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+PLAIN = (0.25,)  # of which there is a table whose votes are not told apart
+N, SKIP = 300, 125  # draws about every so many-th training image, all of which are held out
+STAGES = 5
+PUBLISHED = pd.read_csv(TAUGHT.parent / "published_dual.csv")
+
+
+def _above(system: str) -> tuple[float, ...]:
+    found = PUBLISHED[PUBLISHED["system"] == system].set_index("radius")["certified_accuracy"]
+    return tuple(float(found[r]) for r in RADII)
+
+
+GOALS = {
+    "alike": CascadeGoal(weights=ALIKE),
+    "small": CascadeGoal(weights=tuple(3 * w + 1 for w in SMALL)),
+    "large": CascadeGoal(weights=tuple(3 * w + 1 for w in LARGE)),
+    "above Dual RS": CascadeGoal(weights=(0.0, *ALIKE[1:]), above=_above("Dual RS, fine-tuned")),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Where results go, and what is counted and certified."""
+
+    out: Path
+    data: str
+    device: torch.device
+    skip: int = SKIP
+    n: int = N
+
+    @cached_property
+    def held_out(self) -> Images:
+        """Training images on which no network was trained."""
+        images = load_images(self.data, "train")
+        return images.select(split(images)[1][:: self.skip // 50])
+
+    @property
+    def votes(self) -> Path:
+        """Votes about them, by how sure each is."""
+        return self.out / "cifar10_jpeg_wide_start_CAT-RS_graded_votes.safetensors"
+
+
+def main(argv: Sequence[str] | None = None) -> pd.DataFrame:
+    """Make what is missing of the parts; print, write and return the cascades, if they are one of them."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.silence", description=(__doc__ or "").split("\n\n")[0]
+    )
+    add = parser.add_argument
+    add("--data", required=True, help="CIFAR-10 re-encoded as JPEG, folder:PATH (or another encoding of it)")
+    add("--parts", nargs="+", choices=[*PARTS], default=[*PARTS], metavar="PART", help=", ".join(PARTS))
+    add("--threads", type=int, default=0)
+    add("--device", default="auto", help="auto, cpu, cuda:0, …")
+    add("--out", type=Path, default=Path("runs/silence"), help="folder for the results (%(default)s)")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads or torch.get_num_threads())
+    bench = Bench(out=args.out, data=args.data, device=pick_device(args.device))
+    return make_parts(PARTS, args.parts, bench)
+
+
+def _votes(bench: Bench) -> None:
+    networks = [
+        Graded(load_checkpoint(network_of(sigma), device=bench.device)[0], CONFIDENCES) for sigma in LEVELS
+    ]
+    how = quick(bench.device)
+    how["fast"] = replace(how["fast"], int8=False)
+    image_votes(networks, bench.held_out, bench.votes, sigmas=LEVELS, n=bench.n, seed=SEED, **how)
+
+
+def network_of(sigma: float) -> Path:
+    """The network by CAT-RS for this noise."""
+    return TAUGHT / f"cifar10_jpeg_wide_start_CAT-RS_sigma{sigma:g}_seed{SEED}.safetensors"
+
+
+def graded_table(sigma: float, folder: Path = TAUGHT) -> Path:
+    """Its certificates, with votes told apart by how sure they are."""
+    return folder / f"cifar10_jpeg_wide_start_CAT-RS_sigma{sigma:g}_seed{SEED}_graded{sigma:g}_n10000.tsv"
+
+
+def tables(folder: Path = TAUGHT) -> dict[float, pd.DataFrame]:
+    """Tables about test images: of every level, on the images that all of them hold."""
+    found = {s: read_table(table_of(s, CAT_RS) if s in PLAIN else graded_table(s, folder)) for s in LEVELS}
+    idx = set.intersection(*({*table["idx"]} for table in found.values()))
+    return {s: table[table["idx"].isin(idx)] for s, table in found.items()}
+
+
+def certified(cascade: Cascade, folder: Path = TAUGHT) -> pd.DataFrame:
+    """The table of a cascade, from those of its experts."""
+    known = tables(folder)
+    return from_tables({s: known[s] for s in {*cascade.sigmas}}, cascade=cascade, alpha=ALPHA)
+
+
+def of_row(row: "Mapping[str, object] | pd.Series[Any]") -> Cascade:
+    """The cascade of a row."""
+    told = (str(row[name]).split() for name in ("sigmas", "confidences", "thresholds", "shares"))
+    sigmas, sure, limits, shares = (tuple(float(w) for w in words if w != "nan") for words in told)
+    silent: dict[str, Any] = {"answers": 10, "confidences": sure} if any(sure) else {}
+    return Cascade(sigmas, limits, shares, **silent)
+
+
+def _cascades(bench: Bench) -> pd.DataFrame:
+    held = load_file(bench.votes)
+    counts, labels = held["counts"].astype(np.int64), held["labels"].astype(np.int64)
+    every = sure_votes(counts, CONFIDENCES, 0)[..., :-1]
+    rows = []
+    for name, goal in GOALS.items():
+        how: dict[str, Any] = {"goal": goal, "alpha": ALPHA}
+        silent = {"confidences": CONFIDENCES, "plain": PLAIN}
+        for arm, found in (
+            ("silent, asked again", search_cascade(counts, labels, LEVELS, stages=STAGES, **silent, **how)),
+            ("every vote counts", search_cascade(every, labels, LEVELS, stages=len(LEVELS), **how)),
+        ):
+            rows.append(_row(name, arm, found, bench.out))
+    kept = pd.DataFrame(rows)
+    replace_text(bench.out / "silence.csv", kept.round(6).to_csv(lineterminator="\n", index=False))
+    return kept.set_index(["goal", "arm"])[[f"{r:g}" for r in RADII]]
+
+
+def _row(goal: str, arm: str, found: FoundCascade, folder: Path) -> dict[str, object]:
+    cascade, table = found.cascade, certified(found.cascade, folder)
+    told = {
+        "goal": goal,
+        "arm": arm,
+        "sigmas": " ".join(f"{s:g}" for s in cascade.sigmas),
+        "confidences": " ".join(f"{s:g}" for s in cascade.sure),
+        "thresholds": " ".join(f"{limit:g}" for limit in cascade.limits),
+        "shares": " ".join(map(repr, cascade.shares)),
+        "held_out": found.worth,
+        "images": len(table),
+    }
+    held = {f"held_out_{r:g}": at for r, at in zip(RADII, found.curve, strict=True)}
+    reached: NDArray[np.float64] = certified_accuracy(table, RADII)
+    at = {f"{r:g}": float(share) for r, share in zip(RADII, reached, strict=True)}
+    return told | held | at | {"acr": average_radius(table)}
+
+
+PARTS = {"votes": _votes, "cascades": _cascades}
+
+
+if __name__ == "__main__":
+    main()
