@@ -2,6 +2,7 @@
 
 from argparse import Namespace
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dualrs_lab.cli.cluster.processes import add_processes, launched, together
 from dualrs_lab.cli.options import CHECKED, add_training
 from dualrs_lab.cli.parser import Command, Parser, a_fraction, a_name, a_number, a_path
-from dualrs_lab.settings import COUNT, SEED, Range
+from dualrs_lab.settings import COUNT, SEED, SHARE, Range
 
 if TYPE_CHECKING:
     from dualrs_lab.data.images import Images
@@ -38,10 +39,19 @@ def _options(parser: Parser) -> None:
         "--consistency", type=a_number(Range(least=0)), default=0.0,
         help="strength of consistency regularisation (Jeong and Shin 2020) instead of the published one",
     )  # fmt: skip
+    _add_average(parser)
     add_processes(parser)
     parser.add_argument(
         "--folder", type=a_path, default=Path("runs/files"), metavar="DIR",
         help="where checkpoints are kept, as notebook 20 does (default: %(default)s)",
+    )  # fmt: skip
+
+
+def _add_average(parser: Parser) -> None:
+    parser.add_argument(
+        "--average", type=a_number(SHARE), default=0.0, metavar="SHARE",
+        help="keep the running mean of the weights, which remembers this share of the steps, such as 0.05, "
+        "with BatchNorm measured anew; 0: the last weights (default: %(default)s)",
     )  # fmt: skip
 
 
@@ -102,7 +112,7 @@ def _one(
         lambda: new_network(lab.model, images, seed=options.seed),
         images,
         objective=_objective(options, sigma),
-        config=recipe(images, epochs=options.epochs, seed=options.seed),
+        config=replace(recipe(images, epochs=options.epochs, seed=options.seed), average=options.average),
         device=ranks.device,
         validate=lambda network: accuracy(network, check, sigma=sigma, seed=options.seed),
         replace=options.replace,
@@ -161,6 +171,7 @@ def _part_options(parser: Parser) -> None:
         help="auto is digits_narrow for 8x8, fast_narrow up to 64x64 (default: %(default)s)",
     )  # fmt: skip
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, … (default: %(default)s)")
+    _add_average(parser)
     add_processes(parser)
     add(
         "--folder", type=a_path, default=Path("runs/files"), metavar="DIR",
@@ -176,6 +187,9 @@ def _names(text: str) -> list[str]:
 
 def _some_seeds(text: str) -> list[int]:
     return [int(a_number(SEED)(part)) for part in text.split(",")]
+
+
+_ARM = ("epochs", "average", "replace")  # which `train_arm` takes as they are
 
 
 def _part(options: Namespace) -> int:
@@ -199,7 +213,7 @@ def _part(options: Namespace) -> int:
         held_out, images = hold_out(whole, len(whole) // 10)
         name = pick_model(options.model, images.shape)
         lab = Experiment(folder=options.folder, data=images.title, model=name, seed=options.seeds[0])
-        how = {"arms": arms, "model": name, "epochs": options.epochs, "replace": options.replace}
+        how = {"arms": arms, "model": name, **{key: getattr(options, key) for key in _ARM}}
         for arm, seed in product(options.arms or arms.budgets(images.shape), options.seeds):
             path = lab.arm(arm, seed)
             _, info = train_arm(

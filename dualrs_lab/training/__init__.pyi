@@ -25,7 +25,9 @@ from .launch import call_together as call_together
 from .launch import launch_together as launch_together
 from .loop import settings as settings
 from .loop import train as train
+from .normalisation import RunningMean as RunningMean
 from .normalisation import WholeBatchNorm as WholeBatchNorm
+from .normalisation import statistics_anew as statistics_anew
 from .normalisation import whole_batch_statistics as whole_batch_statistics
 from .objectives import Consistency as Consistency
 from .objectives import Gaussian as Gaussian

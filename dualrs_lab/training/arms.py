@@ -91,12 +91,14 @@ def train_arm(
     epochs: int,
     seed: int,
     device: torch.device,
+    average: float = 0.0,
     replace: bool = False,
     progress: bool = True,
     ranks: Ranks = ALONE,
 ) -> tuple[Classifier, dict[str, Any]]:
     """One network of an arm, as `train_checkpoint` makes it; `epochs` are all, with those of the warm-up.
 
+    With `average` it is the running mean of the weights, as in `TrainConfig`.
     Of arms of `Arms.budgets` the epoch that withstands PGD-5 best on images `held_out` is kept as well.
     Raises ValueError for an arm that there is not, and as `train_checkpoint`.
     """
@@ -113,7 +115,7 @@ def train_arm(
         partial(new_network, model, images, seed=seed),
         images,
         objective=courses[arm],
-        config=_replace(recipe(images, epochs=epochs, seed=seed), batch=128, lr=0.1),
+        config=_replace(recipe(images, epochs=epochs, seed=seed), batch=128, lr=0.1, average=average),
         device=device,
         replace=replace,
         progress=progress,

@@ -1,4 +1,4 @@
-"""Batches: augmentation, channel statistics, and accuracy under noise."""
+"""Batches: order, slices, augmentation, channel statistics, and accuracy under noise."""
 
 from functools import partial
 
@@ -13,6 +13,7 @@ from dualrs_lab.models.suited import suited, trained_on
 from dualrs_lab.runtime import make_generator, pick_dtype
 from dualrs_lab.training.config import TrainConfig
 from dualrs_lab.training.objectives import add_noise
+from dualrs_lab.training.ranks import Ranks
 
 __all__ = ["accuracy", "channel_statistics", "new_network"]
 
@@ -79,3 +80,33 @@ def augment(x: Tensor, config: TrainConfig, generator: torch.Generator) -> Tenso
         image = torch.arange(count, device=device).view(-1, 1, 1)
         x = x[image, rows.unsqueeze(2), columns.unsqueeze(1)].permute(0, 3, 1, 2)
     return x.contiguous(memory_format=torch.channels_last)
+
+
+def steps_of(images: Images, config: TrainConfig) -> int:
+    """In an epoch: what is left over begins no batch."""
+    return max(1, len(images) // config.batch)
+
+
+def order_of(
+    count: int, weights: Tensor | None, config: TrainConfig, epoch: int, name: str = "order"
+) -> Tensor:
+    """Every image once in a fresh order; where there are weights, as many images drawn by them."""
+    generator = make_generator(config.seed, name, epoch)
+    if weights is None:
+        return torch.randperm(count, generator=generator)
+    return torch.multinomial(weights, count, replacement=True, generator=generator)
+
+
+def part_of(
+    images: Images,
+    order: Tensor,
+    step: int,
+    config: TrainConfig,
+    whole: torch.Generator,
+    device: torch.device,
+    ranks: Ranks,
+) -> tuple[Tensor, Tensor, torch.Generator, int]:
+    """This process's slice of a batch: images, labels and generator; and how many all have."""
+    batch = order[step * config.batch : (step + 1) * config.batch]
+    pixels, labels = images.batch(batch[ranks.slice(len(batch))])
+    return to_float(pixels.to(device)), labels.to(device), ranks.generator(whole, len(batch)), len(batch)

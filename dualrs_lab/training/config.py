@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from dualrs_lab.data.images import Images
-from dualrs_lab.settings import COUNT, SEED, Range, check_settings, required, setting
+from dualrs_lab.settings import COUNT, SEED, SHARE, Range, check_settings, required, setting
 
 __all__ = ["TrainConfig", "recipe"]
 
@@ -30,6 +30,9 @@ class TrainConfig:
     crop: int = setting(4, "pixels of reflected border for random crops; 0 for none", _BORDER)
     flip: bool = True  # mirror half the images: right for photographs, wrong for digits
     bfloat16: bool | None = None  # autocast; None: where the hardware is faster with it
+    average: float = setting(
+        0.0, "share of the steps that the running mean of the weights remembers; 0: the last weights", SHARE
+    )
 
     def __post_init__(self) -> None:
         check_settings(self)

@@ -9,6 +9,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -20,17 +21,21 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from dualrs_lab.data.images import Images, to_float
+from dualrs_lab.data.images import Images
 from dualrs_lab.files import digest, replace_bytes
 from dualrs_lab.models.suited import trained_on
 from dualrs_lab.runtime import make_generator, pick_dtype
-from dualrs_lab.training.batches import augment
+from dualrs_lab.training.batches import augment, order_of, part_of, steps_of
 from dualrs_lab.training.config import TrainConfig
 from dualrs_lab.training.easiness import Course, EasyImages
+from dualrs_lab.training.normalisation import RunningMean, statistics_anew
 from dualrs_lab.training.objectives import Objective, Warmup
 from dualrs_lab.training.ranks import ALONE, Ranks, Step
 
 __all__ = ["settings", "train"]
+
+
+MEASURED = 4096  # images; 1,000 to 10,000 are enough for BatchNorm (Wu and Johnson 2021, section 3.2)
 
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -54,11 +59,15 @@ def train(
     exists; the file is left for the caller to remove. `validate(model)` is recorded as the column
     `validation`; `after` is called with each row as it comes, while the model is that of its epoch.
 
+    With `config.average`, what `validate` and `after` see, and what `model` is in the end, is the running
+    mean of the weights (`RunningMean`) with BatchNorm measured anew under the objective. The weights
+    themselves go on as if nobody had looked; `loss` is theirs, and by them an `EasyImages` chooses.
+
     Where `ranks` are several processes, all call this with the same arguments, and `config.batch` is what
     they share; rank 0 alone reads and writes `state`, and calls `validate` and `after`.
 
-    Raises ValueError where `state` belongs to other settings or data, or a batch is smaller than the number
-    of processes, FloatingPointError where the loss is not finite.
+    Raises ValueError where `state` belongs to other settings or data, a batch is smaller than the number of
+    processes, or an average is over one step alone, FloatingPointError where the loss is not finite.
     """
     if min(config.batch, len(images)) < ranks.size:
         raise ValueError(
@@ -69,28 +78,36 @@ def train(
     trained_on(model, images)
     model.to(memory_format=torch.channels_last)
     optimizer = _optimizer(model, config)
+    steps = config.epochs * steps_of(images, config)
+    mean = RunningMean(model, share=config.average, steps=steps) if config.average else None
     identity = settings(config, objective, images)
-    done, history, weights = _restore(state, identity, model, optimizer, ranks)
-    images = images.to(device)
+    done, history, weights = _restore(state, identity, model, optimizer, mean, ranks)
+    images, seen = images.to(device), mean if validate or after else None
     bar = tqdm(range(done, config.epochs), desc="train", unit="epoch", disable=not (progress and ranks.first))
     with ranks.step(model) as step:
         for epoch in bar:
             start = time.perf_counter()
             if isinstance(objective, EasyImages) and objective.due(epoch):
                 weights = objective.weigh(model, images, epoch=epoch, seed=config.seed, ranks=ranks)
-            order = _order(len(images), weights, config, epoch)
+            order = order_of(len(images), weights, config, epoch)
             loss = _train_epoch(
-                model, step, images, order, _now(objective, epoch), config, optimizer, epoch, ranks
+                model, step, images, order, _now(objective, epoch), config, optimizer, epoch, ranks, mean
             )
             row = {"epoch": epoch + 1, "loss": loss, "lr": optimizer.param_groups[0]["lr"]}
-            if validate:
-                row["validation"] = ranks.agree(partial(validate, model.eval()))
-            if after and ranks.first:
-                after(row)
+            with seen.within(model) if seen else nullcontext():
+                if seen:
+                    _measure(model, images, weights, objective, config, epoch, ranks)
+                if validate:
+                    row["validation"] = ranks.agree(partial(validate, model.eval()))
+                if after and ranks.first:
+                    after(row)
             history.append(row | {"seconds": time.perf_counter() - start})
             bar.set_postfix({name: f"{value:.3g}" for name, value in row.items() if name != "epoch"})
             if ranks.first:
-                _store(state, identity, model, optimizer, epoch + 1, history, weights)
+                _store(state, identity, model, optimizer, mean, epoch + 1, history, weights)
+        if mean:
+            mean.put(model)
+            _measure(model, images, weights, objective, config, config.epochs - 1, ranks)
     model.eval()
     return pd.DataFrame(history)
 
@@ -101,12 +118,30 @@ def _now(objective: Course, epoch: int) -> Objective:
     return objective.at(epoch) if isinstance(objective, Warmup) else objective
 
 
-def _order(count: int, weights: Tensor | None, config: TrainConfig, epoch: int) -> Tensor:
-    """Every image once in a fresh order; where there are weights, as many images drawn by them."""
-    generator = make_generator(config.seed, "order", epoch)
-    if weights is None:
-        return torch.randperm(count, generator=generator)
-    return torch.multinomial(weights, count, replacement=True, generator=generator)
+def _measure(
+    model: nn.Module,
+    images: Images,
+    weights: Tensor | None,
+    objective: Course,
+    config: TrainConfig,
+    epoch: int,
+    ranks: Ranks,
+) -> None:
+    """BatchNorm measured on what the objective of this epoch shows it, of images without shift or mirror."""
+    device = next(model.parameters()).device
+    generator = make_generator(config.seed, "statistics", epoch, device=device)
+    order = order_of(len(images), weights, config, epoch, "statistics")
+    with statistics_anew(model) as norms:
+        for number in range(min(steps_of(images, config), -(-MEASURED // config.batch)) if norms else 0):
+            x, y, own, _ = part_of(images, order, number, config, generator, device, ranks)
+            with _quick(device, config):
+                _now(objective, epoch)(model, x.contiguous(memory_format=torch.channels_last), y, own)
+    model.eval()
+
+
+def _quick(device: torch.device, config: TrainConfig) -> torch.autocast:
+    low = pick_dtype(device) == torch.bfloat16 if config.bfloat16 is None else config.bfloat16
+    return torch.autocast(device.type, torch.bfloat16, enabled=low)
 
 
 def _train_epoch(
@@ -119,25 +154,25 @@ def _train_epoch(
     optimizer: torch.optim.Optimizer,
     epoch: int,
     ranks: Ranks,
+    mean: RunningMean | None,
 ) -> float:
     """One pass over the images in this order, of each batch this process's slice; returns the mean loss."""
     device = next(model.parameters()).device
     generator = make_generator(config.seed, "epoch", epoch, device=device)
-    steps = max(1, len(images) // config.batch)
-    bfloat16 = pick_dtype(device) == torch.bfloat16 if config.bfloat16 is None else config.bfloat16
+    steps = steps_of(images, config)
     losses, known = torch.zeros(steps, device=device), 0
     model.train()
     for step in range(steps):
-        batch = order[step * config.batch : (step + 1) * config.batch]
-        own = ranks.generator(generator, len(batch))
-        pixels, labels = images.batch(batch[ranks.slice(len(batch))])
-        x = augment(to_float(pixels.to(device)), config, own)
+        x, y, own, count = part_of(images, order, step, config, generator, device, ranks)
+        x = augment(x, config, own)
         _set_rate(optimizer, config, epoch + step / steps)
-        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-            loss = step_of(objective, x, labels.to(device), own, len(batch))
+        with _quick(device, config):
+            loss = step_of(objective, x, y, own, count)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
+        if mean:
+            mean.add(model, epoch * steps + step + 1)
         losses[step] = loss.detach()
         if device.type == "cpu" or step % 50 == 49 or step == steps - 1:
             ranks.total(losses[known : step + 1]).div_(ranks.size)
@@ -177,7 +212,10 @@ def _check_finite(losses: Tensor, model: nn.Module, epoch: int, optimizer: torch
 
 def settings(config: TrainConfig, objective: Course, images: Images) -> dict[str, Any]:
     """What the weights depend on: a state or checkpoint with other settings is not continued."""
-    return {"config": asdict(config), "objective": _fingerprint(objective), "data": images.fingerprint()}
+    kept = asdict(config)
+    if not config.average:  # as it was before there was one
+        del kept["average"]
+    return {"config": kept, "objective": _fingerprint(objective), "data": images.fingerprint()}
 
 
 def _fingerprint(value: Any) -> Any:
@@ -201,6 +239,7 @@ def _store(
     identity: dict[str, Any],
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
+    mean: RunningMean | None,
     epoch: int,
     history: list[dict[str, float]],
     weights: Tensor | None,
@@ -209,6 +248,7 @@ def _store(
         return
     content = {"identity": json.dumps(identity, sort_keys=True), "epoch": epoch, "history": history}
     content |= {} if weights is None else {"weights": weights}
+    content |= {"mean": mean.weights} if mean else {}
     content |= {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
     buffer = io.BytesIO()
     torch.save(content, buffer)
@@ -220,9 +260,10 @@ def _restore(
     identity: dict[str, Any],
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
+    mean: RunningMean | None,
     ranks: Ranks,
 ) -> tuple[int, list[dict[str, float]], Tensor | None]:
-    """Epochs done so far, their history, weights of images; loads model and optimiser if `state` exists.
+    """Epochs done so far, their history, weights of images; loads what trains if `state` exists.
 
     Rank 0 reads it for all, so that none begins with an older one that its disk still shows.
     """
@@ -239,5 +280,7 @@ def _restore(
         )
     model.load_state_dict(content["model"])
     optimizer.load_state_dict(content["optimizer"])
+    if mean:
+        mean.weights = content["mean"]
     weights = content.get("weights")
     return content["epoch"], content["history"], None if weights is None else weights.cpu()

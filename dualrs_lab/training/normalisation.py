@@ -1,5 +1,6 @@
-"""BatchNorm over a batch that several processes share: mean and variance of all of it, gradients included.
+"""What a network keeps that no gradient teaches: statistics of BatchNorm, and a running mean of its weights.
 
+Over a batch that several processes share, BatchNorm has mean and variance of all of it, gradients included.
 On CUDA that is torch's SyncBatchNorm, which there is not for a CPU; there it is a sum over processes that
 gradients pass through.
 """
@@ -12,8 +13,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-__all__ = ["WholeBatchNorm", "whole_batch_statistics"]
+__all__ = ["RunningMean", "WholeBatchNorm", "statistics_anew", "whole_batch_statistics"]
 
 
 class _Total(torch.autograd.Function):
@@ -97,3 +99,74 @@ def whole_batch_statistics(model: nn.Module) -> Iterator[None]:
 
 def _on_cuda(part: nn.Module) -> bool:
     return any(tensor.is_cuda for tensor in (*part.parameters(), *part.buffers()))
+
+
+@contextmanager
+def statistics_anew(model: nn.Module) -> Iterator[bool]:
+    """Training mode, in which each BatchNorm has the plain mean over the batches that it meets within.
+
+    Gives whether there is one that has statistics. Those of before stay until the first batch: attacks in
+    evaluation mode need some. What keeps itself in evaluation mode, or meets no batch, keeps its own.
+    """
+    model.train()
+    norms = [part for part in model.modules() if isinstance(part, _BatchNorm) and part.training]
+    counted = [(norm, count) for norm in norms if (count := norm.num_batches_tracked) is not None]
+    before = [(norm.momentum, int(count)) for norm, count in counted]
+    for norm, count in counted:
+        norm.momentum = None
+        count.zero_()
+    try:
+        yield bool(counted)
+    finally:
+        for (norm, count), (momentum, known) in zip(counted, before, strict=True):
+            norm.momentum = momentum
+            if not count:
+                count.fill_(known)
+
+
+class RunningMean:
+    """The mean of a network's weights over its last steps, which it remembers for a `share` of all `steps`.
+
+    At first it is the plain mean (Polyak and Juditsky 1992), then an exponential one: in step t it goes
+    1 / min(t, share · steps) of the way to the weights, and so forgets half within .69 · share of the
+    training. As a share it means the same for any batch and number of epochs; Karras et al. (2022) count
+    their half-life in images for that. BatchNorm's statistics are to be measured (Izmailov et al. 2018).
+    Raises ValueError where that is the mean of one step.
+    """
+
+    # torch's AveragedModel is a network beside the one that callers hold, and waits for the device in each
+    # step; its update_bn also resets the BatchNorm of frozen parts, and shows images without noise or attack
+
+    def __init__(self, model: nn.Module, *, share: float, steps: int) -> None:
+        self.memory = share * steps
+        if not self.memory > 1:
+            raise ValueError(
+                f"train: the average over a share {share:g} of {steps} steps is that of one step; wanted a "
+                "larger share, or more epochs"
+            )
+        self.weights = [weight.detach().clone() for weight in model.parameters()]
+
+    def add(self, model: nn.Module, step: int) -> None:
+        """The weights after step 1, 2, …"""
+        weights = [weight.detach() for weight in model.parameters()]
+        go = get_ema_multi_avg_fn(1 - 1 / min(step, self.memory))  # type: ignore[no-untyped-call]
+        go(self.weights, weights, step)
+
+    @torch.no_grad()
+    def put(self, model: nn.Module) -> None:
+        """Give `model` the mean for its weights."""
+        for weight, mean in zip(model.parameters(), self.weights, strict=True):
+            weight.copy_(mean)
+
+    @contextmanager
+    def within(self, model: nn.Module) -> Iterator[None]:
+        """Within, `model` has the mean for its weights; afterwards all its tensors are what they were."""
+        own = [*model.parameters(), *model.buffers()]
+        before = [tensor.detach().clone() for tensor in own]
+        self.put(model)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for tensor, was in zip(own, before, strict=True):
+                    tensor.copy_(was)

@@ -260,6 +260,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _all(group: Ranks, out: Path) -> None:
     _train_all(group, out, QUICK)
+    torch.save(trained(OBJECTIVES["gaussian"], group=group, average=0.5), out / f"mean {group.rank}.pt")
     _normalise(group, out)
     _wrongly(group, out)
 
@@ -273,6 +274,14 @@ def test_two_processes_train_the_network_of_one(together: Path, name: str) -> No
     one, (first, second) = trained(OBJECTIVES[name]), kept(together, name)
     assert distance(first, second) == 0
     assert distance(one, first) < EXACT
+
+
+def test_the_mean_of_the_weights_is_the_same_in_two_processes(together: Path) -> None:
+    plain, one = (trained(OBJECTIVES["gaussian"], average=average) for average in (0.0, 0.5))
+    first, second = kept(together, "mean")
+    assert distance(first, second) == 0
+    assert distance(one, first) < EXACT
+    assert distance(one, plain) > 5 * EXACT
 
 
 def test_that_comparison_notices_what_is_wrong(together: Path) -> None:
