@@ -25,8 +25,8 @@ from dualrs_lab.evidence import average_radius, certified_accuracy, keep_table, 
 from dualrs_lab.files import provenance, replace_text
 
 __all__ = [
-    "ALIKE", "CAT_RS", "CONSISTENCY", "LARGE", "NAMED", "SMALL", "certified", "chosen_for", "main", "of_row",
-    "table_of",
+    "ALIKE", "CAT_RS", "CONSISTENCY", "LARGE", "NAMED", "SMALL", "certified", "chosen_for", "main",
+    "network_of", "of_row", "table_of",
 ]  # fmt: skip
 
 CONSISTENCY, CAT_RS = "consistency", "CAT-RS"
@@ -95,9 +95,14 @@ def certified(setting: Setting) -> pd.DataFrame:
 
 def table_of(sigma: float, kind: str) -> Path:
     """Where the certificates of an expert are."""
+    network = network_of(sigma, kind)
+    return network.with_name(f"{network.stem}_smoothed{sigma:g}_n10000.tsv")
+
+
+def network_of(sigma: float, kind: str) -> Path:
+    """Where an expert is."""
     folder, more = (TAUGHT, "_CAT-RS") if kind == CAT_RS else (WIDE, "")
-    stem = f"cifar10_jpeg_wide_start{more}_sigma{sigma:g}_seed{SEED}"
-    return folder / f"{stem}_smoothed{sigma:g}_n10000.tsv"
+    return folder / f"cifar10_jpeg_wide_start{more}_sigma{sigma:g}_seed{SEED}.safetensors"
 
 
 def _learnt(data: str) -> Iterator[tuple[Setting, NDArray[np.float64]]]:

@@ -4,7 +4,8 @@ The larger experts by CAT-RS count votes about held-out training images, told ap
 these it is learnt, for several goals, who is asked, in which order, and below which confidence each is
 silent; beside it, the same with every vote counted. The cascades are then certified from the tables of test
 images (`dualrs-lab certify --sure`), without a draw. Half an hour on one core, nearly all of it for the
-votes.
+votes; with `--votes`, those of `benchmarks.gpu.silent` are learnt from. Tables whose votes are told
+apart are those in `--out`, or else beside the networks; of a noise level that has none, every vote counts.
 """
 
 import argparse
@@ -18,12 +19,12 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import load_file
 
-from benchmarks.dial import ALIKE, CAT_RS, LARGE, SMALL, TAUGHT, table_of
+from benchmarks.dial import ALIKE, CAT_RS, LARGE, SMALL, TAUGHT, network_of, table_of
 from benchmarks.gpu.certifying import ALPHA, RADII, SEED, split
 from benchmarks.quality import make_parts, quick
 from dualrs_lab.cascade import Cascade, CascadeGoal, FoundCascade, from_tables, search_cascade
+from dualrs_lab.combine import read_image_votes
 from dualrs_lab.data import Images, load_images
 from dualrs_lab.evidence import average_radius, certified_accuracy, read_table, sure_votes
 from dualrs_lab.files import replace_text
@@ -31,10 +32,12 @@ from dualrs_lab.models import Graded, load_checkpoint
 from dualrs_lab.runtime import pick_device
 from dualrs_lab.smoothing import image_votes
 
-__all__ = ["CONFIDENCES", "GOALS", "LEVELS", "Bench", "certified", "graded_table", "main", "of_row", "tables"]
+__all__ = [
+    "CONFIDENCES", "GOALS", "LEVELS", "Bench", "certified", "graded_name", "graded_table", "main", "of_row",
+    "plain_levels", "tables", "votes_name",
+]  # fmt: skip
 
 LEVELS, CONFIDENCES = (1.0, 0.5, 0.25), (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
-PLAIN = (0.25,)  # of which there is a table whose votes are not told apart
 N, SKIP = 300, 125  # draws about every so many-th training image, all of which are held out
 STAGES = 5
 PUBLISHED = pd.read_csv(TAUGHT.parent / "published_dual.csv")
@@ -60,6 +63,7 @@ class Bench:
     out: Path
     data: str
     device: torch.device
+    counted: Path | None = None  # votes that were counted elsewhere
     skip: int = SKIP
     n: int = N
 
@@ -72,7 +76,7 @@ class Bench:
     @property
     def votes(self) -> Path:
         """Votes about them, by how sure each is."""
-        return self.out / "cifar10_jpeg_wide_start_CAT-RS_graded_votes.safetensors"
+        return self.counted or self.out / votes_name(network_of(LEVELS[0], CAT_RS))
 
 
 def main(argv: Sequence[str] | None = None) -> pd.DataFrame:
@@ -82,40 +86,72 @@ def main(argv: Sequence[str] | None = None) -> pd.DataFrame:
     )
     add = parser.add_argument
     add("--data", required=True, help="CIFAR-10 re-encoded as JPEG, folder:PATH (or another encoding of it)")
-    add("--parts", nargs="+", choices=[*PARTS], default=[*PARTS], metavar="PART", help=", ".join(PARTS))
+    add("--parts", nargs="+", choices=[*PARTS], metavar="PART", help=", ".join(PARTS))
+    add("--votes", type=Path, metavar="FILE", help="learn from these, and count none (those in --out)")
     add("--threads", type=int, default=0)
     add("--device", default="auto", help="auto, cpu, cuda:0, …")
     add("--out", type=Path, default=Path("runs/silence"), help="folder for the results (%(default)s)")
     args = parser.parse_args(argv)
+    if args.votes and not args.votes.is_file():
+        parser.error(f"--votes: {args.votes}: no such file")
+    if args.votes and "votes" in (args.parts or ()):
+        parser.error("--votes names votes that were counted: leave the part votes out")
     torch.set_num_threads(args.threads or torch.get_num_threads())
-    bench = Bench(out=args.out, data=args.data, device=pick_device(args.device))
-    return make_parts(PARTS, args.parts, bench)
+    bench = Bench(out=args.out, data=args.data, device=pick_device(args.device), counted=args.votes)
+    every = [part for part in PARTS if part != "votes" or not args.votes]
+    return make_parts(PARTS, args.parts or every, bench)
 
 
 def _votes(bench: Bench) -> None:
     networks = [
-        Graded(load_checkpoint(network_of(sigma), device=bench.device)[0], CONFIDENCES) for sigma in LEVELS
+        Graded(load_checkpoint(network_of(sigma, CAT_RS), device=bench.device)[0], CONFIDENCES)
+        for sigma in LEVELS
     ]
     how = quick(bench.device)
     how["fast"] = replace(how["fast"], int8=False)
     image_votes(networks, bench.held_out, bench.votes, sigmas=LEVELS, n=bench.n, seed=SEED, **how)
 
 
-def network_of(sigma: float) -> Path:
-    """The network by CAT-RS for this noise."""
-    return TAUGHT / f"cifar10_jpeg_wide_start_CAT-RS_sigma{sigma:g}_seed{SEED}.safetensors"
+def votes_name(network: Path) -> str:
+    """How the file is called of votes, told apart by how sure they are, of a network and its siblings."""
+    return f"{network.stem.partition('_sigma')[0]}_graded_votes.safetensors"
+
+
+def graded_name(network: Path, sigma: float, n: int = 10_000) -> str:
+    """How the table is called of a network's certificates with votes told apart."""
+    return f"{network.stem}_graded{sigma:g}_n{n}.tsv"
 
 
 def graded_table(sigma: float, folder: Path = TAUGHT) -> Path:
-    """Its certificates, with votes told apart by how sure they are."""
-    return folder / f"cifar10_jpeg_wide_start_CAT-RS_sigma{sigma:g}_seed{SEED}_graded{sigma:g}_n10000.tsv"
+    """That of the network by CAT-RS for this noise."""
+    return folder / graded_name(network_of(sigma, CAT_RS), sigma)
+
+
+def plain_levels(folder: Path = TAUGHT) -> tuple[float, ...]:
+    """Noise levels without a graded table in `folder` or beside the networks: every vote counts there.
+
+    FileNotFoundError if none has one: nobody could be silent.
+    """
+    found = tuple(sigma for sigma in LEVELS if not _graded(sigma, folder).exists())
+    if found == LEVELS:
+        raise FileNotFoundError(
+            f"silence: {graded_table(LEVELS[0], folder)}: no such file, nor one of another noise level, nor "
+            f"in {TAUGHT}; make them by dualrs-lab certify --sure, or by benchmarks.gpu.silent"
+        )
+    return found
 
 
 def tables(folder: Path = TAUGHT) -> dict[float, pd.DataFrame]:
     """Tables about test images: of every level, on the images that all of them hold."""
-    found = {s: read_table(table_of(s, CAT_RS) if s in PLAIN else graded_table(s, folder)) for s in LEVELS}
+    plain = plain_levels(folder)
+    found = {s: read_table(table_of(s, CAT_RS) if s in plain else _graded(s, folder)) for s in LEVELS}
     idx = set.intersection(*({*table["idx"]} for table in found.values()))
     return {s: table[table["idx"].isin(idx)] for s, table in found.items()}
+
+
+def _graded(sigma: float, folder: Path) -> Path:
+    own = graded_table(sigma, folder)
+    return own if own.exists() else graded_table(sigma)
 
 
 def certified(cascade: Cascade, folder: Path = TAUGHT) -> pd.DataFrame:
@@ -133,13 +169,14 @@ def of_row(row: "Mapping[str, object] | pd.Series[Any]") -> Cascade:
 
 
 def _cascades(bench: Bench) -> pd.DataFrame:
-    held = load_file(bench.votes)
-    counts, labels = held["counts"].astype(np.int64), held["labels"].astype(np.int64)
+    plain, (counts, labels) = plain_levels(bench.out), _counted(bench)
+    for sigma in plain:
+        print(f"σ = {sigma:g}: every vote counts, as there is no {graded_table(sigma).name}")
     every = sure_votes(counts, CONFIDENCES, 0)[..., :-1]
     rows = []
     for name, goal in GOALS.items():
         how: dict[str, Any] = {"goal": goal, "alpha": ALPHA}
-        silent = {"confidences": CONFIDENCES, "plain": PLAIN}
+        silent = {"confidences": CONFIDENCES, "plain": plain}
         for arm, found in (
             ("silent, asked again", search_cascade(counts, labels, LEVELS, stages=STAGES, **silent, **how)),
             ("every vote counts", search_cascade(every, labels, LEVELS, stages=len(LEVELS), **how)),
@@ -148,6 +185,16 @@ def _cascades(bench: Bench) -> pd.DataFrame:
     kept = pd.DataFrame(rows)
     replace_text(bench.out / "silence.csv", kept.round(6).to_csv(lineterminator="\n", index=False))
     return kept.set_index(["goal", "arm"])[[f"{r:g}" for r in RADII]]
+
+
+def _counted(bench: Bench) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    counts, labels, about = read_image_votes(bench.votes, LEVELS)
+    if about.get("sure", {}).get("confidences") != [*CONFIDENCES]:
+        raise ValueError(
+            f"silence: {bench.votes} tells votes apart by {about.get('sure')}; wanted the confidences "
+            f"{CONFIDENCES}"
+        )
+    return counts, labels
 
 
 def _row(goal: str, arm: str, found: FoundCascade, folder: Path) -> dict[str, object]:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from dualrs_lab.attacks import L2, LINF, PGD, evaluating, margins, mma, pgd
 from dualrs_lab.cascade import Cascade, CascadeCertificate, CascadeSpec, certify_cascade_table
+from dualrs_lab.combine import read_image_votes
 from dualrs_lab.data import Images, load_images, to_float
 from dualrs_lab.dual import (
     Cuts,
@@ -31,9 +32,10 @@ from dualrs_lab.dual import (
     numbered,
     train_router,
 )
+from dualrs_lab.evidence import at_confidence
 from dualrs_lab.headless import make_slots
 from dualrs_lab.mixing import AdaptiveMix, MixingLoss, make_head, train_mixing
-from dualrs_lab.models import Classifier, load_checkpoint, make_model
+from dualrs_lab.models import Classifier, Graded, load_checkpoint, make_model
 from dualrs_lab.pixels import Pixels, RandomPixels, TopFraction, Uniform
 from dualrs_lab.runtime import describe, make_generator, pick_device, pick_dtype
 from dualrs_lab.smoothing import (
@@ -51,6 +53,7 @@ from dualrs_lab.smoothing import (
     count_votes,
     disagreement,
     freeze,
+    image_votes,
     label_votes,
     strict_float32,
 )
@@ -201,6 +204,59 @@ def test_a_compiled_copy_works_here_and_votes_as_the_network() -> None:
     voter = freeze(model, GridNoise(0.25), (1, 8, 8), fast=wanted, **settings)
     assert voter.steps == wanted.steps(torch.float32)
     assert disagreement(model, voter, x, blocks(GridNoise(0.25), (1, 8, 8)))["share"] < 0.02
+
+
+CONFIDENCES = (0.3, 0.5, 0.7)
+
+
+@pytest.mark.parametrize("graph", [False, pytest.param(True, marks=only_cuda)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_graded_copy_votes_as_the_network_within_it_and_tells_how_sure_it_is(
+    dtype: torch.dtype, graph: bool
+) -> None:
+    """Beside softmax in double precision; confidences that lie a twentieth off are told from these."""
+    model, _ = load_checkpoint(SHIPPED, device=DEVICE)
+    noise, wanted = GridNoise(0.5), FastPath(compile=False, cuda_graph=graph)
+    how = {"device": DEVICE, "dtype": dtype, "fast": wanted, "batch": 400}
+    voter = freeze(Graded(model, CONFIDENCES), noise, COLOUR, classes=40, **how)
+    assert voter.steps == wanted.steps(dtype)
+    x, z = photographs(voter.units), blocks(noise, COLOUR).stack(range(voter.units))
+    with torch.inference_mode():
+        votes = voter(x, z).clone()
+        assert not torch.equal(voter(x.flip(0), z), votes)  # a replay takes what it is given
+        assert torch.equal(voter(x, z), votes)
+        logits = model.eval()(noise.add(x.unsqueeze(1), z, torch.float32).flatten(0, 1)).double()
+    most, votes = logits.softmax(1).amax(1), votes.flatten()
+
+    def blocks_of(confidences: tuple[float, ...]) -> Tensor:
+        return sum((most < sure).long() for sure in confidences)  # type: ignore[return-value]
+
+    few = 0.04 if dtype == torch.bfloat16 else 0.02  # on CUDA, float32 is TF32
+    assert (votes % 10 != logits.argmax(1)).double().mean() < few
+    assert (votes // 10 != blocks_of(CONFIDENCES)).double().mean() < few
+    assert (votes // 10 != blocks_of(tuple(sure + 0.05 for sure in CONFIDENCES))).double().mean() > 2 * few
+
+
+@pytest.mark.filterwarnings("ignore:certify_table. the frozen network")  # sixteen bits move how sure it is
+def test_graded_votes_and_tables_are_counted_on_the_device(
+    tmp_path: Path, digits: Images, test_images: Images, experts: list[Classifier]
+) -> None:
+    own = [Graded(model, CONFIDENCES) for model in experts]
+    how = {"dtype": pick_dtype(DEVICE), "fast": FastPath(compile=False, cuda_graph=CUDA)}
+    settings = {"sigmas": LEVELS, "n": 150, "seed": 0, "progress": False}
+    path = tmp_path / "votes.safetensors"
+    image_votes(own, digits.select(range(40)), path, **settings, **how)
+    counts, *_ = read_image_votes(path, LEVELS)
+    assert counts.shape == (40, 3, 40)
+    assert (counts.sum(axis=2) == 150).all()
+    assert (counts.reshape(40, 3, 4, 10).sum(axis=(0, 1, 3)) > 0).all()  # some are sure, some are not
+    spec = Spec(noise=GridNoise(0.25), seed=0, n0=50, n=400, **how)
+    graded = certify_table(own[1], test_images, tmp_path / "graded.tsv", spec=spec, progress=False)
+    plain = certify_table(experts[1], test_images, tmp_path / "plain.tsv", spec=spec, progress=False)
+    every = at_confidence(graded, 0)
+    assert (every["radius"] - plain["radius"]).abs().max() < 0.05  # but for ties of 16-bit logits
+    assert every["correct"].mean() > 0.5
+    assert at_confidence(graded, 0.7)["radius"].mean() < every["radius"].mean()
 
 
 @only_cuda

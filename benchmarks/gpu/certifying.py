@@ -9,13 +9,14 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.gpu.stage import Clock, halve
 from benchmarks.gpu.trainer import Recipe, Trainer
 from dualrs_lab.data import Images, load_images
+from dualrs_lab.evidence import at_confidence, confidences_of
 from dualrs_lab.files import replace_text
-from dualrs_lab.models import Classifier, make_model, save_checkpoint
+from dualrs_lab.models import Classifier, kinds_of, make_model, save_checkpoint
 from dualrs_lab.runtime import describe
 from dualrs_lab.smoothing import (
     BLOCK,
@@ -32,7 +33,7 @@ from dualrs_lab.training import channel_statistics
 
 __all__ = [
     "ALPHA", "HOLD", "RADII", "SEED", "STRENGTH", "Run", "Sampling", "Size", "certified", "fresh", "keep",
-    "loaded", "named", "paced", "sampling", "show", "split", "tables",
+    "loaded", "more", "named", "paced", "sampling", "show", "split", "tables",
 ]  # fmt: skip
 
 STRENGTH = {0.25: 20.0, 0.5: 10.0, 1.0: 10.0, 0.12: 20.0}  # of consistency, as published; 0.12 as 0.25
@@ -127,7 +128,7 @@ def fresh(images: Images, network: str) -> Classifier:
     return make_model(network, **shape, mean=mean, std=std, seed=SEED)
 
 
-def sampling(model: Classifier, images: Images, clock: Clock) -> Sampling:
+def sampling(model: nn.Module, images: Images, clock: Clock) -> Sampling:
     """The first way of sampling that works here, and what a vote costs by it; what does not is said."""
     cuda = next(model.parameters()).is_cuda
     low = torch.bfloat16 if cuda else torch.float32
@@ -144,9 +145,9 @@ def sampling(model: Classifier, images: Images, clock: Clock) -> Sampling:
     raise RuntimeError("no way of sampling works on this device")
 
 
-def _vote_seconds(model: Classifier, images: Images, dtype: torch.dtype, fast: FastPath) -> float:
+def _vote_seconds(model: nn.Module, images: Images, dtype: torch.dtype, fast: FastPath) -> float:
     device, noise = next(model.parameters()).device, GridNoise(0.5)
-    classes = len(images.classes)
+    classes = kinds_of(model, len(images.classes))
     voter = freeze(model, noise, images.shape, classes=classes, device=device, dtype=dtype, fast=fast)
     x = images.batch(torch.arange(voter.units) % len(images))[0].to(device)
     certify(voter, x[:2], classes=classes, spec=Spec(noise=noise, seed=SEED, n=BLOCK))  # the engine as well
@@ -186,7 +187,7 @@ def keep(path: Path, model: Classifier, images: Images, sigma: float | None, how
     halve(path)
 
 
-def tables(run: Run, models: Mapping[float, Classifier], skips: Sequence[int]) -> None:
+def tables(run: Run, models: Mapping[float, nn.Module], skips: Sequence[int]) -> None:
     """Wave by wave through the test images, so that a shortage of time costs images and no noise level.
 
     A table that fails stops no other. Raises RuntimeError at the end that names those that failed.
@@ -209,7 +210,9 @@ def tables(run: Run, models: Mapping[float, Classifier], skips: Sequence[int]) -
                 run.clock.say(f"{named(run, sigma)}: no table, {type(error).__name__}: {error}")
                 del going[sigma]
                 continue
-            took, right = time.perf_counter() - begin, (table["correct"] == 1).mean()
+            took = time.perf_counter() - begin
+            every = at_confidence(table, 0) if confidences_of(table) else table  # counts every vote
+            right = (every["correct"] == 1).mean()
             if votes * seconds > run.size.begin:  # a few rows tell nothing of what a vote costs
                 seconds = max(seconds, (took - run.size.begin) / votes)
             run.clock.say(
@@ -224,7 +227,7 @@ def _rows(path: Path) -> int:
     return len(path.read_text().splitlines()) - 1 if path.exists() else 0
 
 
-def certified(run: Run, model: Classifier, sigma: float, n: int, skip: int) -> pd.DataFrame:
+def certified(run: Run, model: nn.Module, sigma: float, n: int, skip: int) -> pd.DataFrame:
     """The table of a network; if a quick way of sampling fails, by the plain network in its precision."""
     how, path, info = run.sampling, run.table(sigma, n), run.about(sigma)
     spec = Spec(noise=GridNoise(sigma), seed=SEED, n=n, alpha=ALPHA, dtype=how.dtype, fast=how.fast)
@@ -236,6 +239,19 @@ def certified(run: Run, model: Classifier, sigma: float, n: int, skip: int) -> p
         return certify_table(
             model, run.test, path, spec=spec, skip=skip, replace=True, progress=False, info=info
         )
+
+
+def more(
+    run: Run, models: Mapping[float, nn.Module], n: int, skip: int, *, margin: float = 1.2, after: float
+) -> None:
+    """More draws about fewer images, as far as time goes; `after` so many seconds are wanted."""
+    for sigma, model in models.items():
+        need = margin * run.tested(skip) * n * run.sampling.seconds + run.size.begin + after
+        if run.clock.enough(need):
+            certified(run, model, sigma, n, skip)
+            run.clock.say(f"{named(run, sigma)}: {run.tested(skip)} images at n = {n}")
+        else:
+            run.clock.say(f"{named(run, sigma)}: n = {n} is left out, it needs {need:.0f} s")
 
 
 def named(run: Run, sigma: float) -> str:

@@ -25,10 +25,10 @@ from benchmarks.gpu.certifying import (
     SEED,
     STRENGTH,
     Sampling,
-    certified,
     fresh,
     keep,
     loaded,
+    more,
     paced,
     sampling,
     show,
@@ -112,7 +112,7 @@ def work(arguments: argparse.Namespace, clock: Clock, out: Path) -> None:
     ahead = {
         "tables": (size.board, lambda: tables(run, experts, size.skips)),
         "labels": (size.board, lambda: labels(run, experts)),
-        "more draws": (size.board, lambda: more(run, experts)),
+        "more draws": (size.board, lambda: more(run, experts, *size.more, after=size.board)),
         "board": (size.board / 4, lambda: compare_all(run)),
     }
     parts(clock, ahead)
@@ -150,18 +150,6 @@ def train(run: Run, start: Classifier) -> None:
         say(f"σ = {sigma:g}: {how['steps']} steps, {how['epochs']:.1f} epochs")
         say(f"σ = {sigma:g}: right on held-out images, one draw each: {how['held_out_accuracy']:.3f}")
     torch.backends.cudnn.benchmark = False
-
-
-def more(run: Run, experts: Mapping[float, Classifier]) -> None:
-    """More draws about fewer images, as far as time goes."""
-    n, skip = run.size.more
-    for sigma, model in experts.items():
-        need = 1.2 * run.tested(skip) * n * run.sampling.seconds + run.size.begin + run.size.board
-        if run.clock.enough(need):
-            certified(run, model, sigma, n, skip)
-            run.clock.say(f"σ = {sigma:g}: {run.tested(skip)} images at n = {n}")
-        else:
-            run.clock.say(f"σ = {sigma:g}: n = {n} is left out, it needs {need:.0f} s")
 
 
 def labels(run: Run, experts: Mapping[float, Classifier]) -> None:

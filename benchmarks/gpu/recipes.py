@@ -25,6 +25,7 @@ from benchmarks.gpu.certifying import (
     fresh,
     keep,
     loaded,
+    more,
     paced,
     sampling,
     split,
@@ -120,11 +121,12 @@ def work(arguments: argparse.Namespace, clock: Clock, out: Path) -> None:
     if arguments.later:
         return
     experts = {sigma: load_checkpoint(run.checkpoint(sigma), device=device)[0] for sigma in SIGMAS}
+    best_first = {s: experts[s] for s in sorted(experts, key=lambda sigma: sigma != size.judged)}
     ahead = {
         "votes": (size.board, lambda: votes(run, experts)),
         "tables": (size.board, lambda: tables(run, experts, size.skips)),
         "board": (size.board / 4, lambda: compare_all(run)),
-        "more draws": (size.board, lambda: more(run, experts)),
+        "more draws": (size.board, lambda: more(run, best_first, *size.more, margin=1.1, after=3)),
     }
     parts(clock, ahead)
 
@@ -217,18 +219,6 @@ def votes(run: Run, experts: Mapping[float, Classifier]) -> None:
         how = {"draws": run.size.draws, "sampling": run.sampling}
         found = count_labels(experts, run.everything, held, path, **how, enough=lambda images: True)  # type: ignore[arg-type]
         run.clock.say(f"{found} held-out images, {run.size.draws} draws of each expert")
-
-
-def more(run: Run, experts: Mapping[float, Classifier]) -> None:
-    """More draws about fewer images, as far as time goes."""
-    n, skip = run.size.more
-    for sigma in sorted(experts, key=lambda sigma: sigma != run.size.judged):
-        need = 1.1 * run.tested(skip) * n * run.sampling.seconds + run.size.begin + 3
-        if run.clock.enough(need):
-            certifying.certified(run, experts[sigma], sigma, n, skip)
-            run.clock.say(f"σ = {sigma:g}: {run.tested(skip)} images at n = {n}")
-        else:
-            run.clock.say(f"σ = {sigma:g}: n = {n} is left out, it needs {need:.0f} s")
 
 
 if __name__ == "__main__":
