@@ -25,8 +25,8 @@ from dualrs_lab.evidence import average_radius, certified_accuracy, keep_table, 
 from dualrs_lab.files import provenance, replace_text
 
 __all__ = [
-    "ALIKE", "CAT_RS", "CONSISTENCY", "LARGE", "NAMED", "SMALL", "certified", "chosen_for", "main",
-    "network_of", "of_row", "table_of",
+    "ALIKE", "CAT_RS", "CONSISTENCY", "LARGE", "NAMED", "SMALL", "certified", "chosen_for", "keep_cascade",
+    "main", "network_of", "of_row", "table_of",
 ]  # fmt: skip
 
 CONSISTENCY, CAT_RS = "consistency", "CAT-RS"
@@ -68,7 +68,8 @@ def main(argv: Sequence[str] | None = None) -> pd.DataFrame:
     rows = [_row(found[number][0], curves[number], "; ".join(names)) for number, names in chosen.items()]
     dial = pd.DataFrame(rows).sort_values(["held_out_small", "held_out_large"]).reset_index(drop=True)
     replace_text(args.out / "dial.csv", dial.round(6).to_csv(lineterminator="\n", index=False))
-    _keep(of_row(chosen_for(dial, f"alike, {CAT_RS} alone")), args.out / "cascade_falling_back.tsv")
+    back = of_row(chosen_for(dial, f"alike, {CAT_RS} alone"))
+    keep_cascade(args.out / "cascade_falling_back.tsv", back.cascade, certified(back), back.kinds)
     print(dial.round(3).to_string(index=False))
     return dial
 
@@ -152,12 +153,12 @@ def _row(setting: Setting, curve: NDArray[np.float64], name: str) -> dict[str, o
     )
 
 
-def _keep(setting: Setting, path: Path) -> None:
+def keep_cascade(path: Path, cascade: Cascade, table: pd.DataFrame, kinds: Sequence[str]) -> None:
+    """Keep the table of a cascade with its settings and the kinds of its networks, unless one is there."""
     if not path.exists():
-        table = certified(setting)
-        identity = {"method": "cascade", "alpha": ALPHA, **setting.cascade.settings(), **origin(table)}
-        identity |= {"thresholds": setting.cascade.limits}
-        record = {"identity": identity, "kinds": setting.kinds, "provenance": provenance()}
+        identity = {"method": "cascade", "alpha": ALPHA, **cascade.settings(), **origin(table)}
+        identity |= {"thresholds": cascade.limits}
+        record = {"identity": identity, "kinds": kinds, "provenance": provenance()}
         keep_table("benchmarks.dial", path, table, record)
 
 

@@ -84,6 +84,7 @@ def _cascade(options: Namespace) -> int:
     tables = _opened(options)
     from dualrs_lab.cascade.from_tables import from_tables
     from dualrs_lab.evidence.joins import origin
+    from dualrs_lab.evidence.recompute import every_vote
 
     cascade = _asked(options, tables)
     found = from_tables(tables, cascade=cascade, alpha=options.alpha)
@@ -91,7 +92,7 @@ def _cascade(options: Namespace) -> int:
     identity |= {"alpha": options.alpha, "tables": made_from(options.tables)}
     experts = [tables[sigma] for sigma in dict.fromkeys(cascade.sigmas)]
     keep(options.name, options.out, found, identity, of=experts, levels=cascade.alpha_split(options.alpha))
-    singles = {f"σ = {sigma:g}": _every_vote(table) for sigma, table in sorted(tables.items())}
+    singles = {f"σ = {sigma:g}": every_vote(table) for sigma, table in sorted(tables.items())}
     if {alpha for table in singles.values() for alpha in table["alpha"]} != {options.alpha}:
         print(f"alpha of the cascade is {options.alpha:g}; its experts, of another level, are not beside it")
         singles = {}
@@ -155,13 +156,6 @@ def _learnt(options: Namespace, sigmas: tuple[float, ...]) -> "Cascade":
     return replace(found, shares=tuple(options.shares) or found.shares)
 
 
-def _every_vote(table: "DataFrame") -> "DataFrame":
-    # also those that are told apart by how sure they are
-    from dualrs_lab.evidence.recompute import at_confidence, confidences_of
-
-    return at_confidence(table, 0) if confidences_of(table) else table
-
-
 def _opened(options: Namespace) -> "dict[float, DataFrame]":
     # the tables by their sigma, and a place for what is made of them
     for path in options.tables:
@@ -207,7 +201,7 @@ def _options(parser: Parser) -> None:
 
 
 def _combine(options: Namespace) -> int:
-    tables = {sigma: _every_vote(table) for sigma, table in _opened(options).items()}
+    tables = _opened(options)
     from dualrs_lab.combine.from_tables import combine_tables
     from dualrs_lab.evidence.joins import origin
     from dualrs_lab.evidence.summary import summarise

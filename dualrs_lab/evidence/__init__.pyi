@@ -56,6 +56,7 @@ from .recompute import FIRST_MIXES as FIRST_MIXES
 from .recompute import at_confidence as at_confidence
 from .recompute import check_evidence as check_evidence
 from .recompute import confidences_of as confidences_of
+from .recompute import every_vote as every_vote
 from .recompute import for_copy as for_copy
 from .recompute import once_each as once_each
 from .recompute import reclaimed as reclaimed

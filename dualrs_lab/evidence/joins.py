@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dualrs_lab.evidence.claim import Claim, Claims
+from dualrs_lab.evidence.recompute import every_vote
 from dualrs_lab.evidence.table import as_table
 from dualrs_lab.evidence.votes import Votes, are_votes, cell_votes, leader, level_text, vote_counts
 
@@ -195,15 +196,17 @@ def join_votes(tables: Mapping[float, Claims], sigmas: Sequence[float]) -> Joine
     """Votes of the experts at `sigmas`, from `tables` of `smoothing.certify_table` by sigma.
 
     All draws must be in them, as many for each image: votes that stopped early depend on a level of their
-    own. Raises ValueError for a sigma without its table or with that of another, for votes that stopped early
-    or that contradict their counts, and as `evidence.aligned` does, where seeds differ as well.
+    own. Votes that are told apart by how sure they are (`models.Graded`) all count. Raises ValueError for a
+    sigma without its table or with that of another, for votes that stopped early or that contradict their
+    counts, and as `evidence.aligned` does, where seeds differ as well.
     """
     if missing := [sigma for sigma in sigmas if sigma not in tables]:
         raise ValueError(
             f"join_votes: no table for sigma {missing[0]:g}; wanted tables of {tuple(sigmas)}, got "
             f"{sorted(tables)}"
         )
-    return join_experts({level_text(sigma): (sigma, tables[sigma]) for sigma in sigmas})
+    counted = {sigma: every_vote(as_table(tables[sigma])) for sigma in sigmas}
+    return join_experts({level_text(sigma): (sigma, table) for sigma, table in counted.items()})
 
 
 def join_experts(experts: Mapping[str, tuple[float, Claims]]) -> Joined:

@@ -26,6 +26,7 @@ __all__ = [
     "at_confidence",
     "check_evidence",
     "confidences_of",
+    "every_vote",
     "for_copy",
     "once_each",
     "reclaimed",
@@ -163,6 +164,11 @@ def at_confidence(table: pd.DataFrame, confidence: float) -> pd.DataFrame:
     sure = {"confidence": float(confidence), "answers": classes}
     made.attrs = table.attrs | {"identity": known | {"sure": sure}}
     return made
+
+
+def every_vote(table: pd.DataFrame) -> pd.DataFrame:
+    """What all votes of a table certify, also where confidences tell them apart: that of the plain network."""
+    return at_confidence(table, 0) if confidences_of(table) else table
 
 
 def _graded(sure: Any) -> bool:

@@ -215,6 +215,70 @@ def test_silent_draws_that_are_left_out_break_the_level() -> None:
     assert violations(*HARD["silence of all"], 4 * ALPHA) > MOST
 
 
+# The same draws, asked twice.
+
+TWICE = {  # sure of class 0 and 1, unsure of both, at sigma 0.5; class 0 and 1 at sigma 1; thresholds
+    "silence of all": (
+        (0.5, 0.05, 0.24, 0.21),
+        (special.ndtr(special.ndtri(0.74) / 2), 0.2),
+        (0.0, 0.0, 0.0),
+    ),
+    "the last errs": ((0.2, 0.1, 0.15, 0.55), (0.45, 0.3), (0.1, 0.0, 0.0)),
+    "the first errs, below a majority": ((0.3, 0.32, 0.28, 0.1), (0.5, 0.4), (-0.4, 0.2, -0.2)),
+}
+
+
+def violations_twice(name: str, alpha: float) -> int:
+    """As `violations`, of a network that is asked again with every vote, from the draws it had before."""
+    often, other, limits = TWICE[name]
+    cascade = Cascade((0.5, 1.0, 0.5), limits, answers=2, confidences=(0.6, 0.0, 0.0))
+    rng = np.random.default_rng(2)
+    draws = rng.multinomial(N, often, size=RUNS)
+    beside = rng.multinomial(N, (*other, 1 - sum(other)), size=RUNS)
+    first = np.stack([draws[:, 0], draws[:, 1], draws[:, 2] + draws[:, 3]], axis=1)
+    again = np.stack([draws[:, 0] + draws[:, 2], draws[:, 1] + draws[:, 3], 0 * draws[:, 0]], axis=1)
+    votes = np.stack([first, beside, again], axis=1)
+    exact = np.array([often[:2], other, (often[0] + often[2], often[1] + often[3])])
+    sigma, limit = np.array(cascade.sigmas), np.array(limits)
+    mine, theirs = (sigma * special.ndtri(p) for p in exact.T)
+    half = (mine - theirs) / 2
+    true = cascade_radius(np.minimum(mine - limit, half), np.maximum(limit - theirs, half))
+    found = steps(votes, np.zeros(RUNS, dtype=np.int64), cascade=cascade, alpha=alpha).radius
+    return int((found > true + 1e-12).sum())
+
+
+@pytest.mark.parametrize("name", TWICE)
+def test_the_level_holds_where_draws_are_asked_twice(name: str) -> None:
+    failing = violations_twice(name, ALPHA)
+    print(f"{name}: {failing} of {RUNS} claim too much, alpha = {ALPHA}")
+    assert failing <= MOST
+
+
+def test_a_level_that_is_spent_for_each_expert_anew_is_caught() -> None:
+    """Negative control: bounds that fail with probability alpha each, as if they were one."""
+    assert violations_twice("silence of all", 3 * ALPHA) > MOST
+
+
+def plainly(points: np.ndarray, cascade: Cascade) -> np.ndarray:
+    """Exact probabilities (N, K, 2): one that is never silent takes what it is unsure of for class 1."""
+    p = np.stack([PLANE.probabilities(points, sigma) for sigma in cascade.sigmas], axis=1)
+    unsure = np.where(np.array(cascade.sure)[:, None] > 0, 0, p[..., 2:])
+    both = np.concatenate([p[..., :1], p[..., 1:2] + unsure], axis=2)
+    return np.clip(both, 1e-12, 1 - 1e-12)
+
+
+@pytest.mark.parametrize("limits", [(0.05, 0.0, 0.0), (0.0, 0.03, -0.02), (-0.02, 0.0, 0.0)])
+def test_the_exact_system_that_asks_twice_keeps_its_answer(limits: tuple[float, ...]) -> None:
+    cascade = Cascade((0.07, 0.25, 0.07), limits, answers=ANSWERS, confidences=(0.5, 0.5, 0.0))
+    points, _ = sample_points(PLANE, 600, seed=5)
+    y = answers(points, cascade, plainly)
+    points, y = points[y != ABSTAIN], y[y != ABSTAIN]
+    found = radii(points, y, cascade, plainly)
+    assert len(points) > 250
+    assert (found > 0).mean() > 0.9
+    assert not others_in_the_ball(points, y, np.maximum(found, 0), cascade, plainly).any()
+
+
 # Rows.
 
 

@@ -17,7 +17,7 @@ from dualrs_lab.cascade import (
     from_tables,
 )
 from dualrs_lab.data import Images, load_images
-from dualrs_lab.evidence import at_confidence, read_table
+from dualrs_lab.evidence import at_confidence, join_votes, read_table
 from dualrs_lab.models import Graded
 from dualrs_lab.smoothing import FastPath, GridNoise, SmoothedAttack, Spec, certify_table
 from dualrs_lab.store import read_record
@@ -101,6 +101,15 @@ def test_of_every_vote_it_is_the_cascade_of_plain_networks(
     identity = read_record(tmp_path / "t.tsv")["identity"]
     assert "sure" not in identity
     assert not {"answers", "confidences"} & {*identity["cascade"]}
+
+
+def test_what_knows_of_no_silence_counts_every_vote(tables: dict[float, pd.DataFrame]) -> None:
+    joined = join_votes(tables, LEVELS)
+    same = join_votes({s: at_confidence(table, 0) for s, table in tables.items()}, LEVELS)
+    assert joined.votes.shape == (30, 2, 10)
+    assert joined.votes.tolist() == same.votes.tolist()
+    assert (joined.votes.sum(axis=2) == HOW["n"]).all()
+    assert any(":" in cell and int(cell.split()[-1].split(":")[0]) >= 10 for cell in tables[0.5]["votes"])
 
 
 def test_who_may_be_silent_has_to_be_said(
