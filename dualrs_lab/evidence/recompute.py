@@ -167,7 +167,7 @@ def at_confidence(table: pd.DataFrame, confidence: float) -> pd.DataFrame:
 
 
 def every_vote(table: pd.DataFrame) -> pd.DataFrame:
-    """What all votes of a table certify, also where confidences tell them apart: that of the plain network."""
+    """What all votes of a table certify, also where confidences tell them apart: the plain network."""
     return at_confidence(table, 0) if confidences_of(table) else table
 
 
