@@ -2,10 +2,11 @@
 
 The larger experts by CAT-RS count votes about held-out training images, told apart by how sure each is. From
 these it is learnt, for several goals, who is asked, in which order, and below which confidence each is
-silent; beside it, the same with every vote counted. The cascades are then certified from the tables of test
-images (`dualrs-lab certify --sure`), without a draw. Half an hour on one core, nearly all of it for the
-votes; with `--votes`, those of `benchmarks.gpu.silent` are learnt from. Tables whose votes are told
-apart are those in `--out`, or else beside the networks; of a noise level that has none, every vote counts.
+silent; beside it, the same with every vote counted. What is chosen by one half of the images is judged by the
+other (`promised`), and what is chosen by all is certified from the tables of test images (`dualrs-lab certify
+--sure`), without a draw. Half an hour on one core, nearly all of it for the votes; with `--votes`, those of
+`benchmarks.gpu.silent` are learnt from. Tables whose votes are told apart are those in `--out`, or else
+beside the networks; of a noise level that has none, every vote counts.
 """
 
 import argparse
@@ -25,9 +26,12 @@ from benchmarks.gpu.certifying import ALPHA, RADII, SEED, split
 from benchmarks.quality import make_parts, quick
 from dualrs_lab.cascade import (
     THRESHOLDS,
+    UNSEEN,
     Cascade,
     CascadeGoal,
     FoundCascade,
+    bounded_steps,
+    expected_bounds,
     from_tables,
     search_cascade,
 )
@@ -178,20 +182,64 @@ def of_row(row: "Mapping[str, object] | pd.Series[Any]") -> Cascade:
     return Cascade(sigmas, limits, shares, **silent)
 
 
+def _promised(bench: Bench) -> pd.DataFrame:
+    # chosen by one half of the held-out images, and judged by votes about the other one, both ways
+    counts, labels = _counted(bench)
+    rows = list[dict[str, object]]()
+    for name in (*GOALS, NEAREST):
+        for arm in ARMS:
+            halves = [(np.arange(len(labels)) % 2 == k, np.arange(len(labels)) % 2 != k) for k in (0, 1)]
+            curves = []
+            for chosen, judged in halves:
+                found = _learnt(name, arm, counts[chosen], labels[chosen], ())
+                curves.append(promise(found.cascade, counts[judged], labels[judged]))
+            mean = np.mean(curves, axis=0).tolist()
+            rows.append({"goal": name, "arm": arm} | {f"{r:g}": x for r, x in zip(RADII, mean, strict=True)})
+    kept = pd.DataFrame(rows)
+    replace_text(bench.out / "silence_promised.csv", kept.round(6).to_csv(lineterminator="\n", index=False))
+    return kept.set_index(["goal", "arm"])
+
+
+def promise(cascade: Cascade, counts: NDArray[np.int64], labels: NDArray[np.int64]) -> list[float]:
+    """What a cascade would certify at RADII, by graded votes about images with these labels."""
+    classes = counts.shape[-1] // (len(CONFIDENCES) + 1)
+    told = zip(cascade.sigmas, cascade.sure, cascade.levels(ALPHA), strict=True)
+    each = [
+        expected_bounds(
+            sure_votes(counts[:, LEVELS.index(sigma)], CONFIDENCES, sure),
+            labels,
+            10_000,
+            level,
+            classes,
+            UNSEEN,
+        )
+        for sigma, sure, level in told
+    ]
+    low, high = (np.stack(side, axis=1) for side in zip(*each, strict=True))
+    radius = bounded_steps(low, high, np.ones(low.shape, dtype=bool), cascade=cascade).radius
+    return [float((radius > r).mean()) for r in RADII]
+
+
+def _learnt(
+    name: str, arm: str, counts: NDArray[np.int64], labels: NDArray[np.int64], plain: Sequence[float]
+) -> FoundCascade:
+    every = sure_votes(counts, CONFIDENCES, 0)[..., :-1]
+    goal = GOALS[name] if name in GOALS else CascadeGoal(above=_envelope(every, labels))
+    if arm == ARMS[1]:
+        return search_cascade(every, labels, LEVELS, goal=goal, stages=len(LEVELS), alpha=ALPHA)
+    how: dict[str, Any] = {"confidences": CONFIDENCES, "plain": plain, "stages": STAGES, "alpha": ALPHA}
+    return search_cascade(counts, labels, LEVELS, goal=goal, **how)
+
+
 def _cascades(bench: Bench) -> pd.DataFrame:
     plain, (counts, labels) = plain_levels(bench.out), _counted(bench)
     for sigma in plain:
         print(f"σ = {sigma:g}: every vote counts, as there is no {graded_table(sigma).name}")
-    every = sure_votes(counts, CONFIDENCES, 0)[..., :-1]
-    rows = []
-    for name, goal in (GOALS | {NEAREST: CascadeGoal(above=_envelope(every, labels))}).items():
-        how: dict[str, Any] = {"goal": goal, "alpha": ALPHA}
-        silent = {"confidences": CONFIDENCES, "plain": plain}
-        learnt = (
-            search_cascade(counts, labels, LEVELS, stages=STAGES, **silent, **how),
-            search_cascade(every, labels, LEVELS, stages=len(LEVELS), **how),
-        )
-        rows += [_row(name, arm, found, bench.out) for arm, found in zip(ARMS, learnt, strict=True)]
+    rows = [
+        _row(name, arm, _learnt(name, arm, counts, labels, plain), bench.out)
+        for name in (*GOALS, NEAREST)
+        for arm in ARMS
+    ]
     kept = pd.DataFrame(rows)
     shown = of_row(kept[(kept["goal"] == SHOWN) & (kept["arm"] == ARMS[0])].iloc[0])
     table = certified(shown, bench.out)
@@ -240,7 +288,7 @@ def _row(goal: str, arm: str, found: FoundCascade, folder: Path) -> dict[str, ob
     return told | held | at | {"acr": average_radius(table)}
 
 
-PARTS = {"votes": _votes, "cascades": _cascades}
+PARTS = {"votes": _votes, "promised": _promised, "cascades": _cascades}
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from benchmarks.pages import (
     resnet_mixes,
     scaling,
     shelf,
+    silence,
     speed,
     streamed,
     taught,
@@ -43,6 +44,7 @@ PAGES: dict[str, Callable[[], Facts]] = {
         | taught.facts()
         | peers.facts()
         | dial.facts()
+        | silence.facts()
         | denoised.facts()
         | shelf.facts()
         | photographs.facts()
