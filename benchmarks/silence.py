@@ -26,12 +26,10 @@ from benchmarks.gpu.certifying import ALPHA, RADII, SEED, split
 from benchmarks.quality import make_parts, quick
 from dualrs_lab.cascade import (
     THRESHOLDS,
-    UNSEEN,
     Cascade,
     CascadeGoal,
     FoundCascade,
-    bounded_steps,
-    expected_bounds,
+    expected_curve,
     from_tables,
     search_cascade,
 )
@@ -202,22 +200,11 @@ def _promised(bench: Bench) -> pd.DataFrame:
 
 def promise(cascade: Cascade, counts: NDArray[np.int64], labels: NDArray[np.int64]) -> list[float]:
     """What a cascade would certify at RADII, by graded votes about images with these labels."""
-    classes = counts.shape[-1] // (len(CONFIDENCES) + 1)
-    told = zip(cascade.sigmas, cascade.sure, cascade.levels(ALPHA), strict=True)
-    each = [
-        expected_bounds(
-            sure_votes(counts[:, LEVELS.index(sigma)], CONFIDENCES, sure),
-            labels,
-            10_000,
-            level,
-            classes,
-            UNSEEN,
-        )
-        for sigma, sure, level in told
+    votes = [
+        sure_votes(counts[:, LEVELS.index(sigma)], CONFIDENCES, sure)
+        for sigma, sure in zip(cascade.sigmas, cascade.sure, strict=True)
     ]
-    low, high = (np.stack(side, axis=1) for side in zip(*each, strict=True))
-    radius = bounded_steps(low, high, np.ones(low.shape, dtype=bool), cascade=cascade).radius
-    return [float((radius > r).mean()) for r in RADII]
+    return [float(at) for at in expected_curve(cascade, votes, labels, radii=RADII, alpha=ALPHA)]
 
 
 def _learnt(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from benchmarks.gpu.stage import Clock, halve
 from benchmarks.gpu.trainer import Recipe, Trainer
 from dualrs_lab.data import Images, load_images
-from dualrs_lab.evidence import at_confidence, confidences_of
+from dualrs_lab.evidence import every_vote
 from dualrs_lab.files import replace_text
 from dualrs_lab.models import Classifier, kinds_of, make_model, save_checkpoint
 from dualrs_lab.runtime import describe
@@ -211,8 +211,7 @@ def tables(run: Run, models: Mapping[float, nn.Module], skips: Sequence[int]) ->
                 del going[sigma]
                 continue
             took = time.perf_counter() - begin
-            every = at_confidence(table, 0) if confidences_of(table) else table  # counts every vote
-            right = (every["correct"] == 1).mean()
+            right = (every_vote(table)["correct"] == 1).mean()
             if votes * seconds > run.size.begin:  # a few rows tell nothing of what a vote costs
                 seconds = max(seconds, (took - run.size.begin) / votes)
             run.clock.say(

@@ -22,6 +22,7 @@ from .radii import vote_bounds as vote_bounds
 from .search import UNSEEN as UNSEEN
 from .search import CascadeGoal as CascadeGoal
 from .search import FoundCascade as FoundCascade
+from .search import expected_curve as expected_curve
 from .search import search_cascade as search_cascade
 from .training import CascadeRadius as CascadeRadius
 from .training import soft_cascade_radius as soft_cascade_radius

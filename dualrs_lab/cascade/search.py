@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dualrs_lab.cascade.learning import THRESHOLDS, expected_bounds, level_shares
-from dualrs_lab.cascade.radii import Cascade, bounded_steps, cascade_radius
+from dualrs_lab.cascade.radii import Cascade, bounded_steps
 from dualrs_lab.evidence.votes import sure_votes, want_labels
 from dualrs_lab.settings import ALPHA, check_worth
 
-__all__ = ["UNSEEN", "CascadeGoal", "FoundCascade", "search_cascade"]
+__all__ = ["UNSEEN", "CascadeGoal", "FoundCascade", "expected_curve", "search_cascade"]
 
 
 Floats = NDArray[np.float64]
@@ -124,6 +124,28 @@ def search_cascade(
     return _Search(told, kinds, sigmas, goal, stages, width, thresholds, draws, alpha).found()
 
 
+def expected_curve(
+    cascade: Cascade,
+    votes: Sequence[NDArray[np.int64]],
+    labels: NDArray[np.int64],
+    *,
+    radii: Sequence[float],
+    draws: int = 10_000,
+    alpha: float = ALPHA,
+) -> Floats:
+    """What a cascade would certify at `radii` (R,), from votes (N, C + 1) of each expert, silence last.
+
+    As if `draws` had given their shares, at level `alpha` for each certificate; see `evidence.sure_votes`.
+    """
+    each = [
+        expected_bounds(counts, labels, draws, level, counts.shape[1] - 1, UNSEEN)
+        for counts, level in zip(votes, cascade.levels(alpha), strict=True)
+    ]
+    low, high = (np.stack(bounds, axis=1) for bounds in zip(*each, strict=True))
+    radius = bounded_steps(low, high, np.ones(low.shape, dtype=bool), cascade=cascade).radius
+    return np.asarray((radius[:, None] > np.asarray(radii)).mean(axis=0))
+
+
 class _Search:
     """All experts with both distances to each image, and lists of them that are grown."""
 
@@ -207,13 +229,11 @@ class _Search:
         # accepts and errs (N,)
         level = self.alpha / self.stages / (1 if expert.limit >= 0 else 2)
         alone = self._cascade((expert,))
-        low, high = (bound[:, None] for bound in self._bounds(expert, level))
+        told = self.told[expert.level, expert.sure]
+        bounds = expected_bounds(told, self.labels, self.draws, level, self.classes, UNSEEN)
+        low, high = (bound[:, None] for bound in bounds)
         found = bounded_steps(low, high, np.ones(low.shape, dtype=bool), cascade=alone)
         return found.accepts[:, 0], found.errs[:, 0]
-
-    def _bounds(self, expert: _Expert, level: float) -> tuple[Floats, Floats]:
-        told = self.told[expert.level, expert.sure]
-        return expected_bounds(told, self.labels, self.draws, level, self.classes, UNSEEN)
 
     def _cascade(self, asked: Sequence[_Expert]) -> Cascade:
         sure = tuple(expert.sure for expert in asked)
@@ -231,9 +251,7 @@ class _Search:
 
     def _judged(self, setting: tuple[list[_Expert], Cascade]) -> FoundCascade:
         asked, cascade = setting
-        each = [self._bounds(*one) for one in zip(asked, cascade.levels(self.alpha), strict=True)]
-        low, high = (np.stack(bounds, axis=1) for bounds in zip(*each, strict=True))
-        steps = bounded_steps(low, high, np.ones(low.shape, dtype=bool), cascade=cascade)
-        radius = cascade_radius(steps.accepts, steps.errs)
-        curve = (radius[:, None] > np.asarray(self.goal.radii)).mean(axis=0)
+        votes = [self.told[expert.level, expert.sure] for expert in asked]
+        radii, draws = self.goal.radii, self.draws
+        curve = expected_curve(cascade, votes, self.labels, radii=radii, draws=draws, alpha=self.alpha)
         return FoundCascade(cascade, tuple(curve.tolist()), float(self.goal.worth(curve)))
