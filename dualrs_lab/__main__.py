@@ -19,21 +19,23 @@ from dualrs_lab.cli.certify import CERTIFY
 from dualrs_lab.cli.cluster.jobs import CANCEL
 from dualrs_lab.cli.cluster.manifest import MANIFEST
 from dualrs_lab.cli.cluster.parts import MERGE
-from dualrs_lab.cli.denoiser import DENOISER
 from dualrs_lab.cli.faults import explain, one_line_warnings
+from dualrs_lab.cli.making.denoiser import DENOISER
+from dualrs_lab.cli.making.part import PART
+from dualrs_lab.cli.making.soup import SOUP
+from dualrs_lab.cli.making.train import TRAIN
 from dualrs_lab.cli.outputs import at_hand
 from dualrs_lab.cli.parser import Parser
 from dualrs_lab.cli.run import GALLERY, LAB, NEW, RUN, STATUS
 from dualrs_lab.cli.systems import CASCADE, COMBINE
 from dualrs_lab.cli.tables import MIX, SUMMARY
-from dualrs_lab.cli.train import PART, TRAIN
 from dualrs_lab.cli.verify import GRADE, VERIFY
 
 __all__ = ["COMMANDS", "main", "make_parser"]
 
 COMMANDS = (
     *(NEW, RUN, STATUS, CANCEL, GALLERY, LAB),
-    *(TRAIN, PART, DENOISER, CERTIFY, ATTACK),
+    *(TRAIN, PART, SOUP, DENOISER, CERTIFY, ATTACK),
     *(CASCADE, COMBINE, MIX),
     *(MERGE, MANIFEST),
     *(SUMMARY, VERIFY, BOARD),

@@ -13,6 +13,8 @@ from .certified import Macer as Macer
 from .certified import OwnRadius as OwnRadius
 from .certified import SmoothAdversarial as SmoothAdversarial
 from .checkpoints import best_path as best_path
+from .checkpoints import soup as soup
+from .checkpoints import soup_checkpoint as soup_checkpoint
 from .checkpoints import state_path as state_path
 from .checkpoints import train_checkpoint as train_checkpoint
 from .config import TrainConfig as TrainConfig
@@ -27,6 +29,7 @@ from .loop import settings as settings
 from .loop import train as train
 from .normalisation import RunningMean as RunningMean
 from .normalisation import WholeBatchNorm as WholeBatchNorm
+from .normalisation import put_mean as put_mean
 from .normalisation import statistics_anew as statistics_anew
 from .normalisation import whole_batch_statistics as whole_batch_statistics
 from .objectives import Consistency as Consistency

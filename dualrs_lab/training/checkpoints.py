@@ -1,8 +1,10 @@
-"""Training into a checkpoint: found, taken up where it stopped, or made."""
+"""Training into a checkpoint: found, taken up where it stopped, or made; and the mean of several."""
 
+import copy
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,16 +15,17 @@ from dualrs_lab.data.images import Images
 from dualrs_lab.files import digest
 from dualrs_lab.models.checkpoints import load_checkpoint, save_checkpoint
 from dualrs_lab.models.networks import Classifier
-from dualrs_lab.models.suited import trained_on
+from dualrs_lab.models.suited import suited, trained_on
 from dualrs_lab.runtime import describe
 from dualrs_lab.store import making, plain
-from dualrs_lab.training.config import TrainConfig
+from dualrs_lab.training.config import TrainConfig, recipe
 from dualrs_lab.training.easiness import Course
-from dualrs_lab.training.loop import settings, train
-from dualrs_lab.training.objectives import Warmup
+from dualrs_lab.training.loop import measure_statistics, settings, train
+from dualrs_lab.training.normalisation import put_mean
+from dualrs_lab.training.objectives import Gaussian, Warmup
 from dualrs_lab.training.ranks import ALONE, Ranks
 
-__all__ = ["best_path", "state_path", "train_checkpoint"]
+__all__ = ["best_path", "soup", "soup_checkpoint", "state_path", "train_checkpoint"]
 
 
 def train_checkpoint(
@@ -139,3 +142,82 @@ def _best_value(path: Path) -> float:
     return (
         float(json.loads(path.with_suffix(".json").read_text())["validation"]) if path.exists() else -math.inf
     )
+
+
+def soup(
+    networks: Sequence[Classifier],
+    images: Images,
+    *,
+    sigma: float,
+    shares: Sequence[float] = (),
+    seed: int,
+) -> Classifier:
+    """A network with the mean of the weights of `networks`, alike or in these `shares`, in evaluation mode.
+
+    That is worth something where they began as one network and went on by other recipes, orders or rates
+    (Wortsman et al. 2022); of networks that began apart it is none. BatchNorm is measured anew, over at most
+    4,096 of the `images` under noise `sigma`. Raises ValueError for fewer than two networks, for shares that
+    are not positive or do not fit, and where architectures, normalisations, classes or shapes differ.
+    """
+    given = tuple(map(float, shares)) or (1.0,) * len(networks)
+    if len(networks) < 2 or len(given) != len(networks) or not all(0 < s < math.inf for s in given):
+        raise ValueError(
+            f"soup: got {len(networks)} networks and shares {given}; wanted two networks or more, and for "
+            "each a share above 0"
+        )
+    if odd := next((n for n in networks if n.architecture != networks[0].architecture), None):
+        raise ValueError(
+            f"soup: got a {odd.architecture} beside a {networks[0].architecture}; wanted one architecture"
+        )
+    members = [suited("soup", network, images) for network in networks]
+    if any(not _normalised_alike(member, members[0]) for member in members):
+        raise ValueError("soup: the networks normalise images otherwise; wanted those that began as one")
+    made, config = copy.deepcopy(members[0]), recipe(images, epochs=1, seed=seed)
+    put_mean(made, members, [share / sum(given) for share in given])
+    made.to(memory_format=torch.channels_last)
+    measure_statistics(made, images, None, Gaussian(sigma=sigma), config, 0, ALONE)
+    return made
+
+
+def _normalised_alike(a: Classifier, b: Classifier) -> bool:
+    return torch.equal(a.normalize.mean, b.normalize.mean) and torch.equal(a.normalize.std, b.normalize.std)
+
+
+def soup_checkpoint(
+    path: Path | str,
+    members: Sequence[Path | str],
+    images: Images,
+    *,
+    sigma: float,
+    shares: Sequence[float] = (),
+    seed: int,
+    device: torch.device,
+    replace: bool = False,
+) -> tuple[Classifier, dict[str, Any]]:
+    """The checkpoint at `path` of the `soup` of these checkpoints, made now unless it is already there.
+
+    One of other members or settings raises ValueError or, with `replace`, is kept under another name with a
+    warning. Raises ValueError as `soup` does.
+    """
+    path, files = Path(path), [Path(member) for member in members]
+    config = recipe(images, epochs=1, seed=seed)
+    made_by = plain(
+        settings(config, Gaussian(sigma=sigma), images)
+        | {"soup": {"members": [digest(file) for file in files], "shares": [*map(float, shares)]}}
+    )
+    with making("soup_checkpoint", [path], made_by, key="training", replace=replace) as there:
+        if not there:
+            begin = time.perf_counter()
+            networks = [load_checkpoint(file, device=device)[0] for file in files]
+            made = soup(networks, images, sigma=sigma, shares=shares, seed=seed)
+            save_checkpoint(
+                path,
+                made,
+                data=told_of(made, images),
+                sigma=sigma,
+                training=made_by,
+                history=[],
+                seconds=time.perf_counter() - begin,
+                provenance=describe(device),
+            )
+        return load_checkpoint(path, device=device)

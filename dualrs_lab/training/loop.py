@@ -96,7 +96,7 @@ def train(
             row = {"epoch": epoch + 1, "loss": loss, "lr": optimizer.param_groups[0]["lr"]}
             with seen.within(model) if seen else nullcontext():
                 if seen:
-                    _measure(model, images, weights, objective, config, epoch, ranks)
+                    measure_statistics(model, images, weights, objective, config, epoch, ranks)
                 if validate:
                     row["validation"] = ranks.agree(partial(validate, model.eval()))
                 if after and ranks.first:
@@ -107,7 +107,7 @@ def train(
                 _store(state, identity, model, optimizer, mean, epoch + 1, history, weights)
         if mean:
             mean.put(model)
-            _measure(model, images, weights, objective, config, config.epochs - 1, ranks)
+            measure_statistics(model, images, weights, objective, config, config.epochs - 1, ranks)
     model.eval()
     return pd.DataFrame(history)
 
@@ -118,7 +118,7 @@ def _now(objective: Course, epoch: int) -> Objective:
     return objective.at(epoch) if isinstance(objective, Warmup) else objective
 
 
-def _measure(
+def measure_statistics(
     model: nn.Module,
     images: Images,
     weights: Tensor | None,

@@ -1,11 +1,11 @@
-"""What a network keeps that no gradient teaches: statistics of BatchNorm, and a running mean of its weights.
+"""What a network keeps that no gradient teaches: statistics of BatchNorm, and means of weights.
 
 Over a batch that several processes share, BatchNorm has mean and variance of all of it, gradients included.
 On CUDA that is torch's SyncBatchNorm, which there is not for a CPU; there it is a sum over processes that
 gradients pass through.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-__all__ = ["RunningMean", "WholeBatchNorm", "statistics_anew", "whole_batch_statistics"]
+__all__ = ["RunningMean", "WholeBatchNorm", "put_mean", "statistics_anew", "whole_batch_statistics"]
 
 
 class _Total(torch.autograd.Function):
@@ -170,3 +170,21 @@ class RunningMean:
             with torch.no_grad():
                 for tensor, was in zip(own, before, strict=True):
                     tensor.copy_(was)
+
+
+@torch.no_grad()
+def put_mean(model: nn.Module, networks: Sequence[nn.Module], shares: Sequence[float]) -> None:
+    """Give `model` the mean of the weights of `networks`, in these shares: a soup (Wortsman et al. 2022).
+
+    Its buffers stay. Raises ValueError where they have other weights, by name or shape, than `model`.
+    """
+    want = {name: weight.shape for name, weight in model.named_parameters()}
+    for network in networks:
+        got = {name: weight.shape for name, weight in network.named_parameters()}
+        if odd := [name for name in {**want, **got} if want.get(name) != got.get(name)]:
+            raise ValueError(
+                f"put_mean: {odd[0]} is {got.get(odd[0], 'missing')}, wanted {want.get(odd[0], 'none')}: "
+                "weights are averaged of networks of one architecture"
+            )
+    for weight, *each in zip(model.parameters(), *(n.parameters() for n in networks), strict=True):
+        weight.copy_(sum(share * part.to(weight) for share, part in zip(shares, each, strict=True)))

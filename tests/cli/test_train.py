@@ -1,4 +1,4 @@
-"""`dualrs-lab train` makes what notebook 20 makes, and goes on from it."""
+"""`dualrs-lab train` makes what notebook 20 makes, and goes on from it; `soup` is the mean of several."""
 
 import json
 from hashlib import sha256
@@ -9,7 +9,7 @@ import pytest
 from dualrs_lab.__main__ import main
 from dualrs_lab.data import load_images
 from dualrs_lab.experiment import Experiment
-from dualrs_lab.models import load_checkpoint
+from dualrs_lab.models import load_checkpoint, save_checkpoint
 from dualrs_lab.runtime import pick_device
 from dualrs_lab.training import accuracy, for_noise, new_network, recipe, train_checkpoint
 
@@ -102,3 +102,81 @@ def test_bad_input_is_one_line_before_anything_is_trained(
     assert err.count("\n") == 1
     assert said in err
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def _trained(folder: Path, *words: str) -> Path:
+    assert main([*TRAIN, "--sigmas", "0.25", "--folder", str(folder), *words]) == 0
+    (path,) = folder.glob("*.safetensors")
+    return path
+
+
+def test_networks_that_went_on_from_one_start_are_averaged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun = _trained(tmp_path / "begun")
+    arms = [
+        _trained(tmp_path / recipe, "--start", str(begun), "--recipe", recipe)
+        for recipe in ("gaussian", "consistency")
+    ]
+    assert json.loads(arms[0].with_suffix(".json").read_text())["training"]["start"]
+    out = tmp_path / "soup.safetensors"
+    words = ["soup", *map(str, arms), "--data", "digits", "--shares", "1,3", "--device", "cpu"]
+    capsys.readouterr()
+    assert main([*words, "--out", str(out)]) == 0
+    told = capsys.readouterr().out
+    assert [line.split()[-1] for line in told.splitlines()] == [str(path) for path in (*arms, out)]
+    made, info = load_checkpoint(out)
+    assert info["sigma"] == 0.25
+    weights = [dict(load_checkpoint(path)[0].named_parameters()) for path in arms]
+    for name, weight in made.named_parameters():
+        wanted = (weights[0][name] + 3 * weights[1][name]) / 4
+        assert (weight - wanted).abs().max() < 1e-6
+    before = out.read_bytes()
+    assert main([*words, "--out", str(out)]) == 0  # there already
+    assert out.read_bytes() == before
+    words[words.index("1,3")] = "1,1"
+    assert main([*words, "--out", str(out)]) == 2
+    assert "was made with other settings (soup)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["net.safetensors"], "soup: got 1 networks"),
+        (["net.safetensors", "net.safetensors", "--shares", "1"], "and shares (1.0,)"),
+        (["net.safetensors", "net.safetensors", "--shares", "0,1"], "--shares"),
+        (["net.safetensors", "other.safetensors"], "say by --sigma what theirs is for"),
+        (["net.safetensors", "wide.safetensors", "--sigma", "0.25"], "wanted one architecture"),
+        (["net.safetensors", "nowhere.safetensors"], "network nowhere.safetensors not found"),
+        (["net.safetensors", "net.bin"], "want a name that ends in .safetensors"),
+    ],
+)
+def test_what_cannot_be_averaged_is_one_line(
+    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    images = load_images("digits", "train")
+    for file, name, sigma in (
+        ("net", "digits_narrow", 0.25),
+        ("other", "digits_narrow", 0.5),
+        ("wide", "digits_cnn", 0.25),
+    ):
+        network = new_network(name, images, seed=0)
+        data = {"classes": [*images.classes], "shape": [*images.shape]}
+        save_checkpoint(tmp_path / f"{file}.safetensors", network, sigma=sigma, data=data)
+    assert main(["soup", *words, "--data", "digits", "--device", "cpu", "--out", "soup.safetensors"]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert said in err
+    assert not (tmp_path / "soup.safetensors").exists()
+
+
+def test_a_start_of_another_architecture_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = load_images("digits", "train")
+    save_checkpoint(tmp_path / "wide.safetensors", new_network("digits_cnn", images, seed=0), sigma=0.0)
+    words = ["--sigmas", "0.25", "--start", str(tmp_path / "wide.safetensors"), "--folder", str(tmp_path)]
+    assert main([*TRAIN, *words, "--model", "digits_narrow"]) == 2
+    assert "is a digits_cnn, --model digits_narrow; leave --model out" in capsys.readouterr().err
