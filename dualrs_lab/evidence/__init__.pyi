@@ -67,6 +67,7 @@ from .resume import finished as finished
 from .resume import keep_table as keep_table
 from .resume import rows_at as rows_at
 from .resume import sort_rows as sort_rows
+from .resume import spread as spread
 from .resume import taken_up as taken_up
 from .rows import IMAGE as IMAGE
 from .rows import check_digests as check_digests

@@ -27,7 +27,7 @@ from dualrs_lab.evidence.table import (
 from dualrs_lab.locks import writing
 from dualrs_lab.store import check_place, read_record, seal, take_up, write_record
 
-__all__ = ["append_groups", "fill", "finished", "keep_table", "rows_at", "sort_rows", "taken_up"]
+__all__ = ["append_groups", "fill", "finished", "keep_table", "rows_at", "sort_rows", "spread", "taken_up"]
 
 
 Row = Claim | Mapping[str, object]
@@ -76,7 +76,7 @@ def fill(
     columns: Sequence[str] = COLUMNS,
     check: Callable[[pd.DataFrame], None] = lambda _: None,
 ) -> pd.DataFrame:
-    """The table at `path`, after appending `groups(the positions that it lacks)` as they come.
+    """The table at `path`, after appending `groups(the positions that it lacks, spread)` as they come.
 
     `record`, with its `identity`, goes into the json; `disagreement()` as well, measured when a table is
     begun. A table of another identity is refused, or with `replace` kept under another name; one that
@@ -89,7 +89,7 @@ def fill(
         if table is not None:
             check(table)
             done, before = {*table["idx"].tolist()}, read_record(path)
-        todo = [position for position in positions if position not in done]
+        todo = spread([position for position in positions if position not in done])
         if todo:
             measured = before.get("disagreement") if done else disagreement()
             begun = {**record, "disagreement": measured, "sha256": None}
@@ -105,6 +105,17 @@ def fill(
         if todo or "sha256" in before:
             seal(call, path)
         return _rows(table, positions)
+
+
+def spread(positions: Sequence[int]) -> list[int]:
+    """In an order of which every beginning lies evenly over all of them (van der Corput 1935).
+
+    Test sets often come class by class: so a table that is cut short has as many of each, and what is
+    certified so far tells what to expect.
+    """
+    bits = max(1, (len(positions) - 1).bit_length())
+    order = sorted(range(len(positions)), key=lambda k: f"{k:0{bits}b}"[::-1])
+    return [positions[k] for k in order]
 
 
 def keep_table(call: str, path: Path, table: pd.DataFrame, record: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dualrs_lab.evidence import (
@@ -15,6 +16,7 @@ from dualrs_lab.evidence import (
     read_table,
     rows_at,
     sort_rows,
+    spread,
     taken_up,
 )
 from dualrs_lab.files import replace_json
@@ -53,6 +55,19 @@ def test_a_table_is_begun_resumed_and_put_in_order(path: Path) -> None:
     before = path.stat().st_mtime_ns
     sort_rows(path)  # nothing to do
     assert path.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 64, 250, 1000])
+def test_every_beginning_lies_evenly_over_all_images(count: int) -> None:
+    images = range(0, 40 * count, 40)
+    order = spread(images)
+    assert sorted(order) == list(images)
+    kinds = np.asarray(order) * 10 // (40 * count)  # ten classes, one after the other
+    for done in range(1, count + 1):
+        seen = np.bincount(kinds[:done], minlength=10)
+        assert seen.max() - done / 10 < 4
+        assert done / 10 - seen.min() < 4
+    assert spread([]) == []
 
 
 def test_an_unfinished_line_is_cut_and_its_image_is_to_do(path: Path) -> None:

@@ -91,7 +91,7 @@ def test_a_table_is_begun_resumed_and_read(images: Images, tmp_path: Path, monke
     assert (told["info"], told["skip"], told["max_images"], told["batch"]) == ({"why": "test"}, 3, 2, None)
     assert told["provenance"]["device"] == "cpu"
     whole = run(made(second), images, path)
-    assert second.waves == [[1, 2], [4, 5], [6]]  # what was there is not done again
+    assert second.waves == [[1, 6], [4, 2], [5]]  # what was there is not done again
     assert whole["idx"].tolist() == list(range(7))
     assert whole["votes"].tolist() == [f"1:{sum(range(4 * i, 4 * i + 4))}" for i in range(7)]
     before = path.read_bytes(), path.with_suffix(".json").read_bytes()
@@ -104,7 +104,7 @@ def test_a_table_is_begun_resumed_and_read(images: Images, tmp_path: Path, monke
 def test_a_wave_fills_its_passes(images: Images, tmp_path: Path) -> None:
     one = made(Watched(), spec=Sampling(seed=3, batch=100), passes=3)  # a pass holds one block of one image
     run(one, images, tmp_path / "t.tsv")
-    assert one.rows.waves == [[0, 1, 2], [3, 4, 5], [6]]
+    assert one.rows.waves == [[0, 4, 2], [6, 1, 5], [3]]  # spread over the images
 
 
 def test_disagreement_is_that_of_each_network_and_measured_once(images: Images, tmp_path: Path) -> None:
