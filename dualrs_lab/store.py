@@ -16,6 +16,7 @@ from dualrs_lab.files import replace_json, set_aside, want_regular
 from dualrs_lab.locks import writing
 
 __all__ = [
+    "KEPT_BY",
     "check_place",
     "is_recorded",
     "making",
@@ -34,6 +35,10 @@ __all__ = [
 
 
 _ABSENT = object()
+
+
+KEPT_BY = "; replace=True keeps it under another name"
+"""How refusals of what is there end; the command line says it in its own words."""
 
 
 # What has a record, and the keys by which a record from before `record_of` is known for one of them.
@@ -173,7 +178,7 @@ def take_up(
         if not read_record(other):
             refuse_other(call, other, None, wanted)
     if others and not replace:
-        remedy = "choose another file or remove it; replace=True keeps it under another name"
+        remedy = f"choose another file or remove it{KEPT_BY}"
         refuse_other(call, others[0], found[others[0]], wanted, remedy=remedy)
     if others:
         now = _aside(files)
@@ -238,10 +243,7 @@ def step_aside(call: str, path: Path, reason: str, *, replace: bool) -> None:
     With `replace` the file and its record are kept under other names instead, and a warning says so.
     """
     if not replace:
-        raise ValueError(
-            f"{call}: {path} {reason}; choose another file or remove it; replace=True keeps it under another "
-            "name"
-        )
+        raise ValueError(f"{call}: {path} {reason}; choose another file or remove it{KEPT_BY}")
     now = _aside([path])
     if path in now:
         warnings.warn(f"{path.name} {reason}; it is now {now[path].name}", stacklevel=3)

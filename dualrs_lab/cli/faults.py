@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dualrs_lab.afar.address import by_address, without_secrets
+from dualrs_lab.store import KEPT_BY
 
 __all__ = ["INTERNAL", "REFUSED", "explain", "one_line_warnings"]
 
@@ -68,7 +69,7 @@ def explain(error: Exception, command: str, options: Namespace | None) -> tuple[
     Names the files of `options` where the error itself names none.
     """
     if _foreseen(error):
-        text, code = _text(error), REFUSED
+        text, code = _text(error).replace(KEPT_BY, _kept_by(options)), REFUSED
         if options is not None and (files := _files(options, error)) and not _names(text, options, files):
             text += f" (in {', '.join(map(str, files))})"
     else:
@@ -85,6 +86,10 @@ def _foreseen(error: Exception) -> bool:
     if isinstance(error, _FORESEEN) or type(error).__module__.partition(".")[0] == "safetensors":
         return True
     return isinstance(error, RuntimeError) and bool(_OF_THE_MACHINE.search(str(error)))
+
+
+def _kept_by(options: Namespace | None) -> str:
+    return KEPT_BY.replace("replace=True", "--replace") if hasattr(options, "replace") else ""
 
 
 def _text(error: Exception) -> str:

@@ -343,7 +343,9 @@ def test_certify_writes_a_table_and_goes_on(lab: Path, capsys: pytest.CaptureFix
     assert (lab / "t.tsv").read_text().startswith(first)
     assert capsys.readouterr().out.splitlines()[-1].split()[:3] == ["t", "two-bounds", "10"]
     assert main([*command, "--seed", "1"]) == 2
-    assert "t.tsv was made with other settings (seed)" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "t.tsv was made with other settings (seed)" in err
+    assert err.endswith("choose another file or remove it\n")  # this command has no --replace
     assert main(["summary", "t.tsv"]) == 0
 
 

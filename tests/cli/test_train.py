@@ -46,7 +46,9 @@ def test_what_is_there_is_not_trained_again_and_other_settings_are_refused(
     assert (path.read_bytes(), path.stat().st_mtime_ns) == made
     capsys.readouterr()
     assert main([*command, "--consistency", "2"]) == 2
-    assert "was made with other settings (objective)" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "was made with other settings (objective)" in err
+    assert err.endswith("remove it; --replace keeps it under another name\n")
     assert path.read_bytes() == made[0]
     with pytest.warns(UserWarning, match="was made with other settings; it is now"):
         assert main([*command, "--consistency", "2", "--replace"]) == 0
