@@ -25,11 +25,11 @@ from dualrs_lab.evidence import average_radius, certified_accuracy, keep_table, 
 from dualrs_lab.files import provenance, replace_text
 
 __all__ = [
-    "ALIKE", "CAT_RS", "CONSISTENCY", "LARGE", "NAMED", "SMALL", "certified", "chosen_for", "keep_cascade",
-    "main", "network_of", "of_row", "table_of",
+    "ALIKE", "CAT_RS", "CONSISTENCY", "LARGE", "NAMED", "SMALL", "SOUP", "TAUGHT", "VOTES", "certified",
+    "chosen_for", "keep_cascade", "main", "network_of", "of_row", "table_of",
 ]  # fmt: skip
 
-CONSISTENCY, CAT_RS = "consistency", "CAT-RS"
+CONSISTENCY, CAT_RS, SOUP = "consistency", "CAT-RS", "soup"
 DATA = SHIPPED.expert(0.5).parent.parent
 WIDE, TAUGHT = DATA / "cifar10_wide", DATA / "cifar10_recipes"
 VOTES = {
@@ -102,7 +102,7 @@ def table_of(sigma: float, kind: str) -> Path:
 
 def network_of(sigma: float, kind: str) -> Path:
     """Where an expert is."""
-    folder, more = (TAUGHT, "_CAT-RS") if kind == CAT_RS else (WIDE, "")
+    folder, more = (WIDE, "") if kind == CONSISTENCY else (TAUGHT, f"_{kind}")
     return folder / f"cifar10_jpeg_wide_start{more}_sigma{sigma:g}_seed{SEED}.safetensors"
 
 

@@ -4,15 +4,17 @@ The larger experts by CAT-RS count votes about held-out training images, told ap
 these it is learnt, for several goals, who is asked, in which order, and below which confidence each is
 silent; beside it, the same with every vote counted. What is chosen by one half of the images is judged by the
 other (`promised`), and what is chosen by all is certified from the tables of test images (`dualrs-lab certify
---sure`), without a draw. Half an hour on one core, nearly all of it for the votes; with `--votes`, those of
-`benchmarks.gpu.silent` are learnt from. Tables whose votes are told apart are those in `--out`, or else
-beside the networks; of a noise level that has none, every vote counts.
+--sure`), without a draw. An hour and a half on one core, nearly all of it for the votes, a file for each
+level; with `--votes`, those of `benchmarks.gpu.silent` are learnt from. Tables whose votes are told apart are
+those in `--out`, or else beside the networks; of a noise level that has none, or has no such votes, every
+vote counts. With `--networks soup`, the same for the means of two recipes (`benchmarks.soups`).
 """
 
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,20 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from safetensors.numpy import load_file, save
 
-from benchmarks.dial import ALIKE, CAT_RS, LARGE, SMALL, TAUGHT, keep_cascade, network_of, table_of
+from benchmarks.dial import (
+    ALIKE,
+    CAT_RS,
+    LARGE,
+    SMALL,
+    SOUP,
+    TAUGHT,
+    VOTES,
+    keep_cascade,
+    network_of,
+    table_of,
+)
 from benchmarks.gpu.certifying import ALPHA, RADII, SEED, split
 from benchmarks.quality import make_parts, quick
 from dualrs_lab.cascade import (
@@ -36,18 +50,21 @@ from dualrs_lab.cascade import (
 from dualrs_lab.combine import read_image_votes
 from dualrs_lab.data import Images, load_images
 from dualrs_lab.evidence import average_radius, certified_accuracy, read_table, sure_votes
-from dualrs_lab.files import replace_text
+from dualrs_lab.files import replace_bytes, replace_text
 from dualrs_lab.models import Graded, load_checkpoint
 from dualrs_lab.runtime import pick_device
 from dualrs_lab.smoothing import image_votes
+from dualrs_lab.store import read_record, write_record
 
 __all__ = [
-    "ARMS", "CONFIDENCES", "GOALS", "LEVELS", "NEAREST", "SHOWN", "Bench", "certified", "graded_name",
-    "graded_table", "main", "of_row", "plain_levels", "tables", "votes_name",
+    "ARMS", "CONFIDENCES", "GOALS", "KINDS", "LEVELS", "NEAREST", "SHOWN", "SILENT", "Bench", "certified",
+    "counted", "graded_name", "graded_table", "main", "of_row", "plain_levels", "tables", "votes_name",
 ]  # fmt: skip
 
 LEVELS, CONFIDENCES = (1.0, 0.5, 0.25), (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
-N, SKIP = 300, 2  # draws about every so many-th held-out training image
+SILENT = LEVELS[:2]  # the last one has nobody to leave an image to
+KINDS = {CAT_RS: "", SOUP: "_soup"}  # networks that may be silent, and how their results are called
+N, SKIP = 1000, 1  # draws about every so many-th held-out training image
 STAGES = 5
 PUBLISHED = pd.read_csv(TAUGHT.parent / "published_dual.csv")
 
@@ -75,6 +92,7 @@ class Bench:
     out: Path
     data: str
     device: torch.device
+    kind: str = CAT_RS  # of the networks that may be silent
     counted: Path | None = None  # votes that were counted elsewhere
     skip: int = SKIP
     n: int = N
@@ -88,7 +106,15 @@ class Bench:
     @property
     def votes(self) -> Path:
         """Votes about them, by how sure each is."""
-        return self.counted or self.out / votes_name(network_of(LEVELS[0], CAT_RS))
+        return self.counted or self.out / votes_name(network_of(LEVELS[0], self.kind))
+
+    def votes_at(self, sigma: float) -> Path:
+        """Those at one level, which are joined."""
+        return self.out / f"{network_of(sigma, self.kind).stem}_graded_votes.safetensors"
+
+    def result(self, name: str) -> Path:
+        """Where results of this name are kept."""
+        return self.out / name.replace(".", f"{KINDS[self.kind]}.")
 
 
 def main(argv: Sequence[str] | None = None) -> pd.DataFrame:
@@ -99,6 +125,7 @@ def main(argv: Sequence[str] | None = None) -> pd.DataFrame:
     add = parser.add_argument
     add("--data", required=True, help="CIFAR-10 re-encoded as JPEG, folder:PATH (or another encoding of it)")
     add("--parts", nargs="+", choices=[*PARTS], metavar="PART", help=", ".join(PARTS))
+    add("--networks", choices=[*KINDS], default=CAT_RS, help="that may be silent (%(default)s)")
     add("--votes", type=Path, metavar="FILE", help="learn from these, and count none (those in --out)")
     add("--threads", type=int, default=0)
     add("--device", default="auto", help="auto, cpu, cuda:0, …")
@@ -109,19 +136,36 @@ def main(argv: Sequence[str] | None = None) -> pd.DataFrame:
     if args.votes and "votes" in (args.parts or ()):
         parser.error("--votes names votes that were counted: leave the part votes out")
     torch.set_num_threads(args.threads or torch.get_num_threads())
-    bench = Bench(out=args.out, data=args.data, device=pick_device(args.device), counted=args.votes)
+    bench = Bench(
+        out=args.out, data=args.data, device=pick_device(args.device), kind=args.networks, counted=args.votes
+    )
     every = [part for part in PARTS if part != "votes" or not args.votes]
     return make_parts(PARTS, args.parts or every, bench)
 
 
 def _votes(bench: Bench) -> None:
-    networks = [
-        Graded(load_checkpoint(network_of(sigma, CAT_RS), device=bench.device)[0], CONFIDENCES)
-        for sigma in LEVELS
-    ]
     how = quick(bench.device)
     how["fast"] = replace(how["fast"], int8=False)
-    image_votes(networks, bench.held_out, bench.votes, sigmas=LEVELS, n=bench.n, seed=SEED, **how)
+    for sigma in SILENT:
+        network = Graded(load_checkpoint(network_of(sigma, bench.kind), device=bench.device)[0], CONFIDENCES)
+        path = bench.votes_at(sigma)
+        image_votes([network], bench.held_out, path, sigmas=[sigma], n=bench.n, seed=SEED, **how)
+    _join([bench.votes_at(sigma) for sigma in SILENT], bench.votes)
+
+
+def _join(parts: Sequence[Path], path: Path) -> None:
+    # votes of several networks about the same images, as `image_votes` of all of them would keep them
+    each, records = [load_file(part) for part in parts], [read_record(part) for part in parts]
+    made = {name: np.concatenate([held[name] for held in each], axis=1) for name in ("counts", "votes")}
+    data = save({**made, "labels": each[0]["labels"]})
+    several = {
+        name: [one for record in records for one in record["identity"][name]]
+        for name in ("experts", "sigmas")
+    }
+    told = {name: [one for record in records for one in record[name]] for name in ("fast", "probe")}
+    record = {**records[0], **told, "identity": records[0]["identity"] | several}
+    write_record("silence", path, record | {"sha256": sha256(data).hexdigest()})
+    replace_bytes(path, data)
 
 
 def votes_name(network: Path) -> str:
@@ -134,41 +178,39 @@ def graded_name(network: Path, sigma: float, n: int = 10_000) -> str:
     return f"{network.stem}_graded{sigma:g}_n{n}.tsv"
 
 
-def graded_table(sigma: float, folder: Path = TAUGHT) -> Path:
-    """That of the network by CAT-RS for this noise."""
-    return folder / graded_name(network_of(sigma, CAT_RS), sigma)
+def graded_table(sigma: float, folder: Path = TAUGHT, kind: str = CAT_RS) -> Path:
+    """That of the network of this kind for this noise: in `folder`, or else beside the networks."""
+    name = graded_name(network_of(sigma, kind), sigma)
+    return folder / name if (folder / name).exists() else TAUGHT / name
 
 
-def plain_levels(folder: Path = TAUGHT) -> tuple[float, ...]:
+def plain_levels(folder: Path = TAUGHT, kind: str = CAT_RS) -> tuple[float, ...]:
     """Noise levels without a graded table in `folder` or beside the networks: every vote counts there.
 
     FileNotFoundError if none has one: nobody could be silent.
     """
-    found = tuple(sigma for sigma in LEVELS if not _graded(sigma, folder).exists())
+    found = tuple(sigma for sigma in LEVELS if not graded_table(sigma, folder, kind).exists())
     if found == LEVELS:
         raise FileNotFoundError(
-            f"silence: {graded_table(LEVELS[0], folder)}: no such file, nor one of another noise level, nor "
-            f"in {TAUGHT}; make them by dualrs-lab certify --sure, or by benchmarks.gpu.silent"
+            f"silence: {graded_table(LEVELS[0], folder, kind)}: no such file, nor one of another noise level "
+            f"or in {folder}; make them by dualrs-lab certify --sure, or by benchmarks.gpu.silent"
         )
     return found
 
 
-def tables(folder: Path = TAUGHT) -> dict[float, pd.DataFrame]:
+def tables(folder: Path = TAUGHT, kind: str = CAT_RS) -> dict[float, pd.DataFrame]:
     """Tables about test images: of every level, on the images that all of them hold."""
-    plain = plain_levels(folder)
-    found = {s: read_table(table_of(s, CAT_RS) if s in plain else _graded(s, folder)) for s in LEVELS}
+    plain = plain_levels(folder, kind)
+    found = {
+        s: read_table(table_of(s, CAT_RS) if s in plain else graded_table(s, folder, kind)) for s in LEVELS
+    }
     idx = set.intersection(*({*table["idx"]} for table in found.values()))
     return {s: table[table["idx"].isin(idx)] for s, table in found.items()}
 
 
-def _graded(sigma: float, folder: Path) -> Path:
-    own = graded_table(sigma, folder)
-    return own if own.exists() else graded_table(sigma)
-
-
-def certified(cascade: Cascade, folder: Path = TAUGHT) -> pd.DataFrame:
+def certified(cascade: Cascade, folder: Path = TAUGHT, kind: str = CAT_RS) -> pd.DataFrame:
     """The table of a cascade, from those of its experts."""
-    known = tables(folder)
+    known = tables(folder, kind)
     return from_tables({s: known[s] for s in {*cascade.sigmas}}, cascade=cascade, alpha=ALPHA)
 
 
@@ -182,19 +224,19 @@ def of_row(row: "Mapping[str, object] | pd.Series[Any]") -> Cascade:
 
 def _promised(bench: Bench) -> pd.DataFrame:
     # chosen by one half of the held-out images, and judged by votes about the other one, both ways
-    counts, labels = _counted(bench)
+    counts, labels, plain = counted(bench.votes)
     rows = list[dict[str, object]]()
     for name in (*GOALS, NEAREST):
         for arm in ARMS:
             halves = [(np.arange(len(labels)) % 2 == k, np.arange(len(labels)) % 2 != k) for k in (0, 1)]
             curves = []
             for chosen, judged in halves:
-                found = _learnt(name, arm, counts[chosen], labels[chosen], ())
+                found = _learnt(name, arm, counts[chosen], labels[chosen], plain)
                 curves.append(promise(found.cascade, counts[judged], labels[judged]))
             mean = np.mean(curves, axis=0).tolist()
             rows.append({"goal": name, "arm": arm} | {f"{r:g}": x for r, x in zip(RADII, mean, strict=True)})
     kept = pd.DataFrame(rows)
-    replace_text(bench.out / "silence_promised.csv", kept.round(6).to_csv(lineterminator="\n", index=False))
+    replace_text(bench.result("silence_promised.csv"), kept.round(6).to_csv(lineterminator="\n", index=False))
     return kept.set_index(["goal", "arm"])
 
 
@@ -219,19 +261,21 @@ def _learnt(
 
 
 def _cascades(bench: Bench) -> pd.DataFrame:
-    plain, (counts, labels) = plain_levels(bench.out), _counted(bench)
-    for sigma in plain:
-        print(f"σ = {sigma:g}: every vote counts, as there is no {graded_table(sigma).name}")
+    counts, labels, untold = counted(bench.votes)
+    plain = tuple(sorted({*untold, *(lacking := plain_levels(bench.out, bench.kind))}))
+    for sigma in lacking:
+        print(f"σ = {sigma:g}: every vote counts, as there is no {graded_table(sigma, kind=bench.kind).name}")
     rows = [
-        _row(name, arm, _learnt(name, arm, counts, labels, plain), bench.out)
+        _row(name, arm, _learnt(name, arm, counts, labels, plain), bench)
         for name in (*GOALS, NEAREST)
         for arm in ARMS
     ]
     kept = pd.DataFrame(rows)
     shown = of_row(kept[(kept["goal"] == SHOWN) & (kept["arm"] == ARMS[0])].iloc[0])
-    table = certified(shown, bench.out)
-    keep_cascade(bench.out / "cascade_silent.tsv", shown, table, [CAT_RS] * len(shown.sigmas))
-    replace_text(bench.out / "silence.csv", kept.round(6).to_csv(lineterminator="\n", index=False))
+    table = certified(shown, bench.out, bench.kind)
+    kinds = [CAT_RS if sigma in lacking else bench.kind for sigma in shown.sigmas]
+    keep_cascade(bench.result("cascade_silent.tsv"), shown, table, kinds)
+    replace_text(bench.result("silence.csv"), kept.round(6).to_csv(lineterminator="\n", index=False))
     return kept.set_index(["goal", "arm"])[[f"{r:g}" for r in RADII]]
 
 
@@ -247,18 +291,38 @@ def _envelope(counts: NDArray[np.int64], labels: NDArray[np.int64]) -> tuple[flo
     return tuple(np.max(each, axis=0).tolist())
 
 
-def _counted(bench: Bench) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    counts, labels, about = read_image_votes(bench.votes, LEVELS)
+def counted(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[float, ...]]:
+    """Votes (N, K, C (T + 1)) at `LEVELS`, labels (N,), and the levels at which every vote counts.
+
+    These are levels of which the file holds nothing: their plain votes are those that were shipped.
+    """
+    told = tuple(read_record(path)["identity"]["sigmas"])
+    graded, labels, about = read_image_votes(path, told)
     if about.get("sure", {}).get("confidences") != [*CONFIDENCES]:
         raise ValueError(
-            f"silence: {bench.votes} tells votes apart by {about.get('sure')}; wanted the confidences "
-            f"{CONFIDENCES}"
+            f"silence: {path} tells votes apart by {about.get('sure')}; wanted the confidences {CONFIDENCES}"
         )
-    return counts, labels
+    counts = np.zeros((len(labels), len(LEVELS), graded.shape[2]), dtype=np.int64)
+    for place, sigma in enumerate(LEVELS):
+        if sigma in told:
+            counts[:, place] = graded[:, told.index(sigma)]
+        else:
+            plain = _plain(sigma, labels)
+            counts[:, place, : plain.shape[1]] = plain
+    return counts, labels, tuple(sigma for sigma in LEVELS if sigma not in told)
 
 
-def _row(goal: str, arm: str, found: FoundCascade, folder: Path) -> dict[str, object]:
-    cascade, table = found.cascade, certified(found.cascade, folder)
+def _plain(sigma: float, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    path, sigmas = VOTES[CAT_RS]
+    held, k = load_file(path), sigmas.index(sigma)
+    counts, right = held["counts"][:, k].astype(np.int64), held["votes"][:, k]
+    if len(counts) != len(labels) or (counts[np.arange(len(labels)), labels] != right).any():
+        raise ValueError(f"silence: {path} is about other images than the {len(labels)} of these votes")
+    return counts
+
+
+def _row(goal: str, arm: str, found: FoundCascade, bench: Bench) -> dict[str, object]:
+    cascade, table = found.cascade, certified(found.cascade, bench.out, bench.kind)
     told = {
         "goal": goal,
         "arm": arm,

@@ -1,26 +1,27 @@
 """`python -m benchmarks.gpu.silent --data folder:PATH`: votes of the larger experts, told apart by how sure.
 
 For cascades whose experts are silent where they are not sure (`benchmarks.silence`): the shipped networks by
-CAT-RS, then those by consistency, vote about the held-out training images, from which a cascade learns, and
-are certified on every tenth test image, from which it is certified; last come more draws of the former about
-fewer images. A second call into the same folder goes on where the first one ended.
+CAT-RS, then the means of both recipes, then those by consistency, vote about the held-out training images,
+from which a cascade learns, and are certified on every tenth test image, from which it is certified; last
+come more draws of the first about fewer images. A second call into the same folder goes on where the first
+one ended.
 """
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
 
-from benchmarks.dial import CAT_RS, CONSISTENCY, network_of
+from benchmarks.dial import CAT_RS, CONSISTENCY, SOUP, network_of
 from benchmarks.gpu import certifying
 from benchmarks.gpu.certifying import SEED, fresh, loaded, more, sampling, split, tables
 from benchmarks.gpu.stage import Clock, parser, parts, stage
 from benchmarks.gpu.trainer import Recipe
-from benchmarks.silence import CONFIDENCES, graded_name, votes_name
+from benchmarks.silence import CONFIDENCES, SILENT, graded_name, votes_name
 from dualrs_lab.data import Images
 from dualrs_lab.models import Graded, load_checkpoint
 from dualrs_lab.runtime import pick_device
@@ -29,7 +30,7 @@ from dualrs_lab.training import Gaussian, TrainConfig, train_checkpoint
 
 __all__ = ["FULL", "SIGMAS", "TOY", "Run", "Size", "main"]
 
-SIGMAS = {CAT_RS: (0.5, 1.0, 0.25), CONSISTENCY: (0.5, 1.0, 0.25, 0.12)}  # in order of worth
+SIGMAS = {CAT_RS: (0.5, 1.0, 0.25), SOUP: SILENT, CONSISTENCY: (0.5, 1.0, 0.25, 0.12)}  # in order of worth
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,23 +97,25 @@ def work(arguments: argparse.Namespace, clock: Clock, out: Path) -> None:
     like = Graded(fresh(everything, size.network).to(device), CONFIDENCES)
     how = sampling(like, test, clock)
     toys = out / "networks"
-    best, other = (
+    best, *others = (
         Run(
             size=size, clock=clock, out=out, device=device, everything=everything, test=test, sampling=how,
             kind=kind,
             networks=_toys(kind, everything, toys, device) if arguments.toy else _networks(kind),
         )
-        for kind in (CAT_RS, CONSISTENCY)
+        for kind in SIGMAS
     )  # fmt: skip
     last = {"margin": 1.1, "after": size.board}
-    ahead = {
-        "votes, CAT-RS": (best.counting, lambda: votes(best)),
-        "tables, CAT-RS": (size.board, lambda: tables(best, best.experts, size.skips)),
-        "votes, consistency": (other.counting, lambda: votes(other)),
-        "tables, consistency": (size.board, lambda: tables(other, other.experts, size.skips)),
-        "more draws": (size.board, lambda: more(best, best.experts, *size.more, **last)),
-    }
+    ahead = dict[str, tuple[float, Callable[[], None]]]()
+    for run in (best, *others):
+        ahead[f"votes, {run.kind}"] = (run.counting, partial(votes, run))
+        ahead[f"tables, {run.kind}"] = (size.board, partial(_tables, run))
+    ahead["more draws"] = (size.board, lambda: more(best, best.experts, *size.more, **last))
     parts(clock, ahead)
+
+
+def _tables(run: Run) -> None:
+    tables(run, run.experts, run.size.skips)
 
 
 def votes(run: Run) -> None:
