@@ -9,6 +9,7 @@ import pandas as pd
 
 from dualrs_lab.afar.address import is_afar
 from dualrs_lab.afar.fetching import at_hand, expand
+from dualrs_lab.evidence.recompute import every_vote
 from dualrs_lab.evidence.table import read_table
 
 __all__ = ["find_tables", "read_tables"]
@@ -19,7 +20,7 @@ SHIPPED = (
     "cifar10_systems/dual.tsv",
     "cifar10_systems/combined.tsv",
     "cifar10_wide/*_n10000.tsv",
-    "cifar10_recipes/*_n10000.tsv",
+    "cifar10_recipes/*_smoothed*_n10000.tsv",
     "published_logs/*.tsv",
 )
 
@@ -53,13 +54,14 @@ def read_tables(
 ) -> tuple[dict[str, pd.DataFrame], dict[Path, ValueError]]:
     """Tables by name, each radius computed again; unless `strict`, what is none is left out, with the reason.
 
+    Of votes that are told apart by how sure they are, every one counts: the plain network is shown.
     ValueError for a file that is no table of certificates if `strict`, and where none of them is one.
     """
     tables: dict[str, pd.DataFrame] = {}
     left: dict[Path, ValueError] = {}
     for path in paths:
         try:
-            table = read_table(path)
+            table = every_vote(read_table(path))
             if not {"predict", "radius", "correct"} <= {*table}:
                 raise ValueError(f"{path}: no table of certificates")
         except ValueError as error:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from dualrs_lab.charts import find_tables, read_tables
+from dualrs_lab.evidence import read_table
 
 DATA = Path(__file__).parents[2] / "data"
 LOG = DATA / "published_logs" / "cohen2019_cifar10_resnet110_sigma_0.50.tsv"
@@ -43,3 +44,15 @@ def test_what_is_no_table_of_certificates_is_left_out_or_refused(tmp_path: Path)
         read_tables([other], strict=True)
     with pytest.raises(ValueError, match="none of the tables"):
         read_tables([other], strict=False)
+
+
+def test_where_votes_are_told_apart_every_one_counts() -> None:
+    folder, stem = DATA / "cifar10_recipes", "cifar10_jpeg_wide_start_CAT-RS_sigma0.5_seed0"
+    graded = folder / f"{stem}_graded0.5_n10000.tsv"
+    assert graded not in find_tables([], own=DATA, shipped=DATA)
+    tables, _ = read_tables([graded, folder / f"{stem}_smoothed0.5_n10000.tsv"], strict=True)
+    shown, plain = tables.values()
+    same = plain[plain["idx"].isin(shown["idx"])]
+    assert (shown["predict"] < 10).all()
+    assert abs(shown["correct"].mean() - same["correct"].mean()) < 0.02  # drawn elsewhere
+    assert read_table(graded)["predict"].max() >= 10  # as it is kept
