@@ -57,8 +57,29 @@ from dualrs_lab.smoothing import image_votes
 from dualrs_lab.store import read_record, write_record
 
 __all__ = [
-    "ARMS", "CONFIDENCES", "GOALS", "KINDS", "LEVELS", "NEAREST", "SHOWN", "SILENT", "Bench", "certified",
-    "counted", "graded_name", "graded_table", "main", "of_row", "plain_levels", "tables", "votes_name",
+    "ARMS",
+    "CONFIDENCES",
+    "GOALS",
+    "KINDS",
+    "LEVELS",
+    "NEAREST",
+    "SHOWN",
+    "SILENT",
+    "Bench",
+    "N",
+    "certified",
+    "count_votes",
+    "counted",
+    "envelope",
+    "graded_name",
+    "graded_table",
+    "join_votes",
+    "main",
+    "of_row",
+    "plain_levels",
+    "promised_by",
+    "tables",
+    "votes_name",
 ]  # fmt: skip
 
 LEVELS, CONFIDENCES = (1.0, 0.5, 0.25), (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
@@ -143,18 +164,19 @@ def main(argv: Sequence[str] | None = None) -> pd.DataFrame:
     return make_parts(PARTS, args.parts or every, bench)
 
 
-def _votes(bench: Bench) -> None:
+def count_votes(bench: Bench) -> None:
+    """Votes about the held-out images, level by level, and all of them in one file."""
     how = quick(bench.device)
     how["fast"] = replace(how["fast"], int8=False)
     for sigma in SILENT:
         network = Graded(load_checkpoint(network_of(sigma, bench.kind), device=bench.device)[0], CONFIDENCES)
         path = bench.votes_at(sigma)
         image_votes([network], bench.held_out, path, sigmas=[sigma], n=bench.n, seed=SEED, **how)
-    _join([bench.votes_at(sigma) for sigma in SILENT], bench.votes)
+    join_votes([bench.votes_at(sigma) for sigma in SILENT], bench.votes)
 
 
-def _join(parts: Sequence[Path], path: Path) -> None:
-    # votes of several networks about the same images, as `image_votes` of all of them would keep them
+def join_votes(parts: Sequence[Path], path: Path) -> None:
+    """Votes of several networks about the same images, as `image_votes` of all of them would keep them."""
     each, records = [load_file(part) for part in parts], [read_record(part) for part in parts]
     made = {name: np.concatenate([held[name] for held in each], axis=1) for name in ("counts", "votes")}
     data = save({**made, "labels": each[0]["labels"]})
@@ -228,16 +250,26 @@ def _promised(bench: Bench) -> pd.DataFrame:
     rows = list[dict[str, object]]()
     for name in (*GOALS, NEAREST):
         for arm in ARMS:
-            halves = [(np.arange(len(labels)) % 2 == k, np.arange(len(labels)) % 2 != k) for k in (0, 1)]
-            curves = []
-            for chosen, judged in halves:
-                found = _learnt(name, arm, counts[chosen], labels[chosen], plain)
-                curves.append(promise(found.cascade, counts[judged], labels[judged]))
+            halves = [np.arange(len(labels)) % 2 == k for k in (0, 1)]
+            curves = [promised_by(name, counts, labels, half, arm, plain) for half in halves]
             mean = np.mean(curves, axis=0).tolist()
             rows.append({"goal": name, "arm": arm} | {f"{r:g}": x for r, x in zip(RADII, mean, strict=True)})
     kept = pd.DataFrame(rows)
     replace_text(bench.result("silence_promised.csv"), kept.round(6).to_csv(lineterminator="\n", index=False))
     return kept.set_index(["goal", "arm"])
+
+
+def promised_by(
+    goal: str,
+    counts: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    chosen: NDArray[np.bool_],
+    arm: str = ARMS[0],
+    plain: Sequence[float] = (),
+) -> list[float]:
+    """What the cascade that the `chosen` images choose would certify of the others at RADII."""
+    found = _learnt(goal, arm, counts[chosen], labels[chosen], plain)
+    return promise(found.cascade, counts[~chosen], labels[~chosen])
 
 
 def promise(cascade: Cascade, counts: NDArray[np.int64], labels: NDArray[np.int64]) -> list[float]:
@@ -253,7 +285,7 @@ def _learnt(
     name: str, arm: str, counts: NDArray[np.int64], labels: NDArray[np.int64], plain: Sequence[float]
 ) -> FoundCascade:
     every = sure_votes(counts, CONFIDENCES, 0)[..., :-1]
-    goal = GOALS[name] if name in GOALS else CascadeGoal(above=_envelope(every, labels))
+    goal = GOALS[name] if name in GOALS else CascadeGoal(above=envelope(every, labels))
     if arm == ARMS[1]:
         return search_cascade(every, labels, LEVELS, goal=goal, stages=len(LEVELS), alpha=ALPHA)
     how: dict[str, Any] = {"confidences": CONFIDENCES, "plain": plain, "stages": STAGES, "alpha": ALPHA}
@@ -279,8 +311,8 @@ def _cascades(bench: Bench) -> pd.DataFrame:
     return kept.set_index(["goal", "arm"])[[f"{r:g}" for r in RADII]]
 
 
-def _envelope(counts: NDArray[np.int64], labels: NDArray[np.int64]) -> tuple[float, ...]:
-    # what the best level alone certifies at each radius, by two bounds
+def envelope(counts: NDArray[np.int64], labels: NDArray[np.int64]) -> tuple[float, ...]:
+    """What the best level alone would certify at each radius, by two bounds, where every vote counts."""
     alone: dict[str, Any] = {
         "goal": CascadeGoal(),
         "stages": 1,
@@ -339,7 +371,7 @@ def _row(goal: str, arm: str, found: FoundCascade, bench: Bench) -> dict[str, ob
     return told | held | at | {"acr": average_radius(table)}
 
 
-PARTS = {"votes": _votes, "promised": _promised, "cascades": _cascades}
+PARTS = {"votes": count_votes, "promised": _promised, "cascades": _cascades}
 
 
 if __name__ == "__main__":

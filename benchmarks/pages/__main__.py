@@ -26,6 +26,7 @@ from benchmarks.pages import (
     scaling,
     shelf,
     silence,
+    soups,
     speed,
     streamed,
     taught,
@@ -45,6 +46,7 @@ PAGES: dict[str, Callable[[], Facts]] = {
         | peers.facts()
         | dial.facts()
         | silence.facts()
+        | soups.facts()
         | denoised.facts()
         | shelf.facts()
         | photographs.facts()

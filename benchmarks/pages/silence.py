@@ -1,30 +1,131 @@
 """What docs/results.md says of cascades whose experts are silent where they are not sure."""
 
+from functools import cache
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
+from benchmarks.dial import CAT_RS, table_of
 from benchmarks.gpu.certifying import RADII
-from benchmarks.pages.larger import published
+from benchmarks.pages.certificates import apart_cells, reached_at
+from benchmarks.pages.larger import points, published
 from benchmarks.pages.taught import TAUGHT
-from benchmarks.pages.text import DATA, Facts, markdown, percent, read_info, signed
-from benchmarks.silence import ARMS, CONFIDENCES, GOALS, NEAREST, SHOWN
-from dualrs_lab.combine import read_image_votes
+from benchmarks.pages.text import DATA, Facts, markdown, percent, radius, signed
+from benchmarks.silence import (
+    ARMS,
+    CONFIDENCES,
+    GOALS,
+    KINDS,
+    LEVELS,
+    NEAREST,
+    SHOWN,
+    SILENT,
+    certified,
+    counted,
+    envelope,
+    of_row,
+    tables,
+)
+from dualrs_lab.cascade import Cascade, CascadeGoal
+from dualrs_lab.evidence import (
+    average_radius,
+    certified_accuracy,
+    every_vote,
+    expert_text,
+    read_table,
+    reclaimed,
+    sure_votes,
+)
 
-__all__ = ["facts", "gained", "promised", "tried"]
+__all__ = [
+    "VOTES",
+    "alone",
+    "as_of_all",
+    "beyond",
+    "by_goal",
+    "chosen",
+    "facts",
+    "gained",
+    "over",
+    "promised",
+    "reached",
+    "rows",
+    "tried",
+]
 
 AT = [f"{r:g}" for r in RADII]
 VOTES = TAUGHT / "cifar10_jpeg_wide_start_CAT-RS_graded_votes.safetensors"
 
 
-def promised() -> pd.DataFrame:
+def promised(kind: str = CAT_RS) -> pd.DataFrame:
     """A row for each goal and arm: what was chosen by half of the images promises of the other half."""
-    return pd.read_csv(TAUGHT / "silence_promised.csv").set_index(["goal", "arm"])[AT]
+    return pd.read_csv(TAUGHT / f"silence_promised{KINDS[kind]}.csv").set_index(["goal", "arm"])[AT]
 
 
 def gained(goal: str) -> "pd.Series[float]":
     """By radius, what silence promises more than every vote does, for a goal."""
     found = promised()
     return found.loc[(goal, ARMS[0])] - found.loc[(goal, ARMS[1])]
+
+
+def rows() -> pd.DataFrame:
+    """A row for each goal and arm: which cascade all held-out images choose, and what it certifies."""
+    return pd.read_csv(TAUGHT / "silence.csv").set_index(["goal", "arm"])
+
+
+def chosen(goal: str = SHOWN, arm: str = ARMS[0]) -> Cascade:
+    """The cascade of a row."""
+    return of_row(rows().loc[(goal, arm)])
+
+
+def alone(sigma: float) -> pd.DataFrame:
+    """One noise level by two bounds, on the images of the cascades."""
+    return reclaimed(every_vote(tables()[sigma]), "two-bounds")
+
+
+def over(other: pd.DataFrame) -> pd.DataFrame:
+    """By image and radius, what the silent cascade that is shown certifies less what another table does."""
+    return reached_at(certified(chosen()), RADII) - reached_at(other, RADII)
+
+
+def as_of_all(table: pd.DataFrame) -> pd.DataFrame:
+    """By radius, the `share` that a system would certify of all images that its levels have, and its `error`.
+
+    A regression estimate (Cochran, Sampling Techniques, 1977, chapter 7): what the system does on its images
+    is explained by what each level alone does there, and that is known of more of them. It takes account of
+    images that happen to be easy. The error is one standard error of the estimate.
+    """
+    mine = reached_at(table, RADII)
+    known = [reached_at(reclaimed(read_table(table_of(s, CAT_RS)), "two-bounds"), RADII) for s in LEVELS]
+    sampled, found = known[0].index.isin(mine.index), dict[str, tuple[float, float]]()
+    for at in AT:
+        every = np.column_stack([np.ones(len(sampled)), *(level[at] for level in known)])
+        own = mine[at].to_numpy()
+        slopes, *_ = np.linalg.lstsq(every[sampled], own, rcond=None)
+        guess, left = every @ slopes, own - every[sampled] @ slopes
+        spread = left.var(ddof=len(LEVELS)) / len(own) + guess.var() / len(guess)
+        found[at] = float(guess.mean()), float(np.sqrt(spread))
+    return pd.DataFrame.from_dict(found, orient="index", columns=["share", "error"])
+
+
+def beyond(arm: str = ARMS[0]) -> "pd.Series[float]":
+    """By radius from 0.25 on, how many points a cascade lies above the published dual system, as of all."""
+    return points(as_of_all(certified(chosen(arm=arm)))["share"][AT[1:]], _dual()[AT[1:]])
+
+
+def by_goal(goal: str, curve: "pd.Series[float]") -> float:
+    """What a curve is worth for a goal: the weighted mean, or the least advantage."""
+    aim = GOALS.get(goal) or CascadeGoal(above=_envelope())
+    if not aim.above:
+        return float(np.average(curve, weights=aim.weights))
+    return float((curve - np.asarray(aim.above))[np.asarray(aim.weights) > 0].min())
+
+
+@cache
+def _envelope() -> tuple[float, ...]:
+    counts, labels, _ = counted(VOTES)
+    return envelope(sure_votes(counts, CONFIDENCES, 0)[..., :-1], labels)
 
 
 def tried() -> pd.DataFrame:
@@ -34,27 +135,98 @@ def tried() -> pd.DataFrame:
 
 def facts() -> Facts:
     """Placeholders of the page."""
-    known = read_info(VOTES)["identity"]
-    beyond = {arm: (promised().loc[(SHOWN, arm)] - _dual())[AT[1:]] for arm in ARMS}
-    _, labels, _ = read_image_votes(VOTES, tuple(known["sigmas"]))
+    counts, labels, _ = counted(VOTES)
+    goals = (*GOALS, NEAREST)
+    promises = {arm: (promised().loc[(SHOWN, arm)] - _dual())[AT[1:]] for arm in ARMS}
+    count = int(rows()["images"].iloc[0])
     return {
         "silence": _board(),
         "silence_held_out": f"{len(labels):,}",
         "silence_half": f"{len(labels) // 2:,}",
         "silence_error": f"{50 / np.sqrt(len(labels)):.1f}",
-        "silence_draws": f"{known['n']:,}",
+        "silence_draws": f"{counts[:, 0].sum(axis=1).max():,}",
+        "silence_asked": " and ".join(f"{s:g}" for s in SILENT[::-1]),
         "silence_levels": ", ".join(f"{s:g}" for s in CONFIDENCES),
         "silence_gained": markdown(
-            ["goal", f"r = {AT[0]}", *AT[1:], "mean"],
-            [
-                [goal, *map(signed, gained(goal)), signed(float(gained(goal).mean()))]
-                for goal in (*GOALS, NEAREST)
-            ],
+            ["goal", f"r = {AT[0]}", *AT[1:], "by the goal", "every vote"],
+            [[goal, *map(signed, gained(goal)), *_told(goal)] for goal in goals],
         ),
-        "silence_least": {arm: signed(float(each.min())) for arm, each in beyond.items()},
-        "silence_where": {arm: str(each.idxmin()) for arm, each in beyond.items()},
+        "silence_goal": {goal: dict(zip(("silent", "every"), _told(goal), strict=True)) for goal in goals},
+        "silence_least": {arm: signed(float(each.min())) for arm, each in promises.items()},
+        "silence_where": {arm: str(each.idxmin()) for arm, each in promises.items()},
+        "silence_certified": _certified(),
+        "silence_images": f"{count:,}",
+        "silence_step": str(certified(chosen())["idx"].diff().max().astype(int)),
+        "silence_images_error": f"{50 / np.sqrt(count):.1f}",
+        "silence_order": _order(chosen()),
+        "silence_over": _over(),
+        "silence_all": _as_of_all(),
+        "silence_all_images": f"{len(read_table(table_of(LEVELS[0], CAT_RS))):,}",
+        "silence_beyond": {arm: f"{beyond(arm).min():+.1f}".replace("-", "−") for arm in ARMS},
+        "silence_beyond_most": f"{beyond().max():+.1f}",
         "silence_tried": _tried(),
     }
+
+
+def reached(goal: str) -> tuple[float, float]:
+    """What is promised in each arm, by the goal itself."""
+    silent, every = (by_goal(goal, promised().loc[(goal, arm)]) for arm in ARMS)
+    return silent, every
+
+
+def _told(goal: str) -> list[str]:
+    # advantages have a sign
+    means = goal in GOALS and not GOALS[goal].above
+    return [percent(at) if means else signed(at) for at in reached(goal)]
+
+
+def _order(cascade: Cascade) -> str:
+    # as `dualrs-lab cascade --ask` takes it
+    asked = zip(cascade.sigmas, cascade.sure, cascade.limits, strict=True)
+    return ",".join(f"{expert_text(sigma, sure)}:{limit:g}" for sigma, sure, limit in asked)
+
+
+def _certified() -> str:
+    shown = [
+        [f"{goal}: {arm}", *(percent(float(row[r])) for r in AT), radius(float(row["acr"]))]
+        for (goal, arm), row in rows().iterrows()  # type: ignore[misc]
+    ]
+    curves = dict[str, Any]()
+    for sigma in LEVELS:
+        table = alone(sigma)
+        curves[f"σ = {sigma:g} alone"] = certified_accuracy(table, RADII)
+        shown.append(
+            [f"σ = {sigma:g} alone", *map(percent, certified_accuracy(table, RADII)),
+             radius(average_radius(table))]
+        )  # fmt: skip
+    shown.append(["their envelope (no classifier)", *map(percent, np.max([*curves.values()], axis=0)), ""])
+    theirs = {
+        "published: Dual RS, fine-tuned": _dual(),
+        "published: CAT-RS, σ = 0.5, n = 100,000": published("CAT-RS", 0.5),
+        "published: Cohen et al., best σ, n = 100,000": published("Cohen 2019"),
+    }
+    shown += [[name, *(percent(float(curve[r])) for r in AT), ""] for name, curve in theirs.items()]
+    return markdown(["", f"r = {AT[0]}", *AT[1:], "ACR"], shown)
+
+
+def _as_of_all() -> str:
+    shown = []
+    for goal, arm in ((goal, arm) for goal in (SHOWN, "small", "large") for arm in ARMS):
+        found = as_of_all(certified(chosen(goal, arm)))
+        cells = [f"{percent(share)} ± {percent(error)}" for share, error in found.to_numpy()]
+        shown.append([f"{goal}: {arm}", *cells])
+    for sigma in LEVELS:
+        exact = certified_accuracy(reclaimed(read_table(table_of(sigma, CAT_RS)), "two-bounds"), RADII)
+        shown.append([f"σ = {sigma:g} alone (counted)", *map(percent, exact)])
+    shown.append(["published: Dual RS, fine-tuned", *map(percent, _dual())])
+    return markdown(["", f"r = {AT[0]}", *AT[1:]], shown)
+
+
+def _over() -> str:
+    others = {"every vote counts, the same goal": certified(chosen(arm=ARMS[1]))}
+    others |= {f"σ = {sigma:g} alone": alone(sigma) for sigma in LEVELS}
+    shown = [[name, *apart_cells(over(table))] for name, table in others.items()]
+    return markdown(["", f"r = {AT[0]}", *AT[1:], "ACR"], shown)
 
 
 def _dual() -> "pd.Series[float]":

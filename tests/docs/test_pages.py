@@ -55,6 +55,7 @@ TYPED = {
         "75 10 2": "JPEG quality, CIFAR-10, α/2",
         "85.21 38.72 83.08 41.80": "what the papers on adaptive smoothing and MixedNUTS report for CIFAR-100",
         "152 70 16": "their networks",
+        "1977": "a textbook on sampling",
     },
     "speed": {
         "0.5 2 10 16 32 512": "the noise level, n/2, CIFAR-10, pixels, float32 and AVX-512",
