@@ -14,6 +14,7 @@ from benchmarks.pages import (
     combiners,
     denoised,
     dial,
+    from_start,
     gpu,
     larger,
     mixing,
@@ -47,6 +48,7 @@ PAGES: dict[str, Callable[[], Facts]] = {
         | dial.facts()
         | silence.facts()
         | soups.facts()
+        | from_start.facts()
         | denoised.facts()
         | shelf.facts()
         | photographs.facts()

@@ -11,6 +11,7 @@ from torch import nn
 
 from benchmarks import from_start as bench
 from benchmarks.gpu.certifying import RADII, fresh
+from benchmarks.pages.from_start import SMALL, ahead, arms, means
 from dualrs_lab.data import Images, load_images
 from dualrs_lab.smoothing import FastPath
 from dualrs_lab.training import Gaussian
@@ -79,3 +80,18 @@ def test_arms_that_are_there_are_not_trained_again(tmp_path: Path, monkeypatch: 
     assert rows["arm"].tolist() == [arm for arm in arms for _ in range(4)]
     monkeypatch.setattr(bench, "taught", lambda *_: pytest.fail("there is nothing to train"))
     pd.testing.assert_frame_equal(bench.main([*CALL, "--arms", *arms, "--out", str(tmp_path)]), rows)
+
+
+def test_what_the_page_says_of_it_holds() -> None:
+    assert [*arms().index.unique("arm")] == [*bench.ARMS]
+    assert ahead("one trunk")[:SMALL].min() > 0.02
+    mean = {arm: means()[arm, "cascade"] for arm in bench.ARMS}
+    assert max(mean, key=lambda arm: mean[arm]) == "one trunk"
+    late, early = (
+        arms().loc[(f"for their cascade {when}", "cascade")] for when in ("at the end", "from the start")
+    )
+    curve = [f"{r:g}" for r in RADII]
+    assert (late[curve] > early[curve]).all()
+    assert late["epochs"] > 1.5 * early["epochs"]
+    gained = ahead("for their cascade at the end")
+    assert gained["0":"0.25"].max() < 0 < gained["1":].min()
