@@ -71,7 +71,7 @@ def explain(error: Exception, command: str, options: Namespace | None) -> tuple[
     if _foreseen(error):
         text, code = _text(error).replace(KEPT_BY, _kept_by(options)), REFUSED
         if options is not None and (files := _files(options, error)) and not _names(text, options, files):
-            text += f" (in {', '.join(map(str, files))})"
+            text += f" (in {', '.join(map(str, dict.fromkeys(files)))})"
     else:
         name = f"{type(error).__name__}: {error}"
         text, code = (
