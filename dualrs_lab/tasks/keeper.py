@@ -38,6 +38,8 @@ def keep_task(folder: Path) -> int:
     record = _own_record(folder)
     asked: list[float] = []
     log = Log(folder / "log.txt")
+    # SIGINT that is ignored, as by what a script starts with &, is ignored by all that begin under it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     child = subprocess.Popen(
         [sys.executable, "-m", "dualrs_lab", *record["command"]],
         cwd=record["cwd"],

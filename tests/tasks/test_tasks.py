@@ -112,6 +112,20 @@ def test_a_job_is_stopped_and_goes_on(sleeping: Task, tmp_path: Path) -> None:
     assert read_status(tmp_path / "runs" / "10_sleeper")["state"] == "ok"
 
 
+def test_a_job_is_stopped_that_was_started_where_an_interrupt_is_ignored(tmp_path: Path) -> None:
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "10_sleeper.ipynb").write_text(json.dumps(SLEEPER))
+    code = "from dualrs_lab.tasks import start_task; import signal, sys; "
+    code += "signal.signal(signal.SIGINT, signal.SIG_IGN); "
+    code += "start_task(['run', '10_sleeper'], name='sleep', out=sys.argv[1], cwd=sys.argv[2])"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "tasks"), str(tmp_path)], check=True)
+    (task,) = find_tasks(tmp_path / "tasks")
+    assert soon((tmp_path / "notebooks" / "begun").exists), task.tail()
+    task.stop()
+    assert task.wait(20) == "stopped"  # well before it would be killed
+    assert read_status(tmp_path / "runs" / "10_sleeper")["state"] == "interrupted"
+
+
 def test_a_job_whose_keeper_was_killed_is_still_known(sleeping: Task) -> None:
     os.kill(sleeping.record["keeper"]["pid"], signal.SIGKILL)
     time.sleep(0.2)
