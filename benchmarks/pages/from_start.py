@@ -8,25 +8,27 @@ from benchmarks.gpu.certifying import RADII
 from benchmarks.pages.taught import TAUGHT
 from benchmarks.pages.text import Facts, markdown, percent, read_info, signed
 
-__all__ = ["SMALL", "ahead", "arms", "facts", "means"]
+__all__ = ["LONGER", "SHORT", "SMALL", "ahead", "arms", "facts", "means"]
 
 AT = [f"{r:g}" for r in RADII]
 SMALL = 4  # radii up to 0.75
+SHORT, LONGER = "from_start", "from_start_longer"
 
 
-def arms() -> pd.DataFrame:
+def arms(name: str = SHORT) -> pd.DataFrame:
     """A row for each arm and for what is judged of it: each level alone, and a cascade."""
-    return pd.read_csv(TAUGHT / "from_start.csv").set_index(["arm", "judged"])
+    return pd.read_csv(TAUGHT / f"{name}.csv").set_index(["arm", "judged"])
 
 
-def means() -> "pd.Series[float]":
+def means(name: str = SHORT) -> "pd.Series[float]":
     """Certified accuracy in the mean over all radii."""
-    return arms()[AT].mean(axis=1)
+    return arms(name)[AT].mean(axis=1)
 
 
-def ahead(arm: str) -> "pd.Series[float]":
+def ahead(arm: str, name: str = SHORT) -> "pd.Series[float]":
     """By radius, what the cascade of an arm promises more than that of experts trained each for itself."""
-    return arms().loc[(arm, "cascade")][AT] - arms().loc[("each for itself", "cascade")][AT]
+    found = arms(name)[AT]
+    return found.loc[(arm, "cascade")] - found.loc[("each for itself", "cascade")]
 
 
 def _span(these: "pd.Series[float]") -> str:
@@ -42,7 +44,13 @@ def facts() -> Facts:
          percent(float(row[AT].mean()))]
         for (arm, judged), row in arms().iterrows()
     ]  # fmt: skip
+    longer = [
+        [arm, *map(percent, arms(LONGER).loc[(arm, "cascade")][AT]), percent(float(mean))]
+        for arm, mean in means(LONGER).xs("cascade", level="judged").items()
+    ]
     return {
+        "from_start_longer": markdown(["cascade of", f"r = {AT[0]}", *AT[1:], "mean"], longer),
+        "from_start_longer_seconds": f"{read_info(TAUGHT / f'{LONGER}.csv')['seconds']:,.0f}",
         "from_start_mean": {arm: percent(float(means()[arm, "cascade"])) for arm in ARMS},
         "from_start_small": _span(ahead("one trunk")[:SMALL]),
         "from_start_large": _span(ahead("one trunk")[SMALL:]),

@@ -11,7 +11,7 @@ from torch import nn
 
 from benchmarks import from_start as bench
 from benchmarks.gpu.certifying import RADII, fresh
-from benchmarks.pages.from_start import SMALL, ahead, arms, means
+from benchmarks.pages.from_start import LONGER, SHORT, SMALL, ahead, arms, means
 from dualrs_lab.data import Images, load_images
 from dualrs_lab.smoothing import FastPath
 from dualrs_lab.training import Gaussian
@@ -93,5 +93,11 @@ def test_what_the_page_says_of_it_holds() -> None:
     curve = [f"{r:g}" for r in RADII]
     assert (late[curve] > early[curve]).all()
     assert late["epochs"] > 1.5 * early["epochs"]
+    gap, later = (
+        means(name)["one trunk", "cascade"] - means(name)["each for itself", "cascade"]
+        for name in (SHORT, LONGER)
+    )
+    assert gap > later > 0
+    assert ahead("one trunk", LONGER)[:SMALL].min() < 0
     gained = ahead("for their cascade at the end")
     assert gained["0":"0.25"].max() < 0 < gained["1":].min()
