@@ -31,7 +31,7 @@ from dualrs_lab.runtime import describe
 from dualrs_lab.smoothing import GridNoise, count_images, freeze
 from dualrs_lab.training import Gaussian, JointObjective
 
-__all__ = ["ARMS", "Each", "Experts", "Together", "judged", "main", "noisy", "taught"]
+__all__ = ["ARMS", "Each", "Experts", "Together", "judged", "main", "taught"]
 
 SIGMAS = (1.0, 0.5, 0.25)  # in the order of asking
 SECONDS, DRAWS = 900.0, 200
@@ -75,21 +75,24 @@ class Each:
 class Together(Trainer):
     """Trains `Experts` by an objective for all of them."""
 
-    def __init__(self, model: Experts, images: Images, objective: JointObjective, recipe: Recipe) -> None:
-        super().__init__(cast(Classifier, model), images, recipe, print)
+    def __init__(
+        self,
+        model: Experts,
+        images: Images,
+        objective: JointObjective,
+        recipe: Recipe,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        super().__init__(cast(Classifier, model), images, recipe, say)
         self.objective = objective
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         return self.objective(self.model, x, y, self.generator)
 
     def seen(self, x: Tensor, y: Tensor) -> Tensor:
-        return noisy(x, self.objective.sigmas, self.generator)
-
-
-def noisy(x: Tensor, sigmas: Sequence[float], generator: torch.Generator) -> Tensor:
-    """Copies (K, B, C, H, W) of images, each K with the noise of one expert."""
-    noise = torch.randn((len(sigmas), *x.shape), generator=generator, device=x.device)
-    return x + torch.tensor(sigmas, device=x.device).view(-1, 1, 1, 1, 1) * noise
+        sigmas = torch.tensor(self.objective.sigmas, device=x.device).view(-1, 1, 1, 1, 1)
+        noise = torch.randn((len(sigmas), *x.shape), generator=self.generator, device=x.device)
+        return x + sigmas * noise
 
 
 APART, RADIUS = Each(sigmas=SIGMAS), CascadeRadius(sigmas=SIGMAS, accuracy=0.3, draws=2)

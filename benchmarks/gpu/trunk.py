@@ -8,7 +8,7 @@ into the same folder goes on where the first one ended.
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,11 +17,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from benchmarks.from_start import Experts, noisy
+from benchmarks.from_start import Each, Experts, Together
 from benchmarks.gpu import certifying
 from benchmarks.gpu.certifying import SEED, STRENGTH, fresh, keep, loaded, sampling, split, tables
 from benchmarks.gpu.stage import Clock, parser, parts, stage
-from benchmarks.gpu.trainer import Recipe, Trainer
+from benchmarks.gpu.trainer import Recipe
 from dualrs_lab.data import Images
 from dualrs_lab.models import Classifier, load_checkpoint
 from dualrs_lab.runtime import pick_device
@@ -50,11 +50,11 @@ TOY = Size(
 )  # fmt: skip
 
 
-class Trunk(Trainer):
+class Trunk(Together):
     """All experts under their own noise, each by consistency over two draws (Jeong & Shin 2020)."""
 
-    def __init__(self, model: Experts, images: Images, recipe: Recipe, say: Any) -> None:
-        super().__init__(cast(Classifier, model), images, recipe, say)
+    def __init__(self, model: Experts, images: Images, recipe: Recipe, say: Callable[[str], None]) -> None:
+        super().__init__(model, images, Each(sigmas=SIGMAS), recipe, say)
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         members = cast(nn.ModuleList, self.model.members)
@@ -63,9 +63,6 @@ class Trunk(Trainer):
             strength = cast(float, STRENGTH[sigma] * self.ramp)
             losses.append(Consistency(sigma=sigma, strength=strength)(member, x, y, self.generator))
         return torch.stack(losses).sum()
-
-    def seen(self, x: Tensor, y: Tensor) -> Tensor:
-        return noisy(x, SIGMAS, self.generator)
 
 
 @dataclass(frozen=True, kw_only=True)

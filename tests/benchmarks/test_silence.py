@@ -72,6 +72,9 @@ def test_levels_that_nobody_told_apart_bring_their_plain_votes(tmp_path: Path) -
     (few.with_suffix(".json")).write_text(json.dumps({**record, "sha256": None}))
     with pytest.raises(ValueError, match=r"about other images than the 500|sha256|changed"):
         counted(few)
+    few.with_suffix(".json").unlink()
+    with pytest.raises(ValueError, match="read_image_votes"):  # a stranger's file has no record
+        counted(few)
 
 
 def test_levels_that_were_counted_apart_are_joined(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from dualrs_lab.settings import COUNT, SEED, Range
 __all__ = ["PART"]
 
 
-def _part_options(parser: Parser) -> None:
+def _options(parser: Parser) -> None:
     add, budget = parser.add_argument, a_fraction(Range(least=0, most=1))
     add("--data", type=a_name, required=True, help="digits, cifar10, …, or folder:PATH")
     add(
@@ -96,7 +96,7 @@ PART = Command(
     help="train with budgets by pixel (PART) and its controls; goes on where it was stopped",
     description="Adversarial training with the budget that the notebook 23_pixel_reweighting compares, with "
     "the same settings and into the same files, so that notebook and command go on from each other.",
-    options=_part_options,
+    options=_options,
     run=_part,
     example="dualrs-lab part --data digits --eps 0.2 --lows 0.1 --steps 2 --step 0.12 --epochs 5 --warmup 1\n"
     'dualrs-lab part --data imagenet --eps 4/255 --lows 3/255 --arms "AT,PART 0.0117647" --processes 4',
