@@ -25,11 +25,11 @@ from dualrs_lab.evidence import average_radius, certified_accuracy, keep_table, 
 from dualrs_lab.files import provenance, replace_text
 
 __all__ = [
-    "ALIKE", "CAT_RS", "CONSISTENCY", "LARGE", "NAMED", "SMALL", "SOUP", "TAUGHT", "VOTES", "certified",
-    "chosen_for", "keep_cascade", "main", "network_of", "of_row", "table_of",
+    "ALIKE", "BETWEEN", "CAT_RS", "CONSISTENCY", "LARGE", "NAMED", "SMALL", "SOUP", "TAUGHT", "VOTES",
+    "certified", "chosen_for", "keep_cascade", "kind_at", "main", "network_of", "of_row", "table_of",
 ]  # fmt: skip
 
-CONSISTENCY, CAT_RS, SOUP = "consistency", "CAT-RS", "soup"
+CONSISTENCY, CAT_RS, SOUP, BETWEEN = "consistency", "CAT-RS", "soup", "between"
 DATA = SHIPPED.expert(0.5).parent.parent
 WIDE, TAUGHT = DATA / "cifar10_wide", DATA / "cifar10_recipes"
 VOTES = {
@@ -100,8 +100,14 @@ def table_of(sigma: float, kind: str) -> Path:
     return network.with_name(f"{network.stem}_smoothed{sigma:g}_n10000.tsv")
 
 
+def kind_at(sigma: float, kind: str) -> str:
+    """Which network answers at a noise level: one for a level between those of CAT-RS goes with these."""
+    return CAT_RS if kind == BETWEEN and sigma in VOTES[CAT_RS][1] else kind
+
+
 def network_of(sigma: float, kind: str) -> Path:
     """Where an expert is."""
+    kind = kind_at(sigma, kind)
     folder, more = (WIDE, "") if kind == CONSISTENCY else (TAUGHT, f"_{kind}")
     return folder / f"cifar10_jpeg_wide_start{more}_sigma{sigma:g}_seed{SEED}.safetensors"
 
@@ -154,12 +160,13 @@ def _row(setting: Setting, curve: NDArray[np.float64], name: str) -> dict[str, o
 
 
 def keep_cascade(path: Path, cascade: Cascade, table: pd.DataFrame, kinds: Sequence[str]) -> None:
-    """Keep the table of a cascade with its settings and the kinds of its networks, unless one is there."""
-    if not path.exists():
-        identity = {"method": "cascade", "alpha": ALPHA, **cascade.settings(), **origin(table)}
-        identity |= {"thresholds": cascade.limits}
-        record = {"identity": identity, "kinds": kinds, "provenance": provenance()}
-        keep_table("benchmarks.dial", path, table, record)
+    """Keep the table of a cascade with its settings and kinds of networks, in place of an older one."""
+    identity = {"method": "cascade", "alpha": ALPHA, **cascade.settings(), **origin(table)}
+    identity |= {"thresholds": cascade.limits}
+    record = {"identity": identity, "kinds": kinds, "provenance": provenance()}
+    for older in (path, path.with_suffix(".json")):
+        older.unlink(missing_ok=True)
+    keep_table("benchmarks.dial", path, table, record)
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:

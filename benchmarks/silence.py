@@ -7,14 +7,14 @@ other (`promised`), and what is chosen by all is certified from the tables of te
 --sure`), without a draw. An hour and a half on one core, nearly all of it for the votes, a file for each
 level; with `--votes`, those of `benchmarks.gpu.silent` are learnt from. Tables whose votes are told apart are
 those in `--out`, or else beside the networks; of a noise level that has none, or has no such votes, every
-vote counts. With `--networks soup`, the same for the means of two recipes (`benchmarks.soups`).
+vote counts. With `--networks`, the same with σ = 0.7 for σ = 1 (`between`, from `benchmarks.between`), or for
+the means of two recipes (`soup`, from `benchmarks.soups`).
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -22,88 +22,41 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save
 
-from benchmarks.dial import (
-    ALIKE,
-    CAT_RS,
-    LARGE,
-    SMALL,
-    SOUP,
-    TAUGHT,
-    VOTES,
-    keep_cascade,
-    network_of,
-    table_of,
-)
+from benchmarks.dial import BETWEEN, CAT_RS, SOUP, TAUGHT, keep_cascade, kind_at, network_of, table_of
 from benchmarks.gpu.certifying import ALPHA, RADII, SEED, split
 from benchmarks.quality import make_parts, quick
-from dualrs_lab.cascade import (
-    THRESHOLDS,
-    Cascade,
-    CascadeGoal,
-    FoundCascade,
-    expected_curve,
-    from_tables,
-    search_cascade,
+from benchmarks.silent_votes import (
+    ARMS,
+    CONFIDENCES,
+    GOALS,
+    LEVELS,
+    NEAREST,
+    SHOWN,
+    counted,
+    join_votes,
+    learnt,
+    promised,
+    votes_name,
 )
-from dualrs_lab.combine import read_image_votes
+from dualrs_lab.cascade import Cascade, FoundCascade, from_tables
 from dualrs_lab.data import Images, load_images
-from dualrs_lab.evidence import average_radius, certified_accuracy, read_table, sure_votes
-from dualrs_lab.files import replace_bytes, replace_text
-from dualrs_lab.models import Graded, load_checkpoint
+from dualrs_lab.evidence import average_radius, certified_accuracy, read_table
+from dualrs_lab.files import replace_text
+from dualrs_lab.models import Classifier, Graded, load_checkpoint
 from dualrs_lab.runtime import pick_device
 from dualrs_lab.smoothing import image_votes
-from dualrs_lab.store import read_record, write_record
 
 __all__ = [
-    "ARMS",
-    "CONFIDENCES",
-    "GOALS",
-    "KINDS",
-    "LEVELS",
-    "NEAREST",
-    "SHOWN",
-    "SILENT",
-    "Bench",
-    "N",
-    "certified",
-    "count_votes",
-    "counted",
-    "envelope",
-    "graded_name",
-    "graded_table",
-    "join_votes",
-    "main",
-    "of_row",
-    "plain_levels",
-    "promised_by",
-    "tables",
-    "votes_name",
+    "ASKED", "KINDS", "SILENT", "Bench", "N", "certified", "count_at", "count_votes", "graded_name",
+    "graded_table", "in_parts", "main", "of_row", "plain_levels", "tables",
 ]  # fmt: skip
 
-LEVELS, CONFIDENCES = (1.0, 0.5, 0.25), (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
-SILENT = LEVELS[:2]  # the last one has nobody to leave an image to
-KINDS = {CAT_RS: "", SOUP: "_soup"}  # networks that may be silent, and how their results are called
+KINDS = {CAT_RS: "", SOUP: "_soup", BETWEEN: "_between"}  # of networks, and how their results are called
+ASKED = {CAT_RS: LEVELS, SOUP: LEVELS, BETWEEN: (0.7, *LEVELS[1:])}
+SILENT = {kind: levels[:2] for kind, levels in ASKED.items()}  # the last one has nobody to leave an image to
+Parts = Mapping[str, Callable[["Bench"], Any]]
 N, SKIP = 1000, 1  # draws about every so many-th held-out training image
-STAGES = 5
-PUBLISHED = pd.read_csv(TAUGHT.parent / "published_dual.csv")
-
-
-def _above(system: str) -> tuple[float, ...]:
-    found = PUBLISHED[PUBLISHED["system"] == system].set_index("radius")["certified_accuracy"]
-    return tuple(float(found[r]) for r in RADII)
-
-
-NEAREST = "near the best level at each radius"
-ARMS = ("silent, asked again", "every vote counts")
-SHOWN = "above Dual RS"  # the goal whose table is kept
-GOALS = {
-    "alike": CascadeGoal(weights=ALIKE),
-    "small": CascadeGoal(weights=tuple(3 * w + 1 for w in SMALL)),
-    "large": CascadeGoal(weights=tuple(3 * w + 1 for w in LARGE)),
-    SHOWN: CascadeGoal(weights=(0.0, *ALIKE[1:]), above=_above("Dual RS, fine-tuned")),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +80,7 @@ class Bench:
     @property
     def votes(self) -> Path:
         """Votes about them, by how sure each is."""
-        return self.counted or self.out / votes_name(network_of(LEVELS[0], self.kind))
+        return self.counted or self.out / votes_name(network_of(ASKED[self.kind][0], self.kind))
 
     def votes_at(self, sigma: float) -> Path:
         """Those at one level, which are joined."""
@@ -164,35 +117,39 @@ def main(argv: Sequence[str] | None = None) -> pd.DataFrame:
     return make_parts(PARTS, args.parts or every, bench)
 
 
+def in_parts(name: str, about: str, parts: Parts, argv: Sequence[str] | None, **how: Any) -> pd.DataFrame:
+    """What `python -m benchmarks.NAME` does: make what is missing of its parts; the table of the last one.
+
+    `about` is the docstring of its module, and `how` is what networks, and which votes, it is about.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=about.split("\n\n")[0])
+    add = parser.add_argument
+    add("--data", required=True, help="CIFAR-10 re-encoded as JPEG, folder:PATH (or another encoding of it)")
+    add("--parts", nargs="+", choices=[*parts], metavar="PART", default=[*parts], help=", ".join(parts))
+    add("--threads", type=int, default=0)
+    add("--device", default="auto", help="auto, cpu, cuda:0, …")
+    add("--out", type=Path, default=Path("runs") / name, help="folder for the results (%(default)s)")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads or torch.get_num_threads())
+    bench = Bench(out=args.out, data=args.data, device=pick_device(args.device), **how)
+    return make_parts(parts, args.parts, bench)
+
+
 def count_votes(bench: Bench) -> None:
     """Votes about the held-out images, level by level, and all of them in one file."""
-    how = quick(bench.device)
+    own = [sigma for sigma in SILENT[bench.kind] if kind_at(sigma, bench.kind) == bench.kind]
+    for sigma in own:
+        count_at(bench, sigma, load_checkpoint(network_of(sigma, bench.kind), device=bench.device)[0])
+    join_votes([bench.votes_at(sigma) for sigma in own], bench.votes)
+
+
+def count_at(bench: Bench, sigma: float, network: Classifier, path: Path | None = None) -> Path:
+    """Where votes of a network about them are kept, by how sure each is: counted, unless they are there."""
+    how, path = quick(bench.device), path or bench.votes_at(sigma)
     how["fast"] = replace(how["fast"], int8=False)
-    for sigma in SILENT:
-        network = Graded(load_checkpoint(network_of(sigma, bench.kind), device=bench.device)[0], CONFIDENCES)
-        path = bench.votes_at(sigma)
-        image_votes([network], bench.held_out, path, sigmas=[sigma], n=bench.n, seed=SEED, **how)
-    join_votes([bench.votes_at(sigma) for sigma in SILENT], bench.votes)
-
-
-def join_votes(parts: Sequence[Path], path: Path) -> None:
-    """Votes of several networks about the same images, as `image_votes` of all of them would keep them."""
-    each, records = [load_file(part) for part in parts], [read_record(part) for part in parts]
-    made = {name: np.concatenate([held[name] for held in each], axis=1) for name in ("counts", "votes")}
-    data = save({**made, "labels": each[0]["labels"]})
-    several = {
-        name: [one for record in records for one in record["identity"][name]]
-        for name in ("experts", "sigmas")
-    }
-    told = {name: [one for record in records for one in record[name]] for name in ("fast", "probe")}
-    record = {**records[0], **told, "identity": records[0]["identity"] | several}
-    write_record("silence", path, record | {"sha256": sha256(data).hexdigest()})
-    replace_bytes(path, data)
-
-
-def votes_name(network: Path) -> str:
-    """How the file is called of votes, told apart by how sure they are, of a network and its siblings."""
-    return f"{network.stem.partition('_sigma')[0]}_graded_votes.safetensors"
+    told = Graded(network, CONFIDENCES)
+    image_votes([told], bench.held_out, path, sigmas=[sigma], n=bench.n, seed=SEED, **how)
+    return path
 
 
 def graded_name(network: Path, sigma: float, n: int = 10_000) -> str:
@@ -211,10 +168,11 @@ def plain_levels(folder: Path = TAUGHT, kind: str = CAT_RS) -> tuple[float, ...]
 
     FileNotFoundError if none has one: nobody could be silent.
     """
-    found = tuple(sigma for sigma in LEVELS if not graded_table(sigma, folder, kind).exists())
-    if found == LEVELS:
+    levels = ASKED[kind]
+    found = tuple(sigma for sigma in levels if not graded_table(sigma, folder, kind).exists())
+    if found == levels:
         raise FileNotFoundError(
-            f"silence: {graded_table(LEVELS[0], folder, kind)}: no such file, nor one of another noise level "
+            f"silence: {graded_table(levels[0], folder, kind)}: no such file, nor one of another noise level "
             f"or in {folder}; make them by dualrs-lab certify --sure, or by benchmarks.gpu.silent"
         )
     return found
@@ -224,7 +182,8 @@ def tables(folder: Path = TAUGHT, kind: str = CAT_RS) -> dict[float, pd.DataFram
     """Tables about test images: of every level, on the images that all of them hold."""
     plain = plain_levels(folder, kind)
     found = {
-        s: read_table(table_of(s, CAT_RS) if s in plain else graded_table(s, folder, kind)) for s in LEVELS
+        s: read_table(table_of(s, CAT_RS) if s in plain else graded_table(s, folder, kind))
+        for s in ASKED[kind]
     }
     idx = set.intersection(*({*table["idx"]} for table in found.values()))
     return {s: table[table["idx"].isin(idx)] for s, table in found.items()}
@@ -245,112 +204,27 @@ def of_row(row: "Mapping[str, object] | pd.Series[Any]") -> Cascade:
 
 
 def _promised(bench: Bench) -> pd.DataFrame:
-    # chosen by one half of the held-out images, and judged by votes about the other one, both ways
-    counts, labels, plain = counted(bench.votes)
-    rows = list[dict[str, object]]()
-    for name in (*GOALS, NEAREST):
-        for arm in ARMS:
-            halves = [np.arange(len(labels)) % 2 == k for k in (0, 1)]
-            curves = [promised_by(name, counts, labels, half, arm, plain) for half in halves]
-            mean = np.mean(curves, axis=0).tolist()
-            rows.append({"goal": name, "arm": arm} | {f"{r:g}": x for r, x in zip(RADII, mean, strict=True)})
-    kept = pd.DataFrame(rows)
+    told = counted(bench.votes, ASKED[bench.kind])
+    kept = pd.DataFrame(
+        {"goal": goal, "arm": arm} | promised(goal, told, arm) for goal in (*GOALS, NEAREST) for arm in ARMS
+    )
     replace_text(bench.result("silence_promised.csv"), kept.round(6).to_csv(lineterminator="\n", index=False))
     return kept.set_index(["goal", "arm"])
 
 
-def promised_by(
-    goal: str,
-    counts: NDArray[np.int64],
-    labels: NDArray[np.int64],
-    chosen: NDArray[np.bool_],
-    arm: str = ARMS[0],
-    plain: Sequence[float] = (),
-) -> list[float]:
-    """What the cascade that the `chosen` images choose would certify of the others at RADII."""
-    found = _learnt(goal, arm, counts[chosen], labels[chosen], plain)
-    return promise(found.cascade, counts[~chosen], labels[~chosen])
-
-
-def promise(cascade: Cascade, counts: NDArray[np.int64], labels: NDArray[np.int64]) -> list[float]:
-    """What a cascade would certify at RADII, by graded votes about images with these labels."""
-    votes = [
-        sure_votes(counts[:, LEVELS.index(sigma)], CONFIDENCES, sure)
-        for sigma, sure in zip(cascade.sigmas, cascade.sure, strict=True)
-    ]
-    return [float(at) for at in expected_curve(cascade, votes, labels, radii=RADII, alpha=ALPHA)]
-
-
-def _learnt(
-    name: str, arm: str, counts: NDArray[np.int64], labels: NDArray[np.int64], plain: Sequence[float]
-) -> FoundCascade:
-    every = sure_votes(counts, CONFIDENCES, 0)[..., :-1]
-    goal = GOALS[name] if name in GOALS else CascadeGoal(above=envelope(every, labels))
-    if arm == ARMS[1]:
-        return search_cascade(every, labels, LEVELS, goal=goal, stages=len(LEVELS), alpha=ALPHA)
-    how: dict[str, Any] = {"confidences": CONFIDENCES, "plain": plain, "stages": STAGES, "alpha": ALPHA}
-    return search_cascade(counts, labels, LEVELS, goal=goal, **how)
-
-
 def _cascades(bench: Bench) -> pd.DataFrame:
-    counts, labels, untold = counted(bench.votes)
-    plain = tuple(sorted({*untold, *(lacking := plain_levels(bench.out, bench.kind))}))
+    told, lacking = counted(bench.votes, ASKED[bench.kind]), plain_levels(bench.out, bench.kind)
+    told = replace(told, plain=tuple(sorted({*told.plain, *lacking})))
     for sigma in lacking:
         print(f"σ = {sigma:g}: every vote counts, as there is no {graded_table(sigma, kind=bench.kind).name}")
-    rows = [
-        _row(name, arm, _learnt(name, arm, counts, labels, plain), bench)
-        for name in (*GOALS, NEAREST)
-        for arm in ARMS
-    ]
+    rows = [_row(name, arm, learnt(name, told, arm), bench) for name in (*GOALS, NEAREST) for arm in ARMS]
     kept = pd.DataFrame(rows)
     shown = of_row(kept[(kept["goal"] == SHOWN) & (kept["arm"] == ARMS[0])].iloc[0])
     table = certified(shown, bench.out, bench.kind)
-    kinds = [CAT_RS if sigma in lacking else bench.kind for sigma in shown.sigmas]
+    kinds = [CAT_RS if sigma in lacking else kind_at(sigma, bench.kind) for sigma in shown.sigmas]
     keep_cascade(bench.result("cascade_silent.tsv"), shown, table, kinds)
     replace_text(bench.result("silence.csv"), kept.round(6).to_csv(lineterminator="\n", index=False))
     return kept.set_index(["goal", "arm"])[[f"{r:g}" for r in RADII]]
-
-
-def envelope(counts: NDArray[np.int64], labels: NDArray[np.int64]) -> tuple[float, ...]:
-    """What the best level alone would certify at each radius, by two bounds, where every vote counts."""
-    alone: dict[str, Any] = {
-        "goal": CascadeGoal(),
-        "stages": 1,
-        "thresholds": (min(THRESHOLDS),),
-        "alpha": ALPHA,
-    }
-    each = [search_cascade(counts[:, [k]], labels, [s], **alone).curve for k, s in enumerate(LEVELS)]
-    return tuple(np.max(each, axis=0).tolist())
-
-
-def counted(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[float, ...]]:
-    """Votes (N, K, C (T + 1)) at `LEVELS`, labels (N,), and the levels at which every vote counts.
-
-    These are levels of which the file holds nothing: their plain votes are those that were shipped.
-    """
-    told = tuple(read_record(path).get("identity", {}).get("sigmas", LEVELS))
-    graded, labels, about = read_image_votes(path, told)
-    if about.get("sure", {}).get("confidences") != [*CONFIDENCES]:
-        raise ValueError(
-            f"silence: {path} tells votes apart by {about.get('sure')}; wanted the confidences {CONFIDENCES}"
-        )
-    counts = np.zeros((len(labels), len(LEVELS), graded.shape[2]), dtype=np.int64)
-    for place, sigma in enumerate(LEVELS):
-        if sigma in told:
-            counts[:, place] = graded[:, told.index(sigma)]
-        else:
-            plain = _plain(sigma, labels)
-            counts[:, place, : plain.shape[1]] = plain
-    return counts, labels, tuple(sigma for sigma in LEVELS if sigma not in told)
-
-
-def _plain(sigma: float, labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    path, sigmas = VOTES[CAT_RS]
-    held, k = load_file(path), sigmas.index(sigma)
-    counts, right = held["counts"][:, k].astype(np.int64), held["votes"][:, k]
-    if len(counts) != len(labels) or (counts[np.arange(len(labels)), labels] != right).any():
-        raise ValueError(f"silence: {path} is about other images than the {len(labels)} of these votes")
-    return counts
 
 
 def _row(goal: str, arm: str, found: FoundCascade, bench: Bench) -> dict[str, object]:

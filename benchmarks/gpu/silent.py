@@ -1,10 +1,10 @@
 """`python -m benchmarks.gpu.silent --data folder:PATH`: votes of the larger experts, told apart by how sure.
 
 For cascades whose experts are silent where they are not sure (`benchmarks.silence`): the shipped networks by
-CAT-RS, then the means of both recipes, then those by consistency, vote about the held-out training images,
-from which a cascade learns, and are certified on every tenth test image, from which it is certified; last
-come more draws of the first about fewer images. A second call into the same folder goes on where the first
-one ended.
+CAT-RS, the one for a level between theirs, the means of both recipes, and those by consistency vote about the
+held-out training images, from which a cascade learns, and are certified on every tenth test image, from which
+it is certified; last come more draws of the first about fewer images. A second call into the same folder goes
+on where the first one ended.
 """
 
 import argparse
@@ -16,12 +16,13 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.dial import CAT_RS, CONSISTENCY, SOUP, network_of
+from benchmarks.dial import BETWEEN, CAT_RS, CONSISTENCY, SOUP, network_of
 from benchmarks.gpu import certifying
 from benchmarks.gpu.certifying import SEED, fresh, loaded, more, sampling, split, tables
 from benchmarks.gpu.stage import Clock, parser, parts, stage
 from benchmarks.gpu.trainer import Recipe
-from benchmarks.silence import CONFIDENCES, SILENT, graded_name, votes_name
+from benchmarks.silence import SILENT, graded_name
+from benchmarks.silent_votes import CONFIDENCES, votes_name
 from dualrs_lab.data import Images
 from dualrs_lab.models import Graded, load_checkpoint
 from dualrs_lab.runtime import pick_device
@@ -30,7 +31,12 @@ from dualrs_lab.training import Gaussian, TrainConfig, train_checkpoint
 
 __all__ = ["FULL", "SIGMAS", "TOY", "Run", "Size", "main"]
 
-SIGMAS = {CAT_RS: (0.5, 1.0, 0.25), SOUP: SILENT, CONSISTENCY: (0.5, 1.0, 0.25, 0.12)}  # in order of worth
+SIGMAS = {  # in order of worth
+    CAT_RS: (0.5, 1.0, 0.25),
+    BETWEEN: SILENT[BETWEEN][:1],
+    SOUP: SILENT[SOUP],
+    CONSISTENCY: (0.5, 1.0, 0.25, 0.12),
+}
 
 
 @dataclass(frozen=True, kw_only=True)

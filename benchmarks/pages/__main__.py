@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.pages import (
+    between,
     certificates,
     cifar100,
     combiners,
@@ -47,6 +48,7 @@ PAGES: dict[str, Callable[[], Facts]] = {
         | peers.facts()
         | dial.facts()
         | silence.facts()
+        | between.facts()
         | soups.facts()
         | from_start.facts()
         | denoised.facts()

@@ -6,26 +6,24 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.dial import CAT_RS, table_of
+from benchmarks.dial import CAT_RS, network_of, table_of
 from benchmarks.gpu.certifying import RADII
 from benchmarks.pages.certificates import apart_cells, reached_at
 from benchmarks.pages.larger import points, published
 from benchmarks.pages.taught import TAUGHT
 from benchmarks.pages.text import DATA, Facts, markdown, percent, radius, signed
-from benchmarks.silence import (
+from benchmarks.silence import ASKED, KINDS, SILENT, certified, of_row, tables
+from benchmarks.silent_votes import (
     ARMS,
     CONFIDENCES,
     GOALS,
-    KINDS,
     LEVELS,
     NEAREST,
     SHOWN,
-    SILENT,
-    certified,
+    Told,
     counted,
     envelope,
-    of_row,
-    tables,
+    votes_name,
 )
 from dualrs_lab.cascade import Cascade, CascadeGoal
 from dualrs_lab.evidence import (
@@ -35,27 +33,20 @@ from dualrs_lab.evidence import (
     expert_text,
     read_table,
     reclaimed,
-    sure_votes,
 )
 
 __all__ = [
-    "VOTES",
-    "alone",
-    "as_of_all",
-    "beyond",
-    "by_goal",
-    "chosen",
-    "facts",
-    "gained",
-    "over",
-    "promised",
-    "reached",
-    "rows",
-    "tried",
-]
+    "AT", "alone", "as_of_all", "as_of_all_cells", "beyond", "by_goal", "chosen", "dual", "facts",
+    "gained", "order", "over", "promised", "reached", "rows", "table", "told", "tried",
+]  # fmt: skip
 
 AT = [f"{r:g}" for r in RADII]
-VOTES = TAUGHT / "cifar10_jpeg_wide_start_CAT-RS_graded_votes.safetensors"
+
+
+@cache
+def told(kind: str = CAT_RS) -> Told:
+    """Votes about held-out images."""
+    return counted(TAUGHT / votes_name(network_of(ASKED[kind][0], kind)), ASKED[kind])
 
 
 def promised(kind: str = CAT_RS) -> pd.DataFrame:
@@ -69,24 +60,37 @@ def gained(goal: str) -> "pd.Series[float]":
     return found.loc[(goal, ARMS[0])] - found.loc[(goal, ARMS[1])]
 
 
-def rows() -> pd.DataFrame:
+def rows(kind: str = CAT_RS) -> pd.DataFrame:
     """A row for each goal and arm: which cascade all held-out images choose, and what it certifies."""
-    return pd.read_csv(TAUGHT / "silence.csv").set_index(["goal", "arm"])
+    return pd.read_csv(TAUGHT / f"silence{KINDS[kind]}.csv").set_index(["goal", "arm"])
 
 
-def chosen(goal: str = SHOWN, arm: str = ARMS[0]) -> Cascade:
+def chosen(goal: str = SHOWN, arm: str = ARMS[0], kind: str = CAT_RS) -> Cascade:
     """The cascade of a row."""
-    return of_row(rows().loc[(goal, arm)])
+    return of_row(rows(kind).loc[(goal, arm)])
 
 
-def alone(sigma: float) -> pd.DataFrame:
+@cache
+def table(goal: str = SHOWN, arm: str = ARMS[0], kind: str = CAT_RS) -> pd.DataFrame:
+    """What the cascade of a row certifies of test images."""
+    return certified(chosen(goal, arm, kind), kind=kind)
+
+
+def alone(sigma: float, kind: str = CAT_RS) -> pd.DataFrame:
     """One noise level by two bounds, on the images of the cascades."""
-    return reclaimed(every_vote(tables()[sigma]), "two-bounds")
+    return reclaimed(every_vote(tables(kind=kind)[sigma]), "two-bounds")
 
 
-def over(other: pd.DataFrame) -> pd.DataFrame:
+def over(other: pd.DataFrame, kind: str = CAT_RS) -> pd.DataFrame:
     """By image and radius, what the silent cascade that is shown certifies less what another table does."""
-    return reached_at(certified(chosen()), RADII) - reached_at(other, RADII)
+    mine, theirs = reached_at(table(kind=kind), RADII), reached_at(other, RADII)
+    return (mine - theirs).loc[mine.index.intersection(theirs.index)]
+
+
+@cache
+def _levels() -> tuple[pd.DataFrame, ...]:
+    # what each level alone certifies of all images that it has
+    return tuple(reclaimed(read_table(table_of(s, CAT_RS)), "two-bounds") for s in LEVELS)
 
 
 def as_of_all(table: pd.DataFrame) -> pd.DataFrame:
@@ -97,7 +101,7 @@ def as_of_all(table: pd.DataFrame) -> pd.DataFrame:
     images that happen to be easy. The error is one standard error of the estimate.
     """
     mine = reached_at(table, RADII)
-    known = [reached_at(reclaimed(read_table(table_of(s, CAT_RS)), "two-bounds"), RADII) for s in LEVELS]
+    known = [reached_at(level, RADII) for level in _levels()]
     sampled, found = known[0].index.isin(mine.index), dict[str, tuple[float, float]]()
     for at in AT:
         every = np.column_stack([np.ones(len(sampled)), *(level[at] for level in known)])
@@ -109,23 +113,27 @@ def as_of_all(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame.from_dict(found, orient="index", columns=["share", "error"])
 
 
-def beyond(arm: str = ARMS[0]) -> "pd.Series[float]":
+def as_of_all_cells(table: pd.DataFrame) -> list[str]:
+    """The same in percent, with errors."""
+    return [f"{percent(share)} ± {percent(error)}" for share, error in as_of_all(table).to_numpy()]
+
+
+def beyond(arm: str = ARMS[0], kind: str = CAT_RS) -> "pd.Series[float]":
     """By radius from 0.25 on, how many points a cascade lies above the published dual system, as of all."""
-    return points(as_of_all(certified(chosen(arm=arm)))["share"][AT[1:]], _dual()[AT[1:]])
+    return points(as_of_all(table(arm=arm, kind=kind))["share"][AT[1:]], dual()[AT[1:]])
 
 
-def by_goal(goal: str, curve: "pd.Series[float]") -> float:
+def by_goal(goal: str, curve: "pd.Series[float]", kind: str = CAT_RS) -> float:
     """What a curve is worth for a goal: the weighted mean, or the least advantage."""
-    aim = GOALS.get(goal) or CascadeGoal(above=_envelope())
+    aim = GOALS.get(goal) or CascadeGoal(above=_envelope(kind))
     if not aim.above:
         return float(np.average(curve, weights=aim.weights))
     return float((curve - np.asarray(aim.above))[np.asarray(aim.weights) > 0].min())
 
 
 @cache
-def _envelope() -> tuple[float, ...]:
-    counts, labels, _ = counted(VOTES)
-    return envelope(sure_votes(counts, CONFIDENCES, 0)[..., :-1], labels)
+def _envelope(kind: str) -> tuple[float, ...]:
+    return envelope(told(kind))
 
 
 def tried() -> pd.DataFrame:
@@ -135,9 +143,9 @@ def tried() -> pd.DataFrame:
 
 def facts() -> Facts:
     """Placeholders of the page."""
-    counts, labels, _ = counted(VOTES)
+    counts, labels = told().counts, told().labels
     goals = (*GOALS, NEAREST)
-    promises = {arm: (promised().loc[(SHOWN, arm)] - _dual())[AT[1:]] for arm in ARMS}
+    promises = {arm: (promised().loc[(SHOWN, arm)] - dual())[AT[1:]] for arm in ARMS}
     count = int(rows()["images"].iloc[0])
     return {
         "silence": _board(),
@@ -145,20 +153,21 @@ def facts() -> Facts:
         "silence_half": f"{len(labels) // 2:,}",
         "silence_error": f"{50 / np.sqrt(len(labels)):.1f}",
         "silence_draws": f"{counts[:, 0].sum(axis=1).max():,}",
-        "silence_asked": " and ".join(f"{s:g}" for s in SILENT[::-1]),
+        "silence_asked": " and ".join(f"{s:g}" for s in SILENT[CAT_RS][::-1]),
         "silence_levels": ", ".join(f"{s:g}" for s in CONFIDENCES),
         "silence_gained": markdown(
             ["goal", f"r = {AT[0]}", *AT[1:], "by the goal", "every vote"],
             [[goal, *map(signed, gained(goal)), *_told(goal)] for goal in goals],
         ),
         "silence_goal": {goal: dict(zip(("silent", "every"), _told(goal), strict=True)) for goal in goals},
+        "silence_by_goal": {goal: signed(reached(goal)[0] - reached(goal)[1]) for goal in goals},
         "silence_least": {arm: signed(float(each.min())) for arm, each in promises.items()},
         "silence_where": {arm: str(each.idxmin()) for arm, each in promises.items()},
         "silence_certified": _certified(),
         "silence_images": f"{count:,}",
-        "silence_step": str(certified(chosen())["idx"].diff().max().astype(int)),
+        "silence_step": str(table()["idx"].diff().max().astype(int)),
         "silence_images_error": f"{50 / np.sqrt(count):.1f}",
-        "silence_order": _order(chosen()),
+        "silence_order": order(chosen()),
         "silence_over": _over(),
         "silence_all": _as_of_all(),
         "silence_all_images": f"{len(read_table(table_of(LEVELS[0], CAT_RS))):,}",
@@ -180,8 +189,8 @@ def _told(goal: str) -> list[str]:
     return [percent(at) if means else signed(at) for at in reached(goal)]
 
 
-def _order(cascade: Cascade) -> str:
-    # as `dualrs-lab cascade --ask` takes it
+def order(cascade: Cascade) -> str:
+    """A cascade as `dualrs-lab cascade --ask` takes it."""
     asked = zip(cascade.sigmas, cascade.sure, cascade.limits, strict=True)
     return ",".join(f"{expert_text(sigma, sure)}:{limit:g}" for sigma, sure, limit in asked)
 
@@ -201,7 +210,7 @@ def _certified() -> str:
         )  # fmt: skip
     shown.append(["their envelope (no classifier)", *map(percent, np.max([*curves.values()], axis=0)), ""])
     theirs = {
-        "published: Dual RS, fine-tuned": _dual(),
+        "published: Dual RS, fine-tuned": dual(),
         "published: CAT-RS, σ = 0.5, n = 100,000": published("CAT-RS", 0.5),
         "published: Cohen et al., best σ, n = 100,000": published("Cohen 2019"),
     }
@@ -212,24 +221,23 @@ def _certified() -> str:
 def _as_of_all() -> str:
     shown = []
     for goal, arm in ((goal, arm) for goal in (SHOWN, "small", "large") for arm in ARMS):
-        found = as_of_all(certified(chosen(goal, arm)))
-        cells = [f"{percent(share)} ± {percent(error)}" for share, error in found.to_numpy()]
-        shown.append([f"{goal}: {arm}", *cells])
-    for sigma in LEVELS:
-        exact = certified_accuracy(reclaimed(read_table(table_of(sigma, CAT_RS)), "two-bounds"), RADII)
+        shown.append([f"{goal}: {arm}", *as_of_all_cells(table(goal, arm))])
+    for sigma, level in zip(LEVELS, _levels(), strict=True):
+        exact = certified_accuracy(level, RADII)
         shown.append([f"σ = {sigma:g} alone (counted)", *map(percent, exact)])
-    shown.append(["published: Dual RS, fine-tuned", *map(percent, _dual())])
+    shown.append(["published: Dual RS, fine-tuned", *map(percent, dual())])
     return markdown(["", f"r = {AT[0]}", *AT[1:]], shown)
 
 
 def _over() -> str:
-    others = {"every vote counts, the same goal": certified(chosen(arm=ARMS[1]))}
+    others = {"every vote counts, the same goal": table(arm=ARMS[1])}
     others |= {f"σ = {sigma:g} alone": alone(sigma) for sigma in LEVELS}
     shown = [[name, *apart_cells(over(table))] for name, table in others.items()]
     return markdown(["", f"r = {AT[0]}", *AT[1:], "ACR"], shown)
 
 
-def _dual() -> "pd.Series[float]":
+def dual() -> "pd.Series[float]":
+    """Certified accuracy of the published dual system, by radius."""
     found = pd.read_csv(DATA / "published_dual.csv")
     found = found[found["system"] == "Dual RS, fine-tuned"].set_index("radius")["certified_accuracy"]
     return pd.Series({f"{r:g}": float(found[r]) for r in RADII})
@@ -237,7 +245,7 @@ def _dual() -> "pd.Series[float]":
 
 def _board() -> str:
     rows = [[f"{goal}: {arm}", *map(percent, curve)] for (goal, arm), curve in promised().iterrows()]  # type: ignore[misc]
-    rows.append(["published: Dual RS, fine-tuned", *map(percent, _dual())])
+    rows.append(["published: Dual RS, fine-tuned", *map(percent, dual())])
     best = published("CAT-RS", 0.5)
     rows.append(["published: CAT-RS, σ = 0.5, n = 100,000", *(percent(float(best[r])) for r in AT)])
     return markdown(["goal", f"r = {AT[0]}", *AT[1:]], rows)

@@ -8,8 +8,8 @@ from benchmarks.gpu.certifying import RADII
 from benchmarks.pages.silence import by_goal
 from benchmarks.pages.taught import TAUGHT
 from benchmarks.pages.text import Facts, markdown, percent, signed
-from benchmarks.silence import GOALS
-from benchmarks.soups import BESIDE, HALVES, N, votes_of
+from benchmarks.silent_votes import GOALS, HALVES
+from benchmarks.soups import BESIDE, N, votes_of
 
 __all__ = ["ahead_by_goal", "facts", "rows"]
 
@@ -28,7 +28,7 @@ def ahead_by_goal(goal: str) -> float:
 
 def facts() -> Facts:
     """Placeholders of the page."""
-    _, labels = votes_of(BESIDE)
+    labels = votes_of(BESIDE).labels
     shown = list[list[str]]()
     for goal in GOALS:
         for kind, name in ((CAT_RS, "CAT-RS"), (SOUP, "means")):

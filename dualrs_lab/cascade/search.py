@@ -3,7 +3,8 @@
 Where votes tell how sure they are (`models.Graded`), every noise level is as many experts as there are
 confidences, and each may have any threshold, at any place. These are too many cascades to try (a grid for a
 few experts is `cascade.learning`), so lists are grown: the best few of each length get one expert more, at
-every place, and are mended by exchange. What a list would certify is read from votes that were counted once.
+every place, and each of them is mended by exchange, as the best one seldom leads to the best. What a list
+would certify is read from votes that were counted once.
 Nothing here needs to be sound: the theorem holds for any cascade that was fixed before the draws that count.
 """
 
@@ -176,8 +177,9 @@ class _Search:
         best = list[tuple[float, tuple[int, ...]]]()
         for _ in range(self.stages):
             lists = self._best(grown for one in lists for grown in self._grown(one))
-            best.append(self._mended(lists[0]))
-            lists = [best[-1][1], *(one for one in lists if one != best[-1][1])]
+            mended = sorted(map(self._mended, lists), key=lambda pair: -pair[0])
+            best.append(mended[0])
+            lists = [*dict.fromkeys(one for _, one in mended)]
         top = max(worth for worth, _ in best)
         asked = next(one for worth, one in best if worth > top - 1e-9)  # the shortest
         return max(map(self._judged, self._shared(asked)), key=lambda found: found.worth)

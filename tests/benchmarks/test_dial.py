@@ -1,5 +1,7 @@
 """The dial of cascades that ships follows from the shipped tables, and what is said of it holds."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +12,7 @@ from benchmarks.dial import (
     CONSISTENCY,
     certified,
     chosen_for,
+    keep_cascade,
     main,
     of_row,
     table_of,
@@ -93,3 +96,11 @@ def test_dropping_hopeless_images_makes_an_expert_answer_where_it_should_be_sile
     assert gained["as it began"] > gained["all images"] > gained["easy images"] > 0
     assert ALONE.sigmas == BEHIND.sigmas[:1]
     assert sum(BEHIND.shares) == 1
+
+
+def test_a_table_of_fewer_images_is_replaced(tmp_path: Path) -> None:
+    table, path = read_table(TAUGHT / "cascade_falling_back.tsv"), tmp_path / "cascade.tsv"
+    setting = of_row(chosen_for(pd.read_csv(TAUGHT / "dial.csv"), "alike, CAT-RS alone"))
+    for some in (table.iloc[:5], table):
+        keep_cascade(path, setting.cascade, some, setting.kinds)
+        assert read_table(path)["idx"].tolist() == some["idx"].tolist()

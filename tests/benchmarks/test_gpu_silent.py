@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks import silence
-from benchmarks.dial import CAT_RS, CONSISTENCY, SOUP, network_of
+from benchmarks import silence, silent_votes
+from benchmarks.dial import BETWEEN, CAT_RS, CONSISTENCY, SOUP, network_of
 from benchmarks.gpu import silent as stage7
 from benchmarks.gpu.certifying import SEED, fresh, sampling, split
 from benchmarks.gpu.stage import Clock
@@ -22,13 +22,13 @@ from dualrs_lab.models import Graded, fingerprint, load_checkpoint, save_checkpo
 CPU = torch.device("cpu")
 CALL = ["--toy", "--device", "cpu", "--minutes", "60", "--out"]
 BEGIN = "digits_digits_narrow"
-FILES = {CAT_RS: f"{BEGIN}_CAT-RS", SOUP: f"{BEGIN}_soup", CONSISTENCY: BEGIN}
+FILES = {CAT_RS: f"{BEGIN}_CAT-RS", BETWEEN: f"{BEGIN}_between", SOUP: f"{BEGIN}_soup", CONSISTENCY: BEGIN}
 
 
 def run_of(out: Path, kind: str, networks: dict[float, Path]) -> stage7.Run:
     clock, everything = Clock(60), load_images("digits", "train")
     like, test = (
-        Graded(fresh(everything, "digits_narrow"), silence.CONFIDENCES),
+        Graded(fresh(everything, "digits_narrow"), silent_votes.CONFIDENCES),
         load_images("digits", "test"),
     )
     return stage7.Run(
@@ -54,7 +54,7 @@ def test_files_of_shipped_networks_are_those_that_the_benchmark_asks_for(tmp_pat
         for sigma, path in networks.items():
             assert run.about(sigma) == {"checkpoint": path.name, "trained_sigma": sigma, "kind": kind}
             own, model = run.experts[sigma], load_checkpoint(path)[0]
-            assert fingerprint(own) == fingerprint(Graded(model, silence.CONFIDENCES))
+            assert fingerprint(own) == fingerprint(Graded(model, silent_votes.CONFIDENCES))
             if kind in silence.KINDS:
                 table = run.table(sigma, 10_000)
                 table.touch()
@@ -83,11 +83,11 @@ def test_votes_that_fail_are_counted_by_the_plain_networks(
     assert any("RuntimeError: no graph; once more" in text for _, text in run.clock.steps)
     counts, labels, about = read_image_votes(run.votes, (0.25, 0.5))
     held = run.everything.select(split(run.everything)[1])
-    assert counts.shape == (len(held), 2, 10 * (len(silence.CONFIDENCES) + 1))
+    assert counts.shape == (len(held), 2, 10 * (len(silent_votes.CONFIDENCES) + 1))
     assert (counts.sum(axis=2) == stage7.TOY.draws).all()
     assert labels.tolist() == held.labels.tolist()
     assert about["images"] == held.fingerprint()
-    assert about["sure"] == {"answers": 10, "confidences": [*silence.CONFIDENCES]}
+    assert about["sure"] == {"answers": 10, "confidences": [*silent_votes.CONFIDENCES]}
     assert run.counting == run.size.board  # nothing is left to count
 
 
@@ -99,14 +99,16 @@ def test_a_part_that_fails_stops_no_other_and_without_time_all_are_left_out(
     monkeypatch.setattr(stage7, "_toys", lambda kind, *_: networks if kind == CONSISTENCY else missing)
     assert stage7.main([*CALL, str(tmp_path)]) == 1
     told = json.loads((tmp_path / "record.json").read_text())
-    failed = "failed: votes, CAT-RS, tables, CAT-RS, votes, soup, tables, soup, more draws"
+    failed = (
+        "failed: votes, CAT-RS, tables, CAT-RS, votes, between, tables, between, votes, soup, tables, soup"
+    )
     assert failed in told["error"]
     assert len(list(tmp_path.glob("*_n200.tsv"))) == 2
     assert len(list(tmp_path.glob("*_graded_votes.safetensors"))) == 1
     late = tmp_path / "late"
     assert stage7.main(["--toy", "--device", "cpu", "--minutes", "1e-4", "--out", str(late)]) == 0
     said = [step["step"] for step in json.loads((late / "record.json").read_text())["steps"]]
-    assert sum("left out" in text for text in said) == 7
+    assert sum("left out" in text for text in said) == 9
     assert [path.name for path in late.iterdir()] == ["record.json"]
 
 
@@ -123,7 +125,7 @@ def test_tables_tell_votes_apart_and_recompute(made: Path) -> None:
         for sigma in sigmas:
             table = read_table(made / f"{FILES[kind]}_sigma{sigma:g}_seed0_graded{sigma:g}_n200.tsv")
             assert table["idx"].tolist() == [*range(0, 500, 50)]
-            assert confidences_of(table) == silence.CONFIDENCES
+            assert confidences_of(table) == silent_votes.CONFIDENCES
             for rows in (table, at_confidence(table, 0.4)):
                 again = [Certificate.from_row(row) for row in rows.to_dict("records")]
                 assert {(one.sigma, one.n) for one in again} == {(sigma, 200)}
@@ -146,7 +148,7 @@ def test_a_cascade_learns_from_them_on_the_command_line(
 @pytest.mark.slow
 def test_a_second_call_changes_no_byte(made: Path) -> None:
     before = {path.name: path.read_bytes() for path in made.iterdir() if "_graded" in path.name}
-    assert len(before) == 2 * (3 + 2 + 4 + 3 + 3)  # tables at both n, and votes
+    assert len(before) == 2 * (3 + 1 + 2 + 4 + 3 + 4)  # tables at both n, and votes
     assert stage7.main([*CALL, str(made)]) == 0
     assert {path.name: path.read_bytes() for path in made.iterdir() if "_graded" in path.name} == before
 
@@ -155,7 +157,7 @@ def test_a_second_call_changes_no_byte(made: Path) -> None:
 def test_the_benchmark_learns_from_votes_that_are_named_and_from_tables_that_are_there(
     made: Path, tmp_path: Path
 ) -> None:
-    for sigma in silence.LEVELS:
+    for sigma in silent_votes.LEVELS:
         own = made / f"{FILES[CAT_RS]}_sigma{sigma:g}_seed0_graded{sigma:g}_n200.tsv"
         for suffix in (".tsv", ".json"):
             name = silence.graded_name(network_of(sigma, CAT_RS), sigma)
@@ -165,7 +167,7 @@ def test_the_benchmark_learns_from_votes_that_are_named_and_from_tables_that_are
     call = ["--data", "digits", "--votes", str(votes), "--threads", "1", "--out", str(tmp_path)]
     found = silence.main(call)
     rows = pd.read_csv(tmp_path / "silence.csv", dtype={"confidences": str, "shares": str})
-    assert len(found) == len(rows) == 2 * (len(silence.GOALS) + 1)
+    assert len(found) == len(rows) == 2 * (len(silent_votes.GOALS) + 1)
     assert (rows["images"] == 10).all()
     silent = rows[rows["arm"] == "silent, asked again"]
     assert any(float(sure) > 0 for told in silent["confidences"] for sure in told.split())

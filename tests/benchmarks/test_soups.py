@@ -8,14 +8,15 @@ import torch
 
 from benchmarks.dial import CAT_RS, CONSISTENCY, SOUP, TAUGHT, network_of
 from benchmarks.pages.soups import ahead_by_goal, rows
-from benchmarks.silence import GOALS, LEVELS, SHOWN, SILENT, votes_name
-from benchmarks.soups import BESIDE, main, votes_of, worth
+from benchmarks.silence import SILENT
+from benchmarks.silent_votes import GOALS, LEVELS, SHOWN, votes_name, worth
+from benchmarks.soups import BESIDE, main, votes_of
 from dualrs_lab.models import load_checkpoint
 
 VOTES = TAUGHT / votes_name(network_of(LEVELS[0], SOUP))
 
 
-@pytest.mark.parametrize("sigma", SILENT)
+@pytest.mark.parametrize("sigma", SILENT[SOUP])
 def test_the_networks_that_ship_are_the_mean_of_their_parts(sigma: float) -> None:
     made, one, other = (load_checkpoint(network_of(sigma, k))[0] for k in (SOUP, CONSISTENCY, CAT_RS))
     for ours, *parts in zip(made.parameters(), one.parameters(), other.parameters(), strict=True):
@@ -35,10 +36,10 @@ def test_what_the_page_says_of_it_holds() -> None:
 
 
 def test_levels_that_were_not_averaged_are_those_by_cat_rs() -> None:
-    (ours, labels), (theirs, same) = votes_of(VOTES), votes_of(BESIDE)
-    assert (labels == same).all()
-    changed = [bool((ours[:, k] != theirs[:, k]).any()) for k in range(len(LEVELS))]
-    assert changed == [sigma in SILENT for sigma in LEVELS]
+    ours, theirs = votes_of(VOTES), votes_of(BESIDE)
+    assert (ours.labels == theirs.labels).all()
+    changed = [bool((ours.counts[:, k] != theirs.counts[:, k]).any()) for k in range(len(LEVELS))]
+    assert changed == [sigma in SILENT[SOUP] for sigma in LEVELS]
 
 
 def test_nothing_is_counted_for_the_worth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
