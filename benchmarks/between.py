@@ -50,7 +50,7 @@ TRIED = {
 
 
 def main(argv: Sequence[str] | None = None) -> pd.DataFrame:
-    """Make what is missing of the parts; print, write and return what was tried, if it is one of them."""
+    """Make what is missing of the parts; print, write and return the table of the last one."""
     return in_parts("between", __doc__ or "", PARTS, argv, kind=BETWEEN, n=N, skip=SKIP)
 
 

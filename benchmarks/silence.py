@@ -93,28 +93,20 @@ class Bench:
 
 def main(argv: Sequence[str] | None = None) -> pd.DataFrame:
     """Make what is missing of the parts; print, write and return the cascades, if they are one of them."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.silence", description=(__doc__ or "").split("\n\n")[0]
+    parser = _parser("silence", __doc__ or "", PARTS)
+    parser.add_argument(
+        "--networks", choices=[*KINDS], default=CAT_RS, help="that may be silent (%(default)s)"
     )
-    add = parser.add_argument
-    add("--data", required=True, help="CIFAR-10 re-encoded as JPEG, folder:PATH (or another encoding of it)")
-    add("--parts", nargs="+", choices=[*PARTS], metavar="PART", help=", ".join(PARTS))
-    add("--networks", choices=[*KINDS], default=CAT_RS, help="that may be silent (%(default)s)")
-    add("--votes", type=Path, metavar="FILE", help="learn from these, and count none (those in --out)")
-    add("--threads", type=int, default=0)
-    add("--device", default="auto", help="auto, cpu, cuda:0, …")
-    add("--out", type=Path, default=Path("runs/silence"), help="folder for the results (%(default)s)")
+    parser.add_argument(
+        "--votes", type=Path, metavar="FILE", help="learn from these, and count none (those in --out)"
+    )
     args = parser.parse_args(argv)
     if args.votes and not args.votes.is_file():
         parser.error(f"--votes: {args.votes}: no such file")
     if args.votes and "votes" in (args.parts or ()):
         parser.error("--votes names votes that were counted: leave the part votes out")
-    torch.set_num_threads(args.threads or torch.get_num_threads())
-    bench = Bench(
-        out=args.out, data=args.data, device=pick_device(args.device), kind=args.networks, counted=args.votes
-    )
     every = [part for part in PARTS if part != "votes" or not args.votes]
-    return make_parts(PARTS, args.parts or every, bench)
+    return make_parts(PARTS, args.parts or every, _bench(args, kind=args.networks, counted=args.votes))
 
 
 def in_parts(name: str, about: str, parts: Parts, argv: Sequence[str] | None, **how: Any) -> pd.DataFrame:
@@ -122,17 +114,24 @@ def in_parts(name: str, about: str, parts: Parts, argv: Sequence[str] | None, **
 
     `about` is the docstring of its module, and `how` is what networks, and which votes, it is about.
     """
+    args = _parser(name, about, parts).parse_args(argv)
+    return make_parts(parts, args.parts or [*parts], _bench(args, **how))
+
+
+def _parser(name: str, about: str, parts: Parts) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=about.split("\n\n")[0])
     add = parser.add_argument
     add("--data", required=True, help="CIFAR-10 re-encoded as JPEG, folder:PATH (or another encoding of it)")
-    add("--parts", nargs="+", choices=[*parts], metavar="PART", default=[*parts], help=", ".join(parts))
+    add("--parts", nargs="+", choices=[*parts], metavar="PART", help=", ".join(parts))
     add("--threads", type=int, default=0)
     add("--device", default="auto", help="auto, cpu, cuda:0, …")
     add("--out", type=Path, default=Path("runs") / name, help="folder for the results (%(default)s)")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def _bench(args: argparse.Namespace, **how: Any) -> Bench:
     torch.set_num_threads(args.threads or torch.get_num_threads())
-    bench = Bench(out=args.out, data=args.data, device=pick_device(args.device), **how)
-    return make_parts(parts, args.parts, bench)
+    return Bench(out=args.out, data=args.data, device=pick_device(args.device), **how)
 
 
 def count_votes(bench: Bench) -> None:

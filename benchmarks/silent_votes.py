@@ -182,11 +182,11 @@ def promise(cascade: Cascade, told: Told) -> list[float]:
 def learnt(name: str, told: Told, arm: str = ARMS[0]) -> FoundCascade:
     """The best cascade found for a goal, one of GOALS or NEAREST."""
     goal = GOALS[name] if name in GOALS else CascadeGoal(above=envelope(told))
-    every, levels, how = arm == ARMS[1], told.levels, {"goal": goal, "alpha": ALPHA}
-    if every:
-        return search_cascade(told.every(), told.labels, levels, stages=len(levels), **how)  # type: ignore[arg-type]
+    how: dict[str, Any] = {"goal": goal, "alpha": ALPHA}
+    if arm == ARMS[1]:
+        return search_cascade(told.every(), told.labels, told.levels, stages=len(told.levels), **how)
     how |= {"confidences": CONFIDENCES, "plain": told.plain, "stages": STAGES}
-    return search_cascade(told.counts, told.labels, levels, **how)  # type: ignore[arg-type]
+    return search_cascade(told.counts, told.labels, told.levels, **how)
 
 
 def envelope(told: Told) -> tuple[float, ...]:

@@ -6,7 +6,7 @@ import pandas as pd
 from benchmarks.between import LEVEL, SKIP, STARTS, N
 from benchmarks.dial import BETWEEN, CAT_RS, network_of
 from benchmarks.gpu.certifying import ALPHA, RADII
-from benchmarks.pages.certificates import apart_cells, reached_at
+from benchmarks.pages.certificates import apart_cells
 from benchmarks.pages.silence import (
     AT,
     alone,
@@ -16,6 +16,7 @@ from benchmarks.pages.silence import (
     by_goal,
     chosen,
     dual,
+    less,
     order,
     over,
     rows,
@@ -43,8 +44,7 @@ def tried() -> pd.DataFrame:
 
 def larger() -> pd.DataFrame:
     """What the level alone certifies of the images of the cascades less what σ = 1 does, by image."""
-    mine, theirs = (reached_at(alone(ASKED[kind][0], kind), RADII) for kind in (BETWEEN, CAT_RS))
-    return (mine - theirs).loc[mine.index.intersection(theirs.index)]
+    return less(alone(LEVEL, BETWEEN), alone(ASKED[CAT_RS][0]))
 
 
 def promised() -> pd.DataFrame:
@@ -99,8 +99,9 @@ def facts() -> Facts:
         "between_tried_error": f"{50 / np.sqrt(len(labels) // SKIP):.1f}",
         "between_promised": _promised(),
         "between_least": {kind: signed(float(ahead(kind)[AT[1:]].min())) for kind in BOTH},
-        "between_where": {kind: str(ahead(kind)[AT[1:]].idxmin()) for kind in BOTH},
-        "between_goal": {goal: signed(gained(goal)) for goal in GOALS_SHOWN},
+        "between_where": str(ahead(BETWEEN)[AT[1:]].idxmin()),
+        "between_goal": {goal: signed(gained(goal)) for goal in GOALS},
+        "between_nearer": percent(gained(NEAREST)),
         "between_halves": str(2 * HALVES),
         "between_images": f"{int(rows(BETWEEN)['images'].iloc[0]):,}",
         "between_certified": _certified(),

@@ -36,8 +36,8 @@ from dualrs_lab.evidence import (
 )
 
 __all__ = [
-    "AT", "alone", "as_of_all", "as_of_all_cells", "beyond", "by_goal", "chosen", "dual", "facts",
-    "gained", "order", "over", "promised", "reached", "rows", "table", "told", "tried",
+    "AT", "alone", "as_of_all", "as_of_all_cells", "beyond", "by_goal", "chosen", "dual", "facts", "gained",
+    "less", "order", "over", "promised", "reached", "rows", "table", "told", "tried",
 ]  # fmt: skip
 
 AT = [f"{r:g}" for r in RADII]
@@ -83,8 +83,13 @@ def alone(sigma: float, kind: str = CAT_RS) -> pd.DataFrame:
 
 def over(other: pd.DataFrame, kind: str = CAT_RS) -> pd.DataFrame:
     """By image and radius, what the silent cascade that is shown certifies less what another table does."""
-    mine, theirs = reached_at(table(kind=kind), RADII), reached_at(other, RADII)
-    return (mine - theirs).loc[mine.index.intersection(theirs.index)]
+    return less(table(kind=kind), other)
+
+
+def less(mine: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+    """By image of both and radius, what one table certifies less what another one does."""
+    ours, theirs = reached_at(mine, RADII), reached_at(other, RADII)
+    return (ours - theirs).loc[ours.index.intersection(theirs.index)]
 
 
 @cache
@@ -123,17 +128,17 @@ def beyond(arm: str = ARMS[0], kind: str = CAT_RS) -> "pd.Series[float]":
     return points(as_of_all(table(arm=arm, kind=kind))["share"][AT[1:]], dual()[AT[1:]])
 
 
-def by_goal(goal: str, curve: "pd.Series[float]", kind: str = CAT_RS) -> float:
+def by_goal(goal: str, curve: "pd.Series[float]") -> float:
     """What a curve is worth for a goal: the weighted mean, or the least advantage."""
-    aim = GOALS.get(goal) or CascadeGoal(above=_envelope(kind))
+    aim = GOALS.get(goal) or CascadeGoal(above=_envelope())
     if not aim.above:
         return float(np.average(curve, weights=aim.weights))
     return float((curve - np.asarray(aim.above))[np.asarray(aim.weights) > 0].min())
 
 
 @cache
-def _envelope(kind: str) -> tuple[float, ...]:
-    return envelope(told(kind))
+def _envelope() -> tuple[float, ...]:
+    return envelope(told())
 
 
 def tried() -> pd.DataFrame:
@@ -232,7 +237,7 @@ def _as_of_all() -> str:
 def _over() -> str:
     others = {"every vote counts, the same goal": table(arm=ARMS[1])}
     others |= {f"σ = {sigma:g} alone": alone(sigma) for sigma in LEVELS}
-    shown = [[name, *apart_cells(over(table))] for name, table in others.items()]
+    shown = [[name, *apart_cells(over(other))] for name, other in others.items()]
     return markdown(["", f"r = {AT[0]}", *AT[1:], "ACR"], shown)
 
 
