@@ -54,6 +54,7 @@ FORMS = {
 }
 RANGES = ((0.5, 1.0), (0.6, 0.95), (0.7, 0.99))  # of the adaptive weight
 AUTO = ("weight 0.8", "adaptive 0.5-1", "adaptive 0.7-0.99", "MixedNUTS")
+KINDS = ("weights", "logits", "adaptive", "nuts")
 
 
 class Bench(NamedTuple):
@@ -88,7 +89,10 @@ def main(argv: Sequence[str] | None = None) -> pd.DataFrame:
     device = pick_device(args.device)
     train, test = load_images(args.data, "train"), load_images(args.data, "test")
     held_out, train = hold_out(train, args.held_out)
-    accurate = _accurate(args, train, device)
+    if args.accurate:
+        accurate, _ = load_checkpoint(args.accurate, device=device)
+    else:
+        accurate = _accurate(args, train, device)
     robust, _ = load_checkpoint(args.robust, device=device)
     bench = Bench(accurate, robust, train, held_out, test, args)
     parts = {
@@ -161,13 +165,22 @@ def _systems(bench: Bench) -> pd.DataFrame:
 
 
 def _compared(bench: Bench) -> dict[str, nn.Module]:
-    """Mixes with fixed weights, also of logits, with adaptive weights, and MixedNUTS, by name."""
-    systems: dict[str, nn.Module] = {f"weight {a:g}": bench.mix(a) for a in WEIGHTS}
+    """The kinds of systems that are asked for, by name: what none of them needs is not trained."""
+    return {name: one for kind in bench.args.kinds for name, one in MADE[kind](bench).items()}
+
+
+def _weights(bench: Bench) -> dict[str, nn.Module]:
+    return {f"weight {a:g}": bench.mix(a) for a in WEIGHTS}
+
+
+def _logits(bench: Bench) -> dict[str, nn.Module]:
     of_logits = PUBLISHED["R = 1 on logits"]
-    systems |= {f"logits {a:g}": bench.mix(a, scaling=of_logits) for a in LOGIT_WEIGHTS}
+    return {f"logits {a:g}": bench.mix(a, scaling=of_logits) for a in LOGIT_WEIGHTS}
+
+
+def _ranged(bench: Bench) -> dict[str, nn.Module]:
     adaptive = _adaptive(bench)
-    systems |= {f"adaptive {low:g}-{high:g}": adaptive.ranged(low, high) for low, high in RANGES}
-    return systems | {"MixedNUTS": _nuts(bench)}
+    return {f"adaptive {low:g}-{high:g}": adaptive.ranged(low, high) for low, high in RANGES}
 
 
 def _adaptive(bench: Bench) -> AdaptiveMix:
@@ -186,7 +199,7 @@ def _adaptive(bench: Bench) -> AdaptiveMix:
     return mix
 
 
-def _nuts(bench: Bench) -> NutsMix:
+def _nuts(bench: Bench) -> dict[str, nn.Module]:
     fitted = bench.held_out.select(range(bench.args.fitted))
     fit = fit_nuts(**attacked_logits(bench.robust, fitted, eps=EPS, seed=0))
     found = {"curve": vars(fit.curve), "weight": fit.weight, "kept": fit.kept, "lost": fit.lost}
@@ -194,7 +207,10 @@ def _nuts(bench: Bench) -> NutsMix:
         bench.args.out / "nuts.json",
         {**found, "images": bench.args.fitted, "provenance": describe(bench.device)},
     )
-    return NutsMix(bench.accurate, bench.robust, fit.curve, fit.weight)
+    return {"MixedNUTS": NutsMix(bench.accurate, bench.robust, fit.curve, fit.weight)}
+
+
+MADE = dict(zip(KINDS, (_weights, _logits, _ranged, _nuts), strict=True))
 
 
 def _margins(bench: Bench) -> pd.DataFrame:
@@ -235,18 +251,28 @@ def _judged(
     return summary
 
 
+def _some_kinds(text: str) -> list[str]:
+    kinds = text.split(",")
+    if unknown := {*kinds} - {*KINDS}:
+        raise argparse.ArgumentTypeError(f"got {sorted(unknown)}; wanted some of {', '.join(KINDS)}")
+    return kinds
+
+
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.mixing", description=(__doc__ or "").split("\n\n")[0]
     )
     add = parser.add_argument
     add("--data", required=True, help="CIFAR-10 re-encoded as JPEG, folder:PATH, or a data set's name")
+    add("--accurate", type=Path, metavar="FILE", help="checkpoint of the accurate network: none is trained")
     add("--model", default="fast_narrow", help="of the accurate network (%(default)s)")
     add("--robust", type=Path, required=True, metavar="FILE", help="checkpoint of the robust network")
     add("--tables", type=Path, nargs="*", default=[], help="of smoothed networks, for the part certified")
     add("--parts", type=lambda text: [part for part in text.split(",") if part],
         default=["margins", "systems"],
         help="margins,systems (default), sharpened, l2, certified, autoattack; empty: only g")  # fmt: skip
+    add("--kinds", type=_some_kinds, default=[*KINDS], metavar="NAMES",
+        help="comma-separated: what is made of the part systems (%(default)s)")  # fmt: skip
     add("--epochs", type=int, default=12, help="of the accurate network (%(default)s)")
     add("--head-epochs", type=int, default=2, help="of the adaptive weight (%(default)s)")
     add("--steps", type=int, default=4, help="of the attack that the head learns from (%(default)s)")

@@ -1,9 +1,10 @@
 """`python -m benchmarks.pixels --data folder:PATH`: pixel-reweighted adversarial training and its controls.
 
 For each seed, every arm starts from the same adversarially trained network (the warm-up) and goes on for a
-few epochs with its own budget; then all are attacked on the same test images. Networks, tables and `arms.csv`
-go into `--out`, each made once; a run that was killed goes on where it stopped. The defaults suit a CPU: a
-small network, two attack steps in training.
+few epochs with its own budget; then all are attacked on the same test images. With `--start`, all seeds start
+from a network that is there, and differ in what is drawn. Networks, tables and `arms.csv` go into `--out`,
+each made once; a run that was killed goes on where it stopped. The defaults suit a CPU: a small network, two
+attack steps in training.
 """
 
 import argparse
@@ -73,10 +74,11 @@ def main(argv: Sequence[str] | None = None) -> pd.DataFrame:
     objectives = arms(INNER if args.steps == INNER.steps else attack)
     rows = []
     for seed, name in itertools.product(args.seeds, args.arms):
-        warm = shelf.network("warmup", seed)
-        config = TrainConfig(epochs=args.warmup, seed=seed, batch=args.batch, lr=0.1)
-        _trained(warm, None, train, held_out, objectives["at"], config, device, args.model)
-        config = TrainConfig(epochs=args.epochs, seed=1000 + seed, batch=args.batch, lr=0.05)
+        warm = args.start or shelf.network("warmup", seed)
+        if not args.start:
+            config = TrainConfig(epochs=args.warmup, seed=seed, batch=args.batch, lr=0.1)
+            _trained(warm, None, train, held_out, objectives["at"], config, device, args.model)
+        config = TrainConfig(epochs=args.epochs, seed=1000 + seed, batch=args.batch, lr=args.lr)
         path = shelf.network(name, seed)
         model = _trained(path, warm, train, held_out, objectives[name], config, device, args.model)
         found = _attacked(model, shelf, name, seed, test, args)
@@ -91,7 +93,8 @@ def _attacked(
     model: Classifier, shelf: Shelf, name: str, seed: int, test: Images, args: argparse.Namespace
 ) -> dict[str, float]:
     """Accuracies on evenly spaced test images, `natural_all` on all of them."""
-    by_pgd, by_auto = Threat(eps=EPS, seed=0, auto=()), Threat(eps=EPS, seed=0, mma=False)
+    by_pgd = Threat(eps=EPS, seed=0, auto=(), mma=not args.without_mma)
+    by_auto = Threat(eps=EPS, seed=0, mma=False)
     how = {"threat": by_pgd, "skip": test.stride(args.images), "progress": False}
     under = summarise_attacks(evaluate_table(model, test, shelf.attacked(name, seed), **how))["accuracy"]
     found = {str(attack): float(value) for attack, value in under.items()}
@@ -155,12 +158,15 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--data", required=True, help="CIFAR-10 re-encoded as JPEG, folder:PATH, or a data set's name")
     add("--model", default="fast_narrow")
+    add("--start", type=Path, metavar="FILE", help="checkpoint to go on from, instead of a warm-up")
     add("--arms", type=lambda text: text.split(","), default=list(CORE), help="comma-separated (%(default)s)")
     add("--seeds", type=lambda text: [int(s) for s in text.split(",")], default=[0, 1, 2])
     add("--warmup", type=int, default=4, help="epochs of plain adversarial training (%(default)s)")
     add("--epochs", type=int, default=3, help="epochs of each arm (%(default)s)")
+    add("--lr", type=float, default=0.05, help="rate of each arm, at most (%(default)s)")
     add("--steps", type=int, default=2, help="of the attack in training (%(default)s)")
     add("--images", type=int, default=1000, help="test images, attacked by PGD-20 and MMA (%(default)s)")
+    add("--without-mma", action="store_true", help="attack test images by PGD-20 alone")
     add("--auto-images", type=int, default=0, help="test images, attacked by AutoAttack (%(default)s)")
     add("--table", default="arms.csv", help="file name of the table (%(default)s)")
     add(

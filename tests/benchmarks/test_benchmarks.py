@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from safetensors.numpy import load_file
 from scipy import stats
 from torch import Tensor, nn
 
@@ -28,6 +29,7 @@ from benchmarks.report import table
 from benchmarks.subjects import Subject, digits
 from dualrs_lab.attacks import check_possible, read_evaluation
 from dualrs_lab.combine import read_combiner, read_image_votes
+from dualrs_lab.data import load_images, to_float
 from dualrs_lab.dual import DualCertificate
 from dualrs_lab.evidence import ABSTAIN, read_table
 from dualrs_lab.experiment import Experiment
@@ -328,6 +330,13 @@ def test_every_arm_of_the_pixels_is_trained_attacked_and_resumed(tmp_path: Path)
     again = pixels.main([*options, "--arms", "at,part4"])
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.safetensors")}
     pd.testing.assert_frame_equal(again, found.head(2))
+    options[3:4] = [str(tmp_path / "started"), "--start", str(tmp_path / "at_seed0.safetensors")]
+    started = pixels.main([*options, "--arms", "uniform4", "--without-mma", "--lr", "1e-9"])
+    assert "mma" not in started
+    assert not [*(tmp_path / "started").glob("warmup*")]
+    files = [tmp_path / "at_seed0.safetensors", tmp_path / "started/uniform4_seed0.safetensors"]
+    began, ended = (next(part for part in load_file(file).values() if part.ndim == 4) for file in files)
+    assert np.allclose(began, ended, atol=1e-6)  # at such a rate a network stays what it began as
 
 
 def test_the_shipped_arms_are_those_of_their_tables() -> None:
@@ -376,6 +385,30 @@ def test_mixes_are_made_judged_and_resumed(tmp_path: Path, monkeypatch: pytest.M
     assert (found["worst"] <= found[["autoattack", "pushed", "end_to_end"]].min(axis=1)).all()
     with pytest.raises(ValueError, match=r"got --auto \['weight 0.8'\]; wanted some of weight 0, weight 0.7"):
         mixing.main([*auto, "--auto", "weight 0.8"])
+
+
+def test_of_networks_that_are_there_only_the_kinds_asked_for_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(mixing, "WEIGHTS", (0.0, 1.0))
+    for seed, name in enumerate(("accurate", "robust")):
+        model = make_model("digits_narrow", classes=10, channels=1, mean=[0.3], std=[0.37], seed=seed)
+        save_checkpoint(tmp_path / f"{name}.safetensors", model, data={"classes": list("0123456789")})
+    options = ["--data", "digits", "--images", "12", "--out", str(tmp_path / "made"), "--held-out", "1200"]
+    for name in ("accurate", "robust"):
+        options += [f"--{name}", str(tmp_path / f"{name}.safetensors")]
+    judged = mixing.main([*options, "--kinds", "weights", "--parts", "systems"])
+    assert judged.index.tolist() == ["weight 0", "weight 1"]
+    assert not [*(tmp_path / "made").glob("*.safetensors")]  # nothing was trained
+    rows = read_evaluation(tmp_path / "made" / "systems.tsv").set_index(["system", "idx"])["natural"]
+    for system, name in (("weight 0", "accurate"), ("weight 1", "robust")):
+        images = load_images("digits", "test").select(rows[system].index.tolist())
+        model = load_checkpoint(tmp_path / f"{name}.safetensors")[0].eval()
+        pictures, labels = images.batch(torch.arange(len(images)))
+        assert rows[system].tolist() == (model(to_float(pictures)).argmax(1) == labels).tolist()
+    with pytest.raises(SystemExit):
+        mixing.main([*options, "--kinds", "weights,lots"])
+    assert "got ['lots']; wanted some of weights, logits, adaptive, nuts" in capsys.readouterr().err
 
 
 def test_the_shipped_mixes_are_those_of_their_tables() -> None:
