@@ -2,8 +2,8 @@
 
 Votes are counts (…, S, C) over S streams of draws, each with its own noise: one stream with a class per
 expert (`Median`, `Plurality`), or one per cut with the classes "at most k" and "more than k" (`Cuts`).
-Experts are numbered from 0 by ascending sigma. Splits hold where `top` comes from draws other than those of
-`entry`. The theory is in `dual.radii`.
+Experts are numbered from 0, in any order of their sigmas. Splits hold where `top` comes from draws other than
+those of `entry`. The theory is in `dual.radii`.
 """
 
 from dataclasses import dataclass
