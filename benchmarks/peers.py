@@ -6,7 +6,6 @@ so close that a memory could matter, and `board`, every rule on the same images.
 on where it stopped.
 """
 
-import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -27,7 +26,9 @@ from benchmarks.quality import (
     N,
     at_radii,
     make_parts,
+    part_options,
     quick,
+    read_parts,
 )
 from dualrs_lab.data import Images, load_images
 from dualrs_lab.dual import compare
@@ -81,19 +82,11 @@ class Bench:
 
 def main(argv: Sequence[str] | None = None) -> pd.DataFrame:
     """Make what is missing of the parts; print, write and return the comparison, if it is one of them."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.peers", description=(__doc__ or "").split("\n\n")[0]
-    )
+    parser = part_options("peers", __doc__, PARTS, toy=False)
     add = parser.add_argument
-    add("--data", required=True, help="CIFAR-10 re-encoded as JPEG, folder:PATH (or another encoding of it)")
-    add("--parts", nargs="+", choices=[*PARTS], default=[*PARTS], metavar="PART", help=", ".join(PARTS))
     add("--skip", type=int, default=SKIP, help="draw for every so many-th test image (%(default)s)")
     add("--images", type=int, default=MOST, help="at most so many of these (%(default)s)")
-    add("--threads", type=int, default=0)
-    add("--device", default="auto", help="auto, cpu, cuda:0, …")
-    add("--out", type=Path, default=Path("runs/peers"), help="folder for the results (%(default)s)")
-    args = parser.parse_args(argv)
-    torch.set_num_threads(args.threads or torch.get_num_threads())
+    args = read_parts(parser, argv)
     few = {"skip": args.skip, "most": args.images}
     bench = Bench(out=args.out, data=args.data, device=pick_device(args.device), **few)
     return make_parts(PARTS, args.parts, bench)

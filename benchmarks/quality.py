@@ -86,11 +86,11 @@ class InParts:
 
 
 def make_parts(
-    parts: Mapping[str, Callable[[Any], Any]], names: Sequence[str], bench: object
+    parts: Mapping[str, Callable[[Any], Any]], names: Sequence[str] | None, bench: object
 ) -> pd.DataFrame:
-    """Make some parts, in their order; print and return the table that the last one gives."""
+    """Make some parts, in their order, or all; print and return the table that the last one gives."""
     found = None
-    for name in names:
+    for name in names or parts:
         print(f"part {name}", flush=True)
         found = parts[name](bench)
     if found is None:
@@ -99,15 +99,22 @@ def make_parts(
     return pd.DataFrame(found)
 
 
-def part_options(name: str, about: str | None, parts: Mapping[str, object]) -> argparse.ArgumentParser:
-    """The command line of a benchmark in parts, for `read_parts`; `about` is the docstring of its module."""
+def part_options(
+    name: str, about: str | None, parts: Mapping[str, object], *, toy: bool = True
+) -> argparse.ArgumentParser:
+    """The command line of a benchmark in parts, for `read_parts`; `about` is the docstring of its module.
+
+    Only with `toy` has it a dry run.
+    """
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{name}", description=(about or "").split("\n\n")[0]
     )
     add = parser.add_argument
-    add("--data", help="CIFAR-10 re-encoded as JPEG, folder:PATH (or another encoding of it)")
-    add("--parts", nargs="+", choices=[*parts], default=[*parts], metavar="PART", help=", ".join(parts))
-    add("--toy", action="store_true", help="everything tiny and on the embedded digits, for a dry run")
+    data = "CIFAR-10 re-encoded as JPEG, folder:PATH (or another encoding of it)"
+    add("--data", required=not toy, help=data)
+    add("--parts", nargs="+", choices=[*parts], metavar="PART", help=f"{', '.join(parts)} (all of them)")
+    if toy:
+        add("--toy", action="store_true", help="everything tiny and on the embedded digits, for a dry run")
     add("--threads", type=int, default=0)
     add("--device", default="auto", help="auto, cpu, cuda:0, …")
     add("--out", type=Path, default=Path("runs") / name, help="folder for the results (%(default)s)")
@@ -117,7 +124,7 @@ def part_options(name: str, about: str | None, parts: Mapping[str, object]) -> a
 def read_parts(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
     """What was asked for, with as many threads; it ends unless there are images."""
     args = parser.parse_args(argv)
-    if not args.toy and not args.data:
+    if not args.data and not args.toy:
         parser.error("give --data, or --toy")
     torch.set_num_threads(args.threads or torch.get_num_threads())
     return args

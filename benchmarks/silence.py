@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from benchmarks.dial import BETWEEN, CAT_RS, SOUP, TAUGHT, keep_cascade, kind_at, network_of, table_of
 from benchmarks.gpu.certifying import ALPHA, RADII, SEED, split
-from benchmarks.quality import make_parts, quick
+from benchmarks.quality import make_parts, part_options, quick, read_parts
 from benchmarks.silent_votes import (
     ARMS,
     CONFIDENCES,
@@ -93,14 +93,14 @@ class Bench:
 
 def main(argv: Sequence[str] | None = None) -> pd.DataFrame:
     """Make what is missing of the parts; print, write and return the cascades, if they are one of them."""
-    parser = _parser("silence", __doc__ or "", PARTS)
+    parser = part_options("silence", __doc__, PARTS, toy=False)
     parser.add_argument(
         "--networks", choices=[*KINDS], default=CAT_RS, help="that may be silent (%(default)s)"
     )
     parser.add_argument(
         "--votes", type=Path, metavar="FILE", help="learn from these, and count none (those in --out)"
     )
-    args = parser.parse_args(argv)
+    args = read_parts(parser, argv)
     if args.votes and not args.votes.is_file():
         parser.error(f"--votes: {args.votes}: no such file")
     if args.votes and "votes" in (args.parts or ()):
@@ -114,23 +114,11 @@ def in_parts(name: str, about: str, parts: Parts, argv: Sequence[str] | None, **
 
     `about` is the docstring of its module, and `how` is what networks, and which votes, it is about.
     """
-    args = _parser(name, about, parts).parse_args(argv)
-    return make_parts(parts, args.parts or [*parts], _bench(args, **how))
-
-
-def _parser(name: str, about: str, parts: Parts) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=about.split("\n\n")[0])
-    add = parser.add_argument
-    add("--data", required=True, help="CIFAR-10 re-encoded as JPEG, folder:PATH (or another encoding of it)")
-    add("--parts", nargs="+", choices=[*parts], metavar="PART", help=", ".join(parts))
-    add("--threads", type=int, default=0)
-    add("--device", default="auto", help="auto, cpu, cuda:0, …")
-    add("--out", type=Path, default=Path("runs") / name, help="folder for the results (%(default)s)")
-    return parser
+    args = read_parts(part_options(name, about, parts, toy=False), argv)
+    return make_parts(parts, args.parts, _bench(args, **how))
 
 
 def _bench(args: argparse.Namespace, **how: Any) -> Bench:
-    torch.set_num_threads(args.threads or torch.get_num_threads())
     return Bench(out=args.out, data=args.data, device=pick_device(args.device), **how)
 
 

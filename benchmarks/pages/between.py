@@ -24,7 +24,7 @@ from benchmarks.pages.silence import (
     told,
 )
 from benchmarks.pages.taught import TAUGHT
-from benchmarks.pages.text import Facts, markdown, percent, radius, read_info, signed
+from benchmarks.pages.text import Facts, along, markdown, percent, radius, read_info, signed
 from benchmarks.silence import ASKED
 from benchmarks.silent_votes import ARMS, GOALS, HALVES, NEAREST, SHOWN
 from dualrs_lab.evidence import average_radius, certified_accuracy, radius_ceiling
@@ -92,7 +92,7 @@ def facts() -> Facts:
         "between_minutes": f"{sum(leg['seconds'] for leg in legs) / 60:.0f}",
         "between_leg": f"{legs[0]['seconds'] / 60:.0f}",
         "between_tried": markdown(
-            ["", f"r = {AT[0]}", *AT[1:]], [[str(arm), *map(percent, at)] for arm, at in tried().iterrows()]
+            ["", *along(AT)], [[str(arm), *map(percent, at)] for arm, at in tried().iterrows()]
         ),
         "between_tried_images": f"{len(labels) // SKIP:,}",
         "between_tried_draws": f"{N:,}",
@@ -108,14 +108,14 @@ def facts() -> Facts:
         "between_order": order(chosen(kind=BETWEEN)),
         "between_over": _over(),
         "between_all": _as_of_all(),
-        "between_beyond": f"{more.min():+.1f}".replace("-", "−"),
+        "between_beyond": signed(more.min() / 100),
         "between_beyond_at": str(more.idxmin()),
         "between_beyond_error": percent(float(as_of_all(table(kind=BETWEEN))["error"][more.idxmin()])),
         "between_counted": signed(float(counted_ahead()[AT[1:]].min())),
         "between_paid": percent(-float(beside_half()[AT[:-1]].min())),
         "between_two": percent(float(certified_accuracy(table("large", ARMS[0], BETWEEN), [2.0])[0])),
         "between_two_before": percent(float(certified_accuracy(table("large"), [2.0])[0])),
-        "between_beyond_most": f"{more.max():+.1f}",
+        "between_beyond_most": signed(more.max() / 100),
     }
 
 
@@ -128,7 +128,7 @@ def _promised() -> str:
             means = goal in GOALS and not GOALS[goal].above
             told_by = percent(worth) if means else signed(worth)
             shown.append([f"{goal}: with {level}", *map(percent, curve), told_by])
-    return markdown(["goal", f"r = {AT[0]}", *AT[1:], "by the goal"], shown)
+    return markdown(["goal", *along(AT), "by the goal"], shown)
 
 
 def _certified() -> str:
@@ -145,7 +145,7 @@ def _certified() -> str:
         for name, each in others.items()
     ]
     shown.append(["published: Dual RS, fine-tuned", *map(percent, dual()), ""])
-    return markdown(["", f"r = {AT[0]}", *AT[1:], "ACR"], shown)
+    return markdown(["", *along(AT), "ACR"], shown)
 
 
 def _over() -> str:
@@ -157,9 +157,7 @@ def _over() -> str:
         },
         f"{BOTH[BETWEEN]} alone, over {BOTH[CAT_RS]} alone": larger(),
     }
-    return markdown(
-        ["", f"r = {AT[0]}", *AT[1:], "ACR"], [[name, *apart_cells(each)] for name, each in shown.items()]
-    )
+    return markdown(["", *along(AT), "ACR"], [[name, *apart_cells(each)] for name, each in shown.items()])
 
 
 def _as_of_all() -> str:
@@ -170,4 +168,4 @@ def _as_of_all() -> str:
     ]
     shown.append([f"{BOTH[BETWEEN]} alone", *as_of_all_cells(alone(LEVEL, BETWEEN))])
     shown.append(["published: Dual RS, fine-tuned", *map(percent, dual())])
-    return markdown(["", f"r = {AT[0]}", *AT[1:]], shown)
+    return markdown(["", *along(AT)], shown)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from benchmarks.pages.text import DATA, Facts, markdown, millions, percent, radius, read_info, signed
+from benchmarks.pages.text import DATA, Facts, along, markdown, millions, percent, radius, read_info, signed
 from benchmarks.quality import BOTH, RADII, SHIPPED, SIGMAS
 from dualrs_lab.evidence import (
     average_radius,
@@ -50,7 +50,7 @@ def curve_table(found: pd.DataFrame, labels: Mapping[str, str], radii: Sequence[
         [label, *(percent(found.loc[rule, r]) for r in at), radius(found.loc[rule, "acr"])]
         for rule, label in labels.items()
     ]
-    return markdown(["", f"r = {at[0]}", *at[1:], "ACR"], rows)
+    return markdown(["", *along(at), "ACR"], rows)
 
 
 def reached_at(claims: pd.DataFrame, radii: Sequence[float]) -> pd.DataFrame:

@@ -4,7 +4,7 @@ import pandas as pd
 
 from benchmarks.combiners import CHOSEN, DRAWS
 from benchmarks.pages.certificates import SHOWN, SYSTEMS, curve_table
-from benchmarks.pages.text import Facts, markdown, percent, radius, read_info, signed
+from benchmarks.pages.text import Facts, along, markdown, percent, radius, read_info, signed
 from benchmarks.quality import BOTH, SIGMAS
 from dualrs_lab.combine import read_image_votes
 
@@ -64,7 +64,7 @@ def _dial() -> Facts:
     rows = [["σ = 1 alone", *(percent(single[r]) for r in at), radius(single["acr"])], *rows]
     counts, *_ = read_image_votes(SYSTEMS / "votes_trained.safetensors", SIGMAS)
     return {
-        "combiners": markdown(["weights of radii 0, 0.25, …, 2", f"r = {at[0]}", *at[1:], "ACR"], rows),
+        "combiners": markdown(["weights of radii 0, 0.25, …, 2", *along(at), "ACR"], rows),
         "combiner_images": f"{len(counts):,}",
         "combiner_draws": str(DRAWS),
         "combiner_gain": {f"r{r}": f"{value:+.1f}" for r, value in gained.items()},

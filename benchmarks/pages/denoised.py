@@ -10,7 +10,7 @@ from benchmarks.gpu.denoiser import SIGMAS
 from benchmarks.gpu.experts import SEED
 from benchmarks.pages.certificates import apart_cells, curve_table, reached_at
 from benchmarks.pages.larger import WIDE
-from benchmarks.pages.text import DATA, Facts, markdown, millions, percent, read_info
+from benchmarks.pages.text import DATA, Facts, along, markdown, millions, percent, read_info
 from dualrs_lab.evidence import average_radius, certified_accuracy, read_table, reclaimed
 
 __all__ = ["DENOISED", "KINDS", "apart", "certificates", "facts", "reached"]
@@ -78,7 +78,7 @@ def _curves() -> str:
 
 def _apart_table(kind: str, other: str) -> str:
     rows = [[f"σ = {sigma:g}", *apart_cells(apart(sigma, kind, other))] for sigma in SIGMAS]
-    return markdown(["", f"r = {AT[0]}", *AT[1:], "ACR"], rows)
+    return markdown(["", *along(AT), "ACR"], rows)
 
 
 def _training(stem: str) -> dict[str, Any]:

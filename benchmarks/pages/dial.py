@@ -9,7 +9,7 @@ from benchmarks.gpu.certifying import ALPHA, RADII
 from benchmarks.pages.certificates import apart_cells, reached_at
 from benchmarks.pages.larger import points, published
 from benchmarks.pages.taught import TAUGHT
-from benchmarks.pages.text import DATA, Facts, markdown, percent, radius, read_info
+from benchmarks.pages.text import DATA, Facts, along, markdown, percent, radius, read_info, signed
 from dualrs_lab.cascade import from_tables
 from dualrs_lab.evidence import average_radius, certified_accuracy, read_table, reclaimed
 
@@ -51,7 +51,7 @@ def facts() -> Facts:
         "dial_threshold": f"{setting.cascade.limits[-1]:g}".replace("-", "−"),
         "dial_gained": _gained(),
         "dial_published": _beside(curve, dual),
-        "dial_beyond_dual": {f"r = {r}": f"{value:+.1f}".replace("-", "−") for r, value in beyond.items()},
+        "dial_beyond_dual": {f"r = {r}": signed(value / 100) for r, value in beyond.items()},
         "dial_beyond_from_half": f"{beyond[AT[2:7]].min():.1f} to {beyond[AT[2:7]].max():.1f}",
         "dial_fine": _fine(setting),
         "dial_acr": radius(float(row["acr"])),
@@ -79,7 +79,7 @@ def _handed() -> Facts:
         "handed_lost": {asked: percent(-apart["0"]) for asked, apart in change.items()},
         "handed_won": f"{percent(change['first']['1'])} and {percent(change['first']['1.25'])}",
         "handed_behind": {arm: percent(gain) for arm, gain in behind.items()},
-        "handed": markdown(["", "epochs", f"r = {AT[0]}", *AT[1:-1]], shown),
+        "handed": markdown(["", "epochs", *along(AT[:-1])], shown),
         "handed_seconds": f"{record['seconds']:g}",
         "handed_images": f"{record['images']:,}",
         "handed_error": f"{50 / np.sqrt(record['images']):.1f}",
@@ -98,13 +98,13 @@ def _settings() -> str:
         shares = setting.cascade.shares
         most = f"{setting.cascade.sigmas[int(np.argmax(shares))]:g}" if shares else "alike"
         rows.append([asked, most, *(percent(float(row[r])) for r in AT), radius(float(row["acr"]))])
-    return markdown(["asked", "most of α", f"r = {AT[0]}", *AT[1:], "ACR"], rows)
+    return markdown(["asked", "most of α", *along(AT), "ACR"], rows)
 
 
 def _gained() -> str:
     rules = (("two-bounds", "two bounds"), ("cohen", "Cohen’s radius"))
     rows = [[f"σ = 0.5 by {name}", *apart_cells(gained_over(rule), digits=4)] for rule, name in rules]
-    return markdown(["", f"r = {AT[0]}", *AT[1:], "ACR"], rows)
+    return markdown(["", *along(AT), "ACR"], rows)
 
 
 def _beside(curve: "pd.Series[float]", dual: pd.DataFrame) -> str:
@@ -115,7 +115,7 @@ def _beside(curve: "pd.Series[float]", dual: pd.DataFrame) -> str:
         "published: Cohen et al., best σ, n = 100,000": published("Cohen 2019"),
     }
     shown = [[name, *(percent(float(values[r])) for r in AT)] for name, values in rows.items()]
-    return markdown(["", f"r = {AT[0]}", *AT[1:]], shown)
+    return markdown(["", *along(AT)], shown)
 
 
 def _fine(setting: Setting) -> str:
@@ -132,7 +132,7 @@ def _fine(setting: Setting) -> str:
         both = from_tables(tables, cascade=setting.cascade, alpha=ALPHA)
         rows += [(f"cascade, n = {n}", both), (f"σ = 0.5 by two bounds, n = {n}", alone)]
     shown = [[name, *_curve(table), radius(average_radius(table))] for name, table in rows]
-    return markdown(["", f"r = {AT[0]}", *AT[1:], "ACR"], shown)
+    return markdown(["", *along(AT), "ACR"], shown)
 
 
 def _curve(table: pd.DataFrame) -> list[str]:

@@ -6,7 +6,7 @@ import pandas as pd
 from benchmarks.from_start import ARMS, LAST
 from benchmarks.gpu.certifying import RADII
 from benchmarks.pages.taught import TAUGHT
-from benchmarks.pages.text import Facts, markdown, percent, read_info, signed
+from benchmarks.pages.text import Facts, along, markdown, percent, read_info, signed
 
 __all__ = ["LONGER", "SHORT", "SMALL", "ahead", "arms", "facts", "means"]
 
@@ -49,12 +49,12 @@ def facts() -> Facts:
         for arm, mean in means(LONGER).xs("cascade", level="judged").items()
     ]
     return {
-        "from_start_longer": markdown(["cascade of", f"r = {AT[0]}", *AT[1:], "mean"], longer),
+        "from_start_longer": markdown(["cascade of", *along(AT), "mean"], longer),
         "from_start_longer_seconds": f"{read_info(TAUGHT / f'{LONGER}.csv')['seconds']:,.0f}",
         "from_start_mean": {arm: percent(float(means()[arm, "cascade"])) for arm in ARMS},
         "from_start_small": _span(ahead("one trunk")[:SMALL]),
         "from_start_large": _span(ahead("one trunk")[SMALL:]),
-        "from_start": markdown(["arm", "judged", f"r = {AT[0]}", *AT[1:], "mean"], shown),
+        "from_start": markdown(["arm", "judged", *along(AT), "mean"], shown),
         "from_start_seconds": f"{record['seconds']:g}",
         "from_start_draws": f"{record['draws']:g}",
         "from_start_images": f"{record['images']:,}",

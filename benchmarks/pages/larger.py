@@ -5,7 +5,7 @@ import pandas as pd
 
 from benchmarks.gpu.experts import ALPHA, SEED, SIGMAS
 from benchmarks.pages.certificates import curve_table
-from benchmarks.pages.text import DATA, Facts, markdown, millions, percent, read_info
+from benchmarks.pages.text import DATA, Facts, along, markdown, millions, percent, read_info
 from benchmarks.quality import BOTH
 from dualrs_lab.cascade import Cascade, from_tables
 from dualrs_lab.evidence import read_table, reclaimed
@@ -97,7 +97,7 @@ def _beside_published() -> Facts:
     return {
         "wide_cohen_images": f"{images['Cohen 2019']:,}",
         "wide_other_images": f"{images['CAT-RS']:,}",
-        "wide_published": markdown(["", f"r = {at[0]}", *at[1:]], rows),
+        "wide_published": markdown(["", *along(at)], rows),
         "wide_above_cohen": _span(points(found.loc["envelope"], published("Cohen 2019")), 1),
         "wide_below_cohen": {f"σ = {s:g}": f"{-cohen[s]['0']:.1f}" for s in (0.5, 1.0)},
         "wide_above_levels": _span(pd.concat([above.drop("0") for above in cohen.values()]), 1),

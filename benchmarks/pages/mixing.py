@@ -4,7 +4,7 @@ import pandas as pd
 
 from benchmarks.pages.certificates import published_log
 from benchmarks.pages.pixels import PIXELS
-from benchmarks.pages.text import DATA, Facts, markdown, millions, percent, read_info
+from benchmarks.pages.text import DATA, Facts, along, markdown, millions, percent, read_info
 from dualrs_lab.attacks import read_evaluation
 from dualrs_lab.evidence import certified_accuracy
 from dualrs_lab.mixing import mixed
@@ -94,7 +94,7 @@ def _certified_mixes() -> str:
         [label, *(percent(found.loc[key, what]) for what in ("natural", *radii))]
         for key, label in CERTIFIED.items()
     ]
-    return markdown(["", "natural", f"r = {radii[0]}", *radii[1:]], rows)
+    return markdown(["", "natural", *along(radii)], rows)
 
 
 def _published_logs() -> Facts:

@@ -1,6 +1,7 @@
 """What docs/results.md says of mixes at ResNet-18 size, beside what such mixes should show."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from benchmarks.pages.text import Facts, markdown, percent, read_info
 from dualrs_lab.attacks import read_evaluation
 from dualrs_lab.mixing import by_lot, margin_groups
 
-__all__ = ["Aim", "aims", "facts", "lifted", "nuts_above_fixed", "systems", "transferred"]
+__all__ = ["Aim", "aims", "facts", "lifted", "mix_table", "nuts_above_fixed", "systems", "transferred"]
 
 KINDS = ["natural", "on_accurate", "on_robust", "end_to_end", "worst"]
 ENDS = {"weight 0": "0: g alone", "weight 1": "1: h alone"}
@@ -41,7 +42,7 @@ def facts() -> Facts:
     """Placeholders of the page."""
     found, heights, moved, listed = systems(), lifted(), transferred(), aims()
     return {
-        "resnet_mixes": _mix_table(found, heights),
+        "resnet_mixes": mix_table(found, heights),
         "resnet_transferred": _transferred_table(moved),
         "resnet_mix_images": f"{int(found['images'].max()):,}",
         "resnet_mix_seconds": f"{read_info(ADVERSARIAL / 'adversarial_mixes.json')['seconds']:.0f}",
@@ -55,21 +56,21 @@ def facts() -> Facts:
     }
 
 
-def systems() -> pd.DataFrame:
+def systems(folder: Path = ADVERSARIAL) -> pd.DataFrame:
     """By system: accuracies of each mix under every attack."""
-    return pd.read_csv(ADVERSARIAL / "systems.csv").set_index("system")
+    return pd.read_csv(folder / "systems.csv").set_index("system")
 
 
-def _right() -> dict[str, pd.DataFrame]:
-    table = read_evaluation(ADVERSARIAL / "systems.tsv")
+def _right(folder: Path = ADVERSARIAL) -> dict[str, pd.DataFrame]:
+    table = read_evaluation(folder / "systems.tsv")
     return {
         str(system): rows.set_index("idx")[KINDS].astype(float) for system, rows in table.groupby("system")
     }
 
 
-def lifted() -> dict[str, "pd.Series[float]"]:
+def lifted(folder: Path = ADVERSARIAL) -> dict[str, "pd.Series[float]"]:
     """By system and image: how far its worst case lies above the line of choosing g or h by lot."""
-    right = _right()
+    right = _right(folder)
     return {name: above(rows, right["weight 0"], right["weight 1"], "worst") for name, rows in right.items()}
 
 
@@ -123,7 +124,8 @@ def nuts_above_fixed() -> "pd.Series[float]":
     return above(right["MixedNUTS"], right["weight 1"], right["weight 0.9"], "worst")
 
 
-def _mix_table(found: pd.DataFrame, heights: Mapping[str, "pd.Series[float]"]) -> str:
+def mix_table(found: pd.DataFrame, heights: Mapping[str, "pd.Series[float]"]) -> str:
+    """A row for each mix: accuracies, and how far its worst case lies above the line of lots."""
     rows = []
     for system, row in found.iterrows():
         name = str(system)

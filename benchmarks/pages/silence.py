@@ -11,7 +11,7 @@ from benchmarks.gpu.certifying import RADII
 from benchmarks.pages.certificates import apart_cells, reached_at
 from benchmarks.pages.larger import points, published
 from benchmarks.pages.taught import TAUGHT
-from benchmarks.pages.text import DATA, Facts, markdown, percent, radius, signed
+from benchmarks.pages.text import DATA, Facts, along, markdown, percent, radius, signed
 from benchmarks.silence import ASKED, KINDS, SILENT, certified, of_row, tables
 from benchmarks.silent_votes import (
     ARMS,
@@ -161,7 +161,7 @@ def facts() -> Facts:
         "silence_asked": " and ".join(f"{s:g}" for s in SILENT[CAT_RS][::-1]),
         "silence_levels": ", ".join(f"{s:g}" for s in CONFIDENCES),
         "silence_gained": markdown(
-            ["goal", f"r = {AT[0]}", *AT[1:], "by the goal", "every vote"],
+            ["goal", *along(AT), "by the goal", "every vote"],
             [[goal, *map(signed, gained(goal)), *_told(goal)] for goal in goals],
         ),
         "silence_goal": {goal: dict(zip(("silent", "every"), _told(goal), strict=True)) for goal in goals},
@@ -176,8 +176,8 @@ def facts() -> Facts:
         "silence_over": _over(),
         "silence_all": _as_of_all(),
         "silence_all_images": f"{len(read_table(table_of(LEVELS[0], CAT_RS))):,}",
-        "silence_beyond": {arm: f"{beyond(arm).min():+.1f}".replace("-", "−") for arm in ARMS},
-        "silence_beyond_most": f"{beyond().max():+.1f}",
+        "silence_beyond": {arm: signed(beyond(arm).min() / 100) for arm in ARMS},
+        "silence_beyond_most": signed(beyond().max() / 100),
         "silence_tried": _tried(),
     }
 
@@ -220,7 +220,7 @@ def _certified() -> str:
         "published: Cohen et al., best σ, n = 100,000": published("Cohen 2019"),
     }
     shown += [[name, *(percent(float(curve[r])) for r in AT), ""] for name, curve in theirs.items()]
-    return markdown(["", f"r = {AT[0]}", *AT[1:], "ACR"], shown)
+    return markdown(["", *along(AT), "ACR"], shown)
 
 
 def _as_of_all() -> str:
@@ -231,14 +231,14 @@ def _as_of_all() -> str:
         exact = certified_accuracy(level, RADII)
         shown.append([f"σ = {sigma:g} alone (counted)", *map(percent, exact)])
     shown.append(["published: Dual RS, fine-tuned", *map(percent, dual())])
-    return markdown(["", f"r = {AT[0]}", *AT[1:]], shown)
+    return markdown(["", *along(AT)], shown)
 
 
 def _over() -> str:
     others = {"every vote counts, the same goal": table(arm=ARMS[1])}
     others |= {f"σ = {sigma:g} alone": alone(sigma) for sigma in LEVELS}
     shown = [[name, *apart_cells(over(other))] for name, other in others.items()]
-    return markdown(["", f"r = {AT[0]}", *AT[1:], "ACR"], shown)
+    return markdown(["", *along(AT), "ACR"], shown)
 
 
 def dual() -> "pd.Series[float]":
@@ -253,7 +253,7 @@ def _board() -> str:
     rows.append(["published: Dual RS, fine-tuned", *map(percent, dual())])
     best = published("CAT-RS", 0.5)
     rows.append(["published: CAT-RS, σ = 0.5, n = 100,000", *(percent(float(best[r])) for r in AT)])
-    return markdown(["goal", f"r = {AT[0]}", *AT[1:]], rows)
+    return markdown(["goal", *along(AT)], rows)
 
 
 def _tried() -> str:
@@ -261,4 +261,4 @@ def _tried() -> str:
     rows = [
         [str(lever), *map(percent, curve), percent(float(curve.mean()))] for lever, curve in found.iterrows()
     ]
-    return markdown(["", f"r = {found.columns[0]}", *found.columns[1:], "mean"], rows)
+    return markdown(["", *along(found.columns), "mean"], rows)

@@ -7,7 +7,7 @@ from benchmarks.dial import CAT_RS, SOUP
 from benchmarks.gpu.certifying import RADII
 from benchmarks.pages.silence import by_goal
 from benchmarks.pages.taught import TAUGHT
-from benchmarks.pages.text import Facts, markdown, percent, signed
+from benchmarks.pages.text import Facts, along, markdown, percent, signed
 from benchmarks.silent_votes import GOALS, HALVES
 from benchmarks.soups import BESIDE, N, votes_of
 
@@ -36,7 +36,7 @@ def facts() -> Facts:
             shown.append([f"{goal}: {name}", *map(percent, curve), percent(float(curve.mean()))])
     ahead = [ahead_by_goal(goal) for goal in GOALS]
     return {
-        "soups": markdown(["goal", f"r = {AT[0]}", *AT[1:], "mean"], shown),
+        "soups": markdown(["goal", *along(AT), "mean"], shown),
         "soups_images": f"{len(labels):,}",
         "soups_draws": f"{N:,}",
         "soups_halves": str(2 * HALVES),

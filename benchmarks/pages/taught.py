@@ -6,7 +6,7 @@ from benchmarks.gpu.certifying import RADII, SEED
 from benchmarks.gpu.recipes import FULL, SIGMAS
 from benchmarks.pages.certificates import apart_cells, curve_table, reached_at
 from benchmarks.pages.larger import WIDE, points, published
-from benchmarks.pages.text import DATA, Facts, markdown, percent, read_info
+from benchmarks.pages.text import DATA, Facts, along, markdown, percent, read_info
 from benchmarks.quality import BOTH
 from dualrs_lab.evidence import average_radius, certified_accuracy, read_table, reclaimed
 
@@ -77,12 +77,12 @@ def _trials(found: pd.DataFrame) -> str:
         [name, f"{row['epochs']:.1f}", *(percent(row[r]) for r in AT[:-1]), percent(row["score"], 2)]
         for name, row in found.iterrows()
     ]
-    return markdown(["", "epochs", f"r = {AT[0]}", *AT[1:-1], "mean"], rows)  # type: ignore[arg-type]
+    return markdown(["", "epochs", *along(AT[:-1]), "mean"], rows)  # type: ignore[arg-type]
 
 
 def _gained() -> str:
     rows = [[f"σ = {sigma:g}", *apart_cells(gained(sigma))] for sigma in SIGMAS]
-    return markdown(["", f"r = {AT[0]}", *AT[1:], "ACR"], rows)
+    return markdown(["", *along(AT), "ACR"], rows)
 
 
 def _fine(tables: dict[float, pd.DataFrame]) -> str:

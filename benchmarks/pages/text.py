@@ -10,7 +10,10 @@ from safetensors import safe_open
 
 from dualrs_lab.evidence import floor_text
 
-__all__ = ["DATA", "Facts", "markdown", "millions", "percent", "radius", "read_info", "signed", "significant"]
+__all__ = [
+    "DATA", "Facts", "along", "markdown", "millions", "percent", "radius", "read_info", "signed",
+    "significant",
+]  # fmt: skip
 
 DATA = Path(__file__).resolve().parents[2] / "data"
 Facts = dict[str, Any]  # a text, or texts by name, for each placeholder
@@ -35,6 +38,12 @@ def significant(value: float, digits: int = 3) -> str:
     """A measured value to so many significant digits, or all of those before the point."""
     whole = value == int(value) or abs(value) >= 10 ** (digits - 1)
     return f"{value:,.0f}" if whole else f"{value:.{digits}g}"
+
+
+def along(radii: Iterable[object]) -> list[str]:
+    """What stands above columns by radius."""
+    first, *others = map(str, radii)
+    return [f"r = {first}", *others]
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
