@@ -25,6 +25,7 @@ from benchmarks.pages import (
     pixels,
     resnet,
     resnet_mixes,
+    router_order,
     scaling,
     shelf,
     silence,
@@ -45,6 +46,7 @@ PAGES: dict[str, Callable[[], Facts]] = {
         | combiners.facts()
         | larger.facts()
         | taught.facts()
+        | router_order.facts()
         | peers.facts()
         | dial.facts()
         | silence.facts()
