@@ -15,7 +15,17 @@ from benchmarks.pages.text import Facts, markdown, percent, read_info
 from dualrs_lab.attacks import read_evaluation
 from dualrs_lab.mixing import by_lot, margin_groups
 
-__all__ = ["Aim", "aims", "facts", "lifted", "mix_table", "nuts_above_fixed", "systems", "transferred"]
+__all__ = [
+    "Aim",
+    "aims",
+    "facts",
+    "in_words",
+    "lifted",
+    "mix_table",
+    "nuts_above_fixed",
+    "systems",
+    "transferred",
+]
 
 KINDS = ["natural", "on_accurate", "on_robust", "end_to_end", "worst"]
 ENDS = {"weight 0": "0: g alone", "weight 1": "1: h alone"}
@@ -46,7 +56,7 @@ def facts() -> Facts:
         "resnet_transferred": _transferred_table(moved),
         "resnet_mix_images": f"{int(found['images'].max()):,}",
         "resnet_mix_seconds": f"{read_info(ADVERSARIAL / 'adversarial_mixes.json')['seconds']:.0f}",
-        "resnet_mix": _in_words(found, heights, moved),
+        "resnet_mix": in_words(found, heights) | {"half": percent(moved["clean"][0.5] - moved["clean"][0.0])},
         "resnet_nuts": _nuts(heights["MixedNUTS"]),
         "resnet_aims": _aims_table(listed),
         "resnet_aims_count": {
@@ -90,9 +100,8 @@ def transferred() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _in_words(
-    found: pd.DataFrame, heights: Mapping[str, "pd.Series[float]"], moved: pd.DataFrame
-) -> dict[str, str]:
+def in_words(found: pd.DataFrame, heights: Mapping[str, "pd.Series[float]"]) -> dict[str, str]:
+    """What is said of mixes with fixed weights, from the rows of `mix_table`."""
     fixed = found[found.index.str.startswith("weight")]
     between = fixed[(fixed["weight"] > 0.5) & (fixed["weight"] < 1)]
     more = between[between["natural"] > fixed["natural"].iloc[0]]  # than g, so beyond the end of the line
@@ -105,7 +114,6 @@ def _in_words(
         "errors": f"{min(one.mean() / float(one.sem()) for one in above_line):.0f}",
         "more": " and ".join(f"{a:g}" for a in more["weight"]),
         "more worst": " and ".join(map(percent, more["worst"])),
-        "half": percent(moved["clean"][0.5] - moved["clean"][0.0]),
         "times": f"{(fixed['worst'] / by_lot(fixed))['weight 0.8']:.1f}",
     }
 
