@@ -9,7 +9,7 @@ from dualrs_lab.cli.inputs import add_inputs, behind, choose_device, read_model,
 from dualrs_lab.cli.outputs import want_place
 from dualrs_lab.cli.parser import Command, Parser, a_number, some_numbers
 from dualrs_lab.cli.tables import RADII, add_out, add_rule, print_signs, summed_up
-from dualrs_lab.settings import RADIUS, SIGMA, Range
+from dualrs_lab.settings import COUNT, RADIUS, SIGMA, Range
 
 if TYPE_CHECKING:
     import torch
@@ -56,6 +56,10 @@ def _options(parser: Parser) -> None:
     stop.add_argument(
         "--loss", type=a_number(Range(above=0, most=1000)), metavar="X",
         help="give an image as few draws as cost X * sigma of its radius",
+    )  # fmt: skip
+    fewer.add_argument(
+        "--least", type=a_number(COUNT), metavar="N",
+        help="with --loss, give every image N draws at least: cascades want to know who is undecided",
     )  # fmt: skip
     meant = parser.add_argument_group("the network that is certified")
     for name in ("certify", "paired"):
@@ -148,7 +152,11 @@ def _stopping(options: Namespace) -> "Stopping":
             return AtRadii(radii=tuple(options.at_radii))
         except ValueError as error:
             raise ValueError(f"certify: --at-radii: {error}") from error
-    return AllDraws() if options.loss is None else InputSpecific(loss=options.loss)
+    if options.least is not None and options.loss is None:
+        raise ValueError(
+            f"certify: got --least {options.least} without --loss; wanted both, as else every image gets n"
+        )
+    return AllDraws() if options.loss is None else InputSpecific(loss=options.loss, least=options.least)
 
 
 def _dtype(name: str, device: "torch.device") -> "torch.dtype":

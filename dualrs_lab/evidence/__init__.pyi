@@ -35,6 +35,7 @@ from .joins import certified_for as certified_for
 from .joins import counted_votes as counted_votes
 from .joins import each_once as each_once
 from .joins import holds_all_draws as holds_all_draws
+from .joins import holds_fixed_draws as holds_fixed_draws
 from .joins import join_experts as join_experts
 from .joins import join_votes as join_votes
 from .joins import joined_table as joined_table

@@ -27,6 +27,7 @@ __all__ = [
     "counted_votes",
     "each_once",
     "holds_all_draws",
+    "holds_fixed_draws",
     "join_experts",
     "join_votes",
     "joined_table",
@@ -39,7 +40,7 @@ __all__ = [
 Ints = NDArray[np.int64]
 
 
-_ALL = {"rule": "AllDraws"}  # what a record from before there were rules of stopping would say
+_ALL, _PILOT = "AllDraws", "InputSpecific"  # rules that fix the number of draws
 
 
 _OWN = ("sigma", "alpha", "seed")  # cells of every row that the record of a table says as well
@@ -51,6 +52,10 @@ _SHARED = ("images", "classes", "noise")  # what records must have in common
 def origin(table: pd.DataFrame) -> dict[str, Any]:
     """What the record beside the file says that the rows of `table` depend on; empty where none is known."""
     return dict(table.attrs.get("identity", {}))
+
+
+def _rule_of(table: pd.DataFrame) -> str:
+    return str(origin(table).get("stop", {"rule": _ALL})["rule"])  # a record may be older than rules
 
 
 def shared_origin(*tables: pd.DataFrame) -> dict[str, Any]:
@@ -195,10 +200,10 @@ def joined_table(joined: Joined, columns: Sequence[str], certify: Callable[..., 
 def join_votes(tables: Mapping[float, Claims], sigmas: Sequence[float]) -> Joined:
     """Votes of the experts at `sigmas`, from `tables` of `smoothing.certify_table` by sigma.
 
-    All draws must be in them, as many for each image: votes that stopped early depend on a level of their
-    own. Votes that are told apart by how sure they are (`models.Graded`) all count. Raises ValueError for a
-    sigma without its table or with that of another, for votes that stopped early or that contradict their
-    counts, and as `evidence.aligned` does, where seeds differ as well.
+    All draws must be in them, in a number that was fixed before them: votes that stopped early depend on a
+    level of their own. Votes that are told apart by how sure they are (`models.Graded`) all count. Raises
+    ValueError for a sigma without its table or with that of another, for votes that stopped early or that
+    contradict their counts, and as `evidence.aligned` does, where seeds differ as well.
     """
     if missing := [sigma for sigma in sigmas if sigma not in tables]:
         raise ValueError(
@@ -217,10 +222,10 @@ def join_experts(experts: Mapping[str, tuple[float, Claims]]) -> Joined:
     sigmas = [sigma for sigma, _ in experts.values()]
     given = {f"σ = {name}": as_table(table) for name, (_, table) in experts.items()}
     for sigma, (name, table) in zip(sigmas, given.items(), strict=True):
-        if not holds_all_draws(table):
+        if not holds_fixed_draws(table):
             raise ValueError(
                 f"join_votes: votes of {name} stopped early, or are not there; wanted a table of all draws, "
-                "the same number for each image"
+                "the same number for each image, or one that its record says a pilot chose"
             )
         at_sigma("join_votes", name, table, sigma)
         of_what_voted("join_votes", name, table)
@@ -247,16 +252,19 @@ def join_experts(experts: Mapping[str, tuple[float, Claims]]) -> Joined:
 def holds_all_draws(table: pd.DataFrame) -> bool:
     """Whether a table of `smoothing.certify_table` has votes, all that were drawn, as many for each image.
 
-    Neither draws that stopped early, where the votes had a say in their number, nor a number that a pilot
-    chose for each image, are all draws.
+    Neither draws that stopped early nor numbers that a pilot chose for each image are all draws.
     """
-    if not {"selection", "votes", "n"} <= set(table) or table["n"].nunique() > 1:
-        return False  # a published log, or input-specific numbers of draws
-    if origin(table).get("stop", _ALL)["rule"] != _ALL["rule"]:
-        return False
-    if "bound" not in table:
-        return True  # made before there was early stopping
-    return bool((table["bound"] == "clopper-pearson").all() and (table["drawn"] == table["n"]).all())
+    return _rule_of(table) == _ALL and holds_fixed_draws(table)
+
+
+def holds_fixed_draws(table: pd.DataFrame) -> bool:
+    """Whether it has all of them, in a number that was fixed for each image before: by a pilot, too."""
+    stop = _rule_of(table)
+    if not {"selection", "votes", "n"} <= set(table) or stop not in (_ALL, _PILOT):
+        return False  # a published log, or draws that stopped early
+    alike = table["n"].nunique() <= 1 or stop == _PILOT  # or else nobody says who chose the numbers
+    counted = (table.get("drawn", table["n"]) == table["n"]).all()  # older tables say neither of these
+    return bool(alike and counted and ("bound" not in table or (table["bound"] == "clopper-pearson").all()))
 
 
 def _called(name: str, table: pd.DataFrame) -> str:

@@ -183,7 +183,7 @@ def certify_table(
 
     def rows(voters: list[FrozenVoter], waves: Iterable[Group]) -> Iterator[list[Certificate]]:
         beside = _strict(model, voters[0], device) if pairs else None
-        return certify_waves(voters[0], waves, images.shape, spec, device, beside)
+        return certify_waves(voters[0], waves, images.shape, spec, device, beside, len(images.classes))
 
     job = Job(
         call="certify_table",
@@ -229,10 +229,12 @@ def certify_waves(
     spec: Spec,
     device: torch.device,
     original: StrictVoter | None = None,
+    answers: int | None = None,
 ) -> Iterator[list[Certificate]]:
     """CERTIFY for `waves` of inputs of `shape` on `device`: certificates of images, as they are done.
 
-    Selects the class on some draws, and bounds its probability on others.
+    Selects the class on some draws, and bounds its probability on others. `answers` are the classes where
+    votes are told apart by how sure they are.
     """
     selection, estimation = (
         NoiseBlocks(spec.noise, shape, seed=spec.seed, stream=stream, device=device)
@@ -248,7 +250,13 @@ def certify_waves(
             original.vet(x, estimation[0])
             beside = PairedVotes(original, selected.argmax(axis=1), spec.pairs, device)
         watch = spec.stop.watch(
-            selected, n=spec.n, alpha=spec.alpha, sigma=spec.noise.sigma, rule=spec.rule, pairs=beside
+            selected,
+            n=spec.n,
+            alpha=spec.alpha,
+            sigma=spec.noise.sigma,
+            rule=spec.rule,
+            pairs=beside,
+            answers=answers,
         )
         for finished in sample(voter, x, estimation, draws=watch.draws, done=watch.done, seen=beside):
             yield [

@@ -74,8 +74,9 @@ def as_allowed(spec: Some, networks: Iterable[nn.Module]) -> Some:
 
 
 def as_rule(rule: Any) -> dict[str, Any]:
-    """A rule, a dataclass, by its name and settings: for the identity of a table."""
-    return {"rule": type(rule).__name__, **asdict(rule)}
+    """A rule, a dataclass, by its name and the settings that are given: for the identity of a table."""
+    told = {name: value for name, value in asdict(rule).items() if value is not None}
+    return {"rule": type(rule).__name__, **told}
 
 
 _MOST_EARLY = 1000  # paired draws of an image that may stop early, unless told

@@ -81,9 +81,13 @@ class AllDraws:
         sigma: float,
         rule: str = RULES[0],
         pairs: Pairs | None = None,
+        answers: int | None = None,
     ) -> Watch:
-        """A watch over images with these `selection` counts (I, K); `pairs` are those of an original."""
-        del alpha, sigma, rule, pairs
+        """A watch over images with these `selection` counts (I, K); `pairs` are those of an original.
+
+        Of K kinds of votes, told apart by how sure they are, `answers` are classes (None: all).
+        """
+        del alpha, sigma, rule, pairs, answers
         return Watch(np.full(len(selection), n))
 
 
@@ -123,8 +127,10 @@ class AtRadii:
         sigma: float,
         rule: str = RULES[0],
         pairs: Pairs | None = None,
+        answers: int | None = None,
     ) -> Watch:
-        """A watch over images with these `selection` counts (I, K); `pairs` are those of an original."""
+        """As that of `AllDraws`."""
+        del answers
         return _RadiiWatch(self, selection, n=n, alpha=alpha, sigma=sigma, rule=rule, pairs=pairs)
 
 
@@ -225,14 +231,17 @@ class InputSpecific:
 
     The selection draws, at least `pilot`, choose the number (Chen et al. 2022). Unlike there, they are not
     counted again: the bound rests on fresh draws, so it keeps its level. Where the pilot's share of the votes
-    would certify nothing, its upper bound decides; where that would not either, one block is drawn. Raises
-    ValueError unless pilot >= 1 and loss > 0.
+    would certify nothing, its upper bound decides; where that would not either, one block is drawn, or
+    `least`: a system that also asks others has to know of an expert that it is undecided. Of votes that are
+    told apart by how sure they are, all count here. Raises ValueError unless pilot and least >= 1 and
+    loss > 0.
     """
 
     pilot: int = setting(1000, "draws that choose the number of the others", COUNT)
     loss: float = setting(
         0.05, "expected, in units of sigma; the actual loss depends on the votes", Range(above=0)
     )
+    least: int | None = setting(None, "draws that every image gets", COUNT)
     bound: ClassVar[str] = "clopper-pearson"
 
     def __post_init__(self) -> None:
@@ -251,9 +260,12 @@ class InputSpecific:
         sigma: float,
         rule: str = RULES[0],
         pairs: Pairs | None = None,
+        answers: int | None = None,
     ) -> Watch:
-        """A watch over images with these `selection` counts (I, K); `pairs` are those of an original."""
+        """As that of `AllDraws`."""
         del sigma  # cancels: radius and loss are both in units of sigma
+        if answers is not None:
+            selection = selection.reshape(len(selection), -1, answers).sum(axis=1)
         alpha, least = (alpha, 1) if pairs is None else (alpha / 2, pairs.paired)
         drawn, (second, votes) = selection.sum(axis=1), np.sort(np.pad(selection, ((0, 0), (1, 0))))[:, -2:].T
         high = upper_bound(votes, drawn, alpha)
@@ -261,7 +273,7 @@ class InputSpecific:
         how = {"unanimous": votes == drawn, "rule": rule, "step": BLOCK}
         likely = enough_draws(votes / drawn, n, alpha, self.loss, rival=second / drawn, **how)
         at_best = enough_draws(high, n, alpha, self.loss, rival=low, **how)
-        draws = np.maximum(np.where(likely > 0, likely, at_best), min(BLOCK, n))
+        draws = np.maximum(np.where(likely > 0, likely, at_best), min(self.least or BLOCK, n))
         if pairs is not None:
             draws = np.where(votes == drawn, 1, draws)  # the original's own votes decide
         return Watch(np.maximum(draws, least))

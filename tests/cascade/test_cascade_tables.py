@@ -13,16 +13,26 @@ from dualrs_lab.cascade import (
     Cascade,
     CascadeCertificate,
     CascadeSpec,
+    bounded_steps,
     certify_cascade,
     certify_cascade_table,
     from_tables,
+    steps,
 )
 from dualrs_lab.cascade import certify as cascade_tables
 from dualrs_lab.data import Images, load_images
 from dualrs_lab.evidence import ABSTAIN, frame, holds_all_draws, read_table
 from dualrs_lab.lessons import sample_points
-from dualrs_lab.models import make_model
-from dualrs_lab.smoothing import AtRadii, GaussianNoise, GridNoise, Spec, Voter, certify_table
+from dualrs_lab.models import Graded, make_model
+from dualrs_lab.smoothing import (
+    AtRadii,
+    GaussianNoise,
+    GridNoise,
+    InputSpecific,
+    Spec,
+    Voter,
+    certify_table,
+)
 from dualrs_lab.training import Gaussian, recipe, train
 from tests.cascade.test_cascades import CASCADES, PLANE, answers, others_in_the_ball
 
@@ -179,6 +189,63 @@ def test_tables_of_the_experts_give_the_radii_that_sampling_gives(tmp_path: Path
     written = tmp_path / "joined.tsv"
     joined.to_csv(written, sep="\t", index=False)
     assert recomputed(read_table(written)) == joined["radius"].tolist()
+
+
+@pytest.mark.parametrize("confidences", [(), (0.4, 0.6)])
+def test_a_pilot_may_choose_how_many_draws_each_image_gets(
+    tmp_path: Path, digits, experts, confidences: tuple[float, ...]
+) -> None:
+    """A cascade of such tables has the votes, and so the radii, that as many draws give without a pilot."""
+    networks = [Graded(expert, confidences) if confidences else expert for expert in experts]
+    cascade = (
+        dataclasses.replace(CASCADE, answers=10, confidences=(0.4, 0.0, 0.0)) if confidences else CASCADE
+    )
+    stop = InputSpecific(pilot=100, loss=0.2, least=300)
+    found = singles(networks, digits, tmp_path, n=2000, stop=stop)
+    numbers = found[0.25]["n"]
+    assert numbers.min() == 300
+    assert numbers.nunique() > 3
+    joined = from_tables(found, cascade=cascade)
+    assert recomputed(joined) == joined["radius"].tolist()
+    row = joined.loc[(idx := int(numbers.idxmax()))]
+    (tmp_path / "alone").mkdir()
+    alone = {
+        sigma: certify_table(
+            network, digits.select([idx]), tmp_path / f"alone/{sigma}.tsv", progress=False,
+            spec=Spec(noise=GridNoise(sigma), seed=0, n0=100, n=int(found[sigma].loc[idx, "n"])),
+        )
+        for network, sigma in zip(networks, LEVELS, strict=True)
+    }  # fmt: skip
+    assert from_tables(alone, cascade=cascade)["radius"].tolist() == [row["radius"]]
+
+
+TOLD = Cascade((0.5, 0.25), (0.3, 0.0))
+SHARES = np.array([[0.745, 0.2, 0.055], [0.7, 0.25, 0.05]])  # of the votes of each expert; class 0 is claimed
+
+
+def overstated(votes: np.ndarray) -> np.ndarray:
+    """Which certificates (…,) from votes (…, K, C) claim more than the exact probabilities allow."""
+    exact = bounded_steps(SHARES[:, 0], SHARES[:, 1], np.ones(2, dtype=bool), cascade=TOLD).radius
+    return steps(votes, np.zeros(votes.shape[:-2], dtype=int), cascade=TOLD, alpha=0.05).radius > exact
+
+
+def test_the_level_holds_where_a_pilot_chooses_the_numbers() -> None:
+    """20,000 certificates at 5 %: more than 5 % + four standard errors by chance with probability 3e-5."""
+    rng, count = np.random.default_rng(0), 20_000
+    pilot = rng.multinomial(100, SHARES, size=(count, 2))
+    how = {"n": 2000, "alpha": 0.05, "sigma": 1.0}
+    numbers = np.stack([InputSpecific(loss=0.1).watch(pilot[:, i], **how).draws for i in range(2)], axis=1)
+    assert len(np.unique(numbers)) > 2
+    failed = overstated(rng.multinomial(numbers, SHARES)).mean()
+    print(f"{failed:.2%} overstated")
+    assert 0.005 < failed < 0.05 + 4 * np.sqrt(0.05 * 0.95 / count)
+
+
+def test_numbers_chosen_by_the_counted_votes_are_caught() -> None:
+    """Negative control: of twenty numbers of the same draws, the one that gives the largest radius."""
+    rng, count = np.random.default_rng(1), 2_000
+    votes = rng.multinomial(100, SHARES, size=(count, 20, 2)).cumsum(axis=1)
+    assert overstated(votes).any(axis=1).mean() > 0.05 + 4 * np.sqrt(0.05 * 0.95 / count)
 
 
 def test_votes_chosen_among_those_drawn_are_not_all_draws() -> None:

@@ -367,6 +367,10 @@ def test_certify_stops_early_and_leaves_steps_out_where_it_is_told_to(
     a, b = (json.loads((lab / name).read_text())["identity"] for name in ("a.json", "b.json"))
     assert a["stop"] == {"rule": "AtRadii", "radii": [0.1, 0.2], "futility": 0.001}
     assert b["stop"] == {"rule": "InputSpecific", "pilot": 1000, "loss": 0.5}
+    assert main([*command, "--loss", "0.5", "--least", "300", "--out", "least.tsv"]) == 0
+    assert (read_table(lab / "least.tsv")["n"] >= 300).all()
+    assert main(["cascade", "least.tsv", "--out", "of_least.tsv"]) == 0
+    capsys.readouterr()
     assert (a["fast"]["dtype"], a["fast"]["fold"], a["fast"]["channels_last"]) == ("float32", False, True)
     assert (b["fast"]["fold"], b["fast"]["channels_last"]) == (True, False)
 
@@ -375,6 +379,8 @@ def test_certify_stops_early_and_leaves_steps_out_where_it_is_told_to(
         (["--at-radii", "x"], "--at-radii: 'x': want numbers"),
         (["--at-radii", "0.1", "--loss", "0.1"], "not allowed with"),
         (["--loss", "-1"], "--loss: -1: want a number > 0"),
+        (["--loss", "0.1", "--least", "0"], "--least: 0: want a whole number >= 1"),
+        (["--least", "100"], "got --least 100 without --loss; wanted both"),
     ]:
         assert main([*command, *wrong, "--out", "c.tsv"]) == 2
         assert text in capsys.readouterr().err

@@ -30,6 +30,7 @@ from dualrs_lab.evidence import (
     each_once,
     frame,
     holds_all_draws,
+    holds_fixed_draws,
     join_votes,
     origin,
     read_table,
@@ -332,8 +333,7 @@ def test_only_all_draws_are_all_draws() -> None:
     pilot = pd.concat([rows[:3], table(n=500)[3:]])
     assert (pilot["drawn"] == pilot["n"]).all()
     for other in (
-        pilot,
-        known(rows, stop={"rule": "InputSpecific", "pilot": 1000, "loss": 0.05}),
+        pilot,  # nobody says who chose the numbers
         known(rows, stop={"rule": "AtRadii"}),
         rows.assign(drawn=1100),
         rows.assign(bound="betting"),
@@ -342,6 +342,12 @@ def test_only_all_draws_are_all_draws() -> None:
         assert not holds_all_draws(other)
         with pytest.raises(ValueError, match=r"votes of σ = 0\.25 stopped early, or are not there"):
             from_tables({0.25: other}, cascade=Cascade((0.25,)))
+    chosen = known(pilot, stop={"rule": "InputSpecific", "pilot": 1000, "loss": 0.05})
+    assert not holds_all_draws(chosen)
+    assert holds_fixed_draws(chosen)
+    assert len(from_tables({0.25: chosen}, cascade=Cascade((0.25,)))) == len(chosen)
+    for other in (chosen.assign(drawn=1100), chosen.assign(bound="betting"), chosen.drop(columns="votes")):
+        assert not holds_fixed_draws(other)
     assert "cascade, routed" not in compare({0.25: pilot, 0.5: table(0.5)})  # the other bounds allow it
     assert holds_all_draws(known(rows, seed=0))  # from before there were rules
     assert holds_all_draws(rows.drop(columns=["bound", "drawn"]))

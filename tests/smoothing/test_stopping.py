@@ -82,6 +82,8 @@ def test_other_settings_that_make_no_sense_are_refused() -> None:
         AtRadii(futility=0)
     with pytest.raises(ValueError, match=r"InputSpecific: got pilot 0; wanted a whole number >= 1"):
         InputSpecific(pilot=0)
+    with pytest.raises(ValueError, match=r"InputSpecific: got least 0; wanted a whole number >= 1"):
+        InputSpecific(least=0)
     with pytest.raises(ValueError, match=r"InputSpecific: got loss -1; wanted a number > 0"):
         InputSpecific(loss=-1)
 
@@ -259,3 +261,16 @@ def test_input_specific_gives_the_unclear_a_chance_and_the_hopeless_a_block() ->
     np.testing.assert_array_equal(drawn, watch.draws)
     np.testing.assert_array_equal(evidence.sum(axis=1), watch.draws)
     assert InputSpecific().watch(pilot, n=50, alpha=0.001, sigma=0.5).draws.tolist() == [50, 50]
+    at_least = InputSpecific(least=800).watch(pilot, **SETTINGS)
+    assert at_least.draws.tolist() == [800, unclear]
+    assert InputSpecific(least=800).watch(pilot, n=50, alpha=0.001, sigma=0.5).draws.tolist() == [50, 50]
+
+
+def test_input_specific_draws_do_not_depend_on_how_sure_a_vote_is() -> None:
+    votes = np.array([[20, 980], [480, 520], [0, 1000]])
+    told = np.random.default_rng(0).multinomial(votes, [0.5, 0.3, 0.2])  # (I, C, T + 1)
+    graded = told.transpose(0, 2, 1).reshape(3, 6)
+    rule = InputSpecific(loss=0.1)
+    plain, folded = (rule.watch(one, **SETTINGS, answers=2).draws for one in (votes, graded))
+    np.testing.assert_array_equal(plain, folded)
+    assert (rule.watch(graded, **SETTINGS).draws != plain).any()  # as if kinds were classes
