@@ -32,7 +32,7 @@ from dualrs_lab.store import read_record, write_record
 
 __all__ = [
     "ARMS", "CONFIDENCES", "GOALS", "HALVES", "LEVELS", "NEAREST", "SHOWN", "TOLD", "Told", "alone",
-    "counted", "envelope", "join_votes", "learnt", "promise", "promised", "votes_name", "worth",
+    "counted", "envelope", "halves", "join_votes", "learnt", "promise", "promised", "votes_name", "worth",
 ]  # fmt: skip
 
 LEVELS, CONFIDENCES = (1.0, 0.5, 0.25), (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)

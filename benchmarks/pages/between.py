@@ -99,7 +99,7 @@ def facts() -> Facts:
         "between_tried_error": f"{50 / np.sqrt(len(labels) // SKIP):.1f}",
         "between_promised": _promised(),
         "between_least": {kind: signed(float(ahead(kind)[AT[1:]].min())) for kind in BOTH},
-        "between_where": str(ahead(BETWEEN)[AT[1:]].idxmin()),
+        "between_where": {kind: str(ahead(kind)[AT[1:]].idxmin()) for kind in BOTH},
         "between_goal": {goal: signed(gained(goal)) for goal in GOALS},
         "between_nearer": percent(gained(NEAREST)),
         "between_halves": str(2 * HALVES),

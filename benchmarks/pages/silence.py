@@ -36,8 +36,8 @@ from dualrs_lab.evidence import (
 )
 
 __all__ = [
-    "AT", "alone", "as_of_all", "as_of_all_cells", "beyond", "by_goal", "chosen", "dual", "facts", "gained",
-    "less", "order", "over", "promised", "reached", "rows", "table", "told", "tried",
+    "AT", "alone", "as_of_all", "as_of_all_cells", "beside_half", "beyond", "by_goal", "chosen", "dual",
+    "facts", "gained", "less", "order", "over", "promised", "reached", "rows", "table", "told", "tried",
 ]  # fmt: skip
 
 AT = [f"{r:g}" for r in RADII]
@@ -84,6 +84,11 @@ def alone(sigma: float, kind: str = CAT_RS) -> pd.DataFrame:
 def over(other: pd.DataFrame, kind: str = CAT_RS) -> pd.DataFrame:
     """By image and radius, what the silent cascade that is shown certifies less what another table does."""
     return less(table(kind=kind), other)
+
+
+def beside_half() -> "pd.Series[float]":
+    """By radius, what it certifies more than σ = 0.5 alone, on the same images."""
+    return over(alone(0.5)).mean()
 
 
 def less(mine: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
@@ -174,6 +179,10 @@ def facts() -> Facts:
         "silence_images_error": f"{50 / np.sqrt(count):.1f}",
         "silence_order": order(chosen()),
         "silence_over": _over(),
+        "silence_paid": " to ".join(
+            percent(-paid) for paid in sorted(beside_half()["1":"1.5"], reverse=True)[::2]
+        ),
+        "silence_at_two": percent(beside_half()["2"]),
         "silence_all": _as_of_all(),
         "silence_all_images": f"{len(read_table(table_of(LEVELS[0], CAT_RS))):,}",
         "silence_beyond": {arm: signed(beyond(arm).min() / 100) for arm in ARMS},

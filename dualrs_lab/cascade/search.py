@@ -3,8 +3,10 @@
 Where votes tell how sure they are (`models.Graded`), every noise level is as many experts as there are
 confidences, and each may have any threshold, at any place. These are too many cascades to try (a grid for a
 few experts is `cascade.learning`), so lists are grown: the best few of each length get one expert more, at
-every place, and each of them is mended by exchange, as the best one seldom leads to the best. What a list
-would certify is read from votes that were counted once.
+every place, and each of them is mended by exchange, as the best one seldom leads to the best. Where the least
+of several advantages counts, all that grows so may be alike, and exchange of one expert ends early: so some
+lists begin at random, and are mended, too. What a list would certify is read from votes that were counted
+once.
 Nothing here needs to be sound: the theorem holds for any cascade that was fixed before the draws that count.
 """
 
@@ -76,6 +78,9 @@ class FoundCascade:
     worth: float
 
 
+_SHARED = 4  # so many of the best lists try several shares of the level
+
+
 class _Expert(NamedTuple):
     level: int  # which of the noise levels
     sure: float
@@ -91,6 +96,8 @@ def search_cascade(
     confidences: Sequence[float] = (),
     stages: int = 5,
     width: int = 12,
+    starts: int = 12,
+    seed: int = 0,
     thresholds: Sequence[float] = THRESHOLDS,
     plain: Sequence[float] = (),
     draws: int = 10_000,
@@ -100,9 +107,10 @@ def search_cascade(
 
     Votes are those of experts at K `sigmas` about images with labels (N,), told apart by T `confidences` (see
     `evidence.sure_votes`). A noise level may be asked again by another confidence, unless it is one of the
-    `plain` ones, whose every vote counts. `width` lists of each length are grown on. Shares of votes count as
-    if `draws` had given them, at level `alpha` for each certificate. Raises ValueError where shapes do not
-    fit, where an image has no votes, for no stages or lists, and as `sure_votes` and `Cascade` do.
+    `plain` ones, whose every vote counts. `width` lists of each length are grown on, and `starts` begin at
+    random, by `seed`. Shares of votes count as if `draws` had given them, at level `alpha` for each
+    certificate. Raises ValueError where shapes do not fit, where an image has no votes, for no stages or
+    lists, for fewer than 0 starts, and as `sure_votes` and `Cascade` do.
     """
     votes, kinds = np.asarray(counts), np.asarray(labels)
     fits = votes.ndim == 3 and kinds.shape == votes.shape[:1] and len(sigmas) == votes.shape[1]
@@ -113,8 +121,11 @@ def search_cascade(
             f"{len(confidences)} confidences; wanted (N, K, {len(confidences) + 1} C), (N,) and K, with "
             "votes about each image"
         )
-    if stages < 1 or width < 1:
-        raise ValueError(f"search_cascade: got {stages} stages and {width} lists; wanted 1 at least")
+    if stages < 1 or width < 1 or starts < 0:
+        raise ValueError(
+            f"search_cascade: got {stages} stages, {width} lists and {starts} starts; wanted 1, 1 and 0 at "
+            "least"
+        )
     want_labels("search_cascade", kinds, classes)
     each = [(0.0,) if sigma in plain else (0.0, *map(float, confidences)) for sigma in sigmas]
     told = {
@@ -122,7 +133,8 @@ def search_cascade(
         for level, least in enumerate(each)
         for sure in least
     }
-    return _Search(told, kinds, sigmas, goal, stages, width, thresholds, draws, alpha).found()
+    search = _Search(told, kinds, sigmas, goal, stages, width, thresholds, draws, alpha)
+    return search.found(starts, np.random.default_rng(seed))
 
 
 def expected_curve(
@@ -171,8 +183,8 @@ class _Search:
         each = [self._lengths(expert) for expert in self.experts]  # at a level that is alike for all stages
         self.accepts, self.errs = (np.stack(side) for side in zip(*each, strict=True))  # (E, N)
 
-    def found(self) -> FoundCascade:
-        """The best list of any length, with the shares of the level that suit it."""
+    def found(self, starts: int, rng: np.random.Generator) -> FoundCascade:
+        """The best list of any length, each of the best few with the shares of the level that suit it."""
         lists: list[tuple[int, ...]] = [()]
         best = list[tuple[float, tuple[int, ...]]]()
         for _ in range(self.stages):
@@ -180,9 +192,16 @@ class _Search:
             mended = sorted(map(self._mended, lists), key=lambda pair: -pair[0])
             best.append(mended[0])
             lists = [*dict.fromkeys(one for _, one in mended)]
-        top = max(worth for worth, _ in best)
-        asked = next(one for worth, one in best if worth > top - 1e-9)  # the shortest
-        return max(map(self._judged, self._shared(asked)), key=lambda found: found.worth)
+        best += [self._mended(self._drawn(rng)) for _ in range(starts)]
+        ranked = sorted(best, key=lambda pair: (-round(pair[0], 9), len(pair[1])))
+        few = [*dict.fromkeys(one for _, one in ranked)][:_SHARED]
+        return max((self._judged(each) for one in few for each in self._shared(one)), key=lambda f: f.worth)
+
+    def _drawn(self, rng: np.random.Generator) -> tuple[int, ...]:
+        # a list of any length, at random; none comes twice
+        kinds = np.unique(self.who)
+        some = rng.permutation(kinds)[: rng.integers(1, self.stages + 1)]
+        return tuple(int(rng.choice(np.flatnonzero(self.who == who))) for who in some)
 
     def _grown(self, one: tuple[int, ...]) -> Iterator[tuple[float, tuple[int, ...]]]:
         # the worth of a list with each expert, at each place; none comes twice

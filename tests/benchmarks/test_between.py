@@ -17,11 +17,22 @@ from benchmarks.pages.between import (
     promised,
     tried,
 )
-from benchmarks.pages.silence import AT, alone, beyond, chosen, reached, rows, table, told
+from benchmarks.pages.silence import AT, alone, beyond, chosen, rows, table, told
 from benchmarks.pages.text import read_info
 from benchmarks.silence import ASKED, certified, of_row
-from benchmarks.silent_votes import ARMS, GOALS, NEAREST, SHOWN, TOLD, counted, learnt, worth
-from dualrs_lab.cascade import CascadeCertificate
+from benchmarks.silent_votes import (
+    ARMS,
+    CONFIDENCES,
+    GOALS,
+    NEAREST,
+    SHOWN,
+    TOLD,
+    counted,
+    halves,
+    learnt,
+    worth,
+)
+from dualrs_lab.cascade import CascadeCertificate, search_cascade
 from dualrs_lab.data import load_images
 from dualrs_lab.evidence import average_radius, certified_accuracy, read_table
 from dualrs_lab.files import digest
@@ -80,6 +91,17 @@ def test_all_images_choose_the_cascade_that_ships() -> None:
     assert found.worth > 0.07
 
 
+def test_lists_that_begin_at_random_lead_out_of_where_exchange_ends() -> None:
+    """By 500 of the images: all that is grown has the same weakness, which no single exchange mends."""
+    half = told(BETWEEN).about(next(halves(1000)))
+    how = {"goal": GOALS[SHOWN], "confidences": CONFIDENCES, "plain": half.plain}
+    grown, drawn, again = (
+        search_cascade(half.counts, half.labels, half.levels, **how, starts=starts) for starts in (0, 12, 12)
+    )
+    assert drawn.worth > grown.worth + 0.005
+    assert again == drawn  # by the same seed
+
+
 def test_the_worth_follows_from_the_shipped_votes() -> None:
     found = worth({CAT_RS: told(), BETWEEN: told(BETWEEN)}, [SHOWN]).set_index(["goal", "networks"])
     kept = promised().loc[[SHOWN]]
@@ -105,22 +127,21 @@ def test_what_the_page_says_of_promises_holds() -> None:
     alone_by = tried().mean(axis=1)
     assert alone_by[asked_there] < alone_by["σ = 1"] < alone_by["from σ = 1"] < alone_by["from σ = 0.5"]
     ours, theirs = ahead(BETWEEN), ahead(CAT_RS)
-    assert ours[AT[1:]].min() > 0.025 > 0.015 > theirs[AT[1:]].min()
-    assert [r for r in AT if ours[r] < theirs[r]] == ["1", "1.25", "1.5"]
-    assert (ours[AT[1:]].idxmin(), theirs[AT[1:]].idxmin()) == ("0.25", "0.25")
-    silent, every = reached(SHOWN)
-    assert gained(SHOWN) > silent - every
+    assert ours[AT[1:]].min() > 0.04 > 0.03 > theirs[AT[1:]].min()
+    assert (ours >= theirs).all()
+    assert 0.01 < gained(SHOWN) < 0.02
     means = [gained(goal) for goal in GOALS if goal != SHOWN]
-    assert 0 < gained("small") == min(means) < max(means) == gained("alike") < 0.01
-    assert gained(NEAREST) > 0.02
+    assert 0 < gained("small") == min(means) < max(means) == gained("large") < 0.01
+    assert gained(NEAREST) > 0
 
 
 def test_what_the_page_says_of_certificates_holds() -> None:
     assert counted_ahead()[AT[1:]].min() > 0.04
     assert beyond(kind=BETWEEN).min() > 0
     paid = apart().mean()
-    assert min(paid["1.5"], paid["2"]) > 0 > paid["1"]
-    assert beside_half()[AT[:-1]].min() > -0.015
+    assert min(paid["0.75":"2"]) > 0 > paid["0.25"] > -0.015
+    assert paid["0.75":"2"].idxmax() == "1.5"
+    assert beside_half()[AT[:-1]].min() > -0.025
     assert beside_half()["2"] > 0.09 > 0.05 > certified_accuracy(table("large"), [2.0])[0]
     assert average_radius(alone(1.0)) > max(average_radius(table(kind=BETWEEN)), average_radius(table()))
 

@@ -14,10 +14,10 @@ from benchmarks.pages.silence import (
     AT,
     alone,
     as_of_all,
+    beside_half,
     beyond,
     chosen,
     gained,
-    over,
     promised,
     reached,
     rows,
@@ -137,9 +137,10 @@ def test_a_promise_is_what_the_search_finds_of_its_own_images() -> None:
 
 def test_what_the_page_says_of_promises_holds() -> None:
     silent, every = reached(SHOWN)
-    assert silent > 0.005 > 0 > every
+    assert silent > 0.02 > 0 > every
+    assert 0.03 < silent - every < 0.055
     silent, every = reached(NEAREST)
-    assert silent - every > 0.01
+    assert 0.03 < silent - every < 0.055
     more = {goal: silent - every for goal in ("alike", "small", "large") for silent, every in [reached(goal)]}
     assert more.pop("small") > 0.01
     assert max(map(abs, more.values())) < 0.005  # hardly
@@ -153,15 +154,14 @@ def test_what_the_page_says_of_certificates_holds() -> None:
     assert beyond().min() > 0 > beyond(ARMS[1]).min()
     estimate = as_of_all(certified(chosen()))
     assert beyond().idxmin() == "2"
-    assert beyond()["2"] == pytest.approx(100 * estimate["error"]["2"], rel=0.1)  # by one standard error
+    assert 1 < beyond()["2"] / (100 * estimate["error"]["2"]) < 1.5
     levels = [reclaimed(read_table(table_of(sigma, CAT_RS)), "two-bounds") for sigma in LEVELS]
     best = np.max([certified_accuracy(level, RADII) for level in levels], axis=0)
     assert (estimate["share"] < best).all()
     for level in levels:
         assert (certified_accuracy(level, RADII) < estimate["share"]).any()
-    paid = over(alone(0.5)).mean()
-    assert paid["1":"1.5"].between(-0.06, -0.04).all()
-    assert 0.085 < paid["2"] < 0.095
+    assert (beside_half()["1":"1.5"] < 0).all()
+    assert beside_half()["2"] > 0.09
     assert average_radius(alone(1.0)) > average_radius(certified(chosen()))
 
 

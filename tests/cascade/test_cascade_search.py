@@ -145,6 +145,8 @@ def test_what_does_not_fit_is_refused() -> None:
         found(labels=labels + 1)
     with pytest.raises(ValueError, match="got 0 stages"):
         found(stages=0)
+    with pytest.raises(ValueError, match=r"12 lists and -1 starts; wanted 1, 1 and 0 at least"):
+        found(starts=-1)
     with pytest.raises(ValueError, match=r"accuracies .*one in \[0, 1\] for each of the radii"):
         CascadeGoal(above=(0.5,))
     with pytest.raises(ValueError, match="CascadeGoal: wanted ascending radii"):
