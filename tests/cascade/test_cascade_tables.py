@@ -205,6 +205,9 @@ def test_a_pilot_may_choose_how_many_draws_each_image_gets(
     numbers = found[0.25]["n"]
     assert numbers.min() == 300
     assert numbers.nunique() > 3
+    (tmp_path / "plain").mkdir()
+    plain = singles(experts, digits, tmp_path / "plain", n=2000, stop=stop)
+    assert plain[0.25]["n"].tolist() == numbers.tolist()  # however sure the votes of the pilot are
     joined = from_tables(found, cascade=cascade)
     assert recomputed(joined) == joined["radius"].tolist()
     row = joined.loc[(idx := int(numbers.idxmax()))]
