@@ -29,6 +29,7 @@ from benchmarks.pages import (
     scaling,
     shelf,
     silence,
+    small_mixes,
     soups,
     speed,
     streamed,
@@ -61,6 +62,7 @@ PAGES: dict[str, Callable[[], Facts]] = {
         | cifar100.facts()
         | resnet.facts()
         | resnet_mixes.facts()
+        | small_mixes.facts()
     ),
     "speed": lambda: speed.facts() | gpu.facts() | streamed.facts() | panels.facts(),
     "scaling": scaling.facts,

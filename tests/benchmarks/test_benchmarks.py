@@ -23,6 +23,7 @@ from benchmarks import baselines, combiners, memory, mixing, overhead, per_draw,
 from benchmarks import certify as benchmark
 from benchmarks.baselines import Textbook, art_missing, art_reason
 from benchmarks.measure import Row, copy_bandwidth, frame, interleave, matmul_peak, traffic
+from benchmarks.pages import small_mixes
 from benchmarks.per_draw import ladder, prepare
 from benchmarks.per_image import per_image
 from benchmarks.report import table
@@ -37,6 +38,7 @@ from dualrs_lab.mixing import summarise_systems
 from dualrs_lab.models import fingerprint, load_checkpoint, make_model, save_checkpoint
 from dualrs_lab.smoothing import FastPath, GaussianNoise, Spec, certify
 from dualrs_lab.smoothing import frozen as fastpath
+from dualrs_lab.store import read_record
 
 SIGMA, ALPHA, N = 0.3, 0.001, 20_000
 needs_art = pytest.mark.skipif(bool(art_missing()), reason=f"not installed: {', '.join(art_missing())}")
@@ -427,6 +429,25 @@ def test_the_shipped_mixes_are_those_of_their_tables() -> None:
     assert both["natural"].equals(both["natural_ours"].rename("natural"))
     certified = pd.read_csv(folder / "certified.csv")
     assert (certified["0"] <= certified["natural"] + 1e-9).all()
+
+
+def test_the_shipped_small_mix_is_that_of_its_table_and_networks() -> None:
+    folder = DATA / "cifar10_small_mixes"
+    found = read_evaluation(folder / "autoattack.tsv")
+    check_possible(found)
+    assert found["idx"].tolist() == list(range(0, 10_000, 40))
+    shipped = pd.read_csv(folder / "autoattack.csv").set_index("system")
+    pd.testing.assert_frame_equal(summarise_systems(found), shipped, check_names=False, atol=1e-6)
+    stem = DATA / "cifar10_adversarial/cifar10_jpeg_wide_start_small"
+    networks = [load_checkpoint(f"{stem}_{arm}_seed0.safetensors")[0] for arm in ("accurate", "at")]
+    assert read_record(folder / "autoattack.tsv")["identity"]["networks"] == [*map(fingerprint, networks)]
+
+
+def test_the_words_on_the_small_mix_hold() -> None:
+    found = small_mixes.mix().mean()
+    assert found["worst"] <= found["autoattack"] <= found["end_to_end"] < found["on_robust"]
+    height = small_mixes.by_lot()
+    assert height.mean() > 2 * height.sem()
 
 
 def test_the_shipped_combiners_follow_from_the_shipped_votes() -> None:

@@ -1,0 +1,54 @@
+"""What docs/results.md says of a mix of two small networks, which a GPU trained and a CPU attacked."""
+
+from functools import cache
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.pages.resnet import ADVERSARIAL, above, answers, error
+from benchmarks.pages.text import DATA, Facts, millions, percent
+from dualrs_lab.attacks import read_evaluation
+
+__all__ = ["SMALL", "WEIGHT", "by_lot", "facts", "mix"]
+
+SMALL = DATA / "cifar10_small_mixes"
+WEIGHT = "weight 0.8"  # of h
+ROBUST = ADVERSARIAL / "cifar10_jpeg_wide_start_small_at_seed0.safetensors"
+KINDS = ["natural", "on_accurate", "on_robust", "end_to_end", "autoattack", "worst"]
+
+
+@cache
+def mix() -> pd.DataFrame:
+    """By image, whether the mix is right (1 or 0) under each attack."""
+    table = read_evaluation(SMALL / "autoattack.tsv")
+    return table[table["system"] == WEIGHT].set_index("idx")[KINDS].astype(float)
+
+
+def by_lot() -> "pd.Series[float]":
+    """By image, how far AutoAttack leaves the mix above the line of choosing g or h by lot.
+
+    g withstands nothing, and h what PGD-20 leaves it, which is more than AutoAttack would.
+    """
+    found = mix()[["natural", "autoattack"]].rename(columns={"autoattack": "pgd"})
+    g, h = (answers(arm).loc[found.index] for arm in ("small_accurate", "small_at"))
+    return above(found, g, h, "pgd")
+
+
+def facts() -> Facts:
+    """Placeholders of the page."""
+    found = mix()
+    g, h = (answers(arm).loc[found.index] for arm in ("small_accurate", "small_at"))
+    return {
+        "small_mix": {kind: percent(share) for kind, share in found.mean().items()}
+        | {
+            "parameters": millions(ROBUST, 2),
+            "images": f"{len(found):,}",
+            "error": f"{50 / np.sqrt(len(found)):.1f}",
+            "g natural": percent(g["natural"].mean()),
+            "g pgd": percent(g["pgd"].mean()),
+            "h natural": percent(h["natural"].mean()),
+            "h pgd": percent(h["pgd"].mean()),
+            "kept": percent(found["autoattack"].mean() / h["pgd"].mean(), 0),
+            "by lot": error(by_lot(), 1),
+        }
+    }
