@@ -12,6 +12,7 @@ from benchmarks.pages.silence import (
     alone,
     as_of_all,
     as_of_all_cells,
+    beside_half,
     beyond,
     by_goal,
     chosen,
@@ -30,7 +31,7 @@ from benchmarks.silent_votes import ARMS, GOALS, HALVES, NEAREST, SHOWN
 from dualrs_lab.evidence import average_radius, certified_accuracy, radius_ceiling
 
 __all__ = [
-    "ahead", "apart", "beside_half", "counted_ahead", "facts", "gained", "larger", "promised", "tried",
+    "ahead", "apart", "counted_ahead", "facts", "gained", "larger", "promised", "tried",
 ]  # fmt: skip
 
 VOTES, GOALS_SHOWN = 10_000, (*GOALS, NEAREST)
@@ -66,12 +67,6 @@ def gained(goal: str) -> float:
 def apart() -> pd.DataFrame:
     """What the cascade that is shown certifies less what the one with σ = 1 does, by image and radius."""
     return over(table(), BETWEEN)
-
-
-def beside_half() -> "pd.Series[float]":
-    """By radius, what the cascade for large radii certifies more than σ = 0.5 alone, on the same images."""
-    mine, half = table("large", ARMS[0], BETWEEN), alone(0.5, BETWEEN)
-    return pd.Series(certified_accuracy(mine, RADII) - certified_accuracy(half, RADII), index=AT)
 
 
 def counted_ahead() -> "pd.Series[float]":
@@ -112,7 +107,7 @@ def facts() -> Facts:
         "between_beyond_at": str(more.idxmin()),
         "between_beyond_error": percent(float(as_of_all(table(kind=BETWEEN))["error"][more.idxmin()])),
         "between_counted": signed(float(counted_ahead()[AT[1:]].min())),
-        "between_paid": percent(-float(beside_half()[AT[:-1]].min())),
+        "between_paid": percent(-float(beside_half("large", BETWEEN)[AT[:-1]].min())),
         "between_two": percent(float(certified_accuracy(table("large", ARMS[0], BETWEEN), [2.0])[0])),
         "between_two_before": percent(float(certified_accuracy(table("large"), [2.0])[0])),
         "between_beyond_most": signed(more.max() / 100),

@@ -11,13 +11,12 @@ from benchmarks.gpu.certifying import RADII, fresh
 from benchmarks.pages.between import (
     ahead,
     apart,
-    beside_half,
     counted_ahead,
     gained,
     promised,
     tried,
 )
-from benchmarks.pages.silence import AT, alone, beyond, chosen, rows, table, told
+from benchmarks.pages.silence import AT, alone, beside_half, beyond, chosen, rows, table, told
 from benchmarks.pages.text import read_info
 from benchmarks.silence import ASKED, certified, of_row
 from benchmarks.silent_votes import (
@@ -141,8 +140,9 @@ def test_what_the_page_says_of_certificates_holds() -> None:
     paid = apart().mean()
     assert min(paid["0.75":"2"]) > 0 > paid["0.25"] > -0.015
     assert paid["0.75":"2"].idxmax() == "1.5"
-    assert beside_half()[AT[:-1]].min() > -0.025
-    assert beside_half()["2"] > 0.09 > 0.05 > certified_accuracy(table("large"), [2.0])[0]
+    large = beside_half("large", BETWEEN)
+    assert large[AT[:-1]].min() > -0.025
+    assert large["2"] > 0.09 > 0.05 > certified_accuracy(table("large"), [2.0])[0]
     assert average_radius(alone(1.0)) > max(average_radius(table(kind=BETWEEN)), average_radius(table()))
 
 
