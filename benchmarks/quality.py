@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from torch import Tensor
 
 from dualrs_lab.cascade import Cascade, CascadeRadius, from_tables
 from dualrs_lab.combine import Combiner, combine_tables, read_combiner
@@ -43,11 +44,13 @@ __all__ = [
     "at_radii",
     "by_both_rules",
     "certified",
+    "certified_dual",
     "main",
     "make_parts",
     "part_options",
     "quick",
     "read_parts",
+    "trained_router",
 ]
 
 SHIPPED = Experiment.shipped(Path(__file__).resolve().parent.parent / "data")
@@ -138,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, pd.DataFrame]:
     experts = {s: load_checkpoint(SHIPPED.expert(s), device=device)[0] for s in SIGMAS}
     singles, own_files = SHIPPED.singles(SIGMAS), replace(SHIPPED, folder=out)
     cuts = _router(train, experts, out, args.step)
-    dual = _dual(cuts, experts, test, out)
+    dual = certified_dual(out / "dual.tsv", cuts, experts, test, rule=_rule())
     tuned = _tuned(train, experts, own_files)
     how = quick(device)
     own = {s: certified(tuned[s], test, own_files, s, args.tuned_skip, how=how) for s in SIGMAS}
@@ -199,15 +202,31 @@ def _router(train: Images, experts: dict[float, Classifier], out: Path, step: in
         seed=7,
         dtype=pick_dtype(device),
     )
-    level = rule.split(len(SIGMAS), ALPHA).experts[0]
-    radii = torch.from_numpy(mapped_radii(votes, n=100, draws=N, alpha=level, sigmas=SIGMAS)).float()
+    return trained_router(out / "router", experts, images, votes, rule=rule, n=100, epochs=3)
+
+
+def trained_router(
+    path: Path,
+    experts: Mapping[float, Classifier],
+    images: Images,
+    votes: Tensor,
+    *,
+    rule: Cuts,
+    n: int,
+    epochs: int,
+    files: Experiment = SHIPPED,
+) -> list[Classifier]:
+    """Cuts for experts in their order, from how many of `n` votes (N, K) of each were for the label."""
+    order = tuple(experts)
+    level = rule.split(len(order), ALPHA).experts[0]
+    radii = torch.from_numpy(mapped_radii(votes, n=n, draws=files.n, alpha=level, sigmas=order)).float()
     return train_router(
-        out / "router",
+        path,
         lambda k: with_head(experts[rule.sigmas[k]], classes=2, seed=k),
         numbered(images),
         objective=Stakes(radii=radii, sigmas=rule.sigmas),
-        config=TrainConfig(epochs=3, seed=0, batch=256, lr=0.05),
-        device=device,
+        config=TrainConfig(epochs=epochs, seed=0, batch=256, lr=0.05),
+        device=next(experts[order[0]].parameters()).device,
         progress=False,
     )
 
@@ -216,18 +235,33 @@ def _rule() -> Cuts:
     return Cuts((0.5, 1.0))
 
 
-def _dual(cuts: list[Classifier], experts: dict[float, Classifier], test: Images, out: Path) -> pd.DataFrame:
+def certified_dual(
+    path: Path,
+    cuts: Sequence[Classifier],
+    experts: Mapping[float, Classifier],
+    test: Images,
+    *,
+    rule: Cuts,
+    files: Experiment = SHIPPED,
+    n_estimator: int = 2000,
+    skip: int = 20,
+    images: int = 500,
+) -> pd.DataFrame:
+    """The table of a dual system, whose experts have tables in `files` and come in the order of the cuts."""
     how = quick(next(cuts[0].parameters()).device)
-    spec = DualSpec(estimator=_rule(), sigmas=SIGMAS, seed=0, n=N, n_estimator=2000, alpha=ALPHA, **how)
+    order = tuple(experts)
+    spec = DualSpec(
+        estimator=rule, sigmas=order, seed=0, n=files.n, n_estimator=n_estimator, alpha=ALPHA, **how
+    )
     return certify_dual_table(
         cuts,
         list(experts.values()),
         test,
-        out / "dual.tsv",
+        path,
         spec=spec,
-        recorded=[SHIPPED.certificates(s) for s in SIGMAS],
-        skip=20,
-        max_images=500,
+        recorded=[files.certificates(s) for s in order],
+        skip=skip,
+        max_images=images,
         progress=False,
     )
 

@@ -19,24 +19,22 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from benchmarks.quality import ALPHA, BOTH, SHIPPED, SHIPPED_SYSTEMS, SIGMAS, at_radii, quick
+from benchmarks.quality import (
+    BOTH,
+    SHIPPED,
+    SHIPPED_SYSTEMS,
+    SIGMAS,
+    at_radii,
+    certified_dual,
+    trained_router,
+)
 from dualrs_lab.combine import read_image_votes
 from dualrs_lab.data import Images, load_images
-from dualrs_lab.dual import (
-    Cuts,
-    DualSpec,
-    Stakes,
-    certify_dual_table,
-    compare,
-    mapped_radii,
-    numbered,
-    train_router,
-)
+from dualrs_lab.dual import Cuts, compare
 from dualrs_lab.experiment import Shelf
 from dualrs_lab.files import replace_json, replace_text
-from dualrs_lab.models import Classifier, load_checkpoint, with_head
+from dualrs_lab.models import load_checkpoint
 from dualrs_lab.runtime import describe, pick_device
-from dualrs_lab.training import TrainConfig
 
 __all__ = ["ORDERS", "SHOWN", "board", "main", "table_name"]
 
@@ -68,8 +66,16 @@ def main(argv: Sequence[str] | None = None) -> pd.DataFrame:
     experts = {s: load_checkpoint(SHIPPED.expert(s), device=device)[0] for s in SIGMAS}
     images, tables = train.select(range(0, len(train), STEP)), {}
     for name, order in ORDERS.items():
-        cuts = _router(name, order, images, experts, args.out)
-        tables[name] = _certified(name, order, cuts, experts, test, args.out)
+        asked, rule = {s: experts[s] for s in order}, _rule(order)
+        votes, draws = _votes(order, images)
+        path = args.out / f"router_{_joined(name)}"
+        cuts = trained_router(
+            path, asked, images, votes, rule=rule, n=draws, epochs=SIZE.epochs, files=SHIPPED
+        )
+        tables[name] = certified_dual(
+            Shelf(args.out).answers(table_name(name)), cuts, asked, test, rule=rule, files=SHIPPED,
+            n_estimator=SIZE.n_estimator, skip=SIZE.skip, images=SIZE.images,
+        )  # fmt: skip
     found = board(tables)
     replace_text(args.out / "router_order.csv", found.round(6).to_csv(lineterminator="\n"))
     record = {"images": len(images), "epochs": SIZE.epochs, "draws": SIZE.n_estimator}
@@ -87,68 +93,27 @@ def board(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
 
 def table_name(order: str) -> str:
     """How the table of the dual system with this order is called."""
-    return f"dual_{order.replace(' ', '_')}"
+    return f"dual_{_joined(order)}"
 
 
-def _router(
-    name: str, order: tuple[float, ...], images: Images, experts: dict[float, Classifier], out: Path
-) -> list[Classifier]:
-    # as the shipped router was trained, from other votes
-    rule = _rule(order)
-    return train_router(
-        out / f"router_{name.replace(' ', '_')}",
-        lambda k: with_head(experts[rule.sigmas[k]], classes=2, seed=k),
-        numbered(images),
-        objective=Stakes(radii=_promised(order, images, rule), sigmas=rule.sigmas),
-        config=TrainConfig(epochs=SIZE.epochs, seed=0, batch=256, lr=0.05),
-        device=next(experts[order[0]].parameters()).device,
-        progress=False,
-    )
+def _joined(order: str) -> str:
+    return order.replace(" ", "_")
 
 
-def _promised(order: tuple[float, ...], images: Images, rule: Cuts) -> Tensor:
-    # the radius (N, K) that each expert would certify
+def _votes(order: tuple[float, ...], images: Images) -> tuple[Tensor, int]:
+    # votes (N, K) of each expert for the label, and of how many
     counts, labels, about = read_image_votes(VOTES, order)
     if images.fingerprint() != about["images"]:
         raise ValueError(
             f"router_order: {VOTES.name} holds votes about other images; wanted --data to be those of "
             "data/README.md"
         )
-    own = torch.from_numpy(counts[np.arange(len(labels)), :, labels])
-    level = rule.split(len(order), ALPHA).experts[0]
-    radii = mapped_radii(own, n=about["n"], draws=SHIPPED.n, alpha=level, sigmas=order)
-    return torch.from_numpy(radii).float()
+    return torch.from_numpy(counts[np.arange(len(labels)), :, labels]), int(about["n"])
 
 
 def _rule(order: tuple[float, ...]) -> Cuts:
     # a cut has the larger noise of the two levels that it parts
     return Cuts(tuple(max(both) for both in pairwise(order)))
-
-
-def _certified(
-    name: str,
-    order: tuple[float, ...],
-    cuts: list[Classifier],
-    experts: dict[float, Classifier],
-    test: Images,
-    out: Path,
-) -> pd.DataFrame:
-    how = quick(next(cuts[0].parameters()).device)
-    spec = DualSpec(
-        estimator=_rule(order), sigmas=order, seed=0, n=SHIPPED.n, n_estimator=SIZE.n_estimator, alpha=ALPHA,
-        **how,
-    )  # fmt: skip
-    return certify_dual_table(
-        cuts,
-        [experts[s] for s in order],
-        test,
-        Shelf(out).answers(table_name(name)),
-        spec=spec,
-        recorded=[SHIPPED.certificates(s) for s in order],
-        skip=SIZE.skip,
-        max_images=SIZE.images,
-        progress=False,
-    )
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 from benchmarks import router_order as bench
 from benchmarks.pages import router_order as page
-from benchmarks.quality import SHIPPED_SYSTEMS
+from benchmarks.quality import ALPHA, SHIPPED_SYSTEMS, quick
 from dualrs_lab.data import load_images
 from dualrs_lab.evidence import read_table
 from dualrs_lab.experiment import Experiment
@@ -28,9 +29,7 @@ def digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
         made.expert(sigma).parent.mkdir(parents=True, exist_ok=True)
         save_checkpoint(made.expert(sigma), model, data={"classes": list(test.classes)})
         networks.append(model.eval())
-        spec = Spec(
-            noise=GridNoise(sigma), seed=0, n=N, alpha=bench.ALPHA, **bench.quick(bench.pick_device("cpu"))
-        )
+        spec = Spec(noise=GridNoise(sigma), seed=0, n=N, alpha=ALPHA, **quick(torch.device("cpu")))
         certify_table(model, test, made.certificates(sigma), spec=spec, max_images=6, progress=False)
     votes, some = tmp_path / "votes.safetensors", train.select(range(0, len(train), bench.STEP))
     image_votes(networks, some, votes, sigmas=bench.SIGMAS, n=20, seed=1, progress=False)
