@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from dualrs_lab.data.images import Images, to_float
+from dualrs_lab.evidence.resume import spread
 from dualrs_lab.models.conduct import check_conduct, want_gradients
 
 __all__ = ["attacked_batches", "vet"]
@@ -31,8 +32,12 @@ def vet(call: str, networks: Sequence[nn.Module], images: Images, positions: Seq
 def attacked_batches(
     images: Images, positions: Sequence[int], size: int, device: torch.device, progress: bool
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Batches of `size`: idx (N,), x (N, C, H, W) in [0, 1] and labels, on `device`."""
-    for start in tqdm(range(0, len(positions), size), desc="attack", unit="batch", disable=not progress):
+    """Batches of `size`: idx (N,), x (N, C, H, W) in [0, 1] and labels, on `device`.
+
+    Each of images that follow one another, and the batches spread over all positions, as rows of votes are.
+    """
+    starts = spread(range(0, len(positions), size))
+    for start in tqdm(starts, desc="attack", unit="batch", disable=not progress):
         index = torch.tensor(positions[start : start + size])
         pixels, labels = images.batch(index)
         x = to_float(pixels.to(device)).contiguous(memory_format=torch.channels_last)

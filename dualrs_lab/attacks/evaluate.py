@@ -95,7 +95,8 @@ def evaluate(
     """
     some = positions("evaluate", len(images), skip, max_images)
     model = suited("evaluate", model, images)
-    table = pd.concat([*_batches(model, images, some, threat, progress)], ignore_index=True)
+    table = pd.concat([*_batches(model, images, some, threat, progress)])
+    table = table.sort_values("idx", ignore_index=True)
     check_possible(table, slack=threat.slack)
     return table
 

@@ -79,7 +79,7 @@ def evaluate_systems(
     some = positions("evaluate_systems", len(images), skip, max_images)
     _want_suited("evaluate_systems", accurate, robust, systems, images)
     parts = _batches(accurate, robust, systems, images, some, threat, progress)
-    return pd.concat([*parts], ignore_index=True)
+    return pd.concat([*parts]).sort_values("idx", kind="stable", ignore_index=True)
 
 
 def evaluate_systems_table(

@@ -109,10 +109,11 @@ def test_a_killed_table_goes_on_with_equal_rows(tmp_path: Path, table, model, im
     monkeypatch.setattr(evaluation, "pgd", die)
     with pytest.raises(Kill):
         evaluate_table(model, images, path, threat=THREAT, progress=False)
-    assert len(read_evaluation(path)) == 100
+    kept = read_evaluation(path)["idx"].tolist()
+    assert kept == [*range(50), *range(100, 120)]  # the batches are spread over all images
     die.calls = 10
     whole = evaluate_table(model, images, path, threat=THREAT, progress=False)
-    assert die.calls == 11  # the last batch alone
+    assert die.calls == 11  # the batch between alone
     answers = ["idx", "natural", "pgd", "mma", "autoattack", "worst"]
     pd.testing.assert_frame_equal(whole[answers], table[answers])
     pd.testing.assert_frame_equal(read_evaluation(path)[answers], table[answers])
