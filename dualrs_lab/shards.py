@@ -276,8 +276,8 @@ def _whole_record(portion: Portion, records: Mapping[Shard, Mapping[str, Any]]) 
 def _joined(
     call: str, parts: Mapping[Shard, Path], records: Mapping[Shard, Mapping[str, Any]], portion: Portion
 ) -> bytes:
-    """The lines of all parts as they are, in the order of their images."""
-    lines: dict[int, bytes] = {}
+    """The lines of all parts as they are, in the order of their images, of which one may have several."""
+    lines: dict[int, list[bytes]] = {}
     head = b""
     for shard, part in parts.items():
         header, *rows = unchanged(call, part).splitlines(keepends=True)
@@ -285,13 +285,14 @@ def _joined(
             raise ValueError(f"{call}: {part} has other columns than the parts before it; {_AGAIN}")
         idx = [int(row.partition(b"\t")[0]) for row in rows]
         wanted = portion._replace(shard=shard).idx
-        if idx != wanted:
+        if [*dict.fromkeys(idx)] != wanted:
             odd = sorted({*idx} ^ {*wanted}) or idx
             raise ValueError(
                 f"{call}: {part} is not the part it says: image {odd[0]} is missing, or too many; {_AGAIN}"
             )
-        lines |= zip(idx, rows, strict=True)
-    return head + b"".join(lines[number] for number in sorted(lines))
+        for number, row in zip(idx, rows, strict=True):
+            lines.setdefault(number, []).append(row)
+    return head + b"".join(row for number in sorted(lines) for row in lines[number])
 
 
 def _write(call: str, table: Path, data: bytes, record: Mapping[str, Any]) -> None:

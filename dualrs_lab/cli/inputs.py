@@ -17,7 +17,17 @@ if TYPE_CHECKING:
 
     from dualrs_lab.data.images import Images
 
-__all__ = ["add_inputs", "add_network", "behind", "choose_device", "read_model", "told_of", "want_file"]
+__all__ = [
+    "a_source",
+    "add_inputs",
+    "add_network",
+    "behind",
+    "choose_device",
+    "read_model",
+    "read_source",
+    "told_of",
+    "want_file",
+]
 
 
 def add_network(parser: Parser, *, required: bool = True) -> None:
@@ -116,23 +126,31 @@ def behind(options: Namespace, model: "nn.Module", images: "Images") -> "tuple[n
 
 def read_model(options: Namespace) -> "tuple[nn.Module, dict[str, Any]]":
     """The network of --checkpoint (--model), and what is known of it."""
-    source: Path | str = options.checkpoint
-    for what, path in (("checkpoint", source), ("weights", options.weights)):
-        if isinstance(path, Path):
-            want_file(options.name, what, path)
-    from dualrs_lab.adapters.load import load_network
+    if isinstance(options.weights, Path):
+        want_file(options.name, "weights", options.weights)
     from dualrs_lab.adapters.network import one_or_many
 
-    assert source is not None
-    model = load_network(
-        source,
+    return read_source(
+        options,
+        options.checkpoint,
+        "checkpoint",
         weights=options.weights,
         mean=one_or_many(options.mean or ()),
         std=one_or_many(options.std or ()),
         size=options.size,
         classes=options.classes,
-        device=choose_device(options),
     )
+
+
+def read_source(
+    options: Namespace, source: "Path | str", what: str, **how: Any
+) -> "tuple[nn.Module, dict[str, Any]]":
+    """The network of `source`, which is `what` to the caller, and what is known of it."""
+    if isinstance(source, Path):
+        want_file(options.name, what, source)
+    from dualrs_lab.adapters.load import load_network
+
+    model = load_network(source, **how, device=choose_device(options))
     info: dict[str, Any] = getattr(model, "info", {})
     return model, info
 

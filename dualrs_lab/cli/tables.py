@@ -31,6 +31,7 @@ __all__ = [
     "made_from",
     "print_signs",
     "summed_up",
+    "summed_up_answers",
 ]
 
 RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
@@ -68,6 +69,17 @@ def summed_up(tables: "Mapping[str, DataFrame]", radii: Sequence[float]) -> str:
         found.insert(1, "for", kinds)
     lost = [_lost(name, table, radii) for name, table in tables.items() if "paired" in table]
     return "\n".join([as_text(found), *lost])
+
+
+def summed_up_answers(table: "DataFrame") -> str:
+    """What is right under each attack, for a person: of one network, or of each mix."""
+    if "system" in table:
+        from dualrs_lab.mixing.evaluate import summarise_systems
+
+        return as_text(summarise_systems(table).round(4))
+    from dualrs_lab.attacks.evaluate import summarise_attacks
+
+    return as_text(summarise_attacks(table).round(4))
 
 
 def _lost(name: str, table: "DataFrame", radii: Sequence[float]) -> str:

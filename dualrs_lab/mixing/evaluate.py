@@ -28,6 +28,7 @@ from dualrs_lab.mixing.mix import worst_margin
 from dualrs_lab.models.checkpoints import fingerprint
 from dualrs_lab.models.suited import suited
 from dualrs_lab.runtime import fold_seed, make_generator
+from dualrs_lab.shards import Portion, Shard
 from dualrs_lab.store import positions
 
 __all__ = [
@@ -94,8 +95,10 @@ def evaluate_systems_table(
     max_images: int = -1,
     replace: bool = False,
     progress: bool = True,
+    info: dict[str, Any] | None = None,
+    shard: Shard | None = None,
 ) -> pd.DataFrame:
-    """As `evaluate_systems`, kept at `path` as by `attacks.evaluate_table`."""
+    """As `evaluate_systems`, kept at `path` as by `attacks.evaluate_table`, or that `shard` of it."""
     _want_suited("evaluate_systems_table", accurate, robust, systems, images)
     identity = {
         "networks": [fingerprint(accurate), fingerprint(robust)],
@@ -106,15 +109,18 @@ def evaluate_systems_table(
         "images": images.fingerprint(),
         "threat": {**named(threat), "attack": "APGD"},
     }
+    some = positions("evaluate_systems_table", len(images), skip, max_images)
     return keep(
         "evaluate_systems_table",
         Path(path),
         identity,
-        positions("evaluate_systems_table", len(images), skip, max_images),
+        some,
         lambda todo: _batches(accurate, robust, systems, images, todo, threat, progress),
         images=images,
         networks=[robust, accurate, *systems.values()],
         replace=replace,
+        info=info,
+        portion=None if shard is None else Portion(shard, len(some), skip, threat.batch),
     )
 
 

@@ -494,6 +494,48 @@ def test_attack_writes_a_table_of_answers_and_goes_on(lab: Path, capsys: pytest.
         assert text in capsys.readouterr().err
 
 
+def test_attack_shows_mixes_of_two_networks_what_is_found_against_each(
+    lab: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dualrs_lab.attacks import Threat, read_evaluation
+    from dualrs_lab.data import load_images
+    from dualrs_lab.mixing import Mix, evaluate_systems
+    from dualrs_lab.models import load_checkpoint, make_model, save_checkpoint
+    from dualrs_lab.training import Standard, TrainConfig, train
+
+    for seed, name in enumerate(("g", "h")):
+        made = make_model("digits_cnn", classes=10, channels=1, mean=[0.3], std=[0.3], seed=seed)
+        config = TrainConfig(epochs=2, seed=seed, batch=64, lr=0.1, crop=0, flip=False)
+        train(made, load_images("digits", "train"), objective=Standard(), config=config, progress=False)
+        save_checkpoint(f"{name}.safetensors", made, data=DIGITS)
+    command = ["attack", "--model", "h.safetensors", "--accurate", "g.safetensors", "--mix", "0,0.7"]
+    command += ["--data", "digits", "--skip", "25", "--no-auto", "--eps", "0.1", "--batch", "5"]
+    command += ["--device", "cpu", "--out", "t.tsv"]
+    assert main(command) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in shown[-2:]] == [["weight", "0"], ["weight", "0.7"]]
+    g, h = (load_checkpoint(f"{name}.safetensors")[0] for name in ("g", "h"))
+    mixes = {"weight 0": Mix(g, h, 0), "weight 0.7": Mix(g, h, 0.7)}
+    threat = Threat(eps=0.1, seed=0, auto=(), batch=5)
+    digits = load_images("digits", "test")
+    wanted = evaluate_systems(g, h, mixes, digits, skip=25, threat=threat, progress=False)
+    found = read_evaluation("t.tsv")
+    assert found.drop(columns="image").equals(wanted)
+    right = found.groupby("system")[["natural", "on_robust", "worst"]].sum()
+    assert (right["worst"] < right["on_robust"]).any()
+    assert (right["on_robust"] < right["natural"]).all()
+    info = json.loads((lab / "t.json").read_text())["info"]
+    assert info["checkpoint"].endswith("h.safetensors")
+    assert info["accurate"]["checkpoint"].endswith("g.safetensors")
+    for part in ("1/2", "2/2"):
+        parts = [word if word != "t.tsv" else "p.tsv" for word in command]
+        assert main([*parts, "--shard", part]) == 0
+        assert "10 images in p.part-" in capsys.readouterr().out
+    assert main(["merge", "p.tsv"]) == 0
+    assert capsys.readouterr().out.splitlines()[-2:] == shown[-2:]
+    assert (lab / "p.tsv").read_bytes() == (lab / "t.tsv").read_bytes()
+
+
 def test_attack_without_autoattack_says_what_to_do(
     lab: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
