@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dualrs_lab.afar.address import by_address
+from dualrs_lab.afar.fetching import at_hand
 from dualrs_lab.cli.inputs import want_file
 from dualrs_lab.cli.outputs import want_place
 from dualrs_lab.cli.parser import Command, Parser, a_number, a_path, a_table, some_numbers
@@ -254,15 +255,30 @@ def _summary(options: Namespace) -> int:
     from dualrs_lab.evidence.table import read_table
 
     short = len({path.stem for path in options.tables}) == len(options.tables)
-    tables = {path.stem if short else by_address(path): read_table(path) for path in options.tables}
+    paths = {path.stem if short else by_address(path): path for path in options.tables}
+    attacked = {name: path for name, path in paths.items() if _holds_answers(path)}
+    if attacked and options.rule is not None:
+        raise ValueError(f"summary: --rule is for certificates, and {attacked.popitem()[1]} is of attacks")
+    tables = {name: read_table(path) for name, path in paths.items() if name not in attacked}
     if options.rule is not None:
         tables = {name: reclaimed(table, options.rule) for name, table in tables.items()}
-    print(summed_up(tables, options.radii))
+    if tables:
+        print(summed_up(tables, options.radii))
     from dualrs_lab.front.signs import table_signs
 
     for name, table in tables.items():
-        print_signs(table_signs(table), of=name if len(tables) > 1 else "")
+        print_signs(table_signs(table), of=name if len(paths) > 1 else "")
+    for name, path in attacked.items():
+        from dualrs_lab.attacks.table import read_evaluation
+
+        print(f"{name}:\n{summed_up_answers(read_evaluation(path))}")
     return 0
+
+
+def _holds_answers(path: Path) -> bool:
+    """Whether a table is of attacks, by its columns."""
+    with at_hand("summary", path).open("rb") as file:
+        return {b"natural", b"worst"} <= {*file.readline(10_000).rstrip().split(b"\t")}
 
 
 MIX = Command(
@@ -274,8 +290,9 @@ MIX = Command(
 )
 SUMMARY = Command(
     name="summary",
-    help="certified accuracy and ACR of tables or published logs",
+    help="certified accuracy and ACR of tables or published logs, accuracy of tables of attacks",
     options=_summary_options,
     run=_summary,
-    example="dualrs-lab summary data/published_logs/*.tsv --radii 0,0.5,1",
+    example="dualrs-lab summary data/published_logs/*.tsv --radii 0,0.5,1\n"
+    "dualrs-lab summary data/cifar10_small_mixes/*.tsv",
 )

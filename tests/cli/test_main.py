@@ -519,6 +519,10 @@ def test_attack_shows_mixes_of_two_networks_what_is_found_against_each(
     threat = Threat(eps=0.1, seed=0, auto=(), batch=5)
     digits = load_images("digits", "test")
     wanted = evaluate_systems(g, h, mixes, digits, skip=25, threat=threat, progress=False)
+    assert main(["summary", "t.tsv"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["t:", *shown]
+    assert main(["summary", "t.tsv", "--rule", "cohen"]) == 2
+    assert "--rule is for certificates, and t.tsv is of attacks" in capsys.readouterr().err
     found = read_evaluation("t.tsv")
     assert found.drop(columns="image").equals(wanted)
     right = found.groupby("system")[["natural", "on_robust", "worst"]].sum()
