@@ -120,9 +120,9 @@ def _files(options: Namespace, error: Exception) -> list[Path]:
 
 def _names(text: str, options: Namespace, files: list[Path]) -> bool:
     data = str(getattr(options, "data", "")).removeprefix("folder:").partition("?")[0]
-    source = getattr(options, "checkpoint", None)
+    sources = [getattr(options, name, None) for name in ("checkpoint", "accurate")]
     made = getattr(options, "out", None)
-    also = (made.name if isinstance(made, Path) else "", data, source if isinstance(source, str) else "")
+    also = (made.name if isinstance(made, Path) else "", data, *(s for s in sources if isinstance(s, str)))
     known = (*(file.name for file in files), *also)
     return "--" in text or any(name and name in text for name in known)
 
