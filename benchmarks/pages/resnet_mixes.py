@@ -18,11 +18,16 @@ from dualrs_lab.mixing import by_lot, margin_groups
 __all__ = [
     "Aim",
     "aims",
+    "aims_table",
+    "answered",
+    "curve_aims",
     "facts",
     "in_words",
     "lifted",
+    "margin_aims",
     "mix_table",
     "nuts_above_fixed",
+    "nuts_in_words",
     "systems",
     "transferred",
 ]
@@ -57,8 +62,8 @@ def facts() -> Facts:
         "resnet_mix_images": f"{int(found['images'].max()):,}",
         "resnet_mix_seconds": f"{read_info(ADVERSARIAL / 'adversarial_mixes.json')['seconds']:.0f}",
         "resnet_mix": in_words(found, heights) | {"half": percent(moved["clean"][0.5] - moved["clean"][0.0])},
-        "resnet_nuts": _nuts(heights["MixedNUTS"]),
-        "resnet_aims": _aims_table(listed),
+        "resnet_nuts": nuts_in_words(),
+        "resnet_aims": aims_table(listed),
         "resnet_aims_count": {
             "held": str(sum(aim.holds for aim in listed.values())),
             "all": str(len(listed)),
@@ -71,7 +76,8 @@ def systems(folder: Path = ADVERSARIAL) -> pd.DataFrame:
     return pd.read_csv(folder / "systems.csv").set_index("system")
 
 
-def _right(folder: Path = ADVERSARIAL) -> dict[str, pd.DataFrame]:
+def answered(folder: Path = ADVERSARIAL) -> dict[str, pd.DataFrame]:
+    """By system: whether each image is right (1 or 0) under every attack."""
     table = read_evaluation(folder / "systems.tsv")
     return {
         str(system): rows.set_index("idx")[KINDS].astype(float) for system, rows in table.groupby("system")
@@ -80,7 +86,7 @@ def _right(folder: Path = ADVERSARIAL) -> dict[str, pd.DataFrame]:
 
 def lifted(folder: Path = ADVERSARIAL) -> dict[str, "pd.Series[float]"]:
     """By system and image: how far its worst case lies above the line of choosing g or h by lot."""
-    right = _right(folder)
+    right = answered(folder)
     return {name: above(rows, right["weight 0"], right["weight 1"], "worst") for name, rows in right.items()}
 
 
@@ -118,17 +124,18 @@ def in_words(found: pd.DataFrame, heights: Mapping[str, "pd.Series[float]"]) -> 
     }
 
 
-def _nuts(height: "pd.Series[float]") -> dict[str, str]:
+def nuts_in_words(folder: Path = ADVERSARIAL) -> dict[str, str]:
+    """What is said of MixedNUTS: how far above both lines, and by how many images it was fitted."""
     return {
-        "above": error(height, 1),
-        "fixed": error(nuts_above_fixed(), 1),
-        "images": f"{read_info(ADVERSARIAL / 'nuts.json')['images']:,}",
+        "above": error(lifted(folder)["MixedNUTS"], 1),
+        "fixed": error(nuts_above_fixed(folder), 1),
+        "images": f"{read_info(folder / 'nuts.json')['images']:,}",
     }
 
 
-def nuts_above_fixed() -> "pd.Series[float]":
+def nuts_above_fixed(folder: Path = ADVERSARIAL) -> "pd.Series[float]":
     """By image, how far MixedNUTS lies above the line between the fixed weights beside it."""
-    right = _right()
+    right = answered(folder)
     return above(right["MixedNUTS"], right["weight 1"], right["weight 0.9"], "worst")
 
 
@@ -155,7 +162,7 @@ def _transferred_table(moved: pd.DataFrame) -> str:
 
 def aims() -> dict[str, Aim]:
     """By what is measured; the aims are those of usual recipes and of the pairs of Bai et al. (2024)."""
-    return _networks() | _curve() | _margins() | _sound()
+    return _networks() | curve_aims(systems(), transferred()["clean"]) | margin_aims() | _sound()
 
 
 def _networks() -> dict[str, Aim]:
@@ -167,8 +174,8 @@ def _networks() -> dict[str, Aim]:
     }
 
 
-def _curve() -> dict[str, Aim]:
-    found, clean = systems(), transferred()["clean"]
+def curve_aims(found: pd.DataFrame, clean: "pd.Series[float]") -> dict[str, Aim]:
+    """What the curve over the weights should show; `clean` is natural accuracy by weight."""
     fixed = found[found.index.str.startswith("weight")].set_index("weight")
     worst, natural = fixed["worst"], fixed["natural"]
     kept = worst / worst[1.0]
@@ -191,8 +198,9 @@ def _curve() -> dict[str, Aim]:
     }
 
 
-def _margins() -> dict[str, Aim]:
-    groups = margin_groups(pd.read_csv(ADVERSARIAL / "margins.csv"))
+def margin_aims(folder: Path = ADVERSARIAL) -> dict[str, Aim]:
+    """What the margins of both networks should show, for the mix to be robust."""
+    groups = margin_groups(pd.read_csv(folder / "margins.csv"))
     mean = {name: float(values.mean()) for name, values in groups.items()}
     sure = mean["h, attacked and right"] - mean["h, clean and wrong"]
     return {
@@ -202,7 +210,7 @@ def _margins() -> dict[str, Aim]:
 
 
 def _sound() -> dict[str, Aim]:
-    right = _right()
+    right = answered()
     otherwise = 0
     for system, arm in (("weight 0", "accurate"), ("weight 1", "at")):
         mixed, alone = right[system]["natural"], answers(arm)["natural"]
@@ -214,7 +222,8 @@ def _sound() -> dict[str, Aim]:
     }
 
 
-def _aims_table(found: Mapping[str, Aim]) -> str:
+def aims_table(found: Mapping[str, Aim]) -> str:
+    """A row for each aim: what is wanted, what is here, and whether that will do."""
     rows = [
         [name, aim.wanted, f"{aim.here:.{aim.digits}f}", "yes" if aim.holds else "**no**"]
         for name, aim in found.items()

@@ -6,10 +6,22 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.pages.resnet import ADVERSARIAL, above, answers, error
+from benchmarks.pages.resnet_mixes import (
+    Aim,
+    aims_table,
+    answered,
+    curve_aims,
+    in_words,
+    lifted,
+    margin_aims,
+    mix_table,
+    nuts_in_words,
+    systems,
+)
 from benchmarks.pages.text import DATA, Facts, millions, percent
 from dualrs_lab.attacks import read_evaluation
 
-__all__ = ["SMALL", "WEIGHT", "alone", "by_lot", "facts", "mix"]
+__all__ = ["SMALL", "WEIGHT", "aims", "alone", "by_lot", "facts", "missed_by_apgd", "mix"]
 
 SMALL = DATA / "cifar10_small_mixes"
 WEIGHT = "weight 0.8"  # of h
@@ -30,6 +42,11 @@ def alone(arm: str) -> pd.DataFrame:
     return answers(arm).loc[mix().index]
 
 
+def missed_by_apgd() -> "pd.Series[float]":
+    """By image of `mix`: right in the worst case of the curve over the weights, and not under AutoAttack."""
+    return answered(SMALL)[WEIGHT].loc[mix().index, "worst"] - mix()["autoattack"]
+
+
 def by_lot() -> "pd.Series[float]":
     """By image, how far AutoAttack leaves the mix above the line of choosing g or h by lot.
 
@@ -39,10 +56,27 @@ def by_lot() -> "pd.Series[float]":
     return above(found, alone("small_accurate"), alone("small_at"), "pgd")
 
 
+def aims() -> dict[str, Aim]:
+    """By what is measured: what the curve and the margins of such a pair should show."""
+    found = systems(SMALL)
+    fixed = found[found.index.str.startswith("weight")].set_index("weight")
+    return curve_aims(found, fixed["natural"]) | margin_aims(SMALL)
+
+
 def facts() -> Facts:
     """Placeholders of the page."""
-    found, h = mix(), alone("small_at")
+    found, h, curve, listed = mix(), alone("small_at"), systems(SMALL), aims()
+    heights = lifted(SMALL)
     return {
+        "small_mixes": mix_table(curve, heights),
+        "small_mixes_images": f"{int(curve['images'].max()):,}",
+        "small_mixes_words": in_words(curve, heights),
+        "small_nuts": nuts_in_words(SMALL),
+        "small_aims": aims_table(listed),
+        "small_aims_count": {
+            "held": str(sum(aim.holds for aim in listed.values())),
+            "all": str(len(listed)),
+        },
         "small_mix": {kind: percent(share) for kind, share in found.mean().items()}
         | {
             "parameters": millions(ROBUST, 2),
@@ -53,5 +87,7 @@ def facts() -> Facts:
             "h pgd": percent(h["pgd"].mean()),
             "kept": percent(found["autoattack"].mean() / h["pgd"].mean(), 0),
             "by lot": error(by_lot(), 1),
-        }
+            "curve worst": percent(answered(SMALL)[WEIGHT].loc[found.index, "worst"].mean()),
+            "missed": error(missed_by_apgd(), 1),
+        },
     }

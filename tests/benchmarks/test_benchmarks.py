@@ -23,7 +23,7 @@ from benchmarks import baselines, combiners, memory, mixing, overhead, per_draw,
 from benchmarks import certify as benchmark
 from benchmarks.baselines import Textbook, art_missing, art_reason
 from benchmarks.measure import Row, copy_bandwidth, frame, interleave, matmul_peak, traffic
-from benchmarks.pages import small_mixes
+from benchmarks.pages import resnet_mixes, small_mixes
 from benchmarks.per_draw import ladder, prepare
 from benchmarks.per_image import per_image
 from benchmarks.report import table
@@ -431,23 +431,38 @@ def test_the_shipped_mixes_are_those_of_their_tables() -> None:
     assert (certified["0"] <= certified["natural"] + 1e-9).all()
 
 
-def test_the_shipped_small_mix_is_that_of_its_table_and_networks() -> None:
+@pytest.mark.parametrize(("name", "step"), [("autoattack", 20), ("systems", 10)])
+def test_the_shipped_small_mixes_are_those_of_their_tables_and_networks(name: str, step: int) -> None:
     folder = DATA / "cifar10_small_mixes"
-    found = read_evaluation(folder / "autoattack.tsv")
-    check_possible(found)
-    assert found["idx"].tolist() == list(range(0, 10_000, 40))
-    shipped = pd.read_csv(folder / "autoattack.csv").set_index("system")
+    found = read_evaluation(folder / f"{name}.tsv")
+    assert found["idx"].unique().tolist() == list(range(0, 10_000, step))
+    shipped = pd.read_csv(folder / f"{name}.csv").set_index("system")
     pd.testing.assert_frame_equal(summarise_systems(found), shipped, check_names=False, atol=1e-6)
     stem = DATA / "cifar10_adversarial/cifar10_jpeg_wide_start_small"
     networks = [load_checkpoint(f"{stem}_{arm}_seed0.safetensors")[0] for arm in ("accurate", "at")]
-    assert read_record(folder / "autoattack.tsv")["identity"]["networks"] == [*map(fingerprint, networks)]
+    assert read_record(folder / f"{name}.tsv")["identity"]["networks"] == [*map(fingerprint, networks)]
 
 
-def test_the_words_on_the_small_mix_hold() -> None:
-    found = small_mixes.mix().mean()
+def test_the_words_on_small_mixes_hold() -> None:
+    mix = small_mixes.mix()
+    check_possible(read_evaluation(small_mixes.SMALL / "autoattack.tsv"))
+    found = mix.mean()
     assert found["worst"] <= found["autoattack"] <= found["end_to_end"] < found["on_robust"]
     height = small_mixes.by_lot()
     assert height.mean() > 2 * height.sem()
+    assert small_mixes.missed_by_apgd().mean() > 0
+    heights = resnet_mixes.lifted(small_mixes.SMALL)
+    curve = resnet_mixes.systems(small_mixes.SMALL)
+    natural = curve[curve.index.str.startswith("weight")].set_index("weight")["natural"]
+    more = natural.index[natural > natural[0]]
+    assert {0.3, 0.45, 0.5, 0.55} == {*more}
+    inside = [f"weight {a:g}" for a in natural.index if 0.55 < a < 1]
+    assert all(heights[name].mean() > 2 * heights[name].sem() for name in inside)
+    nuts = resnet_mixes.nuts_above_fixed(small_mixes.SMALL)
+    assert abs(nuts.mean()) < 2 * nuts.sem()  # one more weight
+    missed = {name for name, aim in small_mixes.aims().items() if not aim.holds}
+    assert missed <= {name for name, aim in resnet_mixes.aims().items() if not aim.holds}
+    assert len(missed) == 4
 
 
 def test_the_shipped_combiners_follow_from_the_shipped_votes() -> None:
