@@ -41,7 +41,7 @@ ARROWS = {
     "smoothing": "attacks data evidence files locks models runtime settings shards store",
     "cascade": "data evidence models runtime settings shards smoothing store training",
     "combine": "data evidence files locks models runtime settings shards smoothing store training",
-    "mixing": "attacks data evidence files models runtime store training",
+    "mixing": "attacks data evidence files models runtime shards store training",
     "peers": "data evidence models settings smoothing store",
     "dual": "cascade data evidence files models runtime shards smoothing store training",
     "denoising": "afar adapters data experiment models runtime store training",
