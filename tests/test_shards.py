@@ -25,7 +25,7 @@ from dualrs_lab.mixing import Mix, evaluate_systems_table
 from dualrs_lab.models import make_model, save_checkpoint
 from dualrs_lab.shards import Portion, Shard, auto_shard, find_parts, is_finished, numbers_text
 from dualrs_lab.smoothing import AtRadii, GridNoise, Spec, certify_table
-from dualrs_lab.store import read_record
+from dualrs_lab.store import read_record, seal
 
 ROOT = Path(__file__).parent.parent
 CLASSES = [str(k) for k in range(10)]
@@ -251,6 +251,23 @@ def test_a_corrupted_part_is_told(path: Path, change: str, capsys: pytest.Captur
     told = refused(capsys, path)
     assert "t.part-5-of-6.tsv" in told
     assert "traceback" not in told.lower()
+
+
+@pytest.mark.parametrize("left_out", [1, 8])
+def test_a_part_whose_rows_are_not_those_of_its_images_is_told(
+    images: Images, tmp_path: Path, capsys: pytest.CaptureFixture[str], left_out: int
+) -> None:
+    """Sealed anew: one mix is missing of one image, or every row."""
+    path = tmp_path / "t.tsv"
+    make_parts(QUICK["mixes"], images, path, 2, skip=2)
+    part = Shard(2, 2).part(path)
+    lines = part.read_text().splitlines(keepends=True)
+    assert len(lines) == 1 + 4 * 2
+    part.write_text("".join(lines[:-left_out]))
+    seal("test", part)
+    assert main(["merge", str(path)]) == 2
+    assert str(part) in capsys.readouterr().err
+    assert not path.exists()
 
 
 def test_a_part_that_is_being_written_is_told(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
