@@ -1,6 +1,7 @@
 """What docs/results.md says of mixes at ResNet-18 size, beside what such mixes should show."""
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,8 +19,10 @@ from dualrs_lab.mixing import by_lot, margin_groups
 __all__ = [
     "Aim",
     "aims",
+    "aims_count",
     "aims_table",
     "answered",
+    "by_weight",
     "curve_aims",
     "facts",
     "in_words",
@@ -64,10 +67,7 @@ def facts() -> Facts:
         "resnet_mix": in_words(found, heights) | {"half": percent(moved["clean"][0.5] - moved["clean"][0.0])},
         "resnet_nuts": nuts_in_words(),
         "resnet_aims": aims_table(listed),
-        "resnet_aims_count": {
-            "held": str(sum(aim.holds for aim in listed.values())),
-            "all": str(len(listed)),
-        },
+        "resnet_aims_count": aims_count(listed),
     }
 
 
@@ -76,6 +76,12 @@ def systems(folder: Path = ADVERSARIAL) -> pd.DataFrame:
     return pd.read_csv(folder / "systems.csv").set_index("system")
 
 
+def by_weight(found: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `systems` that are mixes of a fixed weight, by that weight."""
+    return found[found.index.str.startswith("weight")].set_index("weight")
+
+
+@cache
 def answered(folder: Path = ADVERSARIAL) -> dict[str, pd.DataFrame]:
     """By system: whether each image is right (1 or 0) under every attack."""
     table = read_evaluation(folder / "systems.tsv")
@@ -176,7 +182,7 @@ def _networks() -> dict[str, Aim]:
 
 def curve_aims(found: pd.DataFrame, clean: "pd.Series[float]") -> dict[str, Aim]:
     """What the curve over the weights should show; `clean` is natural accuracy by weight."""
-    fixed = found[found.index.str.startswith("weight")].set_index("weight")
+    fixed = by_weight(found)
     worst, natural = fixed["worst"], fixed["natural"]
     kept = worst / worst[1.0]
     by_then = np.interp(np.interp(0.8, kept, kept.index), natural.index, natural)  # both ends of a line
@@ -220,6 +226,11 @@ def _sound() -> dict[str, Aim]:
         "images that weights 0 and 1 answer otherwise than g and h": Aim("0", 0, 0, otherwise, 0),
         "answers that are right in the worst case and wrong otherwise": Aim("0", 0, 0, broken, 0),
     }
+
+
+def aims_count(found: Mapping[str, Aim]) -> dict[str, str]:
+    """How many aims there are, and how many hold."""
+    return {"held": str(sum(aim.holds for aim in found.values())), "all": str(len(found))}
 
 
 def aims_table(found: Mapping[str, Aim]) -> str:

@@ -8,8 +8,10 @@ import pandas as pd
 from benchmarks.pages.resnet import ADVERSARIAL, above, answers, error
 from benchmarks.pages.resnet_mixes import (
     Aim,
+    aims_count,
     aims_table,
     answered,
+    by_weight,
     curve_aims,
     in_words,
     lifted,
@@ -21,7 +23,7 @@ from benchmarks.pages.resnet_mixes import (
 from benchmarks.pages.text import DATA, Facts, millions, percent
 from dualrs_lab.attacks import read_evaluation
 
-__all__ = ["SMALL", "WEIGHT", "aims", "alone", "by_lot", "facts", "missed_by_apgd", "mix"]
+__all__ = ["SMALL", "WEIGHT", "aims", "alone", "by_lot", "facts", "in_curve", "missed_by_apgd", "mix"]
 
 SMALL = DATA / "cifar10_small_mixes"
 WEIGHT = "weight 0.8"  # of h
@@ -42,9 +44,14 @@ def alone(arm: str) -> pd.DataFrame:
     return answers(arm).loc[mix().index]
 
 
+def in_curve() -> "pd.Series[float]":
+    """By image of `mix`, whether it is right in the worst case of the curve over the weights."""
+    return answered(SMALL)[WEIGHT].loc[mix().index, "worst"]
+
+
 def missed_by_apgd() -> "pd.Series[float]":
-    """By image of `mix`: right in the worst case of the curve over the weights, and not under AutoAttack."""
-    return answered(SMALL)[WEIGHT].loc[mix().index, "worst"] - mix()["autoattack"]
+    """By image of `mix`: right in the worst case of the curve, less right under AutoAttack."""
+    return in_curve() - mix()["autoattack"]
 
 
 def by_lot() -> "pd.Series[float]":
@@ -59,8 +66,7 @@ def by_lot() -> "pd.Series[float]":
 def aims() -> dict[str, Aim]:
     """By what is measured: what the curve and the margins of such a pair should show."""
     found = systems(SMALL)
-    fixed = found[found.index.str.startswith("weight")].set_index("weight")
-    return curve_aims(found, fixed["natural"]) | margin_aims(SMALL)
+    return curve_aims(found, by_weight(found)["natural"]) | margin_aims(SMALL)
 
 
 def facts() -> Facts:
@@ -73,10 +79,7 @@ def facts() -> Facts:
         "small_mixes_words": in_words(curve, heights),
         "small_nuts": nuts_in_words(SMALL),
         "small_aims": aims_table(listed),
-        "small_aims_count": {
-            "held": str(sum(aim.holds for aim in listed.values())),
-            "all": str(len(listed)),
-        },
+        "small_aims_count": aims_count(listed),
         "small_mix": {kind: percent(share) for kind, share in found.mean().items()}
         | {
             "parameters": millions(ROBUST, 2),
@@ -87,7 +90,7 @@ def facts() -> Facts:
             "h pgd": percent(h["pgd"].mean()),
             "kept": percent(found["autoattack"].mean() / h["pgd"].mean(), 0),
             "by lot": error(by_lot(), 1),
-            "curve worst": percent(answered(SMALL)[WEIGHT].loc[found.index, "worst"].mean()),
+            "curve worst": percent(in_curve().mean()),
             "missed": error(missed_by_apgd(), 1),
         },
     }

@@ -452,8 +452,7 @@ def test_the_words_on_small_mixes_hold() -> None:
     assert height.mean() > 2 * height.sem()
     assert small_mixes.missed_by_apgd().mean() > 0
     heights = resnet_mixes.lifted(small_mixes.SMALL)
-    curve = resnet_mixes.systems(small_mixes.SMALL)
-    natural = curve[curve.index.str.startswith("weight")].set_index("weight")["natural"]
+    natural = resnet_mixes.by_weight(resnet_mixes.systems(small_mixes.SMALL))["natural"]
     more = natural.index[natural > natural[0]]
     assert {0.3, 0.45, 0.5, 0.55} == {*more}
     inside = [f"weight {a:g}" for a in natural.index if 0.55 < a < 1]
